@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from functools import cache
@@ -30,8 +31,23 @@ def sha256_json(value: Any) -> str:
 
 
 def run_key(run: RunConfig) -> str:
-    """The first 16 hex digits of the SHA-256 over everything that can change the run's result."""
-    return sha256_json({key: value for key, value in to_dict(run).items() if key not in LABELS})[:16]
+    """The first 16 hex digits of the SHA-256 over everything that can change the run's result.
+
+    A field that equals its dataclass default is left out, so a new field, whose default is what was done
+    before it was there, changes no key. The semantics version is always part of it.
+    """
+    content = {key: value for key, value in _chosen(run).items() if key not in LABELS}
+    return sha256_json({**content, "semantics_version": run.semantics_version})[:16]
+
+
+def _chosen(config: Any) -> dict[str, Any]:
+    """The fields of a config that differ from their defaults, or have none, as plain JSON types."""
+    plain = to_dict(config)
+    return {
+        field.name: _chosen(value) if dataclasses.is_dataclass(value) else plain[field.name]
+        for field in dataclasses.fields(config)
+        if (value := getattr(config, field.name)) != field.default
+    }
 
 
 def plan_hash(experiment: ExperimentConfig) -> str:

@@ -1,6 +1,6 @@
 """Run keys: what changes them and what does not."""
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 
@@ -36,6 +36,23 @@ def test_labels_never_enter_the_key_and_everything_else_does(field):
     }
     other = replace(run, **{field: values[field]})
     assert (run_key(other) == run_key(run)) == (field in LABELS)
+
+
+def test_a_new_field_at_its_default_changes_no_key():
+    """A config with one more field, added later with a default: its runs keep the keys they had."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Later(type(tiny_run())):
+        added: int = 7
+
+    values = {field.name: getattr(tiny_run(), field.name) for field in fields(tiny_run())}
+    assert run_key(Later(**values)) == run_key(tiny_run())
+    assert run_key(Later(**values, added=8)) != run_key(tiny_run())
+
+
+def test_the_key_of_a_known_run():
+    """As the first version computed it: what is trained under a key may never need training again."""
+    assert run_key(tiny_run()) == "20484c1f31792388"
 
 
 def test_key_is_sixteen_hex_digits():

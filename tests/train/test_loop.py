@@ -16,7 +16,8 @@ from sweep.errors import DataError, Interrupted
 from sweep.models.gpt import GPT
 from sweep.records import BOOKKEEPING_COLUMNS
 from sweep.train.checkpoint import load_latest
-from sweep.train.loop import Trainer, record_steps, train
+from sweep.train.loop import train
+from sweep.train.trainer import Trainer, record_steps
 from tests.train.sessions import Session, placement, run_on
 
 MEASURED = BOOKKEEPING_COLUMNS | {"curve"}

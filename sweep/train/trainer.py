@@ -1,0 +1,134 @@
+"""A run in progress: its model, optimizer, sums and curve, and how all of it is saved and taken up again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor
+
+from sweep import flops
+from sweep.config import RunConfig
+from sweep.data.batches import TrainBatches
+from sweep.data.shards import PreparedData
+from sweep.identity import code_version
+from sweep.models.gpt import GPT
+from sweep.optim.schedules import lr_frac
+from sweep.records import CurvePoint, Placement
+from sweep.train.checkpoint import Checkpoint
+from sweep.train.step import TrainingStep
+
+RECORDS_PER_OCTAVE = 4  # of the training curve, at log-spaced steps
+MAX_RECORD_GAP = 1 / 50  # of the run's steps: a run that diverges is seen this soon
+TAIL_FRAC = 0.1  # of the steps, over which train_loss is averaged
+
+
+@dataclass(kw_only=True, slots=True)
+class Progress:
+    """The part of a run's state that is not weights: what a checkpoint keeps besides tensors."""
+
+    step: int = 0  # optimizer steps done
+    train_time_s: float = 0.0
+    curve: list[CurvePoint] = field(default_factory=list)
+
+
+class Trainer:
+    """A run in progress: its state is the model, the optimizer, the loss sums and `progress`."""
+
+    def __init__(self, run: RunConfig, placement: Placement, data: PreparedData) -> None:
+        self.run, self.placement = run, placement
+        self.device = torch.device(placement.device)
+        self.batches = TrainBatches(data.train, run.model.seq_len, run.batch_size, run.seed)
+        model = GPT(run.model)
+        model.initialise(torch.Generator().manual_seed(run.seed))
+        self.model = model.to(self.device)
+        self.take_step = TrainingStep(self.model, run, placement, self.batches.rows)
+        self.optimizer = self.take_step.optimizer
+        # nats per token, summed over steps: since the last record, and over the tail. On the device: reading
+        # them waits for it.
+        self.loss_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self.progress = Progress()
+        self.tail_start = run.n_steps - max(1, math.ceil(TAIL_FRAC * run.n_steps))
+        self.records = frozenset(record_steps(run.n_steps))
+
+    def step(self) -> None:
+        """One optimizer step over `batch_tokens` tokens."""
+        loss = self.take_step(self.progress.step)
+        self.loss_sums[0] += loss
+        if self.progress.step >= self.tail_start:
+            self.loss_sums[1] += loss
+        self.progress.step += 1
+
+    def record(self) -> CurvePoint:
+        """Close the interval since the last record of the curve."""
+        run, done = self.run, self.progress.step
+        previous = self.progress.curve[-1].step if self.progress.curve else 0
+        n_tokens = done * run.batch_tokens
+        point = CurvePoint(
+            step=done,
+            n_tokens=n_tokens,
+            flops=flops.count(run.model, n_tokens).flops,
+            train_loss=float(self.loss_sums[0]) / (done - previous),
+            lr=run.optimizer.lr_peak * lr_frac(done - 1, run.schedule, run.n_steps),
+        )
+        self.loss_sums[0] = 0.0
+        if math.isfinite(point.train_loss):
+            self.progress.curve.append(point)
+        return point
+
+    def tail_loss(self) -> float:
+        """Mean training loss over the last tenth of the steps, in nats per token."""
+        return float(self.loss_sums[1]) / (self.run.n_steps - self.tail_start)
+
+    def state(self) -> Checkpoint:
+        """Everything needed to go on, bit for bit."""
+        tensors: dict[str, Tensor] = {f"model.{name}": p for name, p in self.model.named_parameters()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{slot}": tensor for slot, tensor in slots.items()}
+        tensors["loss_sums"] = self.loss_sums
+        return Checkpoint(
+            step=self.progress.step,
+            tensors={name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            values={
+                "code_version": code_version(),
+                "train_time_s": self.progress.train_time_s,
+                "curve": [asdict(point) for point in self.progress.curve],
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take up the state a checkpoint holds."""
+        tensors = checkpoint.tensors
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(tensors[f"model.{name}"])
+            self.loss_sums.copy_(tensors["loss_sums"])
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, slot = name.split(".")
+                slots.setdefault(int(index), {})[slot] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        curve = [CurvePoint(**point) for point in checkpoint.values["curve"]]
+        self.progress = Progress(
+            step=checkpoint.step, train_time_s=checkpoint.values["train_time_s"], curve=curve
+        )
+
+
+def record_steps(n_steps: int) -> list[int]:
+    """Steps after which the curve gets a record: log-spaced, gaps up to about n_steps / 50, the last kept.
+
+    A record is a mean over its gap, so the one before the last is left out where it would cut the last short.
+
+    >>> record_steps(10)
+    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+    """
+    steps, gap, step = [], 1, 1
+    while step < n_steps:
+        steps.append(step)
+        gap = max(1, min(int(MAX_RECORD_GAP * n_steps), round(step * (2 ** (1 / RECORDS_PER_OCTAVE) - 1))))
+        step += gap
+    if steps and n_steps - steps[-1] < gap / 2:
+        steps.pop()
+    return [*steps, n_steps]
