@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ from sweep.report.terminal import console, print_json, progress, say
 if TYPE_CHECKING:  # imported by the verbs that need them: --help must not wait for them
     from sweep.config import ExperimentConfig
     from sweep.fit import Fit
+    from sweep.plan.packing import Throughput
 
 app = typer.Typer(
     name="sweep",
@@ -59,10 +61,12 @@ def plan(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJ
     if as_json:
         print_json(study.plan_document(plans, states))
     else:
+        from sweep.launch.crew import crew
         from sweep.report.text import plan_text
 
+        workers = crew(plans)
         for drawn in plans:
-            console().print(plan_text(drawn, states, study.n_workers(arms[0])))
+            console().print(plan_text(drawn, states, workers.n_workers, workers.speed))
 
 
 @app.command()
@@ -209,10 +213,21 @@ def report(arguments: Arguments = None, config_dir: ConfigDir = None) -> None:
 
 
 @app.command()
-def doctor(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
+def doctor(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    packing: Annotated[
+        bool,
+        typer.Option("--packing", help="measure how many workers should share a device, and remember it"),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show what this machine has, what is missing for the experiment, and how to get it."""
     from sweep import study
 
+    if packing:
+        _measure_packing(_experiments(overrides, config_dir), as_json)
+        return
     diagnosis = study.diagnose(_experiment(overrides, config_dir))
     if as_json:
         print_json(diagnosis.to_json())
@@ -240,8 +255,6 @@ def data_prepare(overrides: Overrides = None, config_dir: ConfigDir = None) -> N
 @data_app.command("inspect")
 def data_inspect(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     """Print what the corpus and tokenizer are, as JSON; sizes once it is prepared."""
-    from dataclasses import asdict
-
     from sweep import study
 
     print_json(asdict(study.dataset(_experiment(overrides, config_dir))))
@@ -351,6 +364,27 @@ def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
     laws = [analysis.arm_directory(sweep_dir, arm) / "fit.json" for arm in fits]
     for path in (sweep_dir / "points.csv", sweep_dir / "points.parquet", *laws, *figures):
         say(str(path))
+
+
+def _measure_packing(arms: Sequence[ExperimentConfig], as_json: bool) -> None:
+    from sweep import study
+    from sweep.launch.crew import measure_and_remember
+    from sweep.report.text import packing_line
+
+    rows: list[Throughput] = []
+
+    def show(row: Throughput) -> None:
+        rows.append(row)
+        say(packing_line(row))
+
+    study.check_extras()
+    chosen = measure_and_remember([study.plan(arm) for arm in arms], show)
+    if as_json:
+        print_json({"rows": [asdict(row) for row in rows], "chosen": asdict(chosen)})
+    say(
+        f"{chosen.n_workers} worker{'s' if chosen.n_workers > 1 else ''} on a device"
+        f"{' with MPS' if chosen.mps else ''}, {chosen.speedup:.2f} times one alone: remembered"
+    )
 
 
 def _show_fits(fits: Mapping[str | None, Fit], as_json: bool) -> None:

@@ -22,7 +22,8 @@ from sweep.data.shards import PreparedData, find_manifest, prepare
 from sweep.data.sources import scan
 from sweep.data.tokenizers import tokenizer_sha256, vocab_size
 from sweep.errors import DataError, InputError, Interrupted, SweepError
-from sweep.launch.devices import cores, gpus, n_places
+from sweep.launch.crew import crew
+from sweep.launch.devices import cores, gpus
 from sweep.launch.local import LocalLauncher
 from sweep.plan.grid import make_plan
 from sweep.records import Dataset, Plan, PlannedRun
@@ -126,11 +127,6 @@ def run_states(drawn: Plan) -> dict[str, str]:
     return {run.run_key: "cached" if store.has_result(run.run_key) else "planned" for run in drawn.runs}
 
 
-def n_workers(experiment: ExperimentConfig) -> int:
-    """Workers that `run` would start on this machine."""
-    return n_places(experiment.launch.n_workers, experiment.trainer.device)
-
-
 def plan_document(plans: Sequence[Plan], states: Mapping[str, str]) -> dict[str, Any]:
     """What `sweep plan --json` prints; several plans are the arms of one sweep."""
     return {
@@ -208,7 +204,9 @@ def run(
     before = store.status()
     if before.finished:
         return RunOutcome(status=before, n_trained=0, was_finished=True, interrupted=False, gave_up=None)
-    launcher = LocalLauncher(store.sweep_dir, experiment.launch, device=experiment.trainer.device)
+    launcher = LocalLauncher(
+        store.sweep_dir, experiment.launch, device=experiment.trainer.device, packing=crew(drawn).packing
+    )
     gave_up = _watch(launcher, store, on_status, should_stop)
     status = store.status()
     return RunOutcome(

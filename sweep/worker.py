@@ -24,6 +24,7 @@ import platformdirs
 from sweep.config import RunConfig, to_dict
 from sweep.errors import Interrupted, SweepError
 from sweep.identity import code_version
+from sweep.launch.admission import Admission, admission_from
 from sweep.launch.devices import gpus
 from sweep.launch.stopping import StopFlag, ignore_stop_signals, stop_with_supervisor, stopped_by_signals
 from sweep.records import Placement, RunResult, TrackedRun, TrainFunction
@@ -86,8 +87,9 @@ class Worker:
         worker_id: str,
         stop: StopFlag,
         on_stuck: Callable[[], None],
+        admission: Admission | None = None,
     ) -> None:
-        self._store, self._train = store, train
+        self._store, self._train, self._admission = store, train, admission
         self._stop, self._on_stuck = stop, on_stuck
         self._queue = store.queue(worker_id)
         self._counts = dict.fromkeys(("done", "diverged", "preempted", "failed", "lost"), 0)
@@ -96,9 +98,13 @@ class Worker:
         """Carry out runs until every one is finished, or until asked to stop."""
         wait_s, interrupted = MIN_WAIT_S, True
         while not self._asked_to_stop():
-            claimed = self._queue.claim()
+            claimed = self._claim()
             if claimed is not None:
-                ended = self._carry_out(*claimed)
+                try:
+                    ended = self._carry_out(*claimed)
+                finally:
+                    if self._admission is not None:
+                        self._admission.release()
                 self._counts[ended.partition(":")[0]] += 1
                 wait_s = MIN_WAIT_S
             elif self._queue.finished:
@@ -110,6 +116,16 @@ class Worker:
         return WorkerSummary(
             **{f"n_{state}": n for state, n in self._counts.items()}, interrupted=interrupted
         )
+
+    def _claim(self) -> tuple[PlanEntry, HeldAttempt] | None:
+        """The next free run; where workers share a device, one that fits beside what they hold of it."""
+        if self._admission is None:
+            return self._queue.claim()
+        with self._admission.alone() as free_bytes:
+            claimed = self._queue.claim(free_bytes)
+            if claimed is not None:
+                self._admission.hold(claimed[0].memory_bytes)
+        return claimed
 
     def _asked_to_stop(self) -> bool:
         return self._stop.reason is not None or self._store.cancelled()
@@ -227,6 +243,7 @@ def work(
         worker_id=worker_id or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
         stop=stop,
         on_stuck=on_stuck,
+        admission=admission_from(os.environ),
     )
     with stopped_by_signals(stop):
         return worker.work()

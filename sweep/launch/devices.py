@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import psutil
+
+from sweep.plan.packing import Packing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Device:
+    """Something that several workers may share."""
+
+    visible: str  # as CUDA_VISIBLE_DEVICES takes it; empty for the CPU
+    name: str  # what its maker calls it; for the CPU with the number of cores this process may use
+    key: str  # names this very device on this machine
+    memory_bytes: int
+
+
+def devices(wanted: str) -> tuple[Device, ...]:
+    """The GPUs that `wanted` (auto, cpu or cuda) lets workers use, else the CPU."""
+    found = gpus() if wanted in ("auto", "cuda") else ()
+    return tuple(_gpu(visible) for visible in found) or (_cpu(),)
 
 
 def cores() -> tuple[int, ...]:
@@ -20,10 +41,25 @@ def cores() -> tuple[int, ...]:
     return tuple(sorted(first_of.values()))
 
 
-def n_places(n_workers: int | None, device: str) -> int:
-    """Workers this machine takes: as many as asked for, else one per GPU that `device` may use, or core."""
+def n_places(n_workers: int | None, device: str, packing: Packing | None = None) -> int:
+    """Workers this machine takes: as many as asked for, else as measured, else one per GPU or core."""
     found = gpus() if device in ("auto", "cuda") else ()
-    return n_workers or len(found) or len(cores())
+    if n_workers is not None:
+        return n_workers
+    if packing is not None:
+        return packing.n_workers * max(1, len(found))
+    return len(found) or len(cores())
+
+
+def core_shares(all_cores: tuple[int, ...], n_slots: int, *, on_gpu: bool) -> list[frozenset[int]] | None:
+    """Cores of each worker, none in two hands; None where they are not pinned.
+
+    On a CPU they are when every core has its one thread: of fewer, the system moves each to an idle core.
+    """
+    fits = n_slots <= len(all_cores) if on_gpu else n_slots == len(all_cores)
+    if not fits or not hasattr(os, "sched_setaffinity"):
+        return None
+    return [frozenset(all_cores[index::n_slots]) for index in range(n_slots)]
 
 
 def gpus() -> tuple[str, ...]:
@@ -31,17 +67,52 @@ def gpus() -> tuple[str, ...]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         names = tuple(name.strip() for name in visible.split(",") if name.strip())
-        return () if names in (("-1",), ("NoDevFiles",)) or not _installed_gpus() else names
-    return tuple(str(index) for index in range(_installed_gpus()))
+        return () if names in (("-1",), ("NoDevFiles",)) or not _listed_gpus() else names
+    return tuple(listed.visible for listed in _listed_gpus())
 
 
 @cache
-def _installed_gpus() -> int:
+def _listed_gpus() -> tuple[Device, ...]:
+    query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total,name", "--format=csv,noheader,nounits"]
     try:
-        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)
+        listing = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
-        return 0
-    return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+        return ()
+    rows = (line.split(", ", 3) for line in listing.stdout.splitlines() if line.count(", ") >= 3)
+    return tuple(
+        Device(visible=index, key=uuid, memory_bytes=_mebibytes(memory), name=name)
+        for index, uuid, memory, name in rows
+    )
+
+
+def _mebibytes(number: str) -> int:
+    """Bytes from what nvidia-smi prints of memory; 0 where it knows none, as when it is the host's."""
+    return int(number) * 2**20 if number.isdigit() else 0
+
+
+def _gpu(visible: str) -> Device:
+    for listed in _listed_gpus():
+        if visible == listed.visible or listed.key.startswith(visible):
+            return Device(visible=visible, name=listed.name, key=listed.key, memory_bytes=listed.memory_bytes)
+    return Device(visible=visible, name="unknown GPU", key=visible, memory_bytes=0)
+
+
+def _cpu() -> Device:
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = models[0].partition(":")[2].strip() if models else name
+    return Device(visible="", name=f"{name}, {len(cores())} cores", key="cpu", memory_bytes=_memory_bytes())
+
+
+def _memory_bytes() -> int:
+    """The machine's memory, or what a container may use of it."""
+    total = int(psutil.virtual_memory().total)
+    try:
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no cgroup of ours, or "max"
+        return total
 
 
 def _siblings(cpu: int) -> str:

@@ -1,4 +1,4 @@
-"""Supervised worker processes on this machine: one per GPU, or one single-thread worker per core."""
+"""Supervised worker processes on this machine: one or several on a GPU, or a single thread on each core."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from pathlib import Path
 
 from sweep.config import LaunchConfig
 from sweep.errors import InputError
+from sweep.launch.admission import DIRECTORY, MEMORY, admission_directory
 from sweep.launch.base import LaunchState, worker_command
-from sweep.launch.devices import cores, gpus, n_places
+from sweep.launch.devices import core_shares, cores, devices, gpus, n_places
+from sweep.launch.mps import mps_daemon
+from sweep.plan.packing import Packing
 from sweep.store.run_store import RunStore
 
 MAX_DEATHS = 5
 """Deaths of one worker in a row, no run of the sweep finishing in between, before it is not replaced."""
 
 MAX_BACKOFF_S = 30.0
+USABLE_FRAC = 0.92  # of a device's memory that runs which share it may fill: contexts and slack take the rest
 LOOK_S = 0.1  # between two looks at the processes
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "SWEEP_N_THREADS")
 
@@ -35,7 +39,7 @@ class _Slot:
 
     index: int
     environment: dict[str, str]
-    core: int | None
+    cores: frozenset[int] | None  # that it is pinned to
     log: Path
     worker_id: str = ""
     process: subprocess.Popen[bytes] | None = None
@@ -50,9 +54,18 @@ class LocalLauncher:
     """
 
     def __init__(
-        self, sweep_dir: Path, launch: LaunchConfig, *, device: str, command: Sequence[str] | None = None
+        self,
+        sweep_dir: Path,
+        launch: LaunchConfig,
+        *,
+        device: str,
+        packing: Packing | None = None,
+        command: Sequence[str] | None = None,
     ) -> None:
-        """`device` is auto, cpu or cuda. Raises InputError for cuda where there is no GPU."""
+        """`device` is auto, cpu or cuda; `packing`, where it was measured, says how many share it.
+
+        Raises InputError for cuda where there is no GPU.
+        """
         self._store = RunStore(sweep_dir)
         self._command = list(command or worker_command(sweep_dir))
         self._logs = sweep_dir / "logs"
@@ -61,11 +74,19 @@ class LocalLauncher:
         self._stopping = False
         self._stopped = False
         self._gave_up: str | None = None
-        self._slots = self._place(launch.n_workers, device)
+        self._services = contextlib.ExitStack()
+        self._mps = packing is not None and packing.mps
+        self._slots = self._place(launch.n_workers, device, packing)
 
     def start(self) -> None:
         """Start the workers."""
         self._logs.mkdir(parents=True, exist_ok=True)
+        if self._mps:
+            for visible in {slot.environment["CUDA_VISIBLE_DEVICES"] for slot in self._slots}:
+                service = self._services.enter_context(mps_daemon(visible)) or {}
+                for slot in self._slots:
+                    if slot.environment["CUDA_VISIBLE_DEVICES"] == visible:
+                        slot.environment |= service
         self._tend()
 
     def wait(self, timeout_s: float) -> LaunchState:
@@ -74,7 +95,10 @@ class LocalLauncher:
         while True:
             self._tend()
             left_s = deadline - time.monotonic()
-            if left_s <= 0 or not self._active():
+            if not self._active():
+                self._services.close()
+                break
+            if left_s <= 0:
                 break
             time.sleep(min(LOOK_S, left_s))
         return LaunchState(
@@ -99,31 +123,34 @@ class LocalLauncher:
             slot.start_at = None
             if slot.process is not None:
                 slot.process.kill()
+        self._services.close()
 
     @property
     def worker_pids(self) -> tuple[int, ...]:
         """Process ids of the workers running now."""
         return tuple(slot.process.pid for slot in self._slots if slot.process is not None)
 
-    def _place(self, n_workers: int | None, device: str) -> list[_Slot]:
-        """Slots with their environment: GPUs in turn, else single threads pinned when every core has one."""
-        found = gpus() if device in ("auto", "cuda") else ()
-        if device == "cuda" and not found:
+    def _place(self, n_workers: int | None, device: str, packing: Packing | None) -> list[_Slot]:
+        """Slots with their environment: devices in turn; cores pinned where every worker can have its own."""
+        if device == "cuda" and not gpus():
             raise InputError("trainer.device=cuda, and this machine shows no GPU: choose trainer.device=cpu")
-        n_slots = n_places(n_workers, device)
+        shared = devices(device)
+        n_slots = n_places(n_workers, device, packing)
+        own_cores = core_shares(cores(), n_slots, on_gpu=bool(shared[0].visible))
         slots = []
         for index in range(n_slots):
-            if found:
-                n_threads = max(1, len(cores()) // n_slots)
-                own = {"SWEEP_DEVICE": "cuda:0", "CUDA_VISIBLE_DEVICES": found[index % len(found)]}
-            else:
-                n_threads = 1
-                own = {"SWEEP_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+            where = shared[index % len(shared)]
+            n_threads = max(1, len(cores()) // n_slots) if where.visible else 1
+            own = {
+                "SWEEP_DEVICE": "cuda:0" if where.visible else "cpu",
+                "CUDA_VISIBLE_DEVICES": where.visible,
+            }
             own |= dict.fromkeys(THREAD_VARIABLES, str(n_threads))
-            pinned = not found and n_slots == len(cores()) and hasattr(os, "sched_setaffinity")
-            core = cores()[index] if pinned else None
+            if n_slots > len(shared) and where.memory_bytes:
+                own |= {DIRECTORY: str(admission_directory(where.key))}
+                own |= {MEMORY: str(int(USABLE_FRAC * where.memory_bytes))}
             log = self._logs / f"{socket.gethostname()}-{os.getpid()}-{index}.log"
-            slots.append(_Slot(index, own, core, log))
+            slots.append(_Slot(index, own, own_cores[index] if own_cores else None, log))
         return slots
 
     def _active(self) -> int:
@@ -150,9 +177,9 @@ class LocalLauncher:
                 env=os.environ | slot.environment | identity,
             )
         slot.start_at = None
-        if slot.core is not None:
+        if slot.cores is not None:
             with contextlib.suppress(OSError):  # it may be gone already
-                os.sched_setaffinity(slot.process.pid, {slot.core})
+                os.sched_setaffinity(slot.process.pid, slot.cores)
 
     def _bury(self, slot: _Slot, code: int) -> None:
         """Take note of a worker's end, and decide whether its place is filled again."""

@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweep.plan.packing import Throughput
 from sweep.records import Plan
 from sweep.report.fit_tables import agreement_parts, backtest_parts, reconcile_table
 from sweep.report.numbers import four
@@ -43,8 +44,11 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86_400}d{whole % 86_400 // 3600:02}h"
 
 
-def plan_text(plan: Plan, states: Mapping[str, str], n_workers: int) -> RenderableType:
-    """The runs with what they cost; dropped cells, warnings and totals below."""
+def plan_text(plan: Plan, states: Mapping[str, str], n_workers: int, speed: float) -> RenderableType:
+    """The runs with what they cost; dropped cells, warnings and totals below.
+
+    `speed` is that of all workers together, in units of one that has a device to itself.
+    """
     table = _table(
         "run", "N", "D", "D/N", "C", "error", "steps", "lr", "batch", "epochs", "memory", "time", "state"
     )
@@ -68,10 +72,12 @@ def plan_text(plan: Plan, states: Mapping[str, str], n_workers: int) -> Renderab
     notes = [f"dropped {cell.name}: {cell.reason}" for cell in plan.dropped]
     notes += [f"warning: {warning}" for warning in plan.warnings]
     arm = [Text(f"arm {plan.experiment.arm}")] if plan.experiment.arm else []
-    return Group(*arm, table, *(Text(note) for note in notes), Text(_plan_totals(plan, states, n_workers)))
+    return Group(
+        *arm, table, *(Text(note) for note in notes), Text(_plan_totals(plan, states, n_workers, speed))
+    )
 
 
-def _plan_totals(plan: Plan, states: Mapping[str, str], n_workers: int) -> str:
+def _plan_totals(plan: Plan, states: Mapping[str, str], n_workers: int, speed: float) -> str:
     todo = [run for run in plan.runs if states.get(run.run_key) != "cached"]
     seconds = sum(run.time_s for run in todo)
     cost, currency = sum(run.cost for run in todo), plan.experiment.estimate.currency
@@ -79,9 +85,15 @@ def _plan_totals(plan: Plan, states: Mapping[str, str], n_workers: int) -> str:
     longest = max((run.time_s for run in todo), default=0.0)
     return (
         f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} cached; to train: "
-        f"{four(sum(run.flops for run in todo))} FLOPs, about {duration(max(seconds / n_workers, longest))} "
+        f"{four(sum(run.flops for run in todo))} FLOPs, about {duration(max(seconds / speed, longest))} "
         f"on {n_workers} worker{'s' if n_workers > 1 else ''}{price}"
     )
+
+
+def packing_line(row: Throughput) -> str:
+    """What some workers did together on one device."""
+    workers = f"{row.n_workers} worker{'s' if row.n_workers > 1 else ''}{' with MPS' if row.mps else ''}"
+    return f"N {four(row.n_params)}: {workers}, {four(row.steps_per_second)} steps a second together"
 
 
 def progress_line(status: SweepStatus) -> str:

@@ -25,6 +25,7 @@ class PlanEntry:
     name: str
     flops: int
     n_steps: int
+    memory_bytes: int  # estimated peak
     experiment: ExperimentConfig
 
 
@@ -146,5 +147,6 @@ def _entry(run: dict[str, Any], experiment: ExperimentConfig) -> PlanEntry:
         name=str(run["name"]),
         flops=int(run["flops"]),
         n_steps=int(run["n_steps"]),
+        memory_bytes=int(run["memory_bytes"]),
         experiment=experiment,
     )

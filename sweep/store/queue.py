@@ -23,19 +23,22 @@ class RunQueue:
         self._waiting: list[PlanEntry] = []
         self._load()
 
-    def claim(self) -> tuple[PlanEntry, HeldAttempt] | None:
-        """The next free run, claimed; None when there is none now. Raises OSError when the disk refuses."""
+    def claim(self, free_bytes: int | None = None) -> tuple[PlanEntry, HeldAttempt] | None:
+        """The next free run whose estimated memory is within `free_bytes`, claimed; None when there is none.
+
+        Raises OSError when the disk refuses.
+        """
         while self._cursor < len(self._entries):
             self._cursor += 1
-            held = self._try(self._entries[self._cursor - 1])
+            held = self._try(self._entries[self._cursor - 1], free_bytes)
             if held is not None:
                 return held
         if plans_signature(self._sweep_dir) != self._signature:
             self._load()
-            return self.claim()
+            return self.claim(free_bytes)
         waiting, self._waiting = self._waiting, []
         for index, entry in enumerate(waiting):
-            held = self._try(entry)
+            held = self._try(entry, free_bytes)
             if held is not None:
                 self._waiting += waiting[index + 1 :]
                 return held
@@ -46,7 +49,10 @@ class RunQueue:
         """Whether every run of every plan has a result or was given up, as far as `claim` has seen."""
         return self._cursor == len(self._entries) and not self._waiting
 
-    def _try(self, entry: PlanEntry) -> tuple[PlanEntry, HeldAttempt] | None:
+    def _try(self, entry: PlanEntry, free_bytes: int | None) -> tuple[PlanEntry, HeldAttempt] | None:
+        if free_bytes is not None and entry.memory_bytes > free_bytes:
+            self._waiting.append(entry)
+            return None
         launch = entry.experiment.launch
         outcome = self._claimer.claim(
             run_directory(self._sweep_dir, entry.run_key),

@@ -194,13 +194,13 @@ def three_gpus(tmp_path, monkeypatch):
     """A stand-in for nvidia-smi that lists three."""
     tool = tmp_path / "bin" / "nvidia-smi"
     tool.parent.mkdir()
-    tool.write_text('#!/bin/sh\nfor i in 0 1 2; do echo "GPU $i: Some GPU (UUID: GPU-$i)"; done\n')
+    tool.write_text('#!/bin/sh\nfor i in 0 1 2; do echo "$i, GPU-$i, 81559, Some GPU"; done\n')
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    devices._installed_gpus.cache_clear()
+    devices._listed_gpus.cache_clear()
     yield
-    devices._installed_gpus.cache_clear()
+    devices._listed_gpus.cache_clear()
 
 
 @pytest.mark.usefixtures("three_gpus")

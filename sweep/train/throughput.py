@@ -1,0 +1,77 @@
+"""How fast one process trains a model when it is told to, beside others: `python -m sweep.train.throughput`.
+
+A conversation in lines: a task as JSON comes in, «ready» goes out once the model is warm, a number of seconds
+comes in, and what was done in that time goes out as JSON. Whoever measures starts several of these at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sweep.config import RunConfig, read_run
+from sweep.models.gpt import GPT
+from sweep.records import Placement
+from sweep.train.step import TrainingStep
+
+WARM_STEPS = 5  # compilation, graphs and the allocator's first requests lie in them
+
+
+def measure(task: dict[str, Any], lines: IO[str], out: IO[str]) -> None:
+    """Hold the conversation about one task: {"run": .., "device": .., "n_threads": ..}."""
+    run = read_run(task["run"])
+    torch.set_num_threads(task["n_threads"])
+    take_step = _training_step(run, task)
+    for step in range(WARM_STEPS):
+        take_step(step % run.n_steps)
+    _wait(take_step.device)
+    _say(out, "ready")
+    seconds = float(lines.readline())
+    n_steps, started = 0, time.monotonic()
+    while (taken_s := time.monotonic() - started) < seconds:
+        take_step(n_steps % run.n_steps)
+        _wait(take_step.device)
+        n_steps += 1
+    _say(out, json.dumps({"n_steps": n_steps, "seconds": taken_s}))
+
+
+def _training_step(run: RunConfig, task: dict[str, Any]) -> TrainingStep:
+    """A run's step on random tokens: how fast it is does not depend on what they say."""
+    placement = Placement(
+        data_dir=Path(),
+        device=task["device"],
+        n_threads=task["n_threads"],
+        micro_batch_size=task["micro_batch_size"],
+        checkpoint_interval_s=1e9,
+    )
+    model = GPT(run.model)
+    model.initialise(torch.Generator().manual_seed(0))
+    tokens = np.random.default_rng(0).integers(
+        run.model.vocab_size, size=(run.batch_size, run.model.seq_len + 1), dtype=np.int64
+    )
+
+    def rows(step: int, start: int, stop: int) -> NDArray[np.int64]:
+        return tokens[start:stop]
+
+    return TrainingStep(model.to(placement.device), run, placement, rows)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _say(out: IO[str], line: str) -> None:
+    out.write(line + "\n")
+    out.flush()
+
+
+if __name__ == "__main__":
+    measure(json.loads(sys.stdin.readline()), sys.stdin, sys.stdout)
