@@ -11,11 +11,17 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
-def test_a_command_of_the_page_works(arguments, tmp_path):
+def _case(arguments):
+    measures = [pytest.mark.long] if "--packing" in arguments else []  # minutes
+    return pytest.param(arguments, id=" ".join(arguments), marks=measures)
+
+
+@pytest.mark.parametrize("arguments", map(_case, COMMANDS))
+def test_a_command_of_the_page_works(arguments, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     done = sweep(*arguments, f"data_dir={tmp_path / 'data'}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_page_shows_some():
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6

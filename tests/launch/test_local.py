@@ -5,6 +5,7 @@ import signal
 import stat
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ from sweep.errors import InputError
 from sweep.launch import devices, local
 from sweep.launch.base import worker_command
 from sweep.launch.local import LocalLauncher
+from sweep.plan.packing import Packing
 from sweep.store.attempts import read_attempts
 from sweep.worker import work
 from tests.faults.processes import start, wait_until
@@ -209,6 +211,19 @@ def test_one_worker_goes_to_each_gpu(tmp_path):
     shown = shown_environments(store, device="auto")
     assert [environment["CUDA_VISIBLE_DEVICES"] for environment, _ in shown] == ["0", "1", "2"]
     assert {environment["SWEEP_DEVICE"] for environment, _ in shown} == {"cuda:0"}
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_measured_packing_puts_several_workers_on_a_gpu_and_tells_them_of_its_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(local, "mps_daemon", lambda visible: nullcontext({"MPS": f"of {visible}"}))
+    store = toy_sweep(tmp_path / "sweep", 1, n_workers=None)
+    packing = Packing(n_workers=2, mps=True, speedup=1.5)
+    shown = [environment for environment, _ in shown_environments(store, device="auto", packing=packing)]
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in shown] == ["0", "1", "2"] * 2
+    assert [environment["MPS"] for environment in shown] == ["of 0", "of 1", "of 2"] * 2
+    assert {environment["SWEEP_ADMISSION_BYTES"] for environment in shown} == {str(int(0.92 * 81559 * 2**20))}
+    assert len({environment["SWEEP_ADMISSION_DIR"] for environment in shown}) == 3
 
 
 @pytest.mark.usefixtures("three_gpus")
