@@ -16,7 +16,7 @@ def _case(arguments):
     return pytest.param(arguments, id=" ".join(arguments), marks=measures)
 
 
-@pytest.mark.parametrize("arguments", map(_case, COMMANDS))
+@pytest.mark.parametrize("arguments", [_case(arguments) for arguments in COMMANDS])
 def test_a_command_of_the_page_works(arguments, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     done = sweep(*arguments, f"data_dir={tmp_path / 'data'}", cwd=tmp_path)
