@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -14,11 +14,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sweep.cli_arguments import (
+    Arguments,
+    AsJson,
+    ConfigDir,
+    Directory,
+    Overrides,
+    _directory,
+    _experiment,
+    _experiment_of,
+    _experiments,
+    _names_experiment,
+    _split,
+    _sweep_of_law,
+)
+from sweep.cli_data import data_app
+from sweep.cli_output import _fit_and_draw, _show_fits
 from sweep.errors import InputError, SweepError
 from sweep.report.terminal import console, print_json, progress, say
 
 if TYPE_CHECKING:  # imported by the verbs that need them: --help must not wait for them
-    from sweep.config import ExperimentConfig
     from sweep.fit import Fit
 
 app = typer.Typer(
@@ -31,21 +46,6 @@ app = typer.Typer(
 )
 
 EXIT_FAILED, EXIT_BUG, EXIT_STOPPED = 1, 70, 75
-
-Arguments = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[DIR] [OVERRIDES]...", help="a sweep's directory, or key=value in Hydra's grammar"
-    ),
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[OVERRIDES]...", help="key=value in Hydra's grammar")
-]
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="a sweep's directory, as results/demo")]
-ConfigDir = Annotated[
-    Path | None, typer.Option("--config-dir", metavar="DIR", help="searched for configs before ./configs")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout and nothing else")]
 
 
 @app.command()
@@ -222,29 +222,7 @@ def doctor(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: A
         raise typer.Exit(EXIT_FAILED)
 
 
-data_app = typer.Typer(help="Prepare or inspect the data of an experiment.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-
-
-@data_app.command("prepare")
-def data_prepare(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
-    """Tokenise the corpus once; all runs share it."""
-    from sweep import study
-
-    for arm in _experiments(overrides, config_dir):
-        with progress() as (on_data, _):
-            prepared = study.prepare_data(arm, on_data)
-        say(f"prepared in {prepared.directory}")
-
-
-@data_app.command("inspect")
-def data_inspect(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
-    """Print what the corpus and tokenizer are, as JSON; sizes once it is prepared."""
-    from dataclasses import asdict
-
-    from sweep import study
-
-    print_json(asdict(study.dataset(_experiment(overrides, config_dir))))
 
 
 @app.command()
@@ -276,95 +254,6 @@ def main() -> None:
         traceback.print_exception(error)
         say(f"this is a bug in sweep, please report it with the lines above: {type(error).__name__}: {error}")
         sys.exit(EXIT_BUG)
-
-
-# --- between the shell and the study ------------------------------------------------------------------
-
-
-def _split(arguments: Sequence[str] | None) -> tuple[Path | None, list[str]]:
-    """An argument without `=` is a sweep's directory. Raises InputError for a second one."""
-    overrides = [argument for argument in arguments or () if _is_override(argument)]
-    directories = [argument for argument in arguments or () if not _is_override(argument)]
-    if len(directories) > 1:
-        raise InputError(f"{' and '.join(directories)} are two directories: give one, and key=value after it")
-    return (Path(directories[0]) if directories else None), overrides
-
-
-def _sweep_of_law(overrides: Sequence[str]) -> Path | None:
-    """The sweep that a law=FILE lies in, whose family of decoders it is then about."""
-    laws = [override.partition("=")[2].strip("'\"") for override in overrides if override.startswith("law=")]
-    above = list(Path(laws[-1]).absolute().parents)[:3] if laws else []  # arms lie two directories deeper
-    named = _names_experiment(overrides)
-    return next((path for path in above if not named and (path / "plans").is_dir()), None)
-
-
-def _names_experiment(overrides: Sequence[str]) -> bool:
-    return any(override.startswith("experiment=") for override in overrides)
-
-
-def _is_override(argument: str) -> bool:
-    key, equals, _ = argument.partition("=")
-    return argument.startswith("~") or (bool(equals) and "/" not in key and not Path(argument).is_dir())
-
-
-def _experiment(overrides: Sequence[str] | None, config_dir: Path | None) -> ExperimentConfig:
-    """The experiment, or the first of its arms."""
-    return _experiments(overrides, config_dir)[0]
-
-
-def _experiments(overrides: Sequence[str] | None, config_dir: Path | None) -> tuple[ExperimentConfig, ...]:
-    from sweep.compose import compose_experiments
-
-    for override in overrides or ():
-        if "=" not in override and not override.startswith("~"):
-            raise InputError(f"{override} is no key=value: did you mean experiment={override}?")
-    return compose_experiments(overrides or (), config_dir)
-
-
-def _experiment_of(
-    sweep_dir: Path | None, overrides: Sequence[str], config_dir: Path | None
-) -> ExperimentConfig:
-    """The experiment a sweep was planned with last, or the composed one; overrides on top."""
-    if sweep_dir is None:
-        return _experiment(overrides, config_dir)
-    from sweep import study
-    from sweep.compose import override_experiment
-
-    return override_experiment(study.latest_experiment(sweep_dir), overrides, config_dir)
-
-
-def _directory(arguments: Sequence[str] | None, config_dir: Path | None) -> Path:
-    from sweep import study
-
-    sweep_dir, overrides = _split(arguments)
-    if sweep_dir is not None and overrides:
-        raise InputError(f"{sweep_dir} needs no {' '.join(overrides)}: give the directory alone")
-    return sweep_dir or study.sweep_directory(_experiment(overrides, config_dir))
-
-
-def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
-    from sweep import analysis
-
-    fits = analysis.fit_sweep(sweep_dir, experiment.fit)
-    _show_fits(fits, as_json=False)
-    figures = analysis.report(sweep_dir)
-    laws = [analysis.arm_directory(sweep_dir, arm) / "fit.json" for arm in fits]
-    for path in (sweep_dir / "points.csv", sweep_dir / "points.parquet", *laws, *figures):
-        say(str(path))
-
-
-def _show_fits(fits: Mapping[str | None, Fit], as_json: bool) -> None:
-    """One fit as it is; those of several arms each under its name."""
-    if as_json:
-        documents = {arm or "": fitted.to_json() for arm, fitted in fits.items()}
-        print_json({"arms": documents} if None not in fits else documents[""])
-        return
-    from sweep.report.text import fit_text
-
-    for arm, fitted in fits.items():
-        if arm is not None:
-            say(f"arm {arm}")
-        console().print(fit_text(fitted))
 
 
 @contextmanager
