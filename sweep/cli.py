@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -66,13 +66,24 @@ def plan(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJ
 
 
 @app.command()
-def run(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
+def run(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    only: Annotated[
+        Literal["failed"] | None, typer.Option("--only", help="train just the runs that ended so")
+    ] = None,
+) -> None:
     """Prepare data, train every run that has no result, fit, and draw. Safe to repeat, kill and run twice."""
-    from sweep import study
+    from sweep import study, upkeep
 
     arms = _experiments(overrides, config_dir)
+    if only is not None and not upkeep.failed_runs(study.sweep_directory(arms[0])):
+        say(f"no run of {study.sweep_directory(arms[0])} has failed: nothing to train")
+        return
     with _stop_flag() as asked, progress() as (on_data, on_status):
-        outcome = study.run(*arms, on_progress=on_data, on_status=on_status, should_stop=lambda: bool(asked))
+        outcome = study.run(
+            *arms, on_progress=on_data, on_status=on_status, should_stop=lambda: bool(asked), only=only
+        )
     n_runs = len(outcome.status.runs)
     if outcome.interrupted:
         say(f"stopped with the state saved; start it again to go on ({outcome.n_trained} runs finished)")
@@ -82,8 +93,9 @@ def run(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     for failed in outcome.status.runs:
         if failed.finished and failed.status not in ("done", "diverged"):
             say(f"{failed.name} ended as {failed.status}: {failed.reason}")
-    if outcome.gave_up:
-        say(outcome.gave_up)
+    for problem in (outcome.gave_up, outcome.index_problem):
+        if problem:
+            say(problem)
     if any(seen.status == "done" for seen in outcome.status.runs):
         _fit_and_draw(study.sweep_directory(arms[0]), arms[0])
     if outcome.gave_up or outcome.status.n_failed:
@@ -104,13 +116,20 @@ def status(
         bool, typer.Option("--watch", help="again every two seconds, until all is done")
     ] = False,
     as_json: AsJson = False,
+    reindex: Annotated[
+        bool, typer.Option("--reindex", help="first write points.csv, points.parquet and the SQL copy again")
+    ] = False,
 ) -> None:
-    """Show every run's state, attempts and reason, and how much is left."""
+    """Show every run's state, attempts and reason, how fast work goes, and how much is left."""
     from sweep.store.run_store import RunStore
 
     if watch and as_json:
         raise InputError("--watch and --json are both given: a document is printed once")
     store = RunStore(_directory(arguments, config_dir))
+    if reindex:
+        from sweep import upkeep
+
+        upkeep.reindex(store.sweep_dir)
     seen = store.status()
     if as_json:
         print_json(seen.to_json())
@@ -140,10 +159,12 @@ def exclude(
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="kept beside the point")],
 ) -> None:
     """Keep a run's point, but never fit it."""
-    from sweep.store.run_store import RunStore
+    from sweep import upkeep
 
-    RunStore(directory).exclude(run_key, reason)
+    problem = upkeep.exclude(directory, run_key, reason)
     say(f"{run_key} is excluded from fits: {reason}")
+    if problem:
+        say(problem)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sweep.config import LaunchConfig
 from sweep.errors import InputError
-from sweep.launch.base import LaunchState, worker_command
+from sweep.launch.base import PARDON_VARIABLE, LaunchState, worker_command
 from sweep.launch.devices import cores, gpus, n_places
 from sweep.store.run_store import RunStore
 
@@ -50,10 +50,20 @@ class LocalLauncher:
     """
 
     def __init__(
-        self, sweep_dir: Path, launch: LaunchConfig, *, device: str, command: Sequence[str] | None = None
+        self,
+        sweep_dir: Path,
+        launch: LaunchConfig,
+        *,
+        device: str,
+        command: Sequence[str] | None = None,
+        pardon: str | None = None,
     ) -> None:
-        """`device` is auto, cpu or cuda. Raises InputError for cuda where there is no GPU."""
-        self._store = RunStore(sweep_dir)
+        """`device` is auto, cpu or cuda; `pardon` limits the workers to the runs pardoned under that name.
+
+        Raises InputError for cuda where there is no GPU.
+        """
+        self._store = RunStore(sweep_dir, pardon=pardon)
+        self._limits = {} if pardon is None else {PARDON_VARIABLE: pardon}
         self._command = list(command or worker_command(sweep_dir))
         self._logs = sweep_dir / "logs"
         self._n_finished = 0
@@ -147,7 +157,7 @@ class LocalLauncher:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | slot.environment | identity,
+                env=os.environ | slot.environment | self._limits | identity,
             )
         slot.start_at = None
         if slot.core is not None:
@@ -163,7 +173,7 @@ class LocalLauncher:
             self._stopped = True
             return
         if code not in (_OK, _SOME_FAILED, _BAD_INPUT, _REFUSED):
-            self._store.record_death(slot.worker_id, f"its worker {_how(code)}")
+            self._store.record_death(slot.worker_id, f"its worker {_how(code)}", slot.log)
         if code in (_BAD_INPUT, _REFUSED):
             self._gave_up = f"a worker refused to work: {slot.log} says why"
         elif self._work_left():

@@ -105,5 +105,11 @@ def read_forgiven(run_dir: Path) -> int:
     return _count((read_json(run_dir / "retry.json") or {}).get("after_attempt"))
 
 
+def read_pardon(run_dir: Path) -> str | None:
+    """The name under which `RunStore.retry` pardoned the run last, if it was given one."""
+    pardon = (read_json(run_dir / "retry.json") or {}).get("pardon")
+    return pardon if isinstance(pardon, str) else None
+
+
 def _count(value: object) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
