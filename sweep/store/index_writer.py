@@ -9,11 +9,15 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweep.config import StoreConfig, check_index_url
 from sweep.errors import IndexUnavailable, InputError, SweepError
 from sweep.store.plans import PlanEntry
 from sweep.store.run_store import RunStore
+
+if TYPE_CHECKING:
+    from sweep.store.index import SqlIndex
 
 URL_VARIABLE = "SWEEP_INDEX_URL"
 RETRY_S = 30.0  # after a failed write, unless another point comes first
@@ -59,6 +63,7 @@ class IndexWriter:
         self._news = self._closing = False
         self._failing = False
         self._thread: threading.Thread | None = None
+        self._indexes: dict[str, SqlIndex] = {}  # by URL; each looks at its tables once
 
     def offer(self, entry: PlanEntry) -> None:
         """Take note that a run has its result; returns at once."""
@@ -100,12 +105,20 @@ class IndexWriter:
 
     def _written(self, url: str, sweep: str, keys: set[str]) -> bool:
         try:
-            _write(self._sweep_dir, url, sweep, keys)
+            self._write(url, sweep, keys)
         except Exception as error:  # whatever it is, the sweep goes on
             self._warn_once(_sentence(error))
             return False
         self._failing = False
         return True
+
+    def _write(self, url: str, sweep: str, keys: set[str]) -> None:
+        from sweep.store.index import SqlIndex, point_row  # SQLAlchemy is an extra, and slow to import
+
+        if url not in self._indexes:
+            self._indexes[url] = SqlIndex(url)
+        rows = (point_row(self._sweep_dir, sweep, key) for key in sorted(keys))
+        self._indexes[url].write(row for row in rows if row is not None)
 
     def _forget(self, url: str, sweep: str, keys: set[str]) -> None:
         with self._changed:
@@ -159,7 +172,7 @@ def rebuild(store: RunStore, config: StoreConfig, sweep: str) -> int | None:
 
 
 def _synchronise(store: RunStore, url: str, sweep: str, *, everything: bool) -> int:
-    from sweep.store.index import SqlIndex, point_row  # SQLAlchemy is an extra, and slow to import
+    from sweep.store.index import SqlIndex, point_row
 
     index = SqlIndex(url)
     known = index.known(sweep)
@@ -174,13 +187,6 @@ def _synchronise(store: RunStore, url: str, sweep: str, *, everything: bool) -> 
     if everything:
         index.remove(sweep, [key for key in known if not store.has_result(key)])
     return n_written
-
-
-def _write(sweep_dir: Path, url: str, sweep: str, keys: set[str]) -> None:
-    from sweep.store.index import SqlIndex, point_row
-
-    rows = (point_row(sweep_dir, sweep, key) for key in sorted(keys))
-    SqlIndex(url).write(row for row in rows if row is not None)
 
 
 def _sentence(error: Exception) -> str:

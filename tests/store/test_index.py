@@ -1,4 +1,4 @@
-"""The SQL copy in SQLite: what a row holds, catching up, and databases that are down, locked, slow or wrong."""
+"""The SQL copy in SQLite: what a row holds, catching up, databases that are down, locked, slow or wrong."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def rows(database, where="1", columns="*"):
     connection = sqlite3.connect(database)
     connection.row_factory = sqlite3.Row
     try:
-        return [
-            dict(row) for row in connection.execute(f"select {columns} from sweep_points where {where}")
-        ]
+        return [dict(row) for row in connection.execute(f"select {columns} from sweep_points where {where}")]
     finally:
         connection.close()
 
@@ -149,7 +147,7 @@ def test_points_missed_are_written_with_the_next_one(tmp_path, monkeypatch):
 
 
 def test_a_database_that_hangs_costs_a_leaving_worker_a_bounded_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("sweep.store.index_writer._write", lambda *_: time.sleep(30))
+    monkeypatch.setattr(IndexWriter, "_write", lambda *_: time.sleep(30))
     store, _ = indexed_sweep(tmp_path, 1)
     monkeypatch.setattr(IndexWriter.close, "__defaults__", (0.2,))
     started = time.monotonic()
