@@ -160,7 +160,8 @@ class SqlIndex:
 
     def _prepare(self, connection: Connection) -> None:
         """Make the tables where they are missing; of many processes that come at once, one does."""
-        if inspect(connection).has_table(POINTS.name) and inspect(connection).has_table(SCHEMA.name):
+        there = inspect(connection)
+        if there.has_table(POINTS.name) and there.has_table(SCHEMA.name) and _version(connection) is not None:
             self._check_schema(connection)
             return
         insert = sqlite.insert(SCHEMA)
@@ -174,7 +175,7 @@ class SqlIndex:
         self._check_schema(connection)
 
     def _check_schema(self, connection: Connection) -> None:
-        version = connection.scalar(select(SCHEMA.c.version).where(SCHEMA.c.name == POINTS.name))
+        version = _version(connection)
         there = {column["name"] for column in inspect(connection).get_columns(POINTS.name)}
         missing = [column.name for column in POINTS.c if column.name not in there]
         if version == SCHEMA_VERSION and not missing:
@@ -196,6 +197,11 @@ class SqlIndex:
             for secret in _secrets(self._url):
                 first = first.replace(secret, "***")
             raise IndexUnavailable(f"the SQL copy at {self.place} cannot be written ({first})") from None
+
+
+def _version(connection: Connection) -> int | None:
+    """The schema's version; None also while another process is making the tables."""
+    return connection.scalar(select(SCHEMA.c.version).where(SCHEMA.c.name == POINTS.name))
 
 
 def _patience(url: URL) -> dict[str, Any]:
