@@ -134,7 +134,7 @@ def status(
     if as_json:
         print_json(seen.to_json())
         return
-    from sweep.report.text import progress_line, status_text
+    from sweep.report.status_text import progress_line, status_text
 
     while watch and not seen.finished:
         say(progress_line(seen))
