@@ -27,7 +27,7 @@ from sweep.launch.devices import cores, gpus, n_places
 from sweep.launch.local import LocalLauncher
 from sweep.plan.grid import make_plan
 from sweep.records import Dataset, Plan, PlannedRun
-from sweep.store.index_writer import catch_up, check_index
+from sweep.store.index_writer import catch_up, check_index, index_packages
 from sweep.store.run_store import RunStore
 from sweep.store.status import SweepStatus
 
@@ -111,6 +111,7 @@ def diagnose(experiment: ExperimentConfig) -> Diagnosis:
     packages = ["torch", "safetensors"]
     packages += ["tokenizers"] if experiment.tokenizer.name != "byte" else []
     packages += ["datasets"] if experiment.data.source == "huggingface" else []
+    packages += index_packages(experiment.store)
     needs = Needs(
         results_dir=sweep_directory(experiment),
         data_dir=data_directory(experiment),

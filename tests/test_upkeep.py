@@ -70,6 +70,15 @@ def test_only_failed_without_failed_runs_says_so_and_writes_nothing(tmp_path):
     assert "'failed'" in refused.stderr
 
 
+def test_a_password_on_the_command_line_is_refused_and_not_repeated(tmp_path):
+    url = "postgresql://me:CANARY,=x@db/points"
+    refused = sweep("run", "experiment=smoke", f"store.index_url={url}", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "PGPASSFILE" in refused.stderr
+    assert "CANARY" not in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_reindex_writes_tables_and_copy_again_and_excluding_tells_the_copy(tmp_path, experiment):
     study.run(experiment)
     directory = study.sweep_directory(experiment)

@@ -38,9 +38,20 @@ def index_url(config: StoreConfig) -> str | None:
 
 
 def check_index(config: StoreConfig) -> None:
-    """Raises InputError when a copy is asked for and SQLAlchemy is not installed."""
-    if index_url(config) is not None and importlib.util.find_spec("sqlalchemy") is None:
-        raise InputError("store.index_url needs SQLAlchemy: pip install 'sweep[sql]', or leave it null")
+    """Raises InputError when a copy is asked for and the libraries that write it are not installed."""
+    missing = [name for name in index_packages(config) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"a SQL copy needs {' and '.join(missing)}: pip install 'sweep[sql]', or ask for none"
+        )
+
+
+def index_packages(config: StoreConfig) -> tuple[str, ...]:
+    """The libraries that the copy needs; none without one."""
+    url = index_url(config)
+    if url is None:
+        return ()
+    return ("sqlalchemy",) if url.startswith("sqlite") else ("sqlalchemy", "psycopg")
 
 
 def _say(sentence: str) -> None:
@@ -78,8 +89,10 @@ class IndexWriter:
             self._pending.setdefault((url, entry.experiment.name), set()).add(entry.run_key)
             self._news = True
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="index", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="index", daemon=True)
+                with contextlib.suppress(RuntimeError):  # no thread to be had now: with the next point
+                    thread.start()
+                    self._thread = thread
             self._changed.notify()
 
     def close(self, timeout_s: float = CLOSE_S) -> None:

@@ -286,5 +286,7 @@ def test_no_password_reaches_a_file_or_a_message(tmp_path, monkeypatch, capfd):
 def test_without_sqlalchemy_a_copy_is_refused_in_one_sentence(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     check_index(StoreConfig())
-    with pytest.raises(InputError, match=r"pip install 'sweep\[sql\]'"):
+    with pytest.raises(InputError, match=r"needs sqlalchemy: pip install 'sweep\[sql\]'"):
         check_index(StoreConfig(index_url="sqlite:///a.db"))
+    with pytest.raises(InputError, match="needs sqlalchemy and psycopg"):
+        check_index(StoreConfig(index_url="postgresql://db/points"))
