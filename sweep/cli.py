@@ -6,22 +6,35 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sweep.cli_arguments import (
+    Arguments,
+    AsJson,
+    ConfigDir,
+    Directory,
+    Overrides,
+    _directory,
+    _experiment,
+    _experiment_of,
+    _experiments,
+    _names_experiment,
+    _split,
+    _sweep_of_law,
+)
+from sweep.cli_data import data_app
+from sweep.cli_output import fit_and_draw, measure_packing, show_fits
 from sweep.errors import InputError, SweepError
 from sweep.report.terminal import console, print_json, progress, say
 
 if TYPE_CHECKING:  # imported by the verbs that need them: --help must not wait for them
-    from sweep.config import ExperimentConfig
     from sweep.fit import Fit
-    from sweep.plan.packing import Throughput
 
 app = typer.Typer(
     name="sweep",
@@ -33,21 +46,6 @@ app = typer.Typer(
 )
 
 EXIT_FAILED, EXIT_BUG, EXIT_STOPPED = 1, 70, 75
-
-Arguments = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[DIR] [OVERRIDES]...", help="a sweep's directory, or key=value in Hydra's grammar"
-    ),
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[OVERRIDES]...", help="key=value in Hydra's grammar")
-]
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="a sweep's directory, as results/demo")]
-ConfigDir = Annotated[
-    Path | None, typer.Option("--config-dir", metavar="DIR", help="searched for configs before ./configs")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout and nothing else")]
 
 
 @app.command()
@@ -70,13 +68,24 @@ def plan(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJ
 
 
 @app.command()
-def run(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
+def run(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    only: Annotated[
+        Literal["failed"] | None, typer.Option("--only", help="train just the runs that ended so")
+    ] = None,
+) -> None:
     """Prepare data, train every run that has no result, fit, and draw. Safe to repeat, kill and run twice."""
-    from sweep import study
+    from sweep import study, upkeep
 
     arms = _experiments(overrides, config_dir)
+    if only is not None and not upkeep.failed_runs(study.sweep_directory(arms[0])):
+        say(f"no run of {study.sweep_directory(arms[0])} has failed: nothing to train")
+        return
     with _stop_flag() as asked, progress() as (on_data, on_status):
-        outcome = study.run(*arms, on_progress=on_data, on_status=on_status, should_stop=lambda: bool(asked))
+        outcome = study.run(
+            *arms, on_progress=on_data, on_status=on_status, should_stop=lambda: bool(asked), only=only
+        )
     n_runs = len(outcome.status.runs)
     if outcome.interrupted:
         say(f"stopped with the state saved; start it again to go on ({outcome.n_trained} runs finished)")
@@ -86,10 +95,11 @@ def run(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     for failed in outcome.status.runs:
         if failed.finished and failed.status not in ("done", "diverged"):
             say(f"{failed.name} ended as {failed.status}: {failed.reason}")
-    if outcome.gave_up:
-        say(outcome.gave_up)
+    for problem in (outcome.gave_up, outcome.index_problem):
+        if problem:
+            say(problem)
     if any(seen.status == "done" for seen in outcome.status.runs):
-        _fit_and_draw(study.sweep_directory(arms[0]), arms[0])
+        fit_and_draw(study.sweep_directory(arms[0]), arms[0])
     if outcome.gave_up or outcome.status.n_failed:
         raise typer.Exit(EXIT_FAILED)
 
@@ -108,18 +118,25 @@ def status(
         bool, typer.Option("--watch", help="again every two seconds, until all is done")
     ] = False,
     as_json: AsJson = False,
+    reindex: Annotated[
+        bool, typer.Option("--reindex", help="first write points.csv, points.parquet and the SQL copy again")
+    ] = False,
 ) -> None:
-    """Show every run's state, attempts and reason, and how much is left."""
+    """Show every run's state, attempts and reason, how fast work goes, and how much is left."""
     from sweep.store.run_store import RunStore
 
     if watch and as_json:
         raise InputError("--watch and --json are both given: a document is printed once")
     store = RunStore(_directory(arguments, config_dir))
+    if reindex:
+        from sweep import upkeep
+
+        upkeep.reindex(store.sweep_dir)
     seen = store.status()
     if as_json:
         print_json(seen.to_json())
         return
-    from sweep.report.text import progress_line, status_text
+    from sweep.report.status_text import progress_line, status_text
 
     while watch and not seen.finished:
         say(progress_line(seen))
@@ -144,10 +161,12 @@ def exclude(
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="kept beside the point")],
 ) -> None:
     """Keep a run's point, but never fit it."""
-    from sweep.store.run_store import RunStore
+    from sweep import upkeep
 
-    RunStore(directory).exclude(run_key, reason)
+    problem = upkeep.exclude(directory, run_key, reason)
     say(f"{run_key} is excluded from fits: {reason}")
+    if problem:
+        say(problem)
 
 
 @app.command()
@@ -180,7 +199,7 @@ def fit(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJs
         fits = analysis.fit_sweep(
             sweep_dir or study.sweep_directory(experiment), experiment.fit, reconcile=experiment.reconcile
         )
-    _show_fits(fits, as_json)
+    show_fits(fits, as_json)
 
 
 @app.command()
@@ -226,7 +245,7 @@ def doctor(
     from sweep import study
 
     if packing:
-        _measure_packing(_experiments(overrides, config_dir), as_json)
+        measure_packing(_experiments(overrides, config_dir), as_json)
         return
     diagnosis = study.diagnose(_experiment(overrides, config_dir))
     if as_json:
@@ -237,27 +256,7 @@ def doctor(
         raise typer.Exit(EXIT_FAILED)
 
 
-data_app = typer.Typer(help="Prepare or inspect the data of an experiment.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-
-
-@data_app.command("prepare")
-def data_prepare(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
-    """Tokenise the corpus once; all runs share it."""
-    from sweep import study
-
-    for arm in _experiments(overrides, config_dir):
-        with progress() as (on_data, _):
-            prepared = study.prepare_data(arm, on_data)
-        say(f"prepared in {prepared.directory}")
-
-
-@data_app.command("inspect")
-def data_inspect(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
-    """Print what the corpus and tokenizer are, as JSON; sizes once it is prepared."""
-    from sweep import study
-
-    print_json(asdict(study.dataset(_experiment(overrides, config_dir))))
 
 
 @app.command()
@@ -289,116 +288,6 @@ def main() -> None:
         traceback.print_exception(error)
         say(f"this is a bug in sweep, please report it with the lines above: {type(error).__name__}: {error}")
         sys.exit(EXIT_BUG)
-
-
-# --- between the shell and the study ------------------------------------------------------------------
-
-
-def _split(arguments: Sequence[str] | None) -> tuple[Path | None, list[str]]:
-    """An argument without `=` is a sweep's directory. Raises InputError for a second one."""
-    overrides = [argument for argument in arguments or () if _is_override(argument)]
-    directories = [argument for argument in arguments or () if not _is_override(argument)]
-    if len(directories) > 1:
-        raise InputError(f"{' and '.join(directories)} are two directories: give one, and key=value after it")
-    return (Path(directories[0]) if directories else None), overrides
-
-
-def _sweep_of_law(overrides: Sequence[str]) -> Path | None:
-    """The sweep that a law=FILE lies in, whose family of decoders it is then about."""
-    laws = [override.partition("=")[2].strip("'\"") for override in overrides if override.startswith("law=")]
-    above = list(Path(laws[-1]).absolute().parents)[:3] if laws else []  # arms lie two directories deeper
-    named = _names_experiment(overrides)
-    return next((path for path in above if not named and (path / "plans").is_dir()), None)
-
-
-def _names_experiment(overrides: Sequence[str]) -> bool:
-    return any(override.startswith("experiment=") for override in overrides)
-
-
-def _is_override(argument: str) -> bool:
-    key, equals, _ = argument.partition("=")
-    return argument.startswith("~") or (bool(equals) and "/" not in key and not Path(argument).is_dir())
-
-
-def _experiment(overrides: Sequence[str] | None, config_dir: Path | None) -> ExperimentConfig:
-    """The experiment, or the first of its arms."""
-    return _experiments(overrides, config_dir)[0]
-
-
-def _experiments(overrides: Sequence[str] | None, config_dir: Path | None) -> tuple[ExperimentConfig, ...]:
-    from sweep.compose import compose_experiments
-
-    for override in overrides or ():
-        if "=" not in override and not override.startswith("~"):
-            raise InputError(f"{override} is no key=value: did you mean experiment={override}?")
-    return compose_experiments(overrides or (), config_dir)
-
-
-def _experiment_of(
-    sweep_dir: Path | None, overrides: Sequence[str], config_dir: Path | None
-) -> ExperimentConfig:
-    """The experiment a sweep was planned with last, or the composed one; overrides on top."""
-    if sweep_dir is None:
-        return _experiment(overrides, config_dir)
-    from sweep import study
-    from sweep.compose import override_experiment
-
-    return override_experiment(study.latest_experiment(sweep_dir), overrides, config_dir)
-
-
-def _directory(arguments: Sequence[str] | None, config_dir: Path | None) -> Path:
-    from sweep import study
-
-    sweep_dir, overrides = _split(arguments)
-    if sweep_dir is not None and overrides:
-        raise InputError(f"{sweep_dir} needs no {' '.join(overrides)}: give the directory alone")
-    return sweep_dir or study.sweep_directory(_experiment(overrides, config_dir))
-
-
-def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
-    from sweep import analysis
-
-    fits = analysis.fit_sweep(sweep_dir, experiment.fit)
-    _show_fits(fits, as_json=False)
-    figures = analysis.report(sweep_dir)
-    laws = [analysis.arm_directory(sweep_dir, arm) / "fit.json" for arm in fits]
-    for path in (sweep_dir / "points.csv", sweep_dir / "points.parquet", *laws, *figures):
-        say(str(path))
-
-
-def _measure_packing(arms: Sequence[ExperimentConfig], as_json: bool) -> None:
-    from sweep import study
-    from sweep.launch.crew import measure_and_remember
-    from sweep.report.text import packing_line
-
-    rows: list[Throughput] = []
-
-    def show(row: Throughput) -> None:
-        rows.append(row)
-        say(packing_line(row))
-
-    study.check_extras()
-    chosen = measure_and_remember([study.plan(arm) for arm in arms], show)
-    if as_json:
-        print_json({"rows": [asdict(row) for row in rows], "chosen": asdict(chosen)})
-    say(
-        f"{chosen.n_workers} worker{'s' if chosen.n_workers > 1 else ''} on a device"
-        f"{' with MPS' if chosen.mps else ''}, {chosen.speedup:.2f} times one alone: remembered"
-    )
-
-
-def _show_fits(fits: Mapping[str | None, Fit], as_json: bool) -> None:
-    """One fit as it is; those of several arms each under its name."""
-    if as_json:
-        documents = {arm or "": fitted.to_json() for arm, fitted in fits.items()}
-        print_json({"arms": documents} if None not in fits else documents[""])
-        return
-    from sweep.report.text import fit_text
-
-    for arm, fitted in fits.items():
-        if arm is not None:
-            say(f"arm {arm}")
-        console().print(fit_text(fitted))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ QUOTED_KEYS = (
     "law",
     "results_dir",
     "data_dir",
+    "store.index_url",
     "data.dataset",
     "data.delimiter",
     "tokenizer.path",

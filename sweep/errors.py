@@ -27,6 +27,10 @@ class SafetyError(SweepError):
     exit_code = 3
 
 
+class IndexUnavailable(SweepError):
+    """The SQL copy of the points cannot be written now; the sweep and its files are not affected."""
+
+
 class Interrupted(SweepError):
     """A training run stopped on request, its state saved; it can be started again."""
 

@@ -8,15 +8,16 @@ fitted = fit_sweep(sweep_directory(experiment), experiment.fit)
 from __future__ import annotations
 
 import importlib.util
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import platformdirs
 
-from sweep.config import ExperimentConfig
+from sweep.config import ExperimentConfig, absolute_index_url
 from sweep.data.batches import TrainBatches, evaluation_windows
 from sweep.data.shards import PreparedData, find_manifest, prepare
 from sweep.data.sources import scan
@@ -27,6 +28,7 @@ from sweep.launch.devices import cores, gpus
 from sweep.launch.local import LocalLauncher
 from sweep.plan.grid import make_plan
 from sweep.records import Dataset, Plan, PlannedRun
+from sweep.store.index_writer import catch_up, check_index, index_packages
 from sweep.store.run_store import RunStore
 from sweep.store.status import SweepStatus
 
@@ -48,6 +50,7 @@ class RunOutcome:
     was_finished: bool  # before we started
     interrupted: bool  # asked to stop, with work left
     gave_up: str | None  # why dead workers were not replaced any more
+    index_problem: str | None = None  # why the SQL copy lacks points
 
 
 def sweep_directory(experiment: ExperimentConfig) -> Path:
@@ -109,6 +112,7 @@ def diagnose(experiment: ExperimentConfig) -> Diagnosis:
     packages = ["torch", "safetensors"]
     packages += ["tokenizers"] if experiment.tokenizer.name != "byte" else []
     packages += ["datasets"] if experiment.data.source == "huggingface" else []
+    packages += index_packages(experiment.store)
     needs = Needs(
         results_dir=sweep_directory(experiment),
         data_dir=data_directory(experiment),
@@ -169,18 +173,21 @@ def run(
     on_progress: DataProgress | None = None,
     on_status: Callable[[SweepStatus], None] = lambda status: None,
     should_stop: Callable[[], bool] = lambda: False,
+    only: Literal["failed"] | None = None,
 ) -> RunOutcome:
     """Prepare the data, plan, and train what has no result yet. Safe to repeat, to kill and to run twice.
 
     Several experiments are the arms of one sweep: one queue, and where they are is told by the first.
 
     `on_status` is called about twice a second; once `should_stop` is true the workers save and leave.
+    `only` limits the training to the runs that were given up, of which there must be some.
     Raises InputError or SafetyError before anything is trained.
     """
     arms = [_absolute(experiment) for experiment in experiments]
     experiment = arms[0]
     _check_arms([plan(arm) for arm in arms])  # a bad experiment is refused before anything is written
     check_extras()
+    check_index(experiment.store)
     _check_device(experiment)
     for arm in arms:
         _check_evaluation(arm)
@@ -200,16 +207,29 @@ def run(
     for arm_plan in drawn:
         store.add_plan(arm_plan)
     store.clear_cancel()
-    _pardon(store)
+    pardon = None if only is None else secrets.token_hex(8)
+    _pardon(store, pardon)
     before = store.status()
     if before.finished:
-        return RunOutcome(status=before, n_trained=0, was_finished=True, interrupted=False, gave_up=None)
+        return RunOutcome(
+            status=before,
+            n_trained=0,
+            was_finished=True,
+            interrupted=False,
+            gave_up=None,
+            index_problem=catch_up(store, experiment.store, experiment.name),
+        )
     launcher = LocalLauncher(
-        store.sweep_dir, experiment.launch, device=experiment.trainer.device, packing=crew(drawn).packing
+        store.sweep_dir,
+        experiment.launch,
+        device=experiment.trainer.device,
+        packing=crew(drawn).packing,
+        pardon=pardon,
     )
-    gave_up = _watch(launcher, store, on_status, should_stop)
+    gave_up = _watch(launcher, RunStore(store.sweep_dir, pardon=pardon), on_status, should_stop)
     status = store.status()
     return RunOutcome(
+        index_problem=catch_up(store, experiment.store, experiment.name),
         status=status,
         n_trained=_n_results(status) - _n_results(before),
         was_finished=False,
@@ -244,10 +264,13 @@ def _watch(
 
 
 def _absolute(experiment: ExperimentConfig) -> ExperimentConfig:
-    """Workers read the plan from anywhere: a data directory of the user's becomes absolute."""
-    if experiment.data_dir is None:
-        return experiment
-    return replace(experiment, data_dir=str(Path(experiment.data_dir).expanduser().absolute()))
+    """Workers read the plan from anywhere: the user's data directory and database become absolute."""
+    data_dir, url = experiment.data_dir, experiment.store.index_url
+    if data_dir is not None:
+        experiment = replace(experiment, data_dir=str(Path(data_dir).expanduser().absolute()))
+    if url is not None:
+        experiment = replace(experiment, store=replace(experiment.store, index_url=absolute_index_url(url)))
+    return experiment
 
 
 def check_extras() -> None:
@@ -305,11 +328,11 @@ def _check_results(store: RunStore, experiment: ExperimentConfig) -> None:
         ) from None
 
 
-def _pardon(store: RunStore) -> None:
+def _pardon(store: RunStore, pardon: str | None) -> None:
     """Whoever starts a sweep again wants its failed runs tried again."""
     for seen in store.status().runs:
         if seen.finished and not store.has_result(seen.run_key):
-            store.retry(seen.run_key)
+            store.retry(seen.run_key, pardon)
 
 
 def _n_results(status: SweepStatus) -> int:

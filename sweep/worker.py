@@ -25,12 +25,14 @@ from sweep.config import RunConfig, to_dict
 from sweep.errors import Interrupted, SweepError
 from sweep.identity import code_version
 from sweep.launch.admission import Admission, admission_from
+from sweep.launch.base import PARDON_VARIABLE
 from sweep.launch.devices import gpus
 from sweep.launch.stopping import StopFlag, ignore_stop_signals, stop_with_supervisor, stopped_by_signals
 from sweep.records import Placement, RunResult, TrackedRun, TrainFunction
 from sweep.store.failures import classify
 from sweep.store.heartbeat import Heartbeat
 from sweep.store.held import AttemptLost, HeldAttempt
+from sweep.store.index_writer import IndexWriter
 from sweep.store.plans import PlanEntry
 from sweep.store.points import Execution, result_payload
 from sweep.store.run_store import RunStore
@@ -92,6 +94,7 @@ class Worker:
         self._store, self._train, self._admission = store, train, admission
         self._stop, self._on_stuck = stop, on_stuck
         self._queue = store.queue(worker_id)
+        self._index = IndexWriter(store.sweep_dir)
         self._counts = dict.fromkeys(("done", "diverged", "preempted", "failed", "lost"), 0)
 
     def work(self) -> WorkerSummary:
@@ -113,6 +116,7 @@ class Worker:
             else:
                 time.sleep(wait_s)
                 wait_s = min(2 * wait_s, MAX_WAIT_S)
+        self._index.close()
         return WorkerSummary(
             **{f"n_{state}": n for state, n in self._counts.items()}, interrupted=interrupted
         )
@@ -184,6 +188,7 @@ class Worker:
             if not heartbeat.holds():
                 raise AttemptLost(attempt.lost)
             attempt.commit(payload)
+            self._index.offer(entry)
             tracker.finish(payload["point"])
         return result
 
@@ -238,7 +243,7 @@ def work(
     stop = stop or StopFlag()
     code_version()  # of the code that is loaded now: the sources may be edited while we work
     worker = Worker(
-        RunStore(sweep_dir),
+        RunStore(sweep_dir, pardon=os.environ.get(PARDON_VARIABLE)),
         train,
         worker_id=worker_id or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
         stop=stop,

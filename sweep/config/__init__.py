@@ -37,6 +37,7 @@ from sweep.config.run import (
     RunOptimizer,
     RunSchedule,
 )
+from sweep.config.store import StoreConfig, absolute_index_url, check_index_url
 
 __all__ = [
     "EVALUATION_BATCH_TOKENS",
@@ -62,11 +63,14 @@ __all__ = [
     "RunSchedule",
     "ScheduleConfig",
     "StdlibData",
+    "StoreConfig",
     "SyntheticData",
     "TextData",
     "TokenizerConfig",
     "TrackingConfig",
     "TrainerConfig",
+    "absolute_index_url",
+    "check_index_url",
     "known_keys",
     "read_experiment",
     "read_run",

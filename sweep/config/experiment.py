@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
@@ -11,6 +11,7 @@ from sweep.config.architecture import ArchitectureConfig
 from sweep.config.corpus import AnyTokenizerConfig, DataConfig
 from sweep.config.fitting import ColumnsConfig, FitConfig
 from sweep.config.run import EvaluationConfig
+from sweep.config.store import StoreConfig
 from sweep.config.values import (
     STRICT,
     BatchRule,
@@ -179,6 +180,7 @@ class ExperimentConfig:
     law: str | None  # a fit.json, or a published law's name, to predict from instead of a sweep's own
     flops: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)] | None  # budgets to predict at
     inference_tokens: Positive | None  # served in the model's life; predict then minimises lifetime compute
+    store: StoreConfig = field(default_factory=StoreConfig)
 
     def __post_init__(self) -> None:
         for key in ("budgets", "seeds"):

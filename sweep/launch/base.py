@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+PARDON_VARIABLE = "SWEEP_PARDON"
+"""Tells a worker to train only the runs pardoned under the name in it."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaunchState:

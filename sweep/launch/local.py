@@ -16,7 +16,7 @@ from pathlib import Path
 from sweep.config import LaunchConfig
 from sweep.errors import InputError
 from sweep.launch.admission import DIRECTORY, MEMORY, admission_directory
-from sweep.launch.base import LaunchState, worker_command
+from sweep.launch.base import PARDON_VARIABLE, LaunchState, worker_command
 from sweep.launch.devices import core_shares, cores, devices, gpus, n_places
 from sweep.launch.mps import mps_daemon
 from sweep.plan.packing import Packing
@@ -61,12 +61,15 @@ class LocalLauncher:
         device: str,
         packing: Packing | None = None,
         command: Sequence[str] | None = None,
+        pardon: str | None = None,
     ) -> None:
         """`device` is auto, cpu or cuda; `packing`, where it was measured, says how many share it.
 
-        Raises InputError for cuda where there is no GPU.
+        `pardon` limits the workers to the runs pardoned under that name. Raises InputError for cuda where
+        there is no GPU.
         """
-        self._store = RunStore(sweep_dir)
+        self._store = RunStore(sweep_dir, pardon=pardon)
+        self._limits = {} if pardon is None else {PARDON_VARIABLE: pardon}
         self._command = list(command or worker_command(sweep_dir))
         self._logs = sweep_dir / "logs"
         self._n_finished = 0
@@ -174,7 +177,7 @@ class LocalLauncher:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | slot.environment | identity,
+                env=os.environ | slot.environment | self._limits | identity,
             )
         slot.start_at = None
         if slot.cores is not None:
@@ -190,7 +193,7 @@ class LocalLauncher:
             self._stopped = True
             return
         if code not in (_OK, _SOME_FAILED, _BAD_INPUT, _REFUSED):
-            self._store.record_death(slot.worker_id, f"its worker {_how(code)}")
+            self._store.record_death(slot.worker_id, f"its worker {_how(code)}", slot.log)
         if code in (_BAD_INPUT, _REFUSED):
             self._gave_up = f"a worker refused to work: {slot.log} says why"
         elif self._work_left():

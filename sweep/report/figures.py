@@ -36,6 +36,7 @@ from sweep.report.style import (
     save_figure,
     style,
 )
+from sweep.report.utilisation import device_rates, utilisation_figure
 
 AXIS_LABELS = {
     "n_params_opt": "compute-optimal parameters  $N_{opt}$",
@@ -59,6 +60,7 @@ def draw_all(
         "residuals": residual_figure(residuals(fit, points)),
         "clouds": cloud_figure(clouds(fit)),
         "backtest": backtest_figure(backtest_marks(fit)),
+        "utilisation": utilisation_figure(device_rates(points)),
     }
     directory.mkdir(parents=True, exist_ok=True)
     return [

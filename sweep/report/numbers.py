@@ -16,3 +16,21 @@ def four(value: float) -> str:
         mantissa, _, exponent = f"{value:.3e}".partition("e")
         text = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return text
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people.
+
+    >>> [duration(s) for s in (3.2, 75, 7300, 200_000, None)]
+    ['3s', '1m15s', '2h02m', '2d07h', '?']
+    """
+    if seconds is None:
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86_400}d{whole % 86_400 // 3600:02}h"

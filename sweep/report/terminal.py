@@ -47,7 +47,7 @@ def progress() -> Iterator[tuple[DataProgress, SweepProgress]]:
     """Callbacks for data and sweep progress: live on a terminal, else a plain line every few seconds."""
     from rich.live import Live
 
-    from sweep.report.text import progress_line, progress_view
+    from sweep.report.status_text import progress_line, progress_view
 
     if sys.stderr.isatty():
         with Live(console=console(), transient=True, refresh_per_second=4) as live:

@@ -1,4 +1,4 @@
-"""What a terminal shows: plans, progress, status, fits and predictions as text."""
+"""What a terminal shows of plans, fits and predictions."""
 
 from __future__ import annotations
 
@@ -6,42 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from sweep.plan.packing import Throughput
 from sweep.records import Plan
 from sweep.report.fit_tables import agreement_parts, backtest_parts, reconcile_table
-from sweep.report.numbers import four
+from sweep.report.numbers import duration, four
 from sweep.report.tables import plain_table as _table
-from sweep.store.status import RunStatus, SweepStatus
 
 if TYPE_CHECKING:  # scipy and pandas: a plan needs neither
     from sweep.fit import Fit, Prediction
 
 MAX_EXCLUDED = 12  # excluded points named on screen; fit.json lists all
 SYMBOLS = (("a", "N_opt ∝ C^a"), ("b", "D_opt ∝ C^b"), ("E", "irreducible loss"))
-LINE_RUNS = 4  # running runs named in one plain line of progress
 N_PARAMS, N_TOKENS, RATIO, LOSS = "n_params_opt", "n_tokens_opt", "tokens_per_param_opt", "loss_opt"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds for people.
-
-    >>> [duration(s) for s in (3.2, 75, 7300, 200_000, None)]
-    ['3s', '1m15s', '2h02m', '2d07h', '?']
-    """
-    if seconds is None:
-        return "?"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    if whole < 86_400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
-    return f"{whole // 86_400}d{whole % 86_400 // 3600:02}h"
 
 
 def plan_text(plan: Plan, states: Mapping[str, str], n_workers: int, speed: float) -> RenderableType:
@@ -94,60 +73,6 @@ def packing_line(row: Throughput) -> str:
     """What some workers did together on one device."""
     workers = f"{row.n_workers} worker{'s' if row.n_workers > 1 else ''}{' with MPS' if row.mps else ''}"
     return f"N {four(row.n_params)}: {workers}, {four(row.steps_per_second)} steps a second together"
-
-
-def progress_line(status: SweepStatus) -> str:
-    """A sweep in one line, for logs and pipes."""
-    running = [run for run in status.runs if run.status == "leased"]
-    named = ", ".join(f"{run.name} {_frac(run):.0%}" for run in running[:LINE_RUNS])
-    more = f" and {len(running) - LINE_RUNS} more" if len(running) > LINE_RUNS else ""
-    return f"{_summary(status)}{'; training ' if named else ''}{named}{more}"
-
-
-def progress_view(status: SweepStatus) -> RenderableType:
-    """A bar for each running run and one for the sweep."""
-    table = Table.grid(padding=(0, 1))
-    for run in status.runs:
-        if run.status == "leased":
-            table.add_row(
-                Text(run.name),
-                ProgressBar(total=1.0, completed=_frac(run), width=30),
-                Text(f"step {run.step}/{run.n_steps}"),
-            )
-    done = status.flops_done / max(status.flops_total, 1)
-    table.add_row(Text("sweep"), ProgressBar(total=1.0, completed=done, width=30), Text(_summary(status)))
-    return table
-
-
-def _frac(run: RunStatus) -> float:
-    return min(1.0, run.step / run.n_steps) if run.n_steps else 0.0
-
-
-def _summary(status: SweepStatus) -> str:
-    counts = ", ".join(
-        f"{n} {state}" for state, n in status.counts.items() if state not in ("planned", "leased")
-    )
-    done = status.flops_done / max(status.flops_total, 1)
-    left = "" if status.finished else f", {duration(status.eta_s)} left"
-    return f"{len(status.runs)} runs: {counts or 'none done yet'}; {done:.0%} of the FLOPs{left}"
-
-
-def status_text(status: SweepStatus) -> RenderableType:
-    """Every run's state, and the sweep in one line."""
-    table = _table("run", "key", "state", "attempts", "step", "loss", "reason")
-    for run in status.runs:
-        excluded = f"excluded: {run.excluded}" if run.excluded else None
-        table.add_row(
-            run.name,
-            run.run_key,
-            run.status,
-            str(run.attempts),
-            f"{run.step}/{run.n_steps}",
-            "" if run.loss is None else f"{run.loss:.4f}",
-            "; ".join(reason for reason in (run.reason, excluded) if reason),
-        )
-    cancelled = " (cancelled: sweep run starts it again)" if status.cancelled else ""
-    return Group(table, Text(_summary(status) + cancelled))
 
 
 def fit_text(fitted: Fit) -> RenderableType:

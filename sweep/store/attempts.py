@@ -29,6 +29,7 @@ class Attempt:
     state: str | None
     reason: str | None
     step: int  # the last one its heartbeat or its end told of
+    elapsed_s: float = 0.0  # since it was claimed, as its last heartbeat told
 
 
 def list_attempts(run_dir: Path) -> list[tuple[int, Path]]:
@@ -66,6 +67,7 @@ def read_attempt(number: int, path: Path) -> Attempt:
         state=str(state) if known else (LOST if aside else None),
         reason=str(end["reason"]) if end.get("reason") is not None else None,
         step=max(_count(end.get("step")), _count(beat.get("step"))),
+        elapsed_s=_seconds(beat.get("elapsed_s")),
     )
 
 
@@ -103,6 +105,16 @@ def _expired_without_progress(attempts: Sequence[Attempt], forgiven: int) -> int
 def read_forgiven(run_dir: Path) -> int:
     """The number of the last attempt pardoned by `RunStore.retry`; 0 without a pardon."""
     return _count((read_json(run_dir / "retry.json") or {}).get("after_attempt"))
+
+
+def read_pardon(run_dir: Path) -> str | None:
+    """The name under which `RunStore.retry` pardoned the run last, if it was given one."""
+    pardon = (read_json(run_dir / "retry.json") or {}).get("pardon")
+    return pardon if isinstance(pardon, str) else None
+
+
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) and value >= 0 else 0.0
 
 
 def _count(value: object) -> int:

@@ -21,7 +21,7 @@ from sweep.store.attempts import (
 )
 from sweep.store.files import create, create_once, json_bytes, read_json, remove_tree
 from sweep.store.held import HeldAttempt
-from sweep.store.host import is_gone, read_holder, this_process
+from sweep.store.host import is_gone, read_holder, shared_device, this_process
 
 MAX_WATCH_GAP_S = 5.0
 """Most time between two looks that counts as having watched: an observer that slept has seen nothing."""
@@ -122,6 +122,7 @@ class Claimer:
             "worker_id": self._worker_id,
             "holder": asdict(self._holder),
             "lease_s": lease_s,
+            "device": shared_device(),
             "claimed_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
         create(directory / "claim.json", json_bytes(claim), durable=False)

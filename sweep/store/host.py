@@ -59,6 +59,15 @@ def is_gone(holder: Holder) -> bool:
     return start is not None and start != holder.start_ticks
 
 
+def shared_device() -> str | None:
+    """Names the GPU that a launcher gave this worker, the same for all that share it; None without one."""
+    device = os.environ.get("SWEEP_DEVICE", "")
+    if not device.startswith("cuda"):
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")  # inside a job numbers may begin at 0 again
+    return "/".join((socket.gethostname(), os.environ.get("SLURM_JOB_ID", ""), visible, device))
+
+
 def seconds_since_boot() -> float:
     """A clock that no one sets and that, where the system has one, also runs while the machine sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)

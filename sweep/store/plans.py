@@ -12,6 +12,7 @@ from sweep.config import ExperimentConfig, read_experiment, read_run, to_dict
 from sweep.errors import InputError, SafetyError
 from sweep.identity import canonical_json, plan_hash, run_key
 from sweep.records import Plan, PlannedRun
+from sweep.store.attempts import read_pardon
 from sweep.store.files import create_once, json_bytes, read_json, replace
 
 RUN_KEY = re.compile(r"[0-9a-f]{16}")
@@ -64,14 +65,16 @@ def latest_experiment(sweep_dir: Path) -> ExperimentConfig:
     return experiment
 
 
-def read_entries(sweep_dir: Path) -> list[PlanEntry]:
-    """The union of the sweep's plans, longest run first.
+def read_entries(sweep_dir: Path, pardon: str | None = None) -> list[PlanEntry]:
+    """The union of the sweep's plans, longest run first; with `pardon`, the runs pardoned under that name.
 
     Raises InputError when there is no plan, or one that this version cannot read.
     """
     union: dict[str, PlanEntry] = {}
     for plan in _read_plans(sweep_dir):
         union.update((entry.run_key, entry) for entry in plan["entries"])
+    if pardon is not None:
+        union = {key: e for key, e in union.items() if read_pardon(run_directory(sweep_dir, key)) == pardon}
     return sorted(union.values(), key=lambda entry: (-entry.flops, entry.run_key))
 
 

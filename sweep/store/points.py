@@ -133,6 +133,16 @@ def read_result(path: Path, key: str) -> StoredResult:
     return StoredResult(point=Point(**values), curve=curve, reason=stored.get("reason"))
 
 
+def not_fitted(run_dir: Path, stored: StoredResult) -> str | None:
+    """Why a run with a result is never fitted: excluded by hand, or diverged; None when it is fitted."""
+    path = run_dir / "excluded.json"
+    if path.exists():
+        return str((read_json(path) or {}).get("reason", "excluded by hand"))
+    if stored.point.status == "diverged":
+        return f"diverged: {stored.reason or 'no reason recorded'}"
+    return None
+
+
 def _check(values: Mapping[str, Any]) -> None:
     """Every value of its column's type, every number finite, and what the fitter needs there and positive."""
     status = values["status"]

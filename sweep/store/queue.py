@@ -15,9 +15,13 @@ class RunQueue:
     Plans added meanwhile are noticed there too, so a live worker also trains what a later plan asks for.
     """
 
-    def __init__(self, sweep_dir: Path, claimer: Claimer) -> None:
-        """Raises InputError when `sweep_dir` holds no readable plan."""
+    def __init__(self, sweep_dir: Path, claimer: Claimer, pardon: str | None = None) -> None:
+        """`pardon` limits it to the runs pardoned under that name.
+
+        Raises InputError when `sweep_dir` holds no readable plan.
+        """
         self._sweep_dir = sweep_dir
+        self._pardon = pardon
         self._claimer = claimer
         self._finished: set[str] = set()
         self._waiting: list[PlanEntry] = []
@@ -67,6 +71,6 @@ class RunQueue:
 
     def _load(self) -> None:
         self._signature = plans_signature(self._sweep_dir)
-        entries = read_entries(self._sweep_dir)
+        entries = read_entries(self._sweep_dir, self._pardon)
         self._entries = [entry for entry in entries if entry.run_key not in self._finished]
         self._cursor, self._waiting = 0, []

@@ -16,6 +16,7 @@ from sweep.store.attempts import LOST, list_attempts, read_attempt
 from sweep.store.claims import Claimer
 from sweep.store.files import check_filesystem, json_bytes, read_json, replace
 from sweep.store.held import write_end
+from sweep.store.logs import keep_tail
 from sweep.store.plans import (
     RUN_KEY,
     PlanEntry,
@@ -24,7 +25,7 @@ from sweep.store.plans import (
     run_directory,
     write_plan,
 )
-from sweep.store.points import ResultError, StoredResult, read_result
+from sweep.store.points import ResultError, StoredResult, not_fitted, read_result
 from sweep.store.queue import RunQueue
 from sweep.store.status import SweepStatus, sweep_status
 
@@ -52,8 +53,10 @@ class StoredPoints:
 class RunStore:
     """One sweep on disk. Every process that sees the directory may open it; nothing is locked or cached."""
 
-    def __init__(self, sweep_dir: Path | str) -> None:
+    def __init__(self, sweep_dir: Path | str, *, pardon: str | None = None) -> None:
+        """`pardon` limits entries, status and queue to the runs that `retry` pardoned under that name."""
         self.sweep_dir = Path(sweep_dir)
+        self._pardon = pardon
         self._cancel = self.sweep_dir / "cancel.json"
 
     def check_filesystem(self) -> None:
@@ -69,7 +72,7 @@ class RunStore:
 
     def entries(self) -> list[PlanEntry]:
         """The runs of all plans, longest first. Raises InputError when there is no readable plan."""
-        return read_entries(self.sweep_dir)
+        return read_entries(self.sweep_dir, self._pardon)
 
     def latest_experiment(self) -> ExperimentConfig:
         """The experiment planned last. Raises InputError when there is no readable plan."""
@@ -90,7 +93,7 @@ class RunStore:
 
     def queue(self, worker_id: str) -> RunQueue:
         """What a worker claims runs from."""
-        return RunQueue(self.sweep_dir, Claimer(worker_id))
+        return RunQueue(self.sweep_dir, Claimer(worker_id), self._pardon)
 
     def status(self) -> SweepStatus:
         """Every run's state. Raises InputError when there is no readable plan."""
@@ -103,11 +106,17 @@ class RunStore:
         except ResultError:
             return False
 
+    def run_keys(self) -> Iterator[str]:
+        """The keys of all runs on disk, in a fixed order; no plan is needed."""
+        with contextlib.suppress(FileNotFoundError):
+            names = sorted(path.name for path in (self.sweep_dir / "runs").iterdir())
+            yield from (name for name in names if RUN_KEY.fullmatch(name))
+
     def points(self) -> StoredPoints:
         """Every committed point, by budget, size and key; no plan is needed to read them."""
         results: list[StoredResult] = []
         excluded: list[Exclusion] = []
-        for key in self._run_keys():
+        for key in self.run_keys():
             try:
                 stored = self._read_result(key)
             except ResultError as error:
@@ -115,7 +124,8 @@ class RunStore:
                 continue
             if stored is not None:
                 results.append(stored)
-                excluded.extend(self._exclusions(key, stored))
+                reason = not_fitted(run_directory(self.sweep_dir, key), stored)
+                excluded.extend([] if reason is None else [Exclusion(run_key=key, reason=reason)])
         results.sort(key=lambda result: _table_order(result.point))
         return StoredPoints(
             points=tuple(result.point for result in results),
@@ -135,12 +145,16 @@ class RunStore:
             raise InputError("a run is excluded with a reason: give --reason TEXT")
         replace(self._existing(key) / "excluded.json", json_bytes({"reason": reason, "excluded_at": _now()}))
 
-    def retry(self, key: str) -> None:
-        """Pardon the failures of a run that was given up; workers take it up again."""
+    def retry(self, key: str, pardon: str | None = None) -> None:
+        """Pardon the failures of a run that was given up; workers take it up again.
+
+        `pardon` names it for a store that is limited to the runs pardoned together.
+        """
         run_dir = self._existing(key)
         attempts = list_attempts(run_dir)
         last = attempts[-1][0] if attempts else 0
-        replace(run_dir / "retry.json", json_bytes({"after_attempt": last, "pardoned_at": _now()}))
+        record = {"after_attempt": last, "pardoned_at": _now(), "pardon": pardon}
+        replace(run_dir / "retry.json", json_bytes(record))
 
     def cancel(self) -> None:
         """Ask all workers to stop at the next step with their state saved."""
@@ -156,14 +170,15 @@ class RunStore:
         """Whether workers are asked to stop."""
         return self._cancel.exists()
 
-    def record_death(self, worker_id: str, reason: str) -> str | None:
+    def record_death(self, worker_id: str, reason: str, log: Path | None = None) -> str | None:
         """Mark the attempt of a worker that certainly died as failed:host; returns its run's key.
 
-        For a supervisor that saw the death. Another worker may have set the attempt aside already.
+        For a supervisor that saw the death; the end of the worker's `log` is kept with the attempt. Another
+        worker may have set the attempt aside already.
         """
         for entry in self.entries():
             run_dir = run_directory(self.sweep_dir, entry.run_key)
-            if not (run_dir / "result.json").exists() and _mark_dead(run_dir, worker_id, reason):
+            if not (run_dir / "result.json").exists() and _mark_dead(run_dir, worker_id, reason, log):
                 return entry.run_key
         return None
 
@@ -173,40 +188,28 @@ class RunStore:
             raise InputError(f"{self.sweep_dir} has no run {key}: sweep status shows its run keys")
         return run_dir
 
-    def _run_keys(self) -> Iterator[str]:
-        with contextlib.suppress(FileNotFoundError):
-            names = sorted(path.name for path in (self.sweep_dir / "runs").iterdir())
-            yield from (name for name in names if RUN_KEY.fullmatch(name))
-
     def _read_result(self, key: str) -> StoredResult | None:
         path = run_directory(self.sweep_dir, key) / "result.json"
         return read_result(path, key) if path.exists() else None
 
-    def _exclusions(self, key: str, stored: StoredResult) -> Iterator[Exclusion]:
-        path = run_directory(self.sweep_dir, key) / "excluded.json"
-        if path.exists():
-            reason = (read_json(path) or {}).get("reason", "excluded by hand")
-            yield Exclusion(run_key=key, reason=str(reason))
-        elif stored.point.status == "diverged":
-            yield Exclusion(run_key=key, reason=f"diverged: {stored.reason or 'no reason recorded'}")
 
-
-def _mark_dead(run_dir: Path, worker_id: str, reason: str) -> bool:
+def _mark_dead(run_dir: Path, worker_id: str, reason: str, log: Path | None) -> bool:
     for number, path in reversed(list_attempts(run_dir)[-3:]):
         if (read_json(path / "claim.json") or {}).get("worker_id") != worker_id:
             continue
         attempt = read_attempt(number, path)
         gone = (read_json(path / "end.json") or {}).get("holder_gone", False)
         if attempt.state is None or (attempt.state == LOST and gone):
-            return _write_death(path, reason, attempt.step)
+            return _write_death(path, reason, attempt.step, log)
     return False
 
 
-def _write_death(attempt_dir: Path, reason: str, step: int) -> bool:
+def _write_death(attempt_dir: Path, reason: str, step: int, log: Path | None) -> bool:
     """Another worker may be setting the attempt aside at this moment: then it is found under that name."""
     for path in (attempt_dir, attempt_dir.with_name(f"{attempt_dir.name}.lost")):
         with contextlib.suppress(OSError):
             write_end(path, "failed:host", reason, step)
+            keep_tail(path, log)
             return True
     return False
 

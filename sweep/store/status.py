@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.store.attempts import LOST, Attempt, given_up, read_attempts, read_forgiven
+from sweep.records import Point
+from sweep.store.attempts import FAILURES, LOST, Attempt, given_up, read_attempts, read_forgiven
 from sweep.store.files import read_json
 from sweep.store.host import is_gone, read_holder
+from sweep.store.logs import log_tail
 from sweep.store.plans import PlanEntry, run_directory
-from sweep.store.points import ResultError, read_result
+from sweep.store.points import ResultError, StoredResult, read_result
+from sweep.store.throughput import Occupancy, Throughput, Work, epoch_s, throughput
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +35,7 @@ class RunStatus:
     n_steps: int
     flops_per_second: float | None  # observed, of a finished or live run
     loss: float | None  # of a finished run, nats per token
+    log_tail: tuple[str, ...]  # of a failed run: the last lines its last failed attempt left
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +44,7 @@ class SweepStatus:
 
     runs: tuple[RunStatus, ...]
     cancelled: bool
+    throughput: Throughput
 
     @property
     def counts(self) -> dict[str, int]:
@@ -94,20 +99,37 @@ class SweepStatus:
             "eta_s": self.eta_s,
             "finished": self.finished,
             "cancelled": self.cancelled,
+            **asdict(self.throughput),
             "runs": [asdict(run) for run in self.runs],
         }
 
 
 def sweep_status(sweep_dir: Path, entries: Sequence[PlanEntry], *, cancelled: bool) -> SweepStatus:
     """Read every run's state; nothing is written, and nothing waits."""
-    return SweepStatus(runs=tuple(run_status(sweep_dir, entry) for entry in entries), cancelled=cancelled)
+    seen = [_look(sweep_dir, entry) for entry in entries]
+    return SweepStatus(
+        runs=tuple(status for status, _ in seen),
+        cancelled=cancelled,
+        throughput=throughput([work for _, work in seen]),
+    )
 
 
 def run_status(sweep_dir: Path, entry: PlanEntry) -> RunStatus:
     """Read one run's state. A live-looking attempt whose process is certainly gone shows as lost."""
+    return _look(sweep_dir, entry)[0]
+
+
+def _look(sweep_dir: Path, entry: PlanEntry) -> tuple[RunStatus, Work]:
     run_dir = run_directory(sweep_dir, entry.run_key)
     attempts = read_attempts(run_dir)
-    seen = _of_result(run_dir, entry) or _of_attempts(run_dir, entry, attempts)
+    stored, flaw = _result(run_dir, entry)
+    if flaw is not None:
+        seen: dict[str, Any] = {"status": "failed:data", "finished": True, "reason": flaw}
+    elif stored is not None:
+        seen = _of_result(entry, stored)
+    else:
+        seen = _of_attempts(run_dir, entry, attempts)
+    failed = [a for a in attempts if a.state in FAILURES] if seen["status"] in FAILURES else []
     base: dict[str, Any] = {
         "run_key": entry.run_key,
         "name": entry.name,
@@ -121,18 +143,50 @@ def run_status(sweep_dir: Path, entry: PlanEntry) -> RunStatus:
         "n_steps": entry.n_steps,
         "flops_per_second": None,
         "loss": None,
+        "log_tail": log_tail(sweep_dir, failed[-1]) if failed else (),
     }
-    return RunStatus(**(base | seen))
+    status = RunStatus(**(base | seen))
+    return status, _work(status, stored.point if stored is not None else None, attempts)
 
 
-def _of_result(run_dir: Path, entry: PlanEntry) -> dict[str, Any] | None:
+def _work(status: RunStatus, point: Point | None, attempts: Sequence[Attempt]) -> Work:
+    """A run that diverged counts the steps it did."""
+    flops = status.flops_done
+    if status.status == "diverged" and attempts:
+        flops *= min(attempts[-1].step / status.n_steps, 1.0)
+    return Work(
+        flops=flops,
+        has_result=point is not None,
+        device=point.device if point is not None else None,
+        occupied=tuple(o for attempt in attempts if (o := _occupancy(attempt, point)) is not None),
+    )
+
+
+def _occupancy(attempt: Attempt, point: Point | None) -> Occupancy | None:
+    """The committed attempt's time from its point; that of others as their last heartbeat tells it."""
+    claim = read_json(attempt.path / "claim.json") or {}
+    began, seconds = epoch_s(claim.get("claimed_at")), attempt.elapsed_s
+    if point is not None and point.attempts == attempt.number:
+        began, ended = epoch_s(point.started_at), epoch_s(point.finished_at)
+        seconds = ended - began if began is not None and ended is not None else 0.0
+    if began is None or seconds <= 0:
+        return None
+    place = claim.get("device")
+    return Occupancy(place=place if isinstance(place, str) else None, began=began, seconds=seconds)
+
+
+def _result(run_dir: Path, entry: PlanEntry) -> tuple[StoredResult | None, str | None]:
+    """The run's result, or why what lies there is none."""
     path = run_dir / "result.json"
     if not path.exists():
-        return None
+        return None, None
     try:
-        stored = read_result(path, entry.run_key)
+        return read_result(path, entry.run_key), None
     except ResultError as error:
-        return {"status": "failed:data", "finished": True, "reason": str(error)}
+        return None, str(error)
+
+
+def _of_result(entry: PlanEntry, stored: StoredResult) -> dict[str, Any]:
     point = stored.point
     return {
         "status": point.status,

@@ -8,16 +8,7 @@ from pathlib import Path
 import psutil
 import torch
 
-# dense bf16, from NVIDIA's data sheets; the first key found in the device's name counts
-PEAK_FLOPS_PER_SECOND = {
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "A10G": 70e12,
-    "RTX 4090": 165e12,
-}
+from sweep.peaks import peak_flops_per_second
 
 
 def device_name(device: torch.device) -> str:
@@ -36,8 +27,7 @@ def model_flops_utilisation(flops: int, seconds: float, device: torch.device) ->
     """Exact training FLOPs over what the device could have done in bf16; None where its peak is not known."""
     if device.type != "cuda":
         return None
-    name = device_name(device)
-    peak = next((peak for key, peak in PEAK_FLOPS_PER_SECOND.items() if key in name), None)
+    peak = peak_flops_per_second(device_name(device))
     return None if peak is None or seconds <= 0 else flops / seconds / peak
 
 

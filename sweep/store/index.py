@@ -1,0 +1,225 @@
+"""The SQL copy of sweeps' points, which a team can query: one table, written from the files, never read back.
+
+A row is one point: the columns of points.csv with their types, the sweep's name, why the run is not fitted
+(`excluded`), and the whole result.json (`result`). Rows are keyed by sweep and run key, so sweeps that share
+a database need names of their own. All of it can be dropped and written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    URL,
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    Integer,
+    MetaData,
+    NullPool,
+    String,
+    Table,
+    Text,
+    create_engine,
+    delete,
+    event,
+    func,
+    inspect,
+    make_url,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.schema import CreateTable
+
+from sweep.errors import IndexUnavailable
+from sweep.records import POINT_COLUMNS
+from sweep.store.files import read_json
+from sweep.store.plans import run_directory
+from sweep.store.points import COLUMN_TYPES, ResultError, not_fitted, read_result
+
+SCHEMA_VERSION = 1
+"""Raised when a row means something else than before; a database of another version is not written."""
+
+CONNECT_S, LOCK_S, STATEMENT_S = 3, 5, 30  # longest waits of one write
+BATCH_ROWS = 500
+_CREATION_LOCK = 0x73776565  # PostgreSQL's advisory lock for whoever creates the tables
+
+_SQL_TYPES = {str: Text, int: BigInteger, float: Double}
+_METADATA = MetaData()
+SCHEMA = Table(
+    "sweep_schema",
+    _METADATA,
+    Column("name", String(32), primary_key=True),
+    Column("version", Integer, nullable=False),
+)
+POINTS = Table(
+    "sweep_points",
+    _METADATA,
+    Column("sweep", Text, primary_key=True),
+    Column("run_key", String(16), primary_key=True),
+    *(Column(name, _SQL_TYPES[COLUMN_TYPES[name]]()) for name in POINT_COLUMNS if name != "run_key"),
+    Column("excluded", Text),
+    Column("result", JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+)
+
+Row = Mapping[str, Any]
+
+
+def point_row(sweep_dir: Path, sweep: str, key: str) -> Row | None:
+    """The row of a run; None where it has no sound result. Counts are nearest doubles, exact in `result`."""
+    run_dir = run_directory(sweep_dir, key)
+    try:
+        stored = read_result(run_dir / "result.json", key)
+    except ResultError:
+        return None
+    values = {
+        name: float(value) if COLUMN_TYPES[name] is float and value is not None else value
+        for name, value in asdict(stored.point).items()
+    }
+    extras = {"excluded": not_fitted(run_dir, stored), "result": read_json(run_dir / "result.json")}
+    return {"sweep": sweep, **values, **extras}
+
+
+class SqlIndex:
+    """One database. Connections are made for each write and closed after it: hundreds of workers share it.
+
+    Every method raises IndexUnavailable, in one sentence without credentials, when the database is down,
+    locked, slow, or holds something else.
+    """
+
+    def __init__(self, url: str) -> None:
+        """`url` as `store.index_url` takes it, or with a password."""
+        try:
+            self._url = make_url(url)
+        except (ArgumentError, ValueError):
+            raise IndexUnavailable("the URL of the SQL copy cannot be read") from None
+        if self._url.get_backend_name() == "postgresql":
+            self._url = self._url.set(drivername="postgresql+psycopg")
+        self._prepared = False
+        with self._explained():
+            self._engine = create_engine(
+                self._url, poolclass=NullPool, connect_args=_patience(self._url), hide_parameters=True
+            )
+        if self._url.get_backend_name() == "postgresql":
+            event.listen(self._engine, "begin", _bound_waits)
+
+    @property
+    def place(self) -> str:
+        """Which database this is, without user and password."""
+        host = f"{self._url.host or ''}{f':{self._url.port}' if self._url.port else ''}"
+        return f"{self._url.get_backend_name()}://{host}/{self._url.database or ''}"
+
+    def write(self, rows: Iterable[Row]) -> int:
+        """Insert the rows or replace them, in batches, each whole or not at all; returns their number."""
+        insert = postgresql.insert if self._url.get_backend_name() == "postgresql" else sqlite.insert
+        statement = insert(POINTS)
+        new = {column.name: statement.excluded[column.name] for column in POINTS.c if not column.primary_key}
+        upsert = statement.on_conflict_do_update(index_elements=[POINTS.c.sweep, POINTS.c.run_key], set_=new)
+        n_written, left = 0, iter(rows)
+        while batch := list(islice(left, BATCH_ROWS)):
+            with self._connected() as connection:
+                connection.execute(upsert, batch)
+            n_written += len(batch)
+        return n_written
+
+    def known(self, sweep: str) -> dict[str, tuple[str | None, str | None]]:
+        """By run key, when each row's run finished and why it is not fitted: what tells that a row is old."""
+        wanted = select(POINTS.c.run_key, POINTS.c.finished_at, POINTS.c.excluded)
+        with self._connected() as connection:
+            found = connection.execute(wanted.where(POINTS.c.sweep == sweep)).all()
+        return {row.run_key: (row.finished_at, row.excluded) for row in found}
+
+    def remove(self, sweep: str, keys: Sequence[str]) -> None:
+        """Delete the rows of runs that have no result any more."""
+        for start in range(0, len(keys), BATCH_ROWS):
+            batch = keys[start : start + BATCH_ROWS]
+            with self._connected() as connection:
+                connection.execute(
+                    delete(POINTS).where(POINTS.c.sweep == sweep).where(POINTS.c.run_key.in_(batch))
+                )
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        """A transaction on a database that holds our tables."""
+        with self._explained():
+            if not self._prepared:
+                with self._engine.begin() as connection:
+                    self._prepare(connection)
+                self._prepared = True
+            with self._engine.begin() as connection:
+                yield connection
+
+    def _prepare(self, connection: Connection) -> None:
+        """Make the tables where they are missing; of many processes that come at once, one does."""
+        there = inspect(connection)
+        if there.has_table(POINTS.name) and there.has_table(SCHEMA.name) and _version(connection) is not None:
+            self._check_schema(connection)
+            return
+        insert = sqlite.insert(SCHEMA)
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(_CREATION_LOCK)))
+            insert = postgresql.insert(SCHEMA)  # type: ignore[assignment]
+        connection.execute(CreateTable(POINTS, if_not_exists=True))
+        connection.execute(CreateTable(SCHEMA, if_not_exists=True))
+        row = {"name": POINTS.name, "version": SCHEMA_VERSION}
+        connection.execute(insert.values(row).on_conflict_do_nothing())
+        self._check_schema(connection)
+
+    def _check_schema(self, connection: Connection) -> None:
+        version = _version(connection)
+        there = {column["name"] for column in inspect(connection).get_columns(POINTS.name)}
+        missing = [column.name for column in POINTS.c if column.name not in there]
+        if version == SCHEMA_VERSION and not missing:
+            return
+        why = f"lacks {', '.join(missing)}" if missing else f"is of schema {version}, not {SCHEMA_VERSION}"
+        raise IndexUnavailable(
+            f"the SQL copy at {self.place} was made by another version of sweep (table {POINTS.name} {why}): "
+            f"drop the tables {POINTS.name} and {SCHEMA.name}, or choose another database"
+        )
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, ImportError) as error:
+            self._prepared = False  # the tables may be gone
+            cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+            first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+            for secret in _secrets(self._url):
+                first = first.replace(secret, "***")
+            raise IndexUnavailable(f"the SQL copy at {self.place} cannot be written ({first})") from None
+
+
+def _version(connection: Connection) -> int | None:
+    """The schema's version; None also while another process is making the tables."""
+    return connection.scalar(select(SCHEMA.c.version).where(SCHEMA.c.name == POINTS.name))
+
+
+def _patience(url: URL) -> dict[str, Any]:
+    """How long a driver waits for a database that does not answer."""
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": LOCK_S}
+    return {"connect_timeout": CONNECT_S, "tcp_user_timeout": 1000 * STATEMENT_S}
+
+
+def _bound_waits(connection: Connection) -> None:
+    """Of this transaction only, so that it works through a connection pooler too."""
+    for setting, seconds in (("lock_timeout", LOCK_S), ("statement_timeout", STATEMENT_S)):
+        connection.execute(select(func.set_config(setting, f"{seconds}s", True)))
+
+
+def _secrets(url: URL) -> Iterator[str]:
+    if url.password:
+        yield str(url.password)
+    yield from (str(value) for key, value in url.query.items() if "password" in key.lower() and value)
+    if os.environ.get("PGPASSWORD"):
+        yield os.environ["PGPASSWORD"]

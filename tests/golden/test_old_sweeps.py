@@ -1,0 +1,73 @@
+"""Sweeps written by earlier versions: every later one reads their plans, runs, points and attempts.
+
+`sweep_0_1_0` was written by version 0.1.0 with the toy trainer. A format that changes adds a directory here
+and leaves the older ones as they are; what they must read as is taken from the raw JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from sweep.config import StoreConfig, read_experiment
+from sweep.identity import run_key
+from sweep.store.run_store import RunStore
+from sweep.worker import work
+from tests.toy_trainer import train
+
+OLD = Path(__file__).parent / "sweep_0_1_0"
+
+
+@pytest.fixture
+def store(tmp_path):
+    shutil.copytree(OLD, tmp_path / "golden")
+    return RunStore(tmp_path / "golden")
+
+
+def raw(name):
+    return {path.parent.name: json.loads(path.read_text()) for path in OLD.glob(f"runs/*/{name}.json")}
+
+
+def test_an_old_plan_is_read_and_what_it_lacks_takes_its_default(store):
+    plan = json.loads(next(OLD.glob("plans/*.json")).read_text())
+    assert "store" not in plan["experiment"]
+    experiment = store.latest_experiment()
+    assert experiment == read_experiment(plan["experiment"])
+    assert experiment.store == StoreConfig(index_url=None)
+    assert experiment.launch.lease_s == plan["experiment"]["launch"]["lease_s"] == 120
+    listed = {(run["run_key"], run["name"], run["flops"], run["n_steps"]) for run in plan["runs"]}
+    assert {(e.run_key, e.name, e.flops, e.n_steps) for e in store.entries()} == listed
+    assert len(listed) == 3
+
+
+def test_an_old_run_keeps_its_key(store):
+    for key, config in raw("config").items():
+        run = store.run_config(key)
+        assert run_key(run) == key
+        assert (run.name, run.seed, run.n_tokens) == (config["name"], config["seed"], config["n_tokens"])
+        assert run.model.d_model == config["model"]["d_model"]
+
+
+def test_old_points_keep_every_column(store):
+    stored = store.points()
+    results = raw("result")
+    assert len(stored.points) == len(results) == 3
+    for point in stored.points:
+        kept = asdict(point)
+        assert results[point.run_key]["point"].items() <= kept.items()
+        assert len(stored.curves[point.run_key]) == len(results[point.run_key]["curve"])
+    reasons = {exclusion.reason for exclusion in stored.excluded}
+    assert reasons == {"a spike", "diverged: loss 12.3 at step 7"}
+
+
+def test_an_old_sweep_counts_as_finished_and_one_deleted_result_is_trained_again(store):
+    assert store.status().counts == {"diverged": 1, "done": 2}
+    gone = next(point for point in store.points().points if point.name == "run-0")
+    (store.sweep_dir / "runs" / gone.run_key / "result.json").unlink()
+    assert work(store.sweep_dir, train=train).n_done == 1
+    again = next(point for point in store.points().points if point.name == "run-0")
+    assert (again.loss, again.attempts) == (gone.loss, 2)
