@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -66,13 +67,30 @@ def plan(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJ
 
 
 @app.command()
-def run(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
+def run(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="return when the workers are started; they go on by themselves")
+    ] = False,
+) -> None:
     """Prepare data, train every run that has no result, fit, and draw. Safe to repeat, kill and run twice."""
     from sweep import study
 
     arms = _experiments(overrides, config_dir)
+    for warning in study.launch_warnings(arms[0]):
+        say(f"warning: {warning}")
     with _stop_flag() as asked, progress() as (on_data, on_status):
-        outcome = study.run(*arms, on_progress=on_data, on_status=on_status, should_stop=lambda: bool(asked))
+        outcome = study.run(
+            *arms,
+            on_progress=on_data,
+            on_status=on_status,
+            should_stop=lambda: bool(asked),
+            detach=detach,
+        )
+    if outcome.detached:
+        _say_how_to_follow(study.sweep_directory(arms[0]))
+        return
     n_runs = len(outcome.status.runs)
     if outcome.interrupted:
         say(f"stopped with the state saved; start it again to go on ({outcome.n_trained} runs finished)")
@@ -351,6 +369,18 @@ def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
     laws = [analysis.arm_directory(sweep_dir, arm) / "fit.json" for arm in fits]
     for path in (sweep_dir / "points.csv", sweep_dir / "points.parquet", *laws, *figures):
         say(str(path))
+
+
+def _say_how_to_follow(sweep_dir: Path) -> None:
+    """After --detach: the commands for what is next, ready to be copied."""
+    directory = shlex.quote(str(sweep_dir))
+    say("the workers go on by themselves")
+    for verb, purpose in (
+        (f"status {directory} --watch", "to follow them"),
+        (f"cancel {directory}", "to have them save and leave"),
+        (f"fit {directory}", "when they are done"),
+    ):
+        say(f"  sweep {verb:<40}  {purpose}")
 
 
 def _show_fits(fits: Mapping[str | None, Fit], as_json: bool) -> None:

@@ -22,8 +22,12 @@ from sweep.data.shards import PreparedData, find_manifest, prepare
 from sweep.data.sources import scan
 from sweep.data.tokenizers import tokenizer_sha256, vocab_size
 from sweep.errors import DataError, InputError, Interrupted, SweepError
+from sweep.launch import sharing
+from sweep.launch.base import Launcher
+from sweep.launch.choose import detach as start_detached
+from sweep.launch.choose import make_launcher
 from sweep.launch.devices import cores, gpus, n_places
-from sweep.launch.local import LocalLauncher
+from sweep.launch.watch import see_through
 from sweep.plan.grid import make_plan
 from sweep.records import Dataset, Plan, PlannedRun
 from sweep.store.run_store import RunStore
@@ -47,6 +51,7 @@ class RunOutcome:
     was_finished: bool  # before we started
     interrupted: bool  # asked to stop, with work left
     gave_up: str | None  # why dead workers were not replaced any more
+    detached: bool = False  # workers go on without us
 
 
 def sweep_directory(experiment: ExperimentConfig) -> Path:
@@ -173,12 +178,14 @@ def run(
     on_progress: DataProgress | None = None,
     on_status: Callable[[SweepStatus], None] = lambda status: None,
     should_stop: Callable[[], bool] = lambda: False,
+    detach: bool = False,
 ) -> RunOutcome:
     """Prepare the data, plan, and train what has no result yet. Safe to repeat, to kill and to run twice.
 
     Several experiments are the arms of one sweep: one queue, and where they are is told by the first.
 
-    `on_status` is called about twice a second; once `should_stop` is true the workers save and leave.
+    `on_status` is called about twice a second; once `should_stop` is true the workers save and leave. With
+    `detach` it returns when they are started, and they go on without this process.
     Raises InputError or SafetyError before anything is trained.
     """
     arms = [_absolute(experiment) for experiment in experiments]
@@ -208,7 +215,14 @@ def run(
     before = store.status()
     if before.finished:
         return RunOutcome(status=before, n_trained=0, was_finished=True, interrupted=False, gave_up=None)
-    launcher = LocalLauncher(store.sweep_dir, experiment.launch, device=experiment.trainer.device)
+    needs = sorted({str(data.directory.absolute()) for data in prepared})
+    launch, device = experiment.launch, experiment.trainer.device
+    if detach:
+        start_detached(store.sweep_dir, launch, device=device, needs=needs)
+        return RunOutcome(
+            status=before, n_trained=0, was_finished=False, interrupted=False, gave_up=None, detached=True
+        )
+    launcher = make_launcher(store.sweep_dir, launch, device=device, needs=needs)
     gave_up = _watch(launcher, store, on_status, should_stop)
     status = store.status()
     return RunOutcome(
@@ -221,35 +235,37 @@ def run(
 
 
 def _watch(
-    launcher: LocalLauncher,
+    launcher: Launcher,
     store: RunStore,
     on_status: Callable[[SweepStatus], None],
     should_stop: Callable[[], bool],
 ) -> str | None:
     """See the workers through. Returns why they were given up, or None."""
-    launcher.start()
-    state = launcher.wait(0)
-    stopping, wait_s = False, POLL_S
-    try:
-        while state.n_running:
-            if should_stop() and not stopping:
-                launcher.stop()
-                stopping = True
-            looked = time.monotonic()
-            on_status(store.status())
-            wait_s = max(POLL_S, 5 * (time.monotonic() - looked))  # thousands of runs are read more rarely
-            state = launcher.wait(wait_s)
-        return state.gave_up
-    except BaseException:
-        launcher.stop()
-        raise
+
+    def look() -> float:
+        looked = time.monotonic()
+        on_status(store.status())
+        return max(POLL_S, 5 * (time.monotonic() - looked))  # thousands of runs are read more rarely
+
+    return see_through(launcher, should_stop=should_stop, look=look).gave_up
+
+
+def launch_warnings(experiment: ExperimentConfig) -> list[str]:
+    """What may keep workers elsewhere from seeing the sweep, a sentence each; none for launch=local."""
+    if experiment.launch.name == "local":
+        return []
+    places = [("results_dir", sweep_directory(experiment)), ("data_dir", data_directory(experiment))]
+    return sharing.warnings(places)
 
 
 def _absolute(experiment: ExperimentConfig) -> ExperimentConfig:
-    """Workers read the plan from anywhere: a data directory of the user's becomes absolute."""
-    if experiment.data_dir is None:
+    """Workers read the plan from anywhere: a data directory of the user's becomes absolute.
+
+    So does the default one for workers on other machines, where the user's cache may lie elsewhere.
+    """
+    if experiment.data_dir is None and experiment.launch.name == "local":
         return experiment
-    return replace(experiment, data_dir=str(Path(experiment.data_dir).expanduser().absolute()))
+    return replace(experiment, data_dir=str(data_directory(experiment).expanduser().absolute()))
 
 
 def check_extras() -> None:
@@ -293,7 +309,7 @@ def _check_evaluation(experiment: ExperimentConfig) -> None:
 
 
 def _check_device(experiment: ExperimentConfig) -> None:
-    if experiment.trainer.device == "cuda" and not gpus():
+    if experiment.launch.name == "local" and experiment.trainer.device == "cuda" and not gpus():
         raise InputError("trainer.device=cuda, and this machine shows no GPU: choose trainer.device=cpu")
 
 

@@ -24,6 +24,7 @@ import platformdirs
 from sweep.config import RunConfig, to_dict
 from sweep.errors import Interrupted, SweepError
 from sweep.identity import code_version
+from sweep.launch.deadline import Deadline, read_deadline
 from sweep.launch.devices import gpus
 from sweep.launch.stopping import StopFlag, ignore_stop_signals, stop_with_supervisor, stopped_by_signals
 from sweep.records import Placement, RunResult, TrackedRun, TrainFunction
@@ -55,14 +56,22 @@ class Session:
     """What a training run may ask of its worker: the TrainSession of one attempt. Only `log` does I/O."""
 
     def __init__(
-        self, attempt: HeldAttempt, heartbeat: Heartbeat, stop: StopFlag, tracker: GuardedTracker
+        self,
+        attempt: HeldAttempt,
+        heartbeat: Heartbeat,
+        stop: StopFlag,
+        deadline: Deadline,
+        tracker: GuardedTracker,
     ) -> None:
         self.checkpoint_dir = attempt.checkpoint_dir
+        self._deadline = deadline
         self._tracker = tracker
         self._attempt, self._heartbeat, self._stop = attempt, heartbeat, stop
 
     def should_stop(self) -> bool:
-        """True on a signal, on a cancel, and when the attempt is not ours any more."""
+        """True on a signal, on a cancel, when time is up, and when the attempt is not ours any more."""
+        if self._deadline.passed():
+            self._stop.set("the time lent to this worker is over")
         return self._stop.reason is not None or self._heartbeat.cancelled or not self._heartbeat.holds()
 
     def progress(self, step: int) -> None:
@@ -85,10 +94,11 @@ class Worker:
         *,
         worker_id: str,
         stop: StopFlag,
+        deadline: Deadline,
         on_stuck: Callable[[], None],
     ) -> None:
         self._store, self._train = store, train
-        self._stop, self._on_stuck = stop, on_stuck
+        self._stop, self._deadline, self._on_stuck = stop, deadline, on_stuck
         self._queue = store.queue(worker_id)
         self._counts = dict.fromkeys(("done", "diverged", "preempted", "failed", "lost"), 0)
 
@@ -112,6 +122,8 @@ class Worker:
         )
 
     def _asked_to_stop(self) -> bool:
+        if self._deadline.too_near_to_claim():
+            self._stop.set("too little time is left to begin a run")
         return self._stop.reason is not None or self._store.cancelled()
 
     def _carry_out(self, entry: PlanEntry, attempt: HeldAttempt) -> str:
@@ -162,7 +174,7 @@ class Worker:
         config = self._store.run_config(entry.run_key)
         attempt.inherit_checkpoint()
         with self._tracked(entry, config) as tracker:
-            session = Session(attempt, heartbeat, self._stop, tracker)
+            session = Session(attempt, heartbeat, self._stop, self._deadline, tracker)
             result = self._train(config, placement(entry), session)
             payload = self._payload(config, result, attempt, started_at, started)
             if not heartbeat.holds():
@@ -217,7 +229,8 @@ def work(
     """Join a sweep and train its runs until none is left, or until a signal, a cancel or `stop`.
 
     `on_stuck` is called, from another thread, when a run has been silent for so long that it was given to
-    others. Raises InputError when `sweep_dir` holds no plan.
+    others. No run is begun that could neither end nor save before SWEEP_DEADLINE. Raises InputError when
+    `sweep_dir` holds no plan.
     """
     stop = stop or StopFlag()
     code_version()  # of the code that is loaded now: the sources may be edited while we work
@@ -226,6 +239,7 @@ def work(
         train,
         worker_id=worker_id or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
         stop=stop,
+        deadline=read_deadline(),
         on_stuck=on_stuck,
     )
     with stopped_by_signals(stop):

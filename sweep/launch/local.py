@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from sweep.config import LaunchConfig
 from sweep.errors import InputError
@@ -49,11 +50,26 @@ class LocalLauncher:
     Workers hold the read end of a pipe: when this process dies, however it dies, they save and leave.
     """
 
+    outlives_us: ClassVar[bool] = False
+
     def __init__(
-        self, sweep_dir: Path, launch: LaunchConfig, *, device: str, command: Sequence[str] | None = None
+        self,
+        sweep_dir: Path,
+        launch: LaunchConfig,
+        *,
+        device: str,
+        command: Sequence[str] | None = None,
+        n_workers: int | None = None,
+        n_threads: int | None = None,
     ) -> None:
-        """`device` is auto, cpu or cuda. Raises InputError for cuda where there is no GPU."""
+        """`device` is auto, cpu or cuda.
+
+        `n_workers`: None for what `launch` says; `n_threads` of one worker: None for what the cores allow.
+
+        Raises InputError for cuda where there is no GPU.
+        """
         self._store = RunStore(sweep_dir)
+        self._n_threads = n_threads
         self._command = list(command or worker_command(sweep_dir))
         self._logs = sweep_dir / "logs"
         self._n_finished = 0
@@ -61,11 +77,11 @@ class LocalLauncher:
         self._stopping = False
         self._stopped = False
         self._gave_up: str | None = None
-        self._slots = self._place(launch.n_workers, device)
+        self._slots = self._place(n_workers or launch.n_workers, device)
 
     def start(self) -> None:
         """Start the workers."""
-        self._logs.mkdir(parents=True, exist_ok=True)
+        self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._tend()
 
     def wait(self, timeout_s: float) -> LaunchState:
@@ -114,13 +130,15 @@ class LocalLauncher:
         slots = []
         for index in range(n_slots):
             if found:
-                n_threads = max(1, len(cores()) // n_slots)
+                n_threads = self._n_threads or max(1, len(cores()) // n_slots)
                 own = {"SWEEP_DEVICE": "cuda:0", "CUDA_VISIBLE_DEVICES": found[index % len(found)]}
             else:
-                n_threads = 1
+                n_threads = self._n_threads or 1
                 own = {"SWEEP_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""}
             own |= dict.fromkeys(THREAD_VARIABLES, str(n_threads))
-            pinned = not found and n_slots == len(cores()) and hasattr(os, "sched_setaffinity")
+            pinned = (
+                not found and n_threads == 1 and n_slots == len(cores()) and hasattr(os, "sched_setaffinity")
+            )
             core = cores()[index] if pinned else None
             log = self._logs / f"{socket.gethostname()}-{os.getpid()}-{index}.log"
             slots.append(_Slot(index, own, core, log))
