@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ class RayLauncher:
 
     def start(self) -> None:
         """Connect, and submit the tasks. Raises InputError when the cluster cannot be reached."""
+        if self._launch.address is None and "ray" not in sys.modules:  # which reads it when imported
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray then makes a token of its own
         import ray
 
         (Path(self._orders.sweep_dir) / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -131,7 +134,6 @@ class RayLauncher:
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
             if self._launch.address is None:
-                os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray makes a token of its own
                 ray.init(address="local", include_dashboard=False, **quiet)
                 self._ours = True
             else:

@@ -1,4 +1,4 @@
-"""What every launcher promises, as tests: a class for each of them inherits these and says how to make one."""
+"""What every launcher promises, as tests: a class for each inherits them and says how to make one."""
 
 from __future__ import annotations
 

@@ -42,12 +42,12 @@ class TestRay(LauncherContract):
     @pytest.fixture(scope="class", autouse=True)
     def cluster(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         """One for all tests: it takes seconds to start."""
-        import ray
-
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("RAY_AUTH_MODE", "token")
+            patch.setenv("RAY_AUTH_MODE", "token")  # Ray reads them when it is imported
             patch.setenv("RAY_AUTH_TOKEN", "of-the-test-alone-0123456789abcdef")
             patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+            import ray
+
             ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
             yield
             ray.shutdown()
