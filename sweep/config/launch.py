@@ -38,7 +38,7 @@ def _sbatch_options(options: Mapping[str, str | int | bool]) -> Mapping[str, str
     for name in options:
         if not re.fullmatch(r"[a-z][a-z-]{1,40}", name):
             raise ValueError(f"{name!r} is no long option of sbatch: write qos for --qos")
-        if name in OWN_OPTIONS:
+        if any(own.startswith(name) for own in OWN_OPTIONS):  # sbatch takes a shortened name too
             raise ValueError(f"{name} is not for options: it is a key of launch, or set by sweep")
     return options
 

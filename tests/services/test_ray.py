@@ -42,7 +42,7 @@ cluster.shutdown()
 
 @pytest.fixture
 def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
-    """A head and a second node, each with room for one worker; a line to it kills the second, without grace."""
+    """A head and a second node, each with room for one worker; a line to it kills the second."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "of-the-test-alone-0123456789abcdef")
     process = subprocess.Popen(
