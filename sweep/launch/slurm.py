@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import re
 import shlex
 import shutil
 import subprocess
@@ -89,8 +90,9 @@ class SlurmLauncher:
     @property
     def job_name(self) -> str:
         """The name of this sweep's jobs, the same from every machine that sees it under this path."""
+        name = re.sub(r"[^A-Za-z0-9._+-]", "_", self._directory.name)[:40]
         digest = hashlib.sha256(str(self._directory).encode()).hexdigest()[:10]
-        return f"sweep-{self._directory.name[:40]}-{digest}"
+        return f"sweep-{name}-{digest}"
 
     def start(self) -> None:
         """Submit what is missing to `n_workers` jobs. Raises InputError when SLURM refuses them."""
