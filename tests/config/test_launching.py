@@ -22,6 +22,14 @@ def test_every_launcher_is_complete_and_reads_back_as_it_was_stored(name: str) -
     assert read_experiment(to_dict(experiment)) == experiment
 
 
+def test_what_sbatch_takes_needs_no_quotes_of_hydras() -> None:
+    values = {"partition": "a100,h100", "gres": "gpu:a100:2,license:1", "constraint": "[rack1|rack2]&ib"}
+    experiment = compose_experiment(
+        ["launch=slurm", *(f"launch.{key}={text}" for key, text in values.items())]
+    )
+    assert {key: getattr(experiment.launch, key) for key in values} == values
+
+
 def test_a_stored_plan_of_before_there_were_others_is_still_read() -> None:
     values = to_dict(compose_experiment(["experiment=smoke"]))
     values["launch"] = {"name": "local", "n_workers": 2, "lease_s": 120, "stall_s": 900, "max_failures": 3}

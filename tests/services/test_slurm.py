@@ -43,7 +43,7 @@ def cluster() -> Iterator[SlurmCluster]:
 
 @pytest.mark.usefixtures("cluster")
 class TestSlurmContract(LauncherContract):
-    launch = SlurmLaunch(name="slurm", n_workers=2, mem=500, time="00:10:00", **BELIEF)
+    launch = SlurmLaunch(name="slurm", n_workers=2, mem=500, gres="gpu:1", time="00:10:00", **BELIEF)
 
     @pytest.fixture(autouse=True)
     def look_often(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,8 @@ def test_preemption_and_a_dead_node_lose_and_double_nothing(
     assert science(store.sweep_dir) == undisturbed
     assert check_resumed(store.sweep_dir) >= 2
     lost = [a.reason for tried in attempts(store.sweep_dir) for a in tried if a.state == "lost"]
-    assert len(lost) == 1, lost
+    assert lost  # the dead node's; SLURM may end its job once more when the node is back
+    assert all("is gone" in str(reason) for reason in lost), lost
 
 
 def test_a_time_limit_shorter_than_the_sweep(
