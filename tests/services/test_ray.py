@@ -106,3 +106,17 @@ def test_a_cluster_without_a_token_is_refused(
     )
     assert refused.returncode == 3, refused.stderr
     assert "launch.allow_insecure=true" in refused.stderr
+
+
+def test_detached_a_supervisor_holds_the_tasks(
+    nodes: subprocess.Popen[str], tmp_path: Path, data_dir: Path
+) -> None:
+    assert nodes.stdout is not None
+    address = nodes.stdout.readline().split()[0]
+    few = ("budgets=[5e8]", "grid.d_model=[8,12,16]", "grid.min_steps=5", "batch_tokens=64")
+    settings = [*SMOKE, *few, "launch=ray", f"launch.address={address}", f"data_dir={data_dir}"]
+    done = sweep("run", "--detach", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    store = RunStore(tmp_path / "results/smoke")
+    until(lambda: store.status().finished, 180)
+    assert store.status().counts == {"done": 3}
