@@ -22,7 +22,8 @@ from typing import Any
 import platformdirs
 
 from sweep.config import RunConfig, to_dict
-from sweep.errors import Interrupted, SweepError
+from sweep.data.shards import find_manifest
+from sweep.errors import DataError, InputError, Interrupted, SweepError
 from sweep.identity import code_version
 from sweep.launch.deadline import Deadline, read_deadline
 from sweep.launch.devices import gpus
@@ -290,16 +291,32 @@ def main(argv: Sequence[str] | None = None, *, train: TrainFunction | None = Non
         stop_with_supervisor(stop)
     with stopped_by_signals(stop):
         try:
-            return _join(Path(arguments[0]), train or _train_loop(), stop)
+            return _join(Path(arguments[0]), train or _train_loop(Path(arguments[0])), stop)
         except (SweepError, OSError) as error:
             sys.stderr.write(f"{error}\n")
             return error.exit_code if isinstance(error, SweepError) else EXIT_FAILED
 
 
-def _train_loop() -> TrainFunction:
+def _train_loop(sweep_dir: Path) -> TrainFunction:
+    check_data(RunStore(sweep_dir))
     from sweep.train.loop import train  # torch takes seconds to import, and tests bring their own
 
     return train
+
+
+def check_data(store: RunStore) -> None:
+    """Raises InputError where this machine does not see the prepared data: every run would fail for good."""
+    entry = store.entries()[0]
+    try:
+        run = store.run_config(entry.run_key)
+    except DataError:
+        return  # this run's own trouble
+    data_dir = placement(entry).data_dir
+    if find_manifest(data_dir, run.corpus_sha256, run.tokenizer_sha256) is None:
+        raise InputError(
+            f"{data_dir} holds no prepared data of {run.corpus}, seen from {socket.gethostname()}: put it "
+            f"where all machines with workers see it, or say where it lies here with SWEEP_DATA_DIR"
+        )
 
 
 def _join(sweep_dir: Path, train: TrainFunction, stop: StopFlag) -> int:
