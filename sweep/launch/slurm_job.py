@@ -44,16 +44,21 @@ def job_end(environ: Mapping[str, str]) -> float | None:
     told = environ.get("SLURM_JOB_END_TIME", "")  # newer versions only
     if not told.isdigit():
         told = _tool(
-            ["squeue", "--noheader", "--format=%e", f"--jobs={environ.get('SLURM_JOB_ID', '')}"],
+            ["squeue", "--noheader", "--format=%e", f"--jobs={this_job(environ)}"],
             {**environ, "SLURM_TIME_FORMAT": "%s"},
         )
     return float(told) if told.isdigit() else None
 
 
-def requeue(environ: Mapping[str, str]) -> bool:
-    """Ask SLURM to run this job again; in an array its own number alone would mean all of them."""
+def this_job(environ: Mapping[str, str]) -> str:
+    """What SLURM's tools call this job: one member of an array has the number of the whole array."""
     array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
-    job = f"{array}_{task}" if array and task else environ.get("SLURM_JOB_ID", "")
+    return f"{array}_{task}" if array and task else environ.get("SLURM_JOB_ID", "")
+
+
+def requeue(environ: Mapping[str, str]) -> bool:
+    """Ask SLURM to run this job again; True when it will."""
+    job = this_job(environ)
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
     sys.stderr.write(f"requeued {job}\n" if done.returncode == 0 else f"not requeued: {done.stderr}\n")
     return done.returncode == 0

@@ -179,8 +179,15 @@ def test_the_end_of_a_job_is_asked_for_where_the_environment_lacks_it(
 ) -> None:
     (tools / "squeue").write_text(f"#!/bin/sh\ntest $SLURM_TIME_FORMAT = %s && echo '{told}'\n")
     environ = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "7"}
+    assert slurm_job.this_job(environ) == "7"
     assert slurm_job.job_end(environ) == end
     assert slurm_job.job_end(environ | {"SLURM_JOB_END_TIME": "1800000000"}) == 1.8e9
+
+
+def test_a_member_of_an_array_is_not_taken_for_the_array() -> None:
+    """One of them has the number of the array as its own: asked for that, SLURM tells of all."""
+    environ = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
+    assert slurm_job.this_job(environ) == "7_1"
 
 
 def test_the_worker_is_told_to_leave_before_the_signal() -> None:
