@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -74,6 +75,9 @@ def run(
     only: Annotated[
         Literal["failed"] | None, typer.Option("--only", help="train just the runs that ended so")
     ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="return when the workers are started; they go on by themselves")
+    ] = False,
 ) -> None:
     """Prepare data, train every run that has no result, fit, and draw. Safe to repeat, kill and run twice."""
     from sweep import study, upkeep
@@ -82,10 +86,20 @@ def run(
     if only is not None and not upkeep.failed_runs(study.sweep_directory(arms[0])):
         say(f"no run of {study.sweep_directory(arms[0])} has failed: nothing to train")
         return
+    for warning in study.launch_warnings(arms[0]):
+        say(f"warning: {warning}")
     with _stop_flag() as asked, progress() as (on_data, on_status):
         outcome = study.run(
-            *arms, on_progress=on_data, on_status=on_status, should_stop=lambda: bool(asked), only=only
+            *arms,
+            on_progress=on_data,
+            on_status=on_status,
+            should_stop=lambda: bool(asked),
+            only=only,
+            detach=detach,
         )
+    if outcome.detached:
+        _say_how_to_follow(study.sweep_directory(arms[0]))
+        return
     n_runs = len(outcome.status.runs)
     if outcome.interrupted:
         say(f"stopped with the state saved; start it again to go on ({outcome.n_trained} runs finished)")
@@ -288,6 +302,18 @@ def main() -> None:
         traceback.print_exception(error)
         say(f"this is a bug in sweep, please report it with the lines above: {type(error).__name__}: {error}")
         sys.exit(EXIT_BUG)
+
+
+def _say_how_to_follow(sweep_dir: Path) -> None:
+    """After --detach: the commands for what is next, ready to be copied."""
+    directory = shlex.quote(str(sweep_dir))
+    say("the workers go on by themselves")
+    for verb, purpose in (
+        (f"status {directory} --watch", "to follow them"),
+        (f"cancel {directory}", "to have them save and leave"),
+        (f"fit {directory}", "when they are done"),
+    ):
+        say(f"  sweep {verb:<40}  {purpose}")
 
 
 @contextmanager

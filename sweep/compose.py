@@ -25,6 +25,10 @@ QUOTED_KEYS = (
     "data.delimiter",
     "tokenizer.path",
     "tokenizer.separator",
+    "launch.partition",
+    "launch.gres",
+    "launch.constraint",
+    "launch.address",
 )
 """Keys of paths and texts: quoted for Hydra's grammar, so that commas, spaces and `=` mean themselves."""
 

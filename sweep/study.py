@@ -23,9 +23,14 @@ from sweep.data.shards import PreparedData, find_manifest, prepare
 from sweep.data.sources import scan
 from sweep.data.tokenizers import tokenizer_sha256, vocab_size
 from sweep.errors import DataError, InputError, Interrupted, SweepError
+from sweep.launch import sharing
+from sweep.launch.base import Launcher
+from sweep.launch.choose import detach as start_detached
+from sweep.launch.choose import make_launcher
 from sweep.launch.crew import crew
 from sweep.launch.devices import cores, gpus
-from sweep.launch.local import LocalLauncher
+from sweep.launch.supervisor import Orders
+from sweep.launch.watch import see_through
 from sweep.plan.grid import make_plan
 from sweep.records import Dataset, Plan, PlannedRun
 from sweep.store.index_writer import catch_up, check_index, index_packages
@@ -51,6 +56,7 @@ class RunOutcome:
     interrupted: bool  # asked to stop, with work left
     gave_up: str | None  # why dead workers were not replaced any more
     index_problem: str | None = None  # why the SQL copy lacks points
+    detached: bool = False  # workers go on without us
 
 
 def sweep_directory(experiment: ExperimentConfig) -> Path:
@@ -174,13 +180,15 @@ def run(
     on_status: Callable[[SweepStatus], None] = lambda status: None,
     should_stop: Callable[[], bool] = lambda: False,
     only: Literal["failed"] | None = None,
+    detach: bool = False,
 ) -> RunOutcome:
     """Prepare the data, plan, and train what has no result yet. Safe to repeat, to kill and to run twice.
 
     Several experiments are the arms of one sweep: one queue, and where they are is told by the first.
 
-    `on_status` is called about twice a second; once `should_stop` is true the workers save and leave.
-    `only` limits the training to the runs that were given up, of which there must be some.
+    `on_status` is called about twice a second; once `should_stop` is true the workers save and leave. `only`
+    limits the training to the runs that were given up, of which there must be some. With `detach` it returns
+    when the workers are started, and they go on without this process.
     Raises InputError or SafetyError before anything is trained.
     """
     arms = [_absolute(experiment) for experiment in experiments]
@@ -219,13 +227,19 @@ def run(
             gave_up=None,
             index_problem=catch_up(store, experiment.store, experiment.name),
         )
-    launcher = LocalLauncher(
-        store.sweep_dir,
-        experiment.launch,
+    orders = Orders(
+        sweep_dir=str(store.sweep_dir.absolute()),
         device=experiment.trainer.device,
+        needs=tuple(sorted({str(data.directory.absolute()) for data in prepared})),
         packing=crew(drawn).packing,
         pardon=pardon,
     )
+    if detach:
+        start_detached(experiment.launch, orders)
+        return RunOutcome(
+            status=before, n_trained=0, was_finished=False, interrupted=False, gave_up=None, detached=True
+        )
+    launcher = make_launcher(experiment.launch, orders)
     gave_up = _watch(launcher, RunStore(store.sweep_dir, pardon=pardon), on_status, should_stop)
     status = store.status()
     return RunOutcome(
@@ -239,35 +253,38 @@ def run(
 
 
 def _watch(
-    launcher: LocalLauncher,
+    launcher: Launcher,
     store: RunStore,
     on_status: Callable[[SweepStatus], None],
     should_stop: Callable[[], bool],
 ) -> str | None:
     """See the workers through. Returns why they were given up, or None."""
-    launcher.start()
-    state = launcher.wait(0)
-    stopping, wait_s = False, POLL_S
-    try:
-        while state.n_running:
-            if should_stop() and not stopping:
-                launcher.stop()
-                stopping = True
-            looked = time.monotonic()
-            on_status(store.status())
-            wait_s = max(POLL_S, 5 * (time.monotonic() - looked))  # thousands of runs are read more rarely
-            state = launcher.wait(wait_s)
-        return state.gave_up
-    except BaseException:
-        launcher.stop()
-        raise
+
+    def look() -> float:
+        looked = time.monotonic()
+        on_status(store.status())
+        return max(POLL_S, 5 * (time.monotonic() - looked))  # thousands of runs are read more rarely
+
+    return see_through(launcher, should_stop=should_stop, look=look).gave_up
+
+
+def launch_warnings(experiment: ExperimentConfig) -> list[str]:
+    """What may keep workers elsewhere from seeing the sweep, a sentence each; none for launch=local."""
+    if experiment.launch.name == "local":
+        return []
+    places = [("results_dir", sweep_directory(experiment)), ("data_dir", data_directory(experiment))]
+    return sharing.warnings(places)
 
 
 def _absolute(experiment: ExperimentConfig) -> ExperimentConfig:
-    """Workers read the plan from anywhere: the user's data directory and database become absolute."""
-    data_dir, url = experiment.data_dir, experiment.store.index_url
-    if data_dir is not None:
-        experiment = replace(experiment, data_dir=str(Path(data_dir).expanduser().absolute()))
+    """Workers read the plan from anywhere: the user's data directory and database become absolute.
+
+    So does the default data directory for workers on other machines, whose users' caches may lie elsewhere.
+    """
+    url = experiment.store.index_url
+    if experiment.data_dir is not None or experiment.launch.name != "local":
+        data_dir = str(data_directory(experiment).expanduser().absolute())
+        experiment = replace(experiment, data_dir=data_dir)
     if url is not None:
         experiment = replace(experiment, store=replace(experiment.store, index_url=absolute_index_url(url)))
     return experiment
@@ -314,7 +331,7 @@ def _check_evaluation(experiment: ExperimentConfig) -> None:
 
 
 def _check_device(experiment: ExperimentConfig) -> None:
-    if experiment.trainer.device == "cuda" and not gpus():
+    if experiment.launch.name == "local" and experiment.trainer.device == "cuda" and not gpus():
         raise InputError("trainer.device=cuda, and this machine shows no GPU: choose trainer.device=cpu")
 
 

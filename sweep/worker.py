@@ -22,10 +22,12 @@ from typing import Any
 import platformdirs
 
 from sweep.config import RunConfig, to_dict
-from sweep.errors import Interrupted, SweepError
+from sweep.data.shards import find_manifest
+from sweep.errors import DataError, InputError, Interrupted, SweepError
 from sweep.identity import code_version
 from sweep.launch.admission import Admission, admission_from
 from sweep.launch.base import PARDON_VARIABLE
+from sweep.launch.deadline import Deadline, read_deadline
 from sweep.launch.devices import gpus
 from sweep.launch.stopping import StopFlag, ignore_stop_signals, stop_with_supervisor, stopped_by_signals
 from sweep.records import Placement, RunResult, TrackedRun, TrainFunction
@@ -58,14 +60,22 @@ class Session:
     """What a training run may ask of its worker: the TrainSession of one attempt. Only `log` does I/O."""
 
     def __init__(
-        self, attempt: HeldAttempt, heartbeat: Heartbeat, stop: StopFlag, tracker: GuardedTracker
+        self,
+        attempt: HeldAttempt,
+        heartbeat: Heartbeat,
+        stop: StopFlag,
+        deadline: Deadline,
+        tracker: GuardedTracker,
     ) -> None:
         self.checkpoint_dir = attempt.checkpoint_dir
+        self._deadline = deadline
         self._tracker = tracker
         self._attempt, self._heartbeat, self._stop = attempt, heartbeat, stop
 
     def should_stop(self) -> bool:
-        """True on a signal, on a cancel, and when the attempt is not ours any more."""
+        """True on a signal, on a cancel, when time is up, and when the attempt is not ours any more."""
+        if self._deadline.passed():
+            self._stop.set("the time lent to this worker is over")
         return self._stop.reason is not None or self._heartbeat.cancelled or not self._heartbeat.holds()
 
     def progress(self, step: int) -> None:
@@ -88,11 +98,12 @@ class Worker:
         *,
         worker_id: str,
         stop: StopFlag,
+        deadline: Deadline,
         on_stuck: Callable[[], None],
         admission: Admission | None = None,
     ) -> None:
         self._store, self._train, self._admission = store, train, admission
-        self._stop, self._on_stuck = stop, on_stuck
+        self._stop, self._deadline, self._on_stuck = stop, deadline, on_stuck
         self._queue = store.queue(worker_id)
         self._index = IndexWriter(store.sweep_dir)
         self._counts = dict.fromkeys(("done", "diverged", "preempted", "failed", "lost"), 0)
@@ -132,6 +143,8 @@ class Worker:
         return claimed
 
     def _asked_to_stop(self) -> bool:
+        if self._deadline.too_near_to_claim():
+            self._stop.set("too little time is left to begin a run")
         return self._stop.reason is not None or self._store.cancelled()
 
     def _carry_out(self, entry: PlanEntry, attempt: HeldAttempt) -> str:
@@ -182,7 +195,7 @@ class Worker:
         config = self._store.run_config(entry.run_key)
         attempt.inherit_checkpoint()
         with self._tracked(entry, config) as tracker:
-            session = Session(attempt, heartbeat, self._stop, tracker)
+            session = Session(attempt, heartbeat, self._stop, self._deadline, tracker)
             result = self._train(config, placement(entry), session)
             payload = self._payload(config, result, attempt, started_at, started)
             if not heartbeat.holds():
@@ -238,7 +251,8 @@ def work(
     """Join a sweep and train its runs until none is left, or until a signal, a cancel or `stop`.
 
     `on_stuck` is called, from another thread, when a run has been silent for so long that it was given to
-    others. Raises InputError when `sweep_dir` holds no plan.
+    others. No run is begun that could neither end nor save before SWEEP_DEADLINE. Raises InputError when
+    `sweep_dir` holds no plan.
     """
     stop = stop or StopFlag()
     code_version()  # of the code that is loaded now: the sources may be edited while we work
@@ -247,6 +261,7 @@ def work(
         train,
         worker_id=worker_id or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
         stop=stop,
+        deadline=read_deadline(),
         on_stuck=on_stuck,
         admission=admission_from(os.environ),
     )
@@ -298,16 +313,32 @@ def main(argv: Sequence[str] | None = None, *, train: TrainFunction | None = Non
         stop_with_supervisor(stop)
     with stopped_by_signals(stop):
         try:
-            return _join(Path(arguments[0]), train or _train_loop(), stop)
+            return _join(Path(arguments[0]), train or _train_loop(Path(arguments[0])), stop)
         except (SweepError, OSError) as error:
             sys.stderr.write(f"{error}\n")
             return error.exit_code if isinstance(error, SweepError) else EXIT_FAILED
 
 
-def _train_loop() -> TrainFunction:
+def _train_loop(sweep_dir: Path) -> TrainFunction:
+    check_data(RunStore(sweep_dir))
     from sweep.train.loop import train  # torch takes seconds to import, and tests bring their own
 
     return train
+
+
+def check_data(store: RunStore) -> None:
+    """Raises InputError where this machine does not see the prepared data: every run would fail for good."""
+    entry = store.entries()[0]
+    try:
+        run = store.run_config(entry.run_key)
+    except DataError:
+        return  # this run's own trouble
+    data_dir = placement(entry).data_dir
+    if find_manifest(data_dir, run.corpus_sha256, run.tokenizer_sha256) is None:
+        raise InputError(
+            f"{data_dir} holds no prepared data of {run.corpus}, seen from {socket.gethostname()}: put it "
+            f"where all machines with workers see it, or say where it lies here with SWEEP_DATA_DIR"
+        )
 
 
 def _join(sweep_dir: Path, train: TrainFunction, stop: StopFlag) -> int:

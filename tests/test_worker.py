@@ -224,6 +224,14 @@ def test_bad_usage_and_bad_directories_exit_2(argv, tmp_path, capsys):
     assert "holds no plan" in capsys.readouterr().err
 
 
+def test_a_worker_that_does_not_see_the_data_refuses_and_fails_no_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SWEEP_DATA_DIR", str(tmp_path / "of-another-machine"))
+    store = toy_sweep(tmp_path / "sweep", 2)
+    assert main([str(store.sweep_dir)]) == 2
+    assert f"{tmp_path / 'of-another-machine'} holds no prepared data of" in capsys.readouterr().err
+    assert store.status().counts == {"planned": 2}
+
+
 def test_no_torch_is_loaded_for_a_train_function_of_ones_own():
     code = "import sys, tests.toy_trainer; print('torch' in sys.modules or 'hydra' in sys.modules)"
     out = subprocess.run(

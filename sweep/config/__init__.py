@@ -20,13 +20,13 @@ from sweep.config.experiment import (
     EstimateConfig,
     ExperimentConfig,
     GridConfig,
-    LaunchConfig,
     OptimizerConfig,
     ScheduleConfig,
     TrackingConfig,
     TrainerConfig,
 )
 from sweep.config.fitting import ColumnsConfig, FilterConfig, FitConfig
+from sweep.config.launch import LaunchConfig, LocalLaunch, RayLaunch, SlurmLaunch
 from sweep.config.reading import known_keys, read_experiment, read_run, to_dict, unknown_key
 from sweep.config.run import (
     EVALUATION_BATCH_TOKENS,
@@ -54,14 +54,17 @@ __all__ = [
     "GridConfig",
     "HuggingFaceData",
     "LaunchConfig",
+    "LocalLaunch",
     "ModelConfig",
     "OptimizerConfig",
     "PretrainedTokenizerConfig",
     "PythonData",
+    "RayLaunch",
     "RunConfig",
     "RunOptimizer",
     "RunSchedule",
     "ScheduleConfig",
+    "SlurmLaunch",
     "StdlibData",
     "StoreConfig",
     "SyntheticData",

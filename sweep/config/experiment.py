@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from sweep.config.architecture import ArchitectureConfig
 from sweep.config.corpus import AnyTokenizerConfig, DataConfig
 from sweep.config.fitting import ColumnsConfig, FitConfig
+from sweep.config.launch import LaunchConfig
 from sweep.config.run import EvaluationConfig
 from sweep.config.store import StoreConfig
 from sweep.config.values import (
@@ -108,18 +109,6 @@ class TrainerConfig:
     micro_batch_size: Count | None  # sequences per forward; null: the whole batch at once
     checkpoint_interval_s: Positive  # at least; longer where saving takes more than 2 % of the time between
     keep_checkpoint: bool  # a finished run leaves its final weights, for sweep export
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LaunchConfig:
-    """Where the workers run, and how long a silent or stuck one is believed."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    name: Literal["local"]
-    n_workers: Count | None  # null: one per GPU, or one per CPU core
-    lease_s: Annotated[float, Field(ge=1)]  # a heartbeat unchanged this long has expired
-    stall_s: Annotated[float, Field(ge=1)]  # no step for this long: the heartbeat stops
-    max_failures: Count  # attempts ending in failed:code or failed:host before a run is given up
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -131,6 +131,7 @@ def _plainly(reason: str) -> str:
         ("tuple", "list"),
         ("Input", "it"),
         ("input", "it"),
+        (" a valid dictionary or object to extract fields from", " a section of keys"),
         (" a dictionary or an instance of", " a section of keys, see"),
     ):
         reason = reason.replace(python, plain)

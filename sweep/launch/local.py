@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from sweep.config import LaunchConfig
 from sweep.errors import InputError
@@ -53,6 +54,8 @@ class LocalLauncher:
     Workers hold the read end of a pipe: when this process dies, however it dies, they save and leave.
     """
 
+    outlives_us: ClassVar[bool] = False
+
     def __init__(
         self,
         sweep_dir: Path,
@@ -61,15 +64,19 @@ class LocalLauncher:
         device: str,
         packing: Packing | None = None,
         command: Sequence[str] | None = None,
+        n_workers: int | None = None,
+        n_threads: int | None = None,
         pardon: str | None = None,
     ) -> None:
         """`device` is auto, cpu or cuda; `packing`, where it was measured, says how many share it.
 
+        `n_workers`: None for what `launch` says; `n_threads` of one worker: None for what the cores allow.
         `pardon` limits the workers to the runs pardoned under that name. Raises InputError for cuda where
         there is no GPU.
         """
         self._store = RunStore(sweep_dir, pardon=pardon)
         self._limits = {} if pardon is None else {PARDON_VARIABLE: pardon}
+        self._n_threads = n_threads
         self._command = list(command or worker_command(sweep_dir))
         self._logs = sweep_dir / "logs"
         self._n_finished = 0
@@ -79,11 +86,11 @@ class LocalLauncher:
         self._gave_up: str | None = None
         self._services = contextlib.ExitStack()
         self._mps = packing is not None and packing.mps
-        self._slots = self._place(launch.n_workers, device, packing)
+        self._slots = self._place(n_workers or launch.n_workers, device, packing)
 
     def start(self) -> None:
         """Start the workers."""
-        self._logs.mkdir(parents=True, exist_ok=True)
+        self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self._mps:
             for visible in {slot.environment["CUDA_VISIBLE_DEVICES"] for slot in self._slots}:
                 service = self._services.enter_context(mps_daemon(visible)) or {}
@@ -140,10 +147,12 @@ class LocalLauncher:
         shared = devices(device)
         n_slots = n_places(n_workers, device, packing)
         own_cores = core_shares(cores(), n_slots, on_gpu=bool(shared[0].visible))
+        if self._n_threads not in (None, 1):  # several threads of a worker are for the system to place
+            own_cores = None
         slots = []
         for index in range(n_slots):
             where = shared[index % len(shared)]
-            n_threads = max(1, len(cores()) // n_slots) if where.visible else 1
+            n_threads = self._n_threads or (max(1, len(cores()) // n_slots) if where.visible else 1)
             own = {
                 "SWEEP_DEVICE": "cuda:0" if where.visible else "cpu",
                 "CUDA_VISIBLE_DEVICES": where.visible,

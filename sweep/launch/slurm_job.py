@@ -1,0 +1,99 @@
+"""Inside a SLURM job: one supervised worker, told how long it has, and the job's return to the queue.
+
+SLURM sends SIGUSR1 before the time limit, and before a preemption where the cluster is set so: the worker
+saves, and the job requeues itself while the sweep has work. On SIGTERM SLURM is ending the job itself, to
+requeue it (preemption) or for good (scancel): then nothing is asked of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+from sweep.errors import InputError, SweepError
+from sweep.launch.deadline import MIN_CLAIM_S, STOP_AT
+from sweep.launch.stopping import STOP_SIGNALS, StopFlag, ignore_stop_signals
+from sweep.launch.supervisor import EXIT_FAILED, EXIT_STOPPED, read_orders, supervise
+from sweep.store.run_store import RunStore
+
+
+def tell_deadline(environ: Mapping[str, str], signal_s: float, min_claim_s: float) -> dict[str, str]:
+    """What the worker is told of its time, as environment variables; empty without a time limit.
+
+    Raises InputError when the limit leaves no time to train at all: the job would requeue for ever.
+    """
+    end = job_end(environ)
+    if end is None:
+        return {}
+    left_s = end - signal_s - time.time()
+    if left_s <= min_claim_s:
+        raise InputError(
+            f"this job ends in {end - time.time():.0f} s, and launch.signal_s={signal_s:g} with "
+            f"launch.min_claim_s={min_claim_s:g} leave no time to train: raise launch.time"
+        )
+    return {STOP_AT: f"{end - signal_s:.0f}", MIN_CLAIM_S: f"{min_claim_s:g}"}
+
+
+def job_end(environ: Mapping[str, str]) -> float | None:
+    """When SLURM will end this job, in seconds since 1970; None when it has no limit, or does not tell."""
+    told = environ.get("SLURM_JOB_END_TIME", "")  # newer versions only
+    if not told.isdigit():
+        told = _tool(
+            ["squeue", "--noheader", "--format=%e", f"--jobs={this_job(environ)}"],
+            {**environ, "SLURM_TIME_FORMAT": "%s"},
+        )
+    return float(told) if told.isdigit() else None
+
+
+def this_job(environ: Mapping[str, str]) -> str:
+    """What SLURM's tools call this job: one member of an array has the number of the whole array."""
+    array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else environ.get("SLURM_JOB_ID", "")
+
+
+def requeue(environ: Mapping[str, str]) -> bool:
+    """Ask SLURM to run this job again; True when it will."""
+    job = this_job(environ)
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    sys.stderr.write(f"requeued {job}\n" if done.returncode == 0 else f"not requeued: {done.stderr}\n")
+    return done.returncode == 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Carry out the orders in `argv`; returns the exit code of the job."""
+    stop, received = StopFlag(), set()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        received.add(number)
+        stop.set(f"stopped by {signal.Signals(number).name}")
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, handle)
+    try:
+        orders = read_orders(argv[0] if argv else "")
+        margins = [float(word.partition("=")[2]) for word in argv[1:3]]
+        os.environ.update(tell_deadline(os.environ, *margins))
+        code = supervise(orders, stop)
+    except (SweepError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code if isinstance(error, SweepError) else EXIT_FAILED
+    store = RunStore(orders.sweep_dir)
+    ended_by_slurm = received & {signal.SIGTERM, signal.SIGINT}
+    if code == EXIT_STOPPED and not ended_by_slurm and not store.cancelled() and requeue(os.environ):
+        return 0
+    return code
+
+
+def _tool(command: list[str], environ: Mapping[str, str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(environ), check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+if __name__ == "__main__":
+    ignore_stop_signals()
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,94 @@
+"""Local workers in the background: they outlive who started them, are supervised, and can be cancelled."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sweep.launch import supervisor
+from sweep.launch.choose import detach
+from sweep.store.attempts import read_attempts
+from sweep.store.files import read_json
+from sweep.store.run_store import RunStore
+from tests.faults.processes import start, wait_until
+from tests.launch.contract import leave_nothing_running, toy_command, undisturbed
+from tests.toy_trainer import science, toy_sweep
+
+
+@pytest.fixture(autouse=True)
+def _leave_nothing(tmp_path: Path) -> Iterator[None]:
+    yield
+    leave_nothing_running(tmp_path)
+
+
+def _start_and_leave(sweep_dir: Path, step_s: float) -> None:
+    store = RunStore(sweep_dir)
+    command = toy_command(sweep_dir, TOY_STEP_S=step_s)
+    orders = Orders(sweep_dir=str(sweep_dir.absolute()), device="cpu", command=tuple(command))
+    detach(store.latest_experiment().launch, orders)
+    os._exit(0)
+
+
+def detached(store: RunStore, step_s: float) -> None:
+    """Started by a process that is gone when this returns."""
+    starter = start(_start_and_leave, store.sweep_dir, step_s)
+    starter.join(20)
+    assert starter.exitcode == 0
+
+
+def supervisors(store: RunStore) -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "sweep.launch.supervisor" in (process.info["cmdline"] or [])
+        and str(store.sweep_dir) in " ".join(process.info["cmdline"])
+    ]
+
+
+def holder(store: RunStore) -> int:
+    (claim,) = store.sweep_dir.glob("runs/*/attempts/[0-9]/claim.json")
+    return int((read_json(claim) or {})["holder"]["pid"])
+
+
+def test_workers_go_on_without_who_started_them_and_a_dead_one_is_replaced(tmp_path: Path) -> None:
+    store = toy_sweep(tmp_path / "sweep", 1, n_steps=60, n_workers=1)
+    detached(store, step_s=0.02)
+    wait_until(lambda: bool(list(store.sweep_dir.glob("runs/*/attempts/1/checkpoint/state.json"))))
+    os.kill(holder(store), signal.SIGKILL)
+    wait_until(lambda: store.status().finished)
+    (run_dir,) = (store.sweep_dir / "runs").iterdir()
+    assert [attempt.state for attempt in read_attempts(run_dir)] == ["failed:host", "done"]
+    assert science(store) == undisturbed(tmp_path, 1, n_steps=60)
+    wait_until(lambda: supervisors(store) == [])
+
+
+def test_cancel_ends_supervisor_and_workers_with_their_state_saved(tmp_path: Path) -> None:
+    store = toy_sweep(tmp_path / "sweep", 2, n_steps=5000, n_workers=1, lease_s=1)
+    detached(store, step_s=0.01)
+    wait_until(lambda: store.status().counts.get("leased") == 1)
+    (background,) = supervisors(store)
+    assert os.getsid(background.pid) != os.getsid(0)  # no hang-up of our terminal reaches it
+    store.cancel()
+    wait_until(lambda: supervisors(store) == [])
+    assert store.status().counts == {"planned": 1, "preempted": 1}
+
+
+def test_a_signal_to_the_supervisor_drains_its_workers(tmp_path: Path) -> None:
+    store = toy_sweep(tmp_path / "sweep", 1, n_steps=5000, n_workers=1)
+    detached(store, step_s=0.01)
+    wait_until(lambda: store.status().counts.get("leased") == 1)
+    (background,) = supervisors(store)
+    background.terminate()
+    wait_until(lambda: supervisors(store) == [])
+    assert store.status().counts == {"preempted": 1}
+
+
+@pytest.mark.parametrize("argument", ["", "{", "[]", '{"sweep_dirs": 1}'])
+def test_orders_that_are_none_are_bad_input(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert supervisor.main([argument]) == 2
+    assert "are no orders" in capsys.readouterr().err

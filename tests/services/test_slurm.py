@@ -1,0 +1,119 @@
+"""A real SLURM of two nodes: the launchers' contract, preemption, a node that dies, a time limit."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.config import SlurmLaunch
+from sweep.launch import slurm
+from sweep.store.run_store import RunStore
+from tests.launch.contract import LauncherContract
+from tests.launch.test_every_launcher import BELIEF
+from tests.services.conftest import need
+from tests.services.slurm_cluster import TOOLS, SlurmCluster, until
+from tests.services.smoke import SMOKE, attempts, check_resumed, saved_by, science
+from tests.shell import sweep
+
+pytestmark = [pytest.mark.service, pytest.mark.timeout(420)]
+
+SLURM = ("launch=slurm", "launch.n_workers=2", "launch.options={exclusive:true}")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[SlurmCluster]:
+    need(*TOOLS)
+    base = Path(tempfile.mkdtemp(prefix="sweep-slurm-"))  # where munge's own user may go
+    services = SlurmCluster(base)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(services.config))
+        try:
+            services.up()
+            yield services
+        finally:
+            services.down()
+            shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.mark.usefixtures("cluster")
+class TestSlurmContract(LauncherContract):
+    launch = SlurmLaunch(name="slurm", n_workers=2, mem=500, gres="gpu:1", time="00:10:00", **BELIEF)
+
+    @pytest.fixture(autouse=True)
+    def look_often(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(slurm, "LOOK_S", 0.3)
+
+
+@pytest.fixture
+def smoke(cluster: SlurmCluster, tmp_path: Path, data_dir: Path) -> Iterator[Callable[..., RunStore]]:
+    """Submits a smoke sweep, detached; whatever is left of it ends with the test."""
+
+    def submit(*overrides: str) -> RunStore:
+        done = sweep("run", "--detach", *SMOKE, *SLURM, *overrides, f"data_dir={data_dir}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "sweep status results/smoke --watch" in done.stderr
+        return RunStore(tmp_path / "results/smoke")
+
+    yield submit
+    cluster.ask("scancel", "--user=root")
+    until(lambda: cluster.ask("squeue", "-h") == "")
+
+
+def finish(cluster: SlurmCluster, store: RunStore, timeout_s: float = 300) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not store.status().finished:
+        assert time.monotonic() < deadline, (store.status().counts, cluster.ask("squeue"))
+        cluster.hurry()
+        time.sleep(1)
+
+
+def test_preemption_and_a_dead_node_lose_and_double_nothing(
+    cluster: SlurmCluster, smoke: Callable[..., RunStore], undisturbed: dict[str, Any]
+) -> None:
+    store = smoke()
+    until(lambda: sorted(cluster.running().values()) == ["n1", "n2"])
+    until(lambda: saved_by(store.sweep_dir, cluster.pids("n1")))
+    cluster.ask(
+        "sbatch", "--partition=high", "--nodelist=n1", "--exclusive", "--output=/dev/null", "--wrap=sleep 2"
+    )
+    until(lambda: any("preempted" in tried for tried in states(store)))
+    until(lambda: saved_by(store.sweep_dir, cluster.pids("n2")))
+    cluster.kill_node("n2")
+    until(lambda: "n2" not in cluster.running().values(), timeout_s=90)
+    cluster.start_node("n2")
+    finish(cluster, store)
+    assert science(store.sweep_dir) == undisturbed
+    assert check_resumed(store.sweep_dir) >= 2
+    lost = [a.reason for tried in attempts(store.sweep_dir) for a in tried if a.state == "lost"]
+    assert lost  # the dead node's; SLURM may end its job once more when the node is back
+    assert all("is gone" in str(reason) for reason in lost), lost
+
+
+def test_a_time_limit_shorter_than_the_sweep(
+    cluster: SlurmCluster, smoke: Callable[..., RunStore], undisturbed: dict[str, Any]
+) -> None:
+    store = smoke("launch.time=00:01:00", "launch.signal_s=30", "launch.min_claim_s=4")
+    finish(cluster, store)
+    until(lambda: cluster.ask("squeue", "-h") == "")
+    assert science(store.sweep_dir) == undisturbed
+    assert check_resumed(store.sweep_dir) >= 1
+    said = [path.read_text() for path in (store.sweep_dir / "logs").glob("slurm-*.log")]
+    assert sum(text.count("requeued") for text in said) >= 2
+    assert {state for tried in states(store) for state in tried} == {"preempted", "done"}
+
+
+def states(store: RunStore) -> list[list[str | None]]:
+    return [[attempt.state for attempt in tried] for tried in attempts(store.sweep_dir)]
+
+
+def test_a_job_that_slurm_refuses_is_bad_input(cluster: SlurmCluster, tmp_path: Path, data_dir: Path) -> None:
+    refused = sweep("run", *SMOKE, *SLURM, "launch.partition=nowhere", f"data_dir={data_dir}", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "sbatch refused the job" in refused.stderr
+    assert "Traceback" not in refused.stderr
