@@ -95,7 +95,7 @@ def test_a_worker_takes_what_fits_beside_the_others(tmp_path, monkeypatch):
 
     entries = store.entries()
     monkeypatch.setattr(
-        "sweep.store.queue.read_entries", lambda _: [_larger(entries[0], largest + 1), *entries[1:]]
+        "sweep.store.queue.read_entries", lambda *_: [_larger(entries[0], largest + 1), *entries[1:]]
     )
     summary = work(tmp_path / "toy", train=recorded)
     other.release()

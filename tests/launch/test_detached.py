@@ -12,6 +12,7 @@ import pytest
 
 from sweep.launch import supervisor
 from sweep.launch.choose import detach
+from sweep.launch.supervisor import Orders
 from sweep.store.attempts import read_attempts
 from sweep.store.files import read_json
 from sweep.store.run_store import RunStore

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from sweep.errors import InputError
 from sweep.launch import slurm, slurm_job
 from sweep.launch.choose import detach
 from sweep.launch.slurm import SlurmLauncher
+from sweep.launch.supervisor import Orders
 from sweep.store.run_store import RunStore
 from tests.faults.processes import wait_until
 from tests.launch import fake_slurm
@@ -32,6 +34,10 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(slurm, "LOOK_S", 0.1)
     yield tools
     leave_nothing_running(tmp_path)
+
+
+def orders(store: RunStore, **values: Any) -> Orders:
+    return Orders(sweep_dir=str(store.sweep_dir.absolute()), device="cpu", **values)
 
 
 def make(store: RunStore, launch: SlurmLaunch = LAUNCH, **toy: object) -> SlurmLauncher:
