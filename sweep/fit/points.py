@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from sweep.config import ColumnsConfig
@@ -35,6 +36,7 @@ STATUSES = ("done", "diverged")
 TEXT_COLUMNS = (
     "run_key",
     "name",
+    "purpose",
     "schedule",
     "corpus",
     "corpus_sha256",
@@ -163,6 +165,8 @@ def _side_numbers(column: pd.Series) -> list[float | None]:
 
 
 def _number(value: Any) -> float | None:
+    if isinstance(value, (bool, np.bool_)):  # float(True) is 1.0
+        return None
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -143,7 +143,8 @@ def fit_text(fitted: Fit) -> RenderableType:
     document = fitted.to_json()
     parts: list[RenderableType] = [Text(f"{document['points']['n']} points fitted")]
     for applied in document["points"]["filters"]:
-        parts.append(Text(f"filter {applied['name']}={applied['value']:g} left {applied['n_dropped']} out"))
+        value = applied["value"] if isinstance(applied["value"], str) else f"{applied['value']:g}"
+        parts.append(Text(f"filter {applied['name']}={value} left {applied['n_dropped']} out"))
     parts += _excluded_lines(document["points"]["excluded"])
     for name, method in document["methods"].items():
         if "refused" in method:
@@ -159,6 +160,8 @@ def fit_text(fitted: Fit) -> RenderableType:
             parts.append(
                 Text(f"  {symbol} = {four(method[symbol])}{_interval(method['ci'].get(symbol))}  {meaning}")
             )
+        if "assumes" in method:
+            parts.append(Text(f"  assumes {method['assumes']}"))
         bias = method.get("bias")
         if bias is not None:
             taken = (
@@ -190,6 +193,10 @@ def _interval(pair: Sequence[float] | None) -> str:
     return "" if pair is None else f"  [{four(pair[0])}, {four(pair[1])}]"
 
 
+def _doubt(method: Mapping[str, Any], key: str) -> str:
+    return " ?" if key in method.get("unproved", ()) else ""
+
+
 def _budget_table(budgets: Iterable[Mapping[str, Any]]) -> Table:
     table = _table("budget", "N_opt", "D_opt", "loss", "status")
     for budget in budgets:
@@ -218,7 +225,9 @@ def prediction_text(predictions: Sequence[Prediction]) -> RenderableType:
                 refused.append(Text(f"{name}: refused: {method['refused']}"))
                 continue
             cells = (
-                four(method[key]) + _interval(method["ci"].get(key)) if key in method else ""
+                four(method[key]) + _interval(method["ci"].get(key)) + _doubt(method, key)
+                if key in method
+                else ""
                 for key in (N_PARAMS, N_TOKENS, RATIO, LOSS)
             )
             table.add_row(name, *cells)
