@@ -70,7 +70,7 @@ class OvertrainingLaw(SurfaceLaw):
 
 
 def fit_overtraining(observations: Observations, config: FitConfig) -> OvertrainingLaw:
-    """Fit the surface with alpha = beta by Huber's loss of ln L. Source: Gadre et al. 2024, section 2.2.
+    """Fit the surface with alpha = beta by Huber's loss of ln L. Source: Gadre et al. 2024, eq. 4.
 
     Raises:
         RefusedError: as `fit_parametric`.

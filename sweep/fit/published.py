@@ -103,6 +103,7 @@ class CatalogueLaw(Law):
             "source": law.source,
             "convention": law.convention,
             "flops_range": list(law.flops_range),
+            "range_source": law.range_source,
             "rounded": law.rounded,
             "warnings": [law.remark] if law.remark else [],
         }

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sweep.config import FitConfig
 from sweep.fit.bootstrap import case_weights, simulated_targets
 from sweep.fit.centred import CentredData
-from sweep.fit.estimation import FREE, SurfaceForm, linear_model, loss_of
+from sweep.fit.estimation import FREE, SurfaceForm, linear_model, linear_slopes, loss_of
 from sweep.fit.identifiability import EXPONENT_BOUNDS
 from sweep.fit.levenberg import Jacobian, Model, minimise_model
 from sweep.fit.refusals import RefusedError
@@ -146,6 +146,7 @@ def _refit(
         losses,
         delta,
         weights=weights,
+        jacobian=linear_slopes(data, theta, basis),
     )
     return theta + steps.theta @ basis.T, steps.converged
 
