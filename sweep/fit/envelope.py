@@ -17,6 +17,7 @@ from sweep.config import FitConfig
 from sweep.fit.bootstrap import degenerate_warning
 from sweep.fit.envelope_draws import SIMULATED, Records, draw_laws, laws_through
 from sweep.fit.hull import efficient_points
+from sweep.fit.identifiability import check_spread
 from sweep.fit.laws import QUANTITIES, Quantity
 from sweep.fit.observations import Observations
 from sweep.fit.power_law import PowerLaw, power_law_parts
@@ -73,11 +74,12 @@ def fit_envelope(observations: Observations, config: FitConfig) -> EnvelopeLaw:
     the end. Intervals: see `envelope_draws`. Source: Hoffmann et al. 2022, section 3.1.
 
     Raises:
-        RefusedError: too few efficient points or sizes, or a hull over too little C.
+        RefusedError: N and D collinear, too few efficient points or sizes, or a hull over too little C.
     """
     records = _records(observations)
     hull = efficient_points(records.log_c, records.log_loss)
     _check_hull(records, hull)
+    check_spread(records.log_n, records.log_d)
     center = float(records.log_c[hull].mean())
     drawn = draw_laws(observations, records, hull, center, config)
     n_degenerate = config.n_bootstrap - len(drawn.draws)
@@ -125,7 +127,8 @@ def _check_hull(records: Records, hull: IntArray) -> None:
     if len(hull) < MIN_EFFICIENT or n_sizes < MIN_SIZES or span < MIN_SPAN:
         raise RefusedError(
             "too_few_points",
-            f"the hull has {len(hull)} efficient points of {n_sizes} sizes over a factor {span:.3g} in C and "
+            f"the hull has {len(hull)} efficient point{'s' * (len(hull) > 1)} of {n_sizes} "
+            f"size{'s' * (n_sizes > 1)} over a factor {span:.3g} in C and "
             f"{MIN_EFFICIENT} points of {MIN_SIZES} sizes over {MIN_SPAN:g} are needed: more budgets, or "
             f"training curves, would help",
         )
