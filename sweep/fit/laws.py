@@ -59,6 +59,11 @@ class Law(abc.ABC):
         """Every bootstrap draw at budgets `flops` of shape (k,); arrays of shape (n_draws, k)."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of a prediction must know of the law's origin; nothing for a fit of one's own."""
+        return ()
+
+    @property
     def unproved(self) -> tuple[Quantity, ...]:
         """Quantities whose intervals no simulation has shown to hold the truth as often as they say."""
         return ()

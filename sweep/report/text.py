@@ -240,8 +240,8 @@ def prediction_text(predictions: Sequence[Prediction]) -> RenderableType:
 
 
 def _extras(name: str, method: Mapping[str, Any]) -> list[Text]:
-    """What being off in N costs, a new run's interval, and the lifetime optimum, in words."""
-    lines = []
+    """A published law's origin, what being off in N costs, a new run's interval, the lifetime optimum."""
+    lines = [Text(f"{name}: {note}") for note in method.get("notes", ())]
     run = method["prediction_interval"].get("loss")
     if run is not None:
         lines.append(Text(f"{name}: one new run's loss lies in {_interval(run).strip()}"))

@@ -64,6 +64,8 @@ def test_every_law_states_source_convention_range_and_rounding(name):
     (answer,) = predict(fitted, [1e21], Question(inference_tokens=1e12))
     told = answer.to_json()["methods"][name]
     assert entry.range_source
+    assert told["notes"][0] == entry.source
+    assert entry.rounded == any("rounded" in note for note in told["notes"][3:4])
     assert all(math.isfinite(told[key]) for key in ("n_params_opt", "n_tokens_opt"))
     assert told["ci"] == {}
     spent = 6 * told["n_params_opt"] * told["n_tokens_opt"]
