@@ -128,7 +128,7 @@ def polish_model(
 
     def gradient(at: FloatArray) -> FloatArray:
         psi = np.clip(target - model(at), -delta, delta)
-        return -np.einsum("kn,kni->ki", psi, jacobian(at))
+        return np.asarray(-np.einsum("kn,kni->ki", psi, jacobian(at)), dtype=np.float64)
 
     shifts = HESSIAN_STEP * np.eye(len(theta))
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
