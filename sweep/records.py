@@ -98,6 +98,7 @@ class Point:
     run_key: str | None = None
     name: str | None = None
     arm: str | None = None  # of an experiment with arms; laws are fitted to one arm at a time
+    purpose: str | None = None  # None: a point of the grid; "hparam_check": never fitted
     status: Literal["done", "diverged"] = "done"
     flops_budget: float | None = None  # what the plan asked for; None outside IsoFLOP grids
     flops: float | None = None  # exact training FLOPs, forward + backward

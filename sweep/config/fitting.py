@@ -44,6 +44,7 @@ class FitConfig:
     # ^ a prediction whose interval on N_opt is wider than this is refused
     seed: NonNegativeCount
     filters: FilterConfig
+    allow_mixed_schedules: bool = False  # fit points of several learning-rate schedules as if they were one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,7 +25,8 @@ COMPARED: tuple[Quantity, ...] = ("n_params_opt", "loss_opt")
 def agreement(laws: Mapping[str, Law], largest_flops: float) -> dict[str, Any]:
     """The `agreement` entry of fit.json: a row for each reach, and a sentence for each contradiction.
 
-    Two methods disagree where their intervals do not meet; without intervals nothing is said.
+    Two methods disagree where their intervals do not meet; without intervals, or where an interval's coverage
+    is unproved, nothing is said.
     """
     rows = [
         {
@@ -44,6 +45,7 @@ def _answer(law: Law, flops: float) -> dict[str, Any]:
     return {
         **{quantity: law.estimate(quantity, flops) for quantity in QUANTITIES},
         "ci": {quantity: list(pair) for quantity, pair in intervals.items() if pair is not None},
+        "unproved": list(law.unproved),
     }
 
 
@@ -53,6 +55,8 @@ def _contradictions(row: Mapping[str, Any]) -> list[str]:
         for (one, first), (other, second) in combinations(row["methods"].items(), 2):
             a, b = first["ci"].get(quantity), second["ci"].get(quantity)
             if a is None or b is None or not _apart(a, b):
+                continue
+            if quantity in first["unproved"] or quantity in second["unproved"]:
                 continue
             sentences.append(
                 f"at {row['reach']} times the largest budget {one} and {other} disagree on {WORDS[quantity]} "

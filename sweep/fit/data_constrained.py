@@ -5,8 +5,6 @@ Legend: N parameters, D tokens, U unique tokens, C training FLOPs, L loss; theta
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import numpy.typing as npt
 
@@ -15,17 +13,16 @@ from sweep.fit.bootstrap import degenerate_warning
 from sweep.fit.catalogue import published_surface
 from sweep.fit.centred import CentredData
 from sweep.fit.estimation import estimate_surface
-from sweep.fit.levenberg import Model, minimise_model
+from sweep.fit.levenberg import Jacobian, Model, minimise_model, polish_model
 from sweep.fit.observations import Observations, RunNoise
 from sweep.fit.refusals import RefusedError
-from sweep.fit.repetition import repeated_log_loss
+from sweep.fit.repetition import repeated_log_loss, repeated_slopes
 from sweep.fit.repetition_law import DataConstrainedLaw
 from sweep.fit.resampling import resample_model
 
 FloatArray = npt.NDArray[np.float64]
 
 MIN_REPEATED, REPEATED = 6, 1.01  # points, and D/U from which a point counts as repeated
-MAX_RESAMPLES = 200  # seven parameters without derivatives: each costs as much as a hundred of the surface
 START_R = (0.5, 2.0, 8.0, 30.0, 120.0)  # of R_D* and of R_N*, all pairs
 R_BOUNDS = (1e-3, 1e6)
 PROFILE_R_D = tuple(float(r) for r in np.geomspace(1.0, 3000.0, 24))
@@ -44,20 +41,18 @@ def fit_data_constrained(observations: Observations, config: FitConfig) -> DataC
     repeated, unique = _check_repetition(observations)
     logs = [np.log(values) for values in (observations.n_params, observations.n_tokens, unique)]
     log_loss = np.log(observations.loss)
-    config = dataclasses.replace(config, n_bootstrap=min(config.n_bootstrap, MAX_RESAMPLES))
     base = _base(observations, config)
-    free = slice(5, 7) if config.data_constrained_base else slice(0, 7)
+    free = list(range(5, 7)) if config.data_constrained_base else list(range(7))
     origin = np.concatenate([base, np.zeros(2)])
-    model = _model(origin, free, logs)
+    model, jacobian = _model(origin, free, logs), _jacobian(origin, free, logs)
     start = _starts(origin, free)
-    solution = minimise_model(model, start, log_loss, config.huber_delta)
+    solution = minimise_model(model, start, log_loss, config.huber_delta, jacobian=jacobian)
     best = int(np.argmin(solution.objective))
-    profile = _profile(origin, free, logs, log_loss, config.huber_delta, solution.theta[best])
-    resampled = resample_model(
-        model, None, solution.theta[best], log_loss, observations.cluster, config, _usable
-    )
-    theta = _complete(origin, free, solution.theta[best][None])[0]
-    identified = _is_identified(profile, float(solution.objective[best]))
+    found, objective = polish_model(model, jacobian, solution.theta[best], log_loss, config.huber_delta)
+    profile = _profile(origin, free, logs, log_loss, config.huber_delta, found)
+    resampled = resample_model(model, jacobian, found, log_loss, observations.cluster, config, _usable)
+    theta = _complete(origin, free, found[None])[0]
+    identified = _is_identified(profile, objective)
     noise = RunNoise(sd=resampled.residual_sd, n_dof=len(log_loss) - len(start[0]), source="residuals")
     return DataConstrainedLaw(
         theta=theta,
@@ -67,9 +62,9 @@ def fit_data_constrained(observations: Observations, config: FitConfig) -> DataC
         flops_per_token=observations.flops_per_token,
         profile=profile,
         identified=identified,
-        objective=float(solution.objective[best]),
+        objective=objective,
         huber_delta=config.huber_delta,
-        r_squared=_r_squared(observations.loss, np.exp(model(solution.theta[best][None])[0])),
+        r_squared=_r_squared(observations.loss, np.exp(model(found[None])[0])),
         n_repeated=repeated,
         confidence=config.confidence,
         noise=observations.replicate_noise or noise,
@@ -122,21 +117,29 @@ def _base(observations: Observations, config: FitConfig) -> FloatArray:
     return data.from_centred(estimate_surface(data, config.huber_delta)[0])
 
 
-def _complete(origin: FloatArray, free: slice, values: FloatArray) -> FloatArray:
+def _complete(origin: FloatArray, free: list[int], values: FloatArray) -> FloatArray:
     """theta (k, 7) with its free part at `values` (k, p)."""
     theta = np.repeat(origin[None], len(values), axis=0)
     theta[:, free] = values
     return theta
 
 
-def _model(origin: FloatArray, free: slice, logs: list[FloatArray]) -> Model:
+def _model(origin: FloatArray, free: list[int], logs: list[FloatArray]) -> Model:
     def model(values: FloatArray) -> FloatArray:
         return repeated_log_loss(_complete(origin, free, values), *logs)
 
     return model
 
 
-def _starts(origin: FloatArray, free: slice) -> FloatArray:
+def _jacobian(origin: FloatArray, free: list[int], logs: list[FloatArray]) -> Jacobian:
+    def jacobian(values: FloatArray) -> FloatArray:
+        slopes = repeated_slopes(_complete(origin, free, values), *logs)
+        return np.nan_to_num(slopes[:, :, free], posinf=0.0, neginf=0.0)
+
+    return jacobian
+
+
+def _starts(origin: FloatArray, free: list[int]) -> FloatArray:
     pairs = [(np.log(r_d), np.log(r_n)) for r_d in START_R for r_n in START_R]
     return np.array([np.concatenate([origin[:5], pair])[free] for pair in pairs])
 
@@ -149,7 +152,7 @@ def _usable(values: FloatArray) -> npt.NDArray[np.bool_]:
 
 def _profile(
     origin: FloatArray,
-    free: slice,
+    free: list[int],
     logs: list[FloatArray],
     log_loss: FloatArray,
     delta: float,
@@ -160,17 +163,12 @@ def _profile(
     for r_d in PROFILE_R_D:
         held = origin.copy()
         held[5] = np.log(r_d)
-        others = [index for index in range(7)[free] if index != 5]
-
-        def model(values: FloatArray, held: FloatArray = held, others: list[int] = others) -> FloatArray:
-            theta = np.repeat(held[None], len(values), axis=0)
-            theta[:, others] = values
-            return repeated_log_loss(theta, *logs)
-
+        others = [index for index in free if index != 5]
+        model, jacobian = _model(held, others, logs), _jacobian(held, others, logs)
         near = np.delete(best, -2)
         starts = np.repeat(near[None], len(START_R), axis=0)
         starts[:, -1] = np.log(START_R)
-        solution = minimise_model(model, starts, log_loss, delta)
+        solution = minimise_model(model, starts, log_loss, delta, jacobian=jacobian)
         found = int(np.argmin(solution.objective))
         rows.append([r_d, float(np.exp(solution.theta[found, -1])), float(solution.objective[found])])
     return np.array(rows)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from sweep.fit.centred import CentredData
 from sweep.fit.identifiability import check_minimum
-from sweep.fit.levenberg import minimise_model
+from sweep.fit.levenberg import minimise_model, polish_model
 from sweep.fit.solver import minimise, polish
 
 FloatArray = npt.NDArray[np.float64]
@@ -92,15 +92,25 @@ def _estimate_linear(
     basis = np.eye(5) if form.basis is None else form.basis
     found = [
         minimise_model(
-            linear_model(data, theta, basis), np.zeros((1, basis.shape[1])), loss_of(data), huber_delta
+            linear_model(data, theta, basis),
+            np.zeros((1, basis.shape[1])),
+            loss_of(data),
+            huber_delta,
+            jacobian=linear_slopes(data, theta, basis),
         )
         for theta in start
     ]
     objectives = np.array([solution.objective[0] for solution in found])
     best = int(np.argmin(objectives))
-    theta = start[best] + basis @ found[best].theta[0]
-    at_optimum = objectives <= objectives[best] * (1 + SAME_OBJECTIVE)
-    return theta, float(objectives[best]), int(at_optimum.sum())
+    steps, objective = polish_model(
+        linear_model(data, start[best], basis),
+        linear_slopes(data, start[best], basis),
+        found[best].theta[0],
+        loss_of(data),
+        huber_delta,
+    )
+    at_optimum = objectives <= objective * (1 + SAME_OBJECTIVE)
+    return start[best] + basis @ steps, objective, int(at_optimum.sum())
 
 
 def loss_of(data: CentredData) -> FloatArray:
@@ -119,6 +129,21 @@ def linear_model(
         return np.asarray(math.exp(data.center_l) * terms, dtype=np.float64)
 
     return model
+
+
+def linear_slopes(
+    data: CentredData, origin: FloatArray, basis: FloatArray
+) -> Callable[[FloatArray], FloatArray]:
+    """Its derivatives (k, n, p) by the steps."""
+
+    def jacobian(steps: FloatArray) -> FloatArray:
+        a, b, e, alpha, beta = (origin + steps @ basis.T).T[:, :, None]
+        in_n, in_d = np.exp(a - alpha * data.u), np.exp(b - beta * data.v)
+        floor = np.broadcast_to(np.exp(e), in_n.shape)
+        slopes = np.stack([in_n, in_d, floor, -data.u * in_n, -data.v * in_d], axis=2)
+        return np.asarray(math.exp(data.center_l) * slopes @ basis, dtype=np.float64)
+
+    return jacobian
 
 
 def _starts(data: CentredData, form: SurfaceForm) -> FloatArray:

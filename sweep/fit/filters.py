@@ -12,6 +12,7 @@ from sweep.records import Point
 NO_FILTERS = FilterConfig(
     drop_highest_losses=0, max_loss=None, min_flops=None, max_flops=None, max_epochs=None
 )
+HPARAM_CHECK = "hparam_check"  # the purpose of a run that tries a learning rate or a batch
 Labelled = tuple[Point, str]
 
 
@@ -20,7 +21,7 @@ class AppliedFilter:
     """A filter that was asked for, and how many points it took out."""
 
     name: str
-    value: float
+    value: float | str
     n_dropped: int
 
     def to_json(self) -> dict[str, Any]:
@@ -33,9 +34,15 @@ def apply_filters(
 ) -> tuple[list[Labelled], list[tuple[str, str]], tuple[AppliedFilter, ...]]:
     """The points that stay, label and reason of each that goes, and each filter with its count.
 
-    The filters are applied one after the other, the highest losses first, so that a point is counted once.
+    The filters are applied one after the other, so that a point is counted once: checks of hyperparameters
+    first, which are no points of the grid and always go, then the highest losses.
     """
     kept, dropped, applied = list(points), [], []
+    checks = [label for point, label in kept if point.purpose == HPARAM_CHECK]
+    if checks:
+        kept = [pair for pair in kept if pair[0].purpose != HPARAM_CHECK]
+        dropped += [(label, f"filter purpose={HPARAM_CHECK}") for label in checks]
+        applied.append(AppliedFilter(name="purpose", value=HPARAM_CHECK, n_dropped=len(checks)))
     for name, value, fails in _active(kept, config):
         failing = [pair for pair in kept if fails(pair[0])]
         kept = [pair for pair in kept if not fails(pair[0])]

@@ -161,7 +161,13 @@ def fit(
     """
     if isinstance(points, pd.DataFrame):
         points = from_dataframe(points)
-    observations = observe(points, excluded, filters=config.filters, curves=curves)
+    observations = observe(
+        points,
+        excluded,
+        filters=config.filters,
+        curves=curves,
+        allow_mixed_schedules=config.allow_mixed_schedules,
+    )
     methods: dict[str, Law | Refusal] = {name: _answer(name, observations, config) for name in config.methods}
     laws: dict[str, Law] = {name: law for name, law in methods.items() if isinstance(law, Law)}
     tested = _backtest(observations, config)

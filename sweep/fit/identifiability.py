@@ -45,8 +45,12 @@ def check_design(observations: Observations) -> None:
                 f"{symbol} takes {n_distinct} distinct value{'s' * (n_distinct > 1)} and {MIN_SIZES} are "
                 f"needed to see a power law in it: more of them would help",
             )
-    logs = np.stack([np.log(observations.n_params), np.log(observations.n_tokens)])
-    spread = float(np.sqrt(max(np.linalg.eigvalsh(np.cov(logs, bias=True))[0], 0.0)))
+    check_spread(np.log(observations.n_params), np.log(observations.n_tokens))
+
+
+def check_spread(log_n: FloatArray, log_d: FloatArray) -> None:
+    """Refuse points along one line of ln N and ln D, as runs at one D/N: the best of them is the design's."""
+    spread = float(np.sqrt(max(np.linalg.eigvalsh(np.cov(np.stack([log_n, log_d]), bias=True))[0], 0.0)))
     if spread < MIN_SPREAD:
         raise RefusedError(
             "collinear",

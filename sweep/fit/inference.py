@@ -5,7 +5,7 @@ Legend: N parameters, D training tokens, D_inf tokens served, C FLOPs, L loss, f
     minimise f(N) D + f(N)/3 D_inf   with   L(N, D) = L*
 
 a token served costs a forward pass, a third of one trained on; with f = 6 N this is 6 N D + 2 N D_inf.
-Source: Sardana et al. 2024, equation 2.
+Source: Sardana et al. 2024, section 2.
 """
 
 from __future__ import annotations

@@ -182,14 +182,16 @@ def _draw(
 ) -> tuple[FloatArray, list[dict[str, Interval]], int]:
     """Draws of the law (n_draws, 7), intervals of each counted budget's minimum, and the degenerate draws.
 
-    A minimum is a ratio: where noise makes a curve look sharp its interval comes out short (Fieller 1954).
-    sqrt((n_dof + 2)/n_dof) makes up for it: coverage on planted laws decided, docs/science_fit.md.
+    The place of a minimum is a ratio: where noise makes a curve look sharp its interval comes out short
+    (Fieller 1954). sqrt((n_dof + 2)/n_dof) makes up for it, in N and D but not in the loss, which is none:
+    coverage on planted laws decided, docs/science_fit.md.
     """
+    widened = math.sqrt((residual_dof + 2) / residual_dof)
     parabolas = [budget.parabola for budget in counted if budget.parabola is not None]
     coefficients = pooled_t_draws(
         [np.array(parabola.coefficients) for parabola in parabolas],
         [parabola_factor(observations, budget.index) for budget in counted],
-        sd=residual_sd * math.sqrt((residual_dof + 2) / residual_dof),
+        sd=residual_sd * widened,
         n_dof=residual_dof,
         n_draws=config.n_bootstrap,
         seed=config.seed,
@@ -203,7 +205,7 @@ def _draw(
             f"curvature being within the noise: sizes further apart, more sizes or more seeds would help",
         )
     curves = zip(parabolas, coefficients, strict=True)
-    minima = [_drawn_minimum(observations, parabola, draw[usable]) for parabola, draw in curves]
+    minima = [_drawn_minimum(observations, parabola, draw[usable], widened) for parabola, draw in curves]
     log_c = np.stack([minimum[0] for minimum in minima], axis=-1)
     table = np.stack([minimum[1] for minimum in minima], axis=-1)
     intervals = [
@@ -221,10 +223,15 @@ def _draw(
 
 
 def _drawn_minimum(
-    observations: Observations, parabola: Parabola, coefficients: FloatArray
+    observations: Observations, parabola: Parabola, coefficients: FloatArray, widened: float
 ) -> tuple[FloatArray, FloatArray]:
-    """ln C (k,) and the rows ln N, ln D, L (k, 3) at the minima of drawn coefficients (k, 3)."""
-    t, loss = Parabola.vertex(coefficients)
+    """ln C (k,) and the rows ln N, ln D, L (k, 3) at the minima of drawn coefficients (k, 3).
+
+    L is that of the same draw without the factor `widened` in its distance from the estimate.
+    """
+    estimate = np.array(parabola.coefficients)
+    t = Parabola.vertex(coefficients)[0]
+    loss = Parabola.vertex(estimate + (coefficients - estimate) / widened)[1]
     log_n, log_c = parabola.center + t, parabola.log_flops(t)
     log_d = log_c - observations.flops_per_token.log_flops(np.exp(log_n))
     return log_c, np.stack([log_n, log_d, loss], axis=1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.levenberg import minimise_model
+from sweep.fit.levenberg import minimise_model, polish_model
 from sweep.fit.refusals import RefusedError
 
 FloatArray = npt.NDArray[np.float64]
@@ -76,7 +76,7 @@ def estimate_kaplan(model: KaplanModel, log_loss: FloatArray, delta: float) -> t
         model, _starts(model, log_loss), log_loss, delta, jacobian=model.jacobian, max_iterations=300
     )
     best = int(np.argmin(solution.objective))
-    theta = solution.theta[best]
+    theta, objective = polish_model(model, model.jacobian, solution.theta[best], log_loss, delta)
     share = model._parts(theta[None])[0][0]
     if not model.usable(theta[None])[0] or share.max() < 1e-7 or share.min() > 1 - 1e-7:
         raise RefusedError(
@@ -84,7 +84,7 @@ def estimate_kaplan(model: KaplanModel, log_loss: FloatArray, delta: float) -> t
             f"the fitted alpha_D={theta[3]:.4g} and alpha_N={theta[2] * theta[3]:.4g} are no power laws of "
             f"both N and D: a wider range of N and D, or less noise, would help",
         )
-    return theta, float(solution.objective[best])
+    return theta, objective
 
 
 def _starts(model: KaplanModel, log_loss: FloatArray) -> FloatArray:

@@ -58,6 +58,16 @@ class Law(abc.ABC):
     def optimum_draws(self, flops: FloatArray) -> Optimum:
         """Every bootstrap draw at budgets `flops` of shape (k,); arrays of shape (n_draws, k)."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of a prediction must know of the law's origin; nothing for a fit of one's own."""
+        return ()
+
+    @property
+    def unproved(self) -> tuple[Quantity, ...]:
+        """Quantities whose intervals no simulation has shown to hold the truth as often as they say."""
+        return ()
+
     def loss_off_optimum(self, flops: float, factor: float) -> float | None:
         """Loss at budget `flops` with `factor` times the optimal N; None where the law has no surface."""
         return None

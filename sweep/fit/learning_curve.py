@@ -26,6 +26,7 @@ FloatArray = npt.NDArray[np.float64]
 SQUARES = 1e6  # a Huber delta no residual reaches: far starts come near by least squares
 CONSTANT = ("constant",)  # schedules whose curves are those of any shorter run
 WARMUP_FRAC = 0.1  # of a run's steps: left out, as the rate is not yet constant
+NO_INTERVAL = "none: the records of a curve share its noise, and a few curves are too few to resample"
 MIN_RECORDS, MIN_SIZES, MIN_BATCHES = 20, 2, 2
 
 
@@ -60,6 +61,8 @@ def fit_learning_curve(observations: Observations, config: FitConfig) -> dict[st
         "alpha_S": float(alpha_s),
         "B_star": float(np.exp(log_b + centers[2] + inverse * center_l)),  # tokens, at L = 1
         "alpha_B": float(1 / inverse),
+        "ci": None,
+        "interval_note": NO_INTERVAL,
         "n_records": len(loss),
         "n_runs": len(curves),
         "objective": float(solution.objective[best]),

@@ -23,6 +23,8 @@ Jacobian = Callable[[FloatArray], FloatArray]
 """Their derivatives (k, n, p)."""
 
 CHUNK_ELEMENTS = 60_000
+HESSIAN_STEP = 1e-6  # small against the region within which no residual crosses delta
+MAX_POLISH_STEPS = 10
 STEP = 6e-6  # of the central differences: the cube root of the rounding of a double
 MAX_STEP = 1.0  # in any parameter: they are logarithms and exponents
 RELATIVE_DECREASE = 1e-12
@@ -113,6 +115,33 @@ def _minimise_chunk(
                 break
     out.theta[live], out.objective[live] = theta, objective
     return out
+
+
+def polish_model(
+    model: Model, jacobian: Jacobian, theta: FloatArray, target: FloatArray, delta: float
+) -> tuple[FloatArray, float]:
+    """Newton steps from theta (p,) while the gradient shrinks: theta, and its objective over `target` (n,).
+
+    Gauss-Newton stops where the objective is flat to rounding; the gradient still resolves the parameters.
+    The Hessian is that of central differences of the exact gradient, so `jacobian` must be exact.
+    """
+
+    def gradient(at: FloatArray) -> FloatArray:
+        psi = np.clip(target - model(at), -delta, delta)
+        return np.asarray(-np.einsum("kn,kni->ki", psi, jacobian(at)), dtype=np.float64)
+
+    shifts = HESSIAN_STEP * np.eye(len(theta))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+        slope = gradient(theta[None])
+        for _ in range(MAX_POLISH_STEPS):
+            hessian = (gradient(theta + shifts) - gradient(theta - shifts)) / (2 * HESSIAN_STEP)
+            new = theta + descent_steps(slope, 0.5 * (hessian + hessian.T)[None])[0]
+            new_slope = gradient(new[None])
+            if not np.abs(new_slope).max() < np.abs(slope).max():
+                break
+            theta, slope = new, new_slope
+        objective = float(huber(target - model(theta[None]), delta).sum())
+    return theta, objective
 
 
 def _objective(residual: FloatArray, weights: FloatArray, delta: float) -> FloatArray:

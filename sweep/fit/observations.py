@@ -6,7 +6,6 @@ Legend: N parameters, D tokens, C training FLOPs, L loss.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from sweep.config import FilterConfig
 from sweep.errors import InputError
+from sweep.fit.belonging import common_refusal
 from sweep.fit.budgets import group_budgets
 from sweep.fit.constraint import FlopsPerToken
 from sweep.fit.curves import LossCurve, loss_curves
@@ -27,11 +27,6 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 MIN_NOISE_DOF = 3  # replicate degrees of freedom below which residuals tell more
-IDENTITIES = {
-    "corpus_sha256": "corpora",
-    "tokenizer_sha256": "tokenizers",
-    "evaluation_sha256": "evaluation windows",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +96,7 @@ def observe(
     *,
     filters: FilterConfig = NO_FILTERS,
     curves: Mapping[str, Sequence[CurvePoint]] | None = None,
+    allow_mixed_schedules: bool = False,
 ) -> Observations:
     """Sort out, complete and group `points`; `excluded` gives run key (or name) → reason.
 
@@ -142,7 +138,7 @@ def observe(
         replicate_noise=_replicate_noise(table, _optional(kept, "n_tokens_unique")),
         filters=applied,
         excluded=tuple(left_out),
-        refusal=_common_refusal(kept),
+        refusal=common_refusal([point for point, _ in kept], allow_mixed_schedules=allow_mixed_schedules),
     )
 
 
@@ -175,40 +171,6 @@ def _sort_key(kept: tuple[Point, str]) -> tuple[float, ...]:
         math.inf if value is None else value
         for value in (point.flops, point.n_params, point.n_tokens, point.loss)
     )
-
-
-def _common_refusal(kept: Sequence[tuple[Point, str]]) -> Refusal | None:
-    """Why no method may fit these points together, if so."""
-    if not kept:
-        reason = "no point is left to fit: every run diverged or is excluded; train runs that finish"
-        return Refusal(kind="no_points", reason=reason)
-    for field, plural in IDENTITIES.items():
-        values = {getattr(point, field) for point, _ in kept}
-        if len(values) > 1:
-            shown = ", ".join(sorted("none" if value is None else value[:12] for value in values))
-            return Refusal(
-                kind="mixed_data",
-                reason=f"the points come from {len(values)} {plural} ({field} {shown}), whose losses are not "
-                f"comparable: fit each alone, or exclude all but one",
-            )
-    if all(point.corpus_sha256 is None and point.tokenizer_sha256 is None for point, _ in kept):
-        for field, plural in (("corpus", "corpora"), ("tokenizer", "tokenizers")):
-            names = {getattr(point, field) for point, _ in kept}
-            if len(names) > 1:
-                shown = ", ".join(sorted(str(name) for name in names))
-                return Refusal(
-                    kind="mixed_data",
-                    reason=f"the points come from {len(names)} {plural} ({shown}), whose losses are not "
-                    f"comparable: fit each alone, or exclude all but one",
-                )
-    counts = Counter(point.run_key for point, _ in kept if point.run_key is not None)
-    twice = sorted(key for key, count in counts.items() if count > 1)
-    if twice:
-        reason = (
-            f"{len(twice)} run keys occur more than once ({', '.join(twice[:3])}): remove the repeated rows"
-        )
-        return Refusal(kind="duplicated_run_keys", reason=reason)
-    return None
 
 
 def _complete(kept: Sequence[tuple[Point, str]]) -> tuple[dict[str, FloatArray], FlopsPerToken]:

@@ -5,7 +5,6 @@ Legend: N parameters, D tokens, C training FLOPs, L loss; theta = (ln A, ln B, l
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,15 +15,12 @@ import numpy.typing as npt
 from sweep.config import FitConfig
 from sweep.fit.bootstrap import degenerate_warning
 from sweep.fit.centred import CentredData
-from sweep.fit.constraint import FlopsPerToken
-from sweep.fit.draws import draws_from_json, draws_to_json
 from sweep.fit.estimation import FREE, NO_FLOOR, SurfaceForm, estimate_surface, n_starts
 from sweep.fit.identifiability import NO_SHARE, check_design
-from sweep.fit.laws import Law, Optimum, named_intervals
 from sweep.fit.observations import Observations, RunNoise
-from sweep.fit.profile import Profile, profile_likelihood
+from sweep.fit.profile import PROFILE_ASSUMES, Profile, profile_likelihood
 from sweep.fit.resampling import Resampled, resample_surface
-from sweep.fit.surface import optimum_exponents, surface_loss, surface_optimum
+from sweep.fit.surface_law import SurfaceLaw, surface_parts
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -32,84 +28,29 @@ WORN_EPOCHS = 4.0  # up to here repeated data is nearly as good as new; Muennigh
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ParametricLaw(Law):
-    """The fitted surface; optima under the constraint of its table."""
+class ParametricLaw(SurfaceLaw):
+    """The fitted surface with its five constants free, or E kept."""
 
-    theta: FloatArray  # (5,)
-    draws: FloatArray  # (n_draws, 5) bootstrap draws of theta
-    flops_per_token: FlopsPerToken
-    flops_range: tuple[float, float]  # of the fitted points; where the exponents a and b are taken
-    objective: float  # sum of Huber losses
-    huber_delta: float
-    confidence: float
-    noise: RunNoise | None
     n_starts: int
     n_starts_at_optimum: int
-    n_degenerate: int  # resamples without a usable minimum
-    scheme: str  # how they were drawn
     residuals: str  # "log": of ln L; "linear": of L
     fixed_floor: float | None  # E where it is not fitted
     profile: Mapping[str, Profile]  # likelihood intervals, a check on the bootstrap's
-    warnings: tuple[str, ...]
 
-    @property
-    def n_draws(self) -> int:
-        """Usable bootstrap resamples."""
-        return len(self.draws)
-
-    def loss(self, n_params: npt.ArrayLike, n_tokens: npt.ArrayLike) -> FloatArray:
-        """L(N, D) of the estimate; arguments broadcast."""
-        return surface_loss(self.theta, n_params, n_tokens)
-
-    def optimum(self, flops: FloatArray) -> Optimum:
-        """Least loss with D f(N) = C; see `surface_optimum`."""
-        return surface_optimum(self.theta, flops, self.flops_per_token)
-
-    def optimum_draws(self, flops: FloatArray) -> Optimum:
-        """The same for every resample."""
-        return surface_optimum(self.draws, flops, self.flops_per_token)
-
-    @property
-    def surface_theta(self) -> FloatArray:
-        """The estimate (5,)."""
-        return self.theta
-
-    def with_family(self, n_params: FloatArray, flops_per_token: FloatArray) -> ParametricLaw:
-        """The same law, its FLOPs per token past the fitted sizes those of (N, f)."""
-        return dataclasses.replace(
-            self, flops_per_token=self.flops_per_token.extended(n_params, flops_per_token)
-        )
-
-    def loss_off_optimum(self, flops: float, factor: float) -> float:
-        """Loss at budget `flops` with `factor` times the optimal N."""
-        n_params = factor * self.n_params_opt(flops)
-        return float(self.loss(n_params, flops / float(self.flops_per_token(n_params))))
-
-    def _named(self, theta: FloatArray) -> dict[str, FloatArray]:
-        a, b = optimum_exponents(theta, self.flops_per_token, self.flops_range)
+    def _constants(self, theta: FloatArray) -> dict[str, FloatArray]:
         scales = np.exp(theta[..., :3])
-        scales[..., 2] = np.where(scales[..., 2] <= 10 * NO_FLOOR, 0.0, scales[..., 2])
         return {
-            "E": scales[..., 2],
+            "E": np.where(scales[..., 2] <= 10 * NO_FLOOR, 0.0, scales[..., 2]),
             "A": scales[..., 0],
             "B": scales[..., 1],
             "alpha": theta[..., 3],
             "beta": theta[..., 4],
-            "a": a,
-            "b": b,
         }
 
     def to_json(self) -> dict[str, Any]:
         """Its entry in fit.json; `from_json` reads it back to the last bit."""
         return {
-            **{name: float(value) for name, value in self._named(self.theta).items()},
-            "objective": self.objective,
-            "huber_delta": self.huber_delta,
-            "ci": {
-                name: list(pair)
-                for name, pair in named_intervals(self._named(self.draws), self.confidence).items()
-            },
-            "confidence": self.confidence,
+            **self._surface_json(),
             "loss_function": {
                 "form": "sum of Huber",
                 "residuals": self.residuals,
@@ -117,42 +58,21 @@ class ParametricLaw(Law):
                 "irreducible_loss": self.fixed_floor,
             },
             "profile": {name: profile.to_json() for name, profile in self.profile.items()},
-            "noise": None if self.noise is None else self.noise.to_json(),
-            "theta": self.theta.tolist(),
-            "flops_per_token": self.flops_per_token.to_json(),
-            "flops_range": list(self.flops_range),
+            "profile_assumes": PROFILE_ASSUMES,
             "n_starts": self.n_starts,
             "n_starts_at_optimum": self.n_starts_at_optimum,
-            "bootstrap": {
-                "scheme": self.scheme,
-                "n_draws": self.n_draws,
-                "n_degenerate": self.n_degenerate,
-                "draws": draws_to_json(self.draws, ("ln A", "ln B", "ln E", "alpha", "beta")),
-            },
-            "warnings": list(self.warnings),
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ParametricLaw:
         """The inverse of `to_json`."""
-        low, high = document["flops_range"]
         return cls(
-            theta=np.array(document["theta"]),
-            draws=draws_from_json(document["bootstrap"]["draws"]),
-            flops_per_token=FlopsPerToken.from_json(document["flops_per_token"]),
-            flops_range=(low, high),
-            objective=document["objective"],
-            huber_delta=document["huber_delta"],
-            confidence=document["confidence"],
-            noise=RunNoise.from_json(document["noise"]),
+            **surface_parts(document),
             n_starts=document["n_starts"],
             n_starts_at_optimum=document["n_starts_at_optimum"],
-            n_degenerate=document["bootstrap"]["n_degenerate"],
-            scheme=document["bootstrap"]["scheme"],
             residuals=document["loss_function"]["residuals"],
             fixed_floor=document["loss_function"]["irreducible_loss"],
             profile={name: Profile.from_json(entry) for name, entry in document["profile"].items()},
-            warnings=tuple(document["warnings"]),
         )
 
 

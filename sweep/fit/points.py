@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from sweep.config import ColumnsConfig
@@ -21,6 +22,11 @@ def _read_csv(path: Path) -> pd.DataFrame:
     """Text stays text: a run key such as 12345678e1234567 is not a number. A name given twice is refused."""
     header = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, nrows=1)
     names = header.iloc[0].tolist()
+    marks = [mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]]
+    if marks:
+        raise InputError(
+            f"points={path}: its columns are separated by {marks[0]!r}: save the table separated by commas"
+        )
     twice = sorted({name for name in names if names.count(name) > 1 and name})
     if twice:
         raise InputError(f"points={path}: there are several columns {twice[0]!r}: keep one of each name")
@@ -35,6 +41,7 @@ STATUSES = ("done", "diverged")
 TEXT_COLUMNS = (
     "run_key",
     "name",
+    "purpose",
     "schedule",
     "corpus",
     "corpus_sha256",
@@ -163,6 +170,8 @@ def _side_numbers(column: pd.Series) -> list[float | None]:
 
 
 def _number(value: Any) -> float | None:
+    if isinstance(value, (bool, np.bool_)):  # float(True) is 1.0
+        return None
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -46,6 +46,8 @@ class MethodPrediction:
     ci: Mapping[Quantity, Interval]  # of the law; empty without bootstrap draws
     loss_prediction_interval: Interval | None  # of one new run
     loss_off: Mapping[str, float]  # loss paid for half and for twice the optimal N; empty without a surface
+    unproved: tuple[Quantity, ...]  # quantities whose interval has no proved coverage
+    notes: tuple[str, ...]  # of a published law's origin
     lifetime: LifetimeOptimum | None  # where inference tokens are given and the law is a surface
 
     def to_json(self) -> dict[str, Any]:
@@ -56,6 +58,8 @@ class MethodPrediction:
             "ci": {quantity: list(pair) for quantity, pair in self.ci.items()},
             "prediction_interval": {} if run is None else {"loss": list(run)},
             "loss_off_2x": dict(self.loss_off),
+            **({"notes": list(self.notes)} if self.notes else {}),
+            **({"unproved": list(self.unproved)} if self.unproved and self.ci else {}),
             **({} if self.lifetime is None else {"lifetime": self.lifetime.to_json()}),
         }
 
@@ -127,6 +131,8 @@ def _ask(law: Law, flops: float, asked: Question) -> MethodPrediction | Refusal:
         ci={quantity: pair for quantity, pair in intervals.items() if pair is not None},
         loss_prediction_interval=law.prediction_interval(flops),
         loss_off=_loss_off(law, flops),
+        unproved=law.unproved,
+        notes=law.notes,
         lifetime=_lifetime(law, flops, asked.inference_tokens),
     )
 

@@ -25,6 +25,7 @@ FloatArray = npt.NDArray[np.float64]
 QUANTITIES = ("E", "alpha", "beta", "a")
 SQUARES = 1e6  # a Huber delta no residual reaches
 FIRST_REACH, N_DOUBLINGS, N_HALVINGS = 0.02, 9, 14  # of ln E, an exponent, or logit a
+PROFILE_ASSUMES = "normal noise of ln L: outliers move it away from Huber's estimate"
 NO_NOISE = 1e-24  # of the mean squared residual
 
 

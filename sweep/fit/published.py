@@ -90,6 +90,21 @@ class CatalogueLaw(Law):
             return beta / (alpha + beta), alpha / (alpha + beta)
         return (law.n_opt or (0.0, np.nan))[1], (law.d_opt or (0.0, np.nan))[1]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Source, counting, range, rounding and remark, one sentence each."""
+        law = self.published
+        low, high = law.flops_range
+        rounded = ("its constants are rounded in print",) if law.rounded else ()
+        remark = (law.remark,) if law.remark else ()
+        return (
+            law.source,
+            f"counts {law.convention}",
+            f"fitted from {low:.3g} to {high:.3g} FLOPs ({law.range_source})",
+            *rounded,
+            *remark,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Its entry in fit.json: the name says it all, the rest is for the reader."""
         law = self.published
@@ -103,6 +118,7 @@ class CatalogueLaw(Law):
             "source": law.source,
             "convention": law.convention,
             "flops_range": list(law.flops_range),
+            "range_source": law.range_source,
             "rounded": law.rounded,
             "warnings": [law.remark] if law.remark else [],
         }

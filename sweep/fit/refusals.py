@@ -8,7 +8,9 @@ from typing import Literal
 RefusalKind = Literal[
     "no_points",
     "mixed_data",
+    "mixed_schedules",
     "duplicated_run_keys",
+    "duplicated_rows",
     "no_budgets",
     "too_few_budgets",
     "too_few_points",

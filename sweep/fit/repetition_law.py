@@ -21,6 +21,7 @@ from sweep.fit.repetition import repeated_log_loss
 FloatArray = npt.NDArray[np.float64]
 
 COLUMNS = ("ln A", "ln B", "ln E", "alpha", "beta", "ln R_D*", "ln R_N*")
+FITTED = ("A", "B", "E", "alpha", "beta", "R_D_star", "R_N_star", "a", "b")  # but for a kept surface
 OPTIMUM_STEPS = 60  # golden sections in ln N
 SEARCH_DECADES = 6.0  # of N either way of the unrepeated optimum
 
@@ -99,12 +100,10 @@ class DataConstrainedLaw(Law):
 
     def to_json(self) -> dict[str, Any]:
         """Its entry in fit.json; `from_json` reads it back to the last bit."""
-        values = _named(self.theta)
-        a, b = self._local_exponents()
+        fitted = FITTED if self.base is None else ("R_D_star", "R_N_star")
+        drawn = {name: value for name, value in _named(self.draws).items() if name in fitted}
         return {
-            **{name: float(value) for name, value in values.items()},
-            "a": a,
-            "b": b,
+            **{name: float(value) for name, value in _named(self.theta).items()},
             "base": self.base,
             "n_tokens_unique": self.n_tokens_unique,
             "identified": self.identified,
@@ -113,10 +112,7 @@ class DataConstrainedLaw(Law):
             "huber_delta": self.huber_delta,
             "r_squared": self.r_squared,
             "n_repeated": self.n_repeated,
-            "ci": {
-                name: list(pair)
-                for name, pair in named_intervals(_named(self.draws), self.confidence).items()
-            },
+            "ci": {name: list(pair) for name, pair in named_intervals(drawn, self.confidence).items()},
             "confidence": self.confidence,
             "noise": None if self.noise is None else self.noise.to_json(),
             "theta": self.theta.tolist(),
@@ -129,11 +125,6 @@ class DataConstrainedLaw(Law):
             },
             "warnings": list(self.warnings),
         }
-
-    def _local_exponents(self) -> tuple[float, float]:
-        """a and b of the law without repetition: beta/(alpha+beta) and alpha/(alpha+beta)."""
-        alpha, beta = float(self.theta[3]), float(self.theta[4])
-        return beta / (alpha + beta), alpha / (alpha + beta)
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> DataConstrainedLaw:
@@ -159,10 +150,18 @@ class DataConstrainedLaw(Law):
 
 
 def _named(theta: FloatArray) -> dict[str, FloatArray]:
-    names = ("A", "B", "E", "alpha", "beta", "R_D_star", "R_N_star")
-    values = np.moveaxis(theta, -1, 0)
-    with np.errstate(over="ignore"):
-        return {
-            name: value if name in ("alpha", "beta") else np.exp(np.minimum(value, 600.0))
-            for name, value in zip(names, values, strict=True)
-        }
+    """The constants, and a = beta/(alpha+beta) and b = 1 - a of the law without repetition."""
+    alpha, beta = theta[..., 3], theta[..., 4]
+    scales = np.exp(np.minimum(theta, 600.0))
+    a = beta / (alpha + beta)
+    return {
+        "A": scales[..., 0],
+        "B": scales[..., 1],
+        "E": scales[..., 2],
+        "alpha": alpha,
+        "beta": beta,
+        "R_D_star": scales[..., 5],
+        "R_N_star": scales[..., 6],
+        "a": a,
+        "b": 1.0 - a,
+    }

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sweep.config import FitConfig
 from sweep.fit.bootstrap import case_weights, simulated_targets
 from sweep.fit.centred import CentredData
-from sweep.fit.estimation import FREE, SurfaceForm, linear_model, loss_of
+from sweep.fit.estimation import FREE, SurfaceForm, linear_model, linear_slopes, loss_of
 from sweep.fit.identifiability import EXPONENT_BOUNDS
 from sweep.fit.levenberg import Jacobian, Model, minimise_model
 from sweep.fit.refusals import RefusedError
@@ -25,6 +25,7 @@ from sweep.fit.solver import minimise
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+SQUARES = 1e6  # a Huber delta no residual reaches
 FEW_POINTS = 60  # fewer are simulated, unless they share trunks
 
 
@@ -95,12 +96,16 @@ def resample_model(
 ) -> Resampled:
     """The same for any model of ln L at theta (p,); `usable` tells which rows of draws (k, p) are.
 
+    The noise's deviation is that about the least-squares fit: about Huber's, which is no least squares, it is
+    too large, and intervals of few points come out too wide (docs/science_fit.md).
+
     Raises:
         RefusedError: most resamples have no usable minimum.
     """
     prediction = model(theta[None])[0]
     n_dof = max(1, len(log_loss) - len(theta))
-    sd = math.sqrt(float(((log_loss - prediction) ** 2).sum()) / n_dof)
+    nearest = minimise_model(model, theta[None], log_loss, SQUARES, jacobian=jacobian)
+    sd = math.sqrt(2.0 * float(nearest.objective[0]) / n_dof)
     scheme, resamples = blocks(prediction, sd, n_dof, cluster, config)
     parts = [np.empty((0, len(theta)))]
     for block in resamples:
@@ -141,6 +146,7 @@ def _refit(
         losses,
         delta,
         weights=weights,
+        jacobian=linear_slopes(data, theta, basis),
     )
     return theta + steps.theta @ basis.T, steps.converged
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from sweep.report.fit_curves import BacktestMarks, Cloud, IsoLoss, Residuals
-from sweep.report.style import BUDGET_COLORS, GREY, count_ticks, method_color, new_figure, style
+from sweep.report.style import BUDGET_COLORS, GREY, count_ticks, flops_ticks, method_color, new_figure, style
 
 
 def isoloss_figure(contours: IsoLoss | None) -> Figure | None:
@@ -63,6 +63,7 @@ def residual_figure(found: Sequence[Residuals]) -> Figure | None:
         for number, (residuals, axes) in enumerate(zip(found, panels, strict=True)):
             draw_residuals(residuals, axes, method_color(residuals.method, number))
             axes.set_xscale("log")
+            flops_ticks(axes.xaxis, residuals.flops.tolist())
             axes.set_xlabel("training compute  $C$  (FLOPs)")
         panels[0].set_ylabel("$\\ln L$ less its prediction")
         return figure
@@ -126,11 +127,16 @@ def backtest_figure(found: Sequence[BacktestMarks]) -> Figure | None:
             flops = np.concatenate([marks.flops for marks in found])
             axes.set_xlim(flops.min() / 1.5, flops.max() * 1.5)
             axes.set_xscale("log")
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            flops_ticks(axes.xaxis, flops.tolist())
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
             axes.set_xlabel("budget left out (FLOPs)")
             axes.set_title(f"Backtest: {title}", loc="left")
         panels[1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        if not any(np.isfinite(marks.n_params_error).any() for marks in found):
+            panels[1].set_yticks([])
+            panels[1].text(
+                0.5, 0.55, "no optimum left out to compare", ha="center", transform=panels[1].transAxes
+            )
         return figure
 
 

@@ -17,7 +17,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -56,6 +56,10 @@ OTHER_COLORS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 GREY = "0.45"
 MAX_LEGEND_BUDGETS = 12
 SHORT_RANGE = 300.0  # of a log axis: below, ticks at 2 and 5 are labelled too
+
+
+MIN_DECADES = 300.0  # largest over smallest C from which powers of ten are enough ticks
+TICK_RATIO = 1.7  # between two ticks of compute
 
 
 @contextmanager
@@ -118,6 +122,20 @@ def loss_ticks(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=step, numticks=14))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
+
+
+def flops_ticks(axis: Axis, flops: Sequence[float]) -> None:
+    """Ticks of compute that stay apart: powers of ten over decades, else some of the values themselves."""
+    low, high = min(flops), max(flops)
+    axis.set_minor_formatter(NullFormatter())
+    if high / low >= MIN_DECADES:
+        return
+    shown: list[float] = []
+    for value in sorted(flops):
+        if not shown or value > TICK_RATIO * shown[-1]:
+            shown.append(value)
+    axis.set_major_locator(FixedLocator(shown))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: scientific(float(f"{value:.1e}"))))
 
 
 def scientific(value: float) -> str:

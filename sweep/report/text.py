@@ -80,7 +80,8 @@ def fit_text(fitted: Fit) -> RenderableType:
     document = fitted.to_json()
     parts: list[RenderableType] = [Text(f"{document['points']['n']} points fitted")]
     for applied in document["points"]["filters"]:
-        parts.append(Text(f"filter {applied['name']}={applied['value']:g} left {applied['n_dropped']} out"))
+        value = applied["value"] if isinstance(applied["value"], str) else f"{applied['value']:g}"
+        parts.append(Text(f"filter {applied['name']}={value} left {applied['n_dropped']} out"))
     parts += _excluded_lines(document["points"]["excluded"])
     for name, method in document["methods"].items():
         if "refused" in method:
@@ -96,6 +97,8 @@ def fit_text(fitted: Fit) -> RenderableType:
             parts.append(
                 Text(f"  {symbol} = {four(method[symbol])}{_interval(method['ci'].get(symbol))}  {meaning}")
             )
+        if "assumes" in method:
+            parts.append(Text(f"  assumes {method['assumes']}"))
         bias = method.get("bias")
         if bias is not None:
             taken = (
@@ -127,6 +130,10 @@ def _interval(pair: Sequence[float] | None) -> str:
     return "" if pair is None else f"  [{four(pair[0])}, {four(pair[1])}]"
 
 
+def _doubt(method: Mapping[str, Any], key: str) -> str:
+    return " ?" if key in method.get("unproved", ()) else ""
+
+
 def _budget_table(budgets: Iterable[Mapping[str, Any]]) -> Table:
     table = _table("budget", "N_opt", "D_opt", "loss", "status")
     for budget in budgets:
@@ -155,7 +162,9 @@ def prediction_text(predictions: Sequence[Prediction]) -> RenderableType:
                 refused.append(Text(f"{name}: refused: {method['refused']}"))
                 continue
             cells = (
-                four(method[key]) + _interval(method["ci"].get(key)) if key in method else ""
+                four(method[key]) + _interval(method["ci"].get(key)) + _doubt(method, key)
+                if key in method
+                else ""
                 for key in (N_PARAMS, N_TOKENS, RATIO, LOSS)
             )
             table.add_row(name, *cells)
@@ -168,8 +177,8 @@ def prediction_text(predictions: Sequence[Prediction]) -> RenderableType:
 
 
 def _extras(name: str, method: Mapping[str, Any]) -> list[Text]:
-    """What being off in N costs, a new run's interval, and the lifetime optimum, in words."""
-    lines = []
+    """A published law's origin, what being off in N costs, a new run's interval, the lifetime optimum."""
+    lines = [Text(f"{name}: {note}") for note in method.get("notes", ())]
     run = method["prediction_interval"].get("loss")
     if run is not None:
         lines.append(Text(f"{name}: one new run's loss lies in {_interval(run).strip()}"))

@@ -110,3 +110,19 @@ def test_few_points_on_the_hull_are_refused():
     assert isinstance(refused, Refusal)
     assert refused.kind == "too_few_points"
     assert "would help" in refused.reason
+
+
+def test_intervals_without_proof_say_so():
+    """The loss is simulated and proved; the hull's sizes are not; whole trunks prove nothing."""
+    points = isoflop_points(
+        TINY, np.geomspace(1e11, 1e13, 5), n_sizes=7, span=3, sd=0.004, rng=np.random.default_rng(1)
+    )
+    law = fit(points, CONFIG).methods["envelope"]
+    assert set(law.unproved) == {"n_params_opt", "n_tokens_opt", "tokens_per_param_opt"}
+    assert law.prediction_interval(1e13) is not None
+    assert any("rough" in warning for warning in law.warnings)
+    trunks = [dataclasses.replace(p, trunk=str(i // 2)) for i, p in enumerate(points)]
+    rough = fit(trunks, CONFIG).methods["envelope"]
+    assert "loss_opt" in rough.unproved
+    assert any("whole trunks" in warning for warning in rough.warnings)
+    assert rough.to_json()["bootstrap"]["scheme"] == "whole trunks"

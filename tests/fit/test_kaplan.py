@@ -134,6 +134,14 @@ def test_the_law_of_learning_curves_and_the_critical_batch_are_found_again():
         ("alpha_B", ALPHA_B),
     ):
         assert entry[name] == pytest.approx(value, rel=1e-3), name
+    assert entry["ci"] is None
+    assert "none" in entry["interval_note"]
+
+
+def test_two_batch_sizes_are_enough():
+    entry = curve_entry((2**16, 2**19))
+    assert entry["B_star"] == pytest.approx(B_STAR, rel=1e-2)
+    assert entry["alpha_S"] == pytest.approx(ALPHA_S, rel=1e-2)
 
 
 def test_learning_curves_are_refused_without_what_they_need():

@@ -91,7 +91,18 @@ def test_linear_residuals_minimise_what_they_say():
     )
     assert better.fun >= objective(linear.theta) * (1 - 1e-5)
     assert objective(log.theta) > objective(linear.theta)
+    assert gradient_ratios(linear.theta, n, d, loss).max() < 1e-11  # polished to rounding
     assert linear.to_json()["loss_function"]["residuals"] == "linear"
+
+
+def gradient_ratios(theta, n, d, loss):
+    """Of Huber's loss of L: each component of its gradient against the sum of the sizes of its parts."""
+    a, b, e, alpha, beta = theta
+    in_n, in_d, floor = np.exp(a) / n**alpha, np.exp(b) / d**beta, np.exp(e)
+    psi = np.clip(loss - in_n - in_d - floor, -1e-3, 1e-3)
+    ones = np.ones_like(n)
+    parts = psi * np.stack([in_n, in_d, floor * ones, -np.log(n) * in_n, -np.log(d) * in_d])
+    return np.abs(parts.sum(axis=1)) / np.abs(parts).sum(axis=1)
 
 
 def test_points_of_one_trunk_are_drawn_together():

@@ -47,6 +47,38 @@ def test_every_method_refuses_points_that_do_not_belong_together(method):
     assert refusal(diverged, method).kind == "no_points"
 
 
+def test_mixed_schedules_are_refused_unless_allowed():
+    mixed = [dataclasses.replace(p, schedule=("cosine", "constant")[i % 2]) for i, p in enumerate(grid())]
+    found = refusal(mixed, "parametric")
+    assert found.kind == "mixed_schedules"
+    assert "constant 10, cosine 10" in found.reason
+    assert "fit.allow_mixed_schedules=true" in found.reason
+    allowed = dataclasses.replace(QUICK, allow_mixed_schedules=True)
+    assert not isinstance(fit(mixed, allowed).methods["parametric"], Refusal)
+    half_told = [dataclasses.replace(p, schedule="wsd" if i else None) for i, p in enumerate(grid())]
+    assert not isinstance(fit(half_told, QUICK).methods["parametric"], Refusal)
+
+
+def test_rows_that_repeat_each_other_are_refused_without_a_key():
+    found = refusal(grid() + grid()[:2], "parametric")
+    assert found.kind == "duplicated_rows"
+    assert "2 rows repeat" in found.reason
+    twins = [dataclasses.replace(p, seed=1) for p in grid()]
+    assert not isinstance(fit(grid() + twins, QUICK).methods["parametric"], Refusal)
+
+
+def test_hyperparameter_checks_are_never_fitted_and_are_counted():
+    checks = [dataclasses.replace(p, loss=2 * p.loss, purpose="hparam_check") for p in grid()[:3]]
+    points = [dataclasses.replace(p, purpose="grid") for p in grid()]
+    found, clean = fit(points + checks, QUICK), fit(points, QUICK)
+    assert found.n_points == len(points)
+    assert [item.to_json() for item in found.filters] == [
+        {"name": "purpose", "value": "hparam_check", "n_dropped": 3}
+    ]
+    assert {point.reason for point in found.excluded} == {"filter purpose=hparam_check"}
+    assert found.methods["parametric"].objective == clean.methods["parametric"].objective
+
+
 @pytest.mark.parametrize("method", ["isoflop", "parametric"])
 def test_two_budgets_are_too_few(method):
     found = refusal(grid(BUDGETS[:2]), method)
@@ -71,6 +103,8 @@ def test_parametric_refuses_few_points_one_ratio_and_few_sizes():
     found = refusal(one_ratio, "parametric")
     assert found.kind == "collinear"
     assert "several D/N" in found.reason
+    assert refusal(one_ratio, "envelope").kind == "collinear"
+    assert refusal(one_ratio, "kaplan").kind == "collinear"
     two_sizes = [
         Point(n_params=n, n_tokens=d, loss=TINY.loss(n, d))
         for n in (1e5, 1e6)

@@ -10,7 +10,7 @@ from sweep.errors import InputError
 from sweep.fit import DEFAULTS, Refusal, fit, from_dataframe
 from sweep.fit.catalogue import published_surface
 from sweep.fit.points import DEFAULT_COLUMNS
-from sweep.fit.repetition import effective_log, repeated_log_loss
+from sweep.fit.repetition import effective_log, repeated_log_loss, repeated_slopes
 from sweep.fit.repetition_law import DataConstrainedLaw
 from sweep.records import Point
 from tests.fit.planted import PlantedLaw, isoflop_points
@@ -70,6 +70,17 @@ def test_repetition_vanishes_for_one_epoch_and_never_overflows():
     assert np.isfinite(effective_log(np.array(700.0), np.array(0.0), np.array(5.0)))
 
 
+def test_slopes_match_differences():
+    rng = np.random.default_rng(0)
+    theta = np.log([520.0, 1500.0, 1.9, np.e**0.35, np.e**0.36, 8.0, 5.0]) + 0.05 * rng.normal(size=(4, 7))
+    logs = [rng.uniform(*np.log(ends), 30) for ends in ((1e7, 1e10), (1e9, 1e12), (1e8, 1e10))]
+    slopes, step = repeated_slopes(theta, *logs), 1e-6
+    for i in range(7):
+        shift = step * np.eye(7)[i]
+        by_difference = repeated_log_loss(theta + shift, *logs) - repeated_log_loss(theta - shift, *logs)
+        assert slopes[:, :, i] == pytest.approx(by_difference / (2 * step), abs=1e-7), i
+
+
 def repeated_points(r_d):
     law = PlantedLaw(E=1.9, A=520.0, B=1500.0, alpha=0.35, beta=0.36)
     theta = np.log([law.A, law.B, law.E, np.e**law.alpha, np.e**law.beta, r_d, 5.0])
@@ -118,3 +129,19 @@ def test_overtraining_is_gadres_form_of_one_exponent():
     assert found.overtrained_loss(flops, ratio) == pytest.approx(
         law.loss(n_params, ratio * n_params), rel=1e-7
     )
+
+
+def test_overtraining_says_that_it_assumes_its_exponent_and_when_points_speak_against_it():
+    config = dataclasses.replace(DEFAULTS, methods=("overtraining",), n_bootstrap=50)
+    rng = np.random.default_rng(0)
+
+    def told(law):
+        points = isoflop_points(law, (1e18, 1e19, 1e20), n_sizes=6, span=8, sd=0.002, rng=rng)
+        return fit(points, config).methods["overtraining"].to_json()
+
+    tied = told(PlantedLaw(E=1.7, A=300.0, B=900.0, alpha=0.32, beta=0.32))
+    assert {"a", "b"}.isdisjoint(tied["ci"])
+    assert "alpha = beta" in tied["assumes"]
+    assert tied["warnings"] == []
+    free = told(PlantedLaw(E=1.7, A=300.0, B=900.0, alpha=0.45, beta=0.25))
+    assert "speak against alpha = beta" in free["warnings"][0]

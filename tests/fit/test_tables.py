@@ -58,6 +58,7 @@ def test_a_diverged_run_may_lack_its_loss(tmp_path):
         ("n_params,loss\n1,2\n", ["'n_tokens or flops'", "n_params, loss", "columns.n_tokens"]),
         ("n_tokens,loss\n1,2\n", ["'n_params'", "columns.n_params"]),
         ("n_params,n_tokens\n1,2\n", ["'loss'", "columns.loss"]),
+        ("n_params;n_tokens;loss\n1;2;3\n", ["separated by ';'", "by commas"]),
         ("n_params,n_tokens,loss\n", ["no rows"]),
         ("n_params,n_tokens,loss\n1,2,3\n1,2,nan\n", ["'loss'", "nothing", "row 2"]),
         ("n_params,n_tokens,loss\n1,2,inf\n", ["'loss'", "'inf'", "row 1"]),
@@ -100,3 +101,16 @@ def test_a_column_given_twice_is_refused(tmp_path):
     path.write_text("n_params,n_tokens,loss,loss\n1e6,1e7,3,4\n")
     with pytest.raises(InputError, match="there are several columns 'loss': keep one of each name"):
         read_table(path)
+
+
+def test_truth_values_are_no_numbers(tmp_path):
+    frame = pd.DataFrame({**GOOD, "loss": [True, True]})
+    path = tmp_path / "points.parquet"
+    frame.to_parquet(path)
+    with pytest.raises(InputError, match="'loss' holds True in row 1"):
+        read_table(path)
+
+
+def test_the_purpose_of_a_run_is_read(tmp_path):
+    path = write(tmp_path, "n_params,n_tokens,loss,purpose\n1e6,1e9,3,\n1e6,1e9,3,hparam_check\n")
+    assert [point.purpose for point in read_table(path)] == [None, "hparam_check"]

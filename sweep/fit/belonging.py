@@ -1,0 +1,90 @@
+"""Which points may be fitted together: one corpus, tokenizer, evaluation and schedule, every run once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from sweep.fit.refusals import Refusal
+from sweep.records import BOOKKEEPING_COLUMNS, POINT_COLUMNS, Point
+
+IDENTITIES = {
+    "corpus_sha256": "corpora",
+    "tokenizer_sha256": "tokenizers",
+    "evaluation_sha256": "evaluation windows",
+}
+NAMES = {"corpus": "corpora", "tokenizer": "tokenizers"}  # compared where there are no hashes
+RUN_COLUMNS = tuple(name for name in POINT_COLUMNS if name not in BOOKKEEPING_COLUMNS)
+NO_POINTS = Refusal(
+    kind="no_points",
+    reason="no point is left to fit: every run diverged, is excluded or was filtered out; train runs that "
+    "finish",
+)
+
+
+def common_refusal(points: Sequence[Point], *, allow_mixed_schedules: bool = False) -> Refusal | None:
+    """Why no method may fit these points together, if so."""
+    if not points:
+        return NO_POINTS
+    return (
+        _mixed_data(points)
+        or (None if allow_mixed_schedules else _mixed_schedules(points))
+        or _duplicated_run_keys(points)
+        or _duplicated_rows(points)
+    )
+
+
+def _mixed_data(points: Sequence[Point]) -> Refusal | None:
+    hashed = any(point.corpus_sha256 or point.tokenizer_sha256 for point in points)
+    for field, plural in {**IDENTITIES, **({} if hashed else NAMES)}.items():
+        values = {getattr(point, field) for point in points}
+        if len(values) > 1:
+            shown = ", ".join(sorted("none" if value is None else value[:12] for value in values))
+            return Refusal(
+                kind="mixed_data",
+                reason=f"the points come from {len(values)} {plural} ({field} {shown}), whose losses are not "
+                f"comparable: fit each alone, or exclude all but one",
+            )
+    return None
+
+
+def _mixed_schedules(points: Sequence[Point]) -> Refusal | None:
+    """A schedule that decays ends below one that does not, at equal N and D: no one surface holds both."""
+    counts = Counter(point.schedule for point in points if point.schedule is not None)
+    if len(counts) < 2:
+        return None
+    shown = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    return Refusal(
+        kind="mixed_schedules",
+        reason=f"the points come from {len(counts)} learning-rate schedules ({shown} points), whose losses "
+        f"at equal N and D differ: fit each alone, or set fit.allow_mixed_schedules=true",
+    )
+
+
+def _duplicated_run_keys(points: Sequence[Point]) -> Refusal | None:
+    counts = Counter(point.run_key for point in points if point.run_key is not None)
+    twice = sorted(key for key, count in counts.items() if count > 1)
+    if not twice:
+        return None
+    return Refusal(
+        kind="duplicated_run_keys",
+        reason=f"{len(twice)} run keys occur more than once ({', '.join(twice[:3])}): remove the repeated "
+        f"rows",
+    )
+
+
+def _duplicated_rows(points: Sequence[Point]) -> Refusal | None:
+    """Rows without a key that agree in every number: one run counted twice makes intervals too narrow."""
+    rows = Counter(
+        tuple(getattr(point, name) for name in RUN_COLUMNS) for point in points if point.run_key is None
+    )
+    n_repeated = sum(count - 1 for count in rows.values())
+    if not n_repeated:
+        return None
+    first = dict(zip(RUN_COLUMNS, next(row for row, count in rows.items() if count > 1), strict=True))
+    return Refusal(
+        kind="duplicated_rows",
+        reason=f"{n_repeated} rows repeat another in every column (first with n_params="
+        f"{first['n_params']:.6g}, loss={first['loss']:.6g}): remove them, or tell replicates apart by a "
+        f"column seed or run_key",
+    )
