@@ -33,5 +33,7 @@ def exclude(sweep_dir: Path, run_key: str, reason: str) -> str | None:
     """Keep a run's point, but never fit it. Returns why the SQL copy could not be told; None when it was."""
     store = RunStore(sweep_dir)
     store.exclude(run_key, reason)
+    if not (sweep_dir / "plans").is_dir():  # points that were copied here without their plans
+        return None
     experiment = store.latest_experiment()
     return catch_up(store, experiment.store, experiment.name)
