@@ -24,9 +24,11 @@ from sweep.data.tokenizers import tokenizer_sha256, vocab_size
 from sweep.errors import DataError, InputError, Interrupted, SweepError
 from sweep.launch.devices import cores, gpus, n_places
 from sweep.launch.local import LocalLauncher
+from sweep.plan.estimate import disk_bytes
 from sweep.plan.grid import make_plan
 from sweep.records import Dataset, Plan, PlannedRun
 from sweep.store.run_store import RunStore
+from sweep.store.space import check_free_space
 from sweep.store.status import SweepStatus
 
 if TYPE_CHECKING:  # a plan needs none of it
@@ -183,11 +185,13 @@ def run(
     """
     arms = [_absolute(experiment) for experiment in experiments]
     experiment = arms[0]
-    _check_arms([plan(arm) for arm in arms])  # a bad experiment is refused before anything is written
+    asked = [plan(arm) for arm in arms]
+    _check_arms(asked)  # a bad experiment is refused before anything is written
     check_extras()
     _check_device(experiment)
     for arm in arms:
         _check_evaluation(arm)
+    check_space(asked)
 
     def watched(stage: str, n_bytes_done: int, n_bytes: int) -> None:
         if should_stop():
@@ -290,6 +294,17 @@ def _check_evaluation(experiment: ExperimentConfig) -> None:
             f"evaluation.n_tokens={experiment.evaluation.n_tokens:,} is more than the {most:,} tokens that "
             f"could be held out: lower it, or raise data.holdout_frac"
         )
+
+
+def check_space(drawn: Sequence[Plan]) -> None:
+    """Raises SafetyError when the runs that have no result yet may not fit where the sweep lies."""
+    experiment = drawn[0].experiment
+    store = RunStore(sweep_directory(experiment))
+    left = [run.config for arm in drawn for run in arm.runs if not store.has_result(run.run_key)]
+    keep = experiment.trainer.keep_checkpoint
+    if left:
+        needed = disk_bytes(left, n_workers(experiment), keep_checkpoint=keep)
+        check_free_space(store.sweep_dir, needed)
 
 
 def _check_device(experiment: ExperimentConfig) -> None:

@@ -20,7 +20,7 @@ from sweep.store.attempts import (
     read_forgiven,
 )
 from sweep.store.files import create, create_once, json_bytes, read_json, remove_tree
-from sweep.store.held import HeldAttempt
+from sweep.store.held import DISK_REFUSED, END_IN_RESERVE, HeldAttempt
 from sweep.store.host import is_gone, read_holder, this_process
 
 MAX_WATCH_GAP_S = 5.0
@@ -126,6 +126,7 @@ class Claimer:
         }
         create(directory / "claim.json", json_bytes(claim), durable=False)
         create(directory / "heartbeat.json", json_bytes({"counter": 0, "step": 0}), durable=False)
+        create(directory / END_IN_RESERVE, json_bytes(DISK_REFUSED), durable=False)
 
 
 def set_aside(attempt: Attempt, expiry: Expiry) -> bool:
