@@ -132,7 +132,7 @@ def result(run: RunConfig, **changes: Any) -> RunResult:
 def _fail_as_told(name: str) -> None:
     for fault in os.environ.get("TOY_FAULT", "").split(","):
         kind, _, victim = fault.partition(":")
-        if victim == name:
+        if kind and victim == name:
             _FAULTS[kind]()
 
 
