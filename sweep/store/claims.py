@@ -162,6 +162,10 @@ def _withdraw(held: HeldAttempt, prepared: Path) -> None:
 
 
 def _is_newest(run_dir: Path, number: int) -> bool:
-    """Whether attempt `number` is the live one: a claimer that slept may have taken a name freed since."""
+    """Whether attempt `number` is the live one: a claimer that slept may have taken a name freed since.
+
+    The result is looked for in a listing, for a network file system may remember that a name was not there.
+    """
     newest, path = list_attempts(run_dir)[-1]
-    return newest == number and path.name == str(number) and not (run_dir / "result.json").exists()
+    is_finished = any(entry.name == "result.json" for entry in run_dir.iterdir())
+    return newest == number and path.name == str(number) and not is_finished
