@@ -19,14 +19,17 @@ STEPS = {"TOY_STEP_S": "0.004"}
 
 
 def kill_and_restart(tmp_path, n_kills, seed):
-    """Kill all workers of a sweep at random moments until `n_kills` have died; sweep after sweep."""
+    """Kill all workers of a sweep at random moments until `n_kills` have died; sweep after sweep.
+
+    No run is given up here: on a busy machine a dozen workers in a row may die before their first step.
+    """
     moments = random.Random(seed)
     calm = toy_sweep(tmp_path / "calm", 6, n_steps=20)
     work(calm.sweep_dir, train=train)
     expected, killed, n_sweeps = science(calm), 0, 0
     while killed < n_kills:
         n_sweeps += 1
-        store = toy_sweep(tmp_path / f"sweep-{n_sweeps}", 6, n_steps=20)
+        store = toy_sweep(tmp_path / f"sweep-{n_sweeps}", 6, n_steps=20, max_failures=n_kills)
         while not store.status().finished:
             workers = [start_worker(store.sweep_dir, **STEPS) for _ in range(2)]
             time.sleep(moments.uniform(0.03, 0.3))

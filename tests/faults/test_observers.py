@@ -31,6 +31,7 @@ def _observe(directory, name, n_runs, barrier):
             outcome = claimer.claim(run_dir, **LEASE)
             if isinstance(outcome, HeldAttempt):
                 notes.write(f"{index} {outcome.number} {outcome.is_ours()}\n")
+    barrier.wait(30)  # whoever leaves earlier is gone, and loses what it holds
 
 
 def watch_at_once(directory, n_runs):
