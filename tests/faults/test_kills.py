@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -148,7 +149,9 @@ def claim_at_once(tmp_path, n_workers, n_runs):
         assert process.exitcode == 0
     claims = [line for path in tmp_path.glob("claims-*") for line in path.read_text().splitlines()]
     assert sorted(claims) == sorted(f"{entry.run_key} 1" for entry in store.entries())
-    return len(list(tmp_path.glob("runs/*/result.json")))
+    n_results = len(list(tmp_path.glob("runs/*/result.json")))
+    shutil.rmtree(tmp_path)  # a hundred thousand files are not left for a later session to delete
+    return n_results
 
 
 @pytest.mark.timeout(1800)
