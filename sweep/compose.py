@@ -12,7 +12,16 @@ from typing import Any
 from yaml import YAMLError
 
 from sweep.config import ExperimentConfig, known_keys, read_experiment, to_dict, unknown_key
+from sweep.credentials import refuse_credentials
 from sweep.errors import InputError
+from sweep.limits import (
+    MAX_ARM_CHARS,
+    check_arms,
+    check_files,
+    check_overrides,
+    check_references,
+    check_texts,
+)
 
 ROOT = "sweep_root"  # the name our config.yaml has in Hydra's store
 QUOTED_KEYS = (
@@ -51,16 +60,27 @@ def compose_experiments(
     values = compose(overrides, config_dir)
     axes = _axes(values.pop("arms"))
     if not axes:
-        return (read_experiment({**values, "arm": None}),)
+        return (_read({**values, "arm": None}),)
+    check_arms(axes)
     experiments = []
     for choice in itertools.product(*axes.values()):
         settings = [f"{key}={_literal(value)}" for key, value in zip(axes, choice, strict=True)]
         arm = compose([*overrides, *settings], config_dir)
         del arm["arms"]
-        experiments.append(read_experiment({**arm, "arm": ",".join(settings)}))
+        experiments.append(_read({**arm, "arm": ",".join(settings)}))
     if len({(experiment.name, experiment.results_dir) for experiment in experiments}) > 1:
         raise InputError("arms: name and results_dir are the same for all arms of a sweep, choose other keys")
     return tuple(experiments)
+
+
+def _read(values: dict[str, Any]) -> ExperimentConfig:
+    """The experiment, checked for what a valid value must not hold either."""
+    experiment = read_experiment(values)
+    check_texts(values)
+    refuse_credentials(values)
+    if len(experiment.arm or "") > MAX_ARM_CHARS:
+        raise InputError(f"the arm {experiment.arm} has a name of more than {MAX_ARM_CHARS} characters")
+    return experiment
 
 
 def _axes(arms: Any) -> dict[str, list[Any]]:
@@ -99,7 +119,9 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> di
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    check_overrides(overrides)
     first, *rest = search_path(config_dir)
+    check_files(path for path in (first, *rest) if path != packaged_configs())
     later = ",".join(_quote(f"file://{path}") for path in rest)
     # The root is always our own: somebody's ./configs may hold another program's config.yaml.
     ConfigStore.instance().store(ROOT, OmegaConf.load(packaged_configs() / "config.yaml"))
@@ -112,6 +134,7 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> di
             raise InputError(
                 "the experiment's file does not begin with the line `# @package _global_`: add it"
             )
+        check_references(_plain(OmegaConf.to_container(config)))
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise InputError(one_sentence(error)) from None
@@ -119,6 +142,10 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> di
         raise InputError(_yaml_sentence(error)) from None
     except RecursionError:
         raise InputError("config: a file's defaults list leads back to the file itself") from None
+    return _plain(values)
+
+
+def _plain(values: Any) -> dict[str, Any]:
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
@@ -138,7 +165,7 @@ def override_experiment(
             target[last] = source[last]
             continue
         raise InputError(f"{override} is not a single key: on top of a sweep's own config give key=value")
-    return read_experiment(values)
+    return _read(values)
 
 
 def search_path(config_dir: Path | None) -> list[Path]:

@@ -31,10 +31,12 @@ from sweep.launch.crew import crew
 from sweep.launch.devices import cores, gpus
 from sweep.launch.supervisor import Orders
 from sweep.launch.watch import see_through
+from sweep.plan.estimate import disk_bytes
 from sweep.plan.grid import make_plan
 from sweep.records import Dataset, Plan, PlannedRun
 from sweep.store.index_writer import catch_up, check_index, index_packages
 from sweep.store.run_store import RunStore
+from sweep.store.space import check_free_space
 from sweep.store.status import SweepStatus
 
 if TYPE_CHECKING:  # a plan needs none of it
@@ -193,12 +195,14 @@ def run(
     """
     arms = [_absolute(experiment) for experiment in experiments]
     experiment = arms[0]
-    _check_arms([plan(arm) for arm in arms])  # a bad experiment is refused before anything is written
+    asked = [plan(arm) for arm in arms]
+    _check_arms(asked)  # a bad experiment is refused before anything is written
     check_extras()
     check_index(experiment.store)
     _check_device(experiment)
     for arm in arms:
         _check_evaluation(arm)
+    check_space(asked)
 
     def watched(stage: str, n_bytes_done: int, n_bytes: int) -> None:
         if should_stop():
@@ -328,6 +332,17 @@ def _check_evaluation(experiment: ExperimentConfig) -> None:
             f"evaluation.n_tokens={experiment.evaluation.n_tokens:,} is more than the {most:,} tokens that "
             f"could be held out: lower it, or raise data.holdout_frac"
         )
+
+
+def check_space(drawn: Sequence[Plan]) -> None:
+    """Raises SafetyError when the runs that have no result yet may not fit where the sweep lies."""
+    experiment = drawn[0].experiment
+    store = RunStore(sweep_directory(experiment))
+    left = [run.config for arm in drawn for run in arm.runs if not store.has_result(run.run_key)]
+    keep = experiment.trainer.keep_checkpoint
+    if left:
+        needed = disk_bytes(left, crew(drawn).n_workers, keep_checkpoint=keep)
+        check_free_space(store.sweep_dir, needed)
 
 
 def _check_device(experiment: ExperimentConfig) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 import platformdirs
 
 from sweep.config import RunConfig, to_dict
+from sweep.credentials import redact
 from sweep.data.shards import find_manifest
 from sweep.errors import DataError, InputError, Interrupted, SweepError
 from sweep.identity import code_version
@@ -32,6 +33,7 @@ from sweep.launch.devices import gpus
 from sweep.launch.stopping import StopFlag, ignore_stop_signals, stop_with_supervisor, stopped_by_signals
 from sweep.records import Placement, RunResult, TrackedRun, TrainFunction
 from sweep.store.failures import classify
+from sweep.store.files import replace
 from sweep.store.heartbeat import Heartbeat
 from sweep.store.held import AttemptLost, HeldAttempt
 from sweep.store.index_writer import IndexWriter
@@ -186,8 +188,8 @@ class Worker:
                 return "lost", attempt.lost
             state, reason = classify(error)
             with contextlib.suppress(OSError):
-                (attempt.path / "error.txt").write_text(traceback.format_exc())
-            return state, reason
+                replace(attempt.path / "error.txt", redact(traceback.format_exc()).encode(), durable=False)
+            return state, redact(reason)
         return result.status, result.reason
 
     def _train_and_commit(self, entry: PlanEntry, attempt: HeldAttempt, heartbeat: Heartbeat) -> RunResult:
@@ -196,12 +198,15 @@ class Worker:
         attempt.inherit_checkpoint()
         with self._tracked(entry, config) as tracker:
             session = Session(attempt, heartbeat, self._stop, self._deadline, tracker)
-            result = self._train(config, placement(entry), session)
+            where = placement(entry)
+            result = self._train(config, where, session)
             payload = self._payload(config, result, attempt, started_at, started)
             if not heartbeat.holds():
                 raise AttemptLost(attempt.lost)
             attempt.commit(payload)
             self._index.offer(entry)
+            if not where.keep_checkpoint:
+                attempt.drop_checkpoint()
             tracker.finish(payload["point"])
         return result
 
@@ -315,8 +320,11 @@ def main(argv: Sequence[str] | None = None, *, train: TrainFunction | None = Non
         try:
             return _join(Path(arguments[0]), train or _train_loop(Path(arguments[0])), stop)
         except (SweepError, OSError) as error:
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(f"{redact(str(error))}\n")
             return error.exit_code if isinstance(error, SweepError) else EXIT_FAILED
+        except Exception:  # our bug: the log shows where, without the secrets a message may quote
+            sys.stderr.write(redact(traceback.format_exc()))
+            return EXIT_BUG
 
 
 def _train_loop(sweep_dir: Path) -> TrainFunction:

@@ -146,19 +146,34 @@ def test_sigterm_saves_and_leaves_with_75(finished, tmp_path, data_dir):
     pd.testing.assert_frame_equal(science(tmp_path), science(finished[0]))
 
 
-@pytest.mark.parametrize("n_kills", [2, pytest.param(10, marks=pytest.mark.long)])
-def test_killing_the_whole_tree_loses_and_doubles_nothing(finished, tmp_path, data_dir, n_kills):
+@pytest.mark.parametrize("n_kills", [2, *(pytest.param(n, marks=pytest.mark.long) for n in (10, 20))])
+def test_killing_the_whole_tree_loses_and_doubles_nothing(
+    finished, tmp_path, data_dir, record_property, n_kills
+):
     generator = random.Random(n_kills)
     n_attempts = 0
-    for _ in range(n_kills):
+    for index in range(n_kills):
         process = start(tmp_path, data_dir, "trainer.checkpoint_interval_s=0.2")
         time.sleep(generator.uniform(1.5, 6))
+        deadline = time.monotonic() + 100
+        while index == n_kills - 1 and not claims(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.05)  # a busy machine is slow to start workers
         kill_tree(process)
-        n_attempts = max(n_attempts, len(list(tmp_path.glob("results/smoke/runs/*/attempts/*/claim.json"))))
+        n_attempts = max(n_attempts, len(claims(tmp_path)))
     assert n_attempts > 0  # some of them hit a training run
     done = sweep("run", *SMALL, f"data_dir={data_dir}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     pd.testing.assert_frame_equal(science(tmp_path), science(finished[0]))
+    figure = f"{n_kills} kills, 0 lost, 0 double, columns equal"
+    record_property("fault", f"kill -9 of supervisor and workers of a real smoke sweep: {figure}")
+
+
+def test_the_room_estimated_for_a_sweep_is_enough(finished, data_dir):
+    root = finished[0] / "results/smoke"
+    written = sum(path.stat().st_blocks * 512 for path in root.rglob("*"))
+    drawn = study.plan(compose_experiment([*SMALL, f"data_dir={data_dir}"]))
+    estimate = study.disk_bytes([run.config for run in drawn.runs], 2, keep_checkpoint=False)
+    assert written < estimate < 20 * written
 
 
 def kill_tree(process: subprocess.Popen[str]) -> None:
@@ -168,6 +183,10 @@ def kill_tree(process: subprocess.Popen[str]) -> None:
         member.kill()
     psutil.wait_procs(family, timeout=20)
     process.communicate(timeout=20)
+
+
+def claims(directory: Path) -> list[Path]:
+    return list((directory / "results/smoke/runs").glob("*/attempts/*/claim.json"))
 
 
 def results(directory: Path) -> list[Path]:

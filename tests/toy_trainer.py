@@ -2,7 +2,8 @@
 
 `python -m tests.toy_trainer DIR` is a worker. The environment says how long steps take (TOY_STEP_S), how
 often a checkpoint is written (TOY_CHECKPOINT_STEPS), where every start of a training is noted (TOY_JOURNAL),
-and what goes wrong: TOY_FAULT=KIND:NAME makes the run called NAME do so half-way.
+and of every checkpoint (TOY_SAVES), and what goes wrong: TOY_FAULT=KIND:NAME makes the run called NAME do so
+half-way; several are separated by commas.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
         stop = session.should_stop() and step < run.n_steps
         if stop or step % every == 0:
             write_whole(checkpoint, json.dumps(state).encode(), durable=False)
+            _note(f"{step}\n", "TOY_SAVES")
         if stop:
             raise Interrupted(f"stopped at step {step}")
     return result(run, loss=1 + int(state["chain"][:8], 16) / 16**8)
@@ -128,9 +130,10 @@ def result(run: RunConfig, **changes: Any) -> RunResult:
 
 
 def _fail_as_told(name: str) -> None:
-    kind, _, victim = os.environ.get("TOY_FAULT", "").partition(":")
-    if victim == name:
-        _FAULTS[kind]()
+    for fault in os.environ.get("TOY_FAULT", "").split(","):
+        kind, _, victim = fault.partition(":")
+        if kind and victim == name:
+            _FAULTS[kind]()
 
 
 def _raise(error: BaseException) -> None:
@@ -149,8 +152,8 @@ _FAULTS: Mapping[str, Any] = {
 }
 
 
-def _note(line: str) -> None:
-    journal = os.environ.get("TOY_JOURNAL")
+def _note(line: str, variable: str = "TOY_JOURNAL") -> None:
+    journal = os.environ.get(variable)
     if journal:
         descriptor = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.write(descriptor, line.encode())

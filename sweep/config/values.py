@@ -11,11 +11,13 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 def _check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", name):
         raise ValueError("a name is letters, digits and . _ + -, at most 100, the first a letter or digit")
+    if re.fullmatch(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.", name, re.IGNORECASE):
+        raise ValueError("no directory can be called that on Windows, where results may be copied")
     return name
 
 
-Count = Annotated[int, Field(gt=0)]
-NonNegativeCount = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(gt=0, lt=2**63)]
+NonNegativeCount = Annotated[int, Field(ge=0, lt=2**63)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch's generators take
 Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]  # a larger number is a slip
 NonNegative = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]

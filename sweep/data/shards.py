@@ -239,7 +239,7 @@ def _told(documents: Iterable[Document], report: Callable[[int], None]) -> Itera
 
 def _check_writable(data_dir: Path) -> None:
     try:
-        (data_dir / "prepared").mkdir(parents=True, exist_ok=True)
+        (data_dir / "prepared").mkdir(parents=True, exist_ok=True, mode=0o700)  # corpora may be private
         tempfile.TemporaryFile(dir=data_dir / "prepared").close()
     except OSError as error:
         raise InputError(

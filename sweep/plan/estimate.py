@@ -1,12 +1,21 @@
-"""What a run will take: seconds, peak memory and cost, before it is started."""
+"""What a run will take: seconds, peak memory, cost and room on the disk, before it is started."""
 
 from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
 
 from sweep import flops
 from sweep.config import EVALUATION_BATCH_TOKENS, EstimateConfig, ModelConfig, RunConfig
 
 PROCESS_BYTES = 380_000_000  # resident, a worker that has trained next to nothing; CPU build of torch 2.13
 OPTIMIZER_BYTES_PER_PARAM = 16  # fp32 weight, gradient and the two AdamW moments
+
+CHECKPOINT_BYTES_PER_PARAM = 12  # fp32 weight and the two AdamW moments
+CHECKPOINTS_AT_ONCE = 4  # of a run in progress: two kept, and two of the attempt before while they are copied
+CHECKPOINTS_KEPT = 2
+RUN_BYTES = 98_304  # config, claim, metrics, curve and result: a dozen files, mostly of one block
+SWEEP_BYTES = 16_777_216  # plans, tables, fit, figures and logs
 
 
 def time_s(run: RunConfig, estimate: EstimateConfig) -> float:
@@ -37,6 +46,14 @@ def memory_bytes(run: RunConfig, micro_batch_size: int | None) -> int:
     scoring = min(EVALUATION_BATCH_TOKENS, run.evaluation.n_tokens) * logits
     weights = OPTIMIZER_BYTES_PER_PARAM * flops.n_params(run.model).total
     return PROCESS_BYTES + weights + max(training, scoring)
+
+
+def disk_bytes(runs: Sequence[RunConfig], n_workers: int, *, keep_checkpoint: bool) -> int:
+    """Most bytes that training `runs` writes: the largest runs' checkpoints at once, and what each leaves."""
+    checkpoints = [CHECKPOINT_BYTES_PER_PARAM * flops.n_params(run.model).total for run in runs]
+    kept = CHECKPOINTS_KEPT * sum(checkpoints) if keep_checkpoint else 0
+    under_way = CHECKPOINTS_AT_ONCE * sum(heapq.nlargest(n_workers, checkpoints))
+    return SWEEP_BYTES + RUN_BYTES * len(runs) + kept + under_way
 
 
 def _activations_per_token(model: ModelConfig) -> int:

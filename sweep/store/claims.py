@@ -20,7 +20,7 @@ from sweep.store.attempts import (
     read_forgiven,
 )
 from sweep.store.files import create, create_once, json_bytes, read_json, remove_tree
-from sweep.store.held import HeldAttempt
+from sweep.store.held import DISK_REFUSED, END_IN_RESERVE, HeldAttempt
 from sweep.store.host import is_gone, read_holder, shared_device, this_process
 
 MAX_WATCH_GAP_S = 5.0
@@ -127,6 +127,7 @@ class Claimer:
         }
         create(directory / "claim.json", json_bytes(claim), durable=False)
         create(directory / "heartbeat.json", json_bytes({"counter": 0, "step": 0}), durable=False)
+        create(directory / END_IN_RESERVE, json_bytes(DISK_REFUSED), durable=False)
 
 
 def set_aside(attempt: Attempt, expiry: Expiry) -> bool:
@@ -162,6 +163,10 @@ def _withdraw(held: HeldAttempt, prepared: Path) -> None:
 
 
 def _is_newest(run_dir: Path, number: int) -> bool:
-    """Whether attempt `number` is the live one: a claimer that slept may have taken a name freed since."""
+    """Whether attempt `number` is the live one: a claimer that slept may have taken a name freed since.
+
+    The result is looked for in a listing, for a network file system may remember that a name was not there.
+    """
     newest, path = list_attempts(run_dir)[-1]
-    return newest == number and path.name == str(number) and not (run_dir / "result.json").exists()
+    is_finished = any(entry.name == "result.json" for entry in run_dir.iterdir())
+    return newest == number and path.name == str(number) and not is_finished

@@ -20,8 +20,15 @@ def classify(error: BaseException) -> tuple[str, str]:
     return f"failed:{_failure_class(error)}", f"{type(error).__name__}: {first_line}"
 
 
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Python's own, CUDA's, the system's, and torch's on the CPU, which is known by its words alone."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return named or refused or "DefaultCPUAllocator" in str(error)
+
+
 def _failure_class(error: BaseException) -> str:
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if _is_out_of_memory(error):
         return "oom"
     if isinstance(error, DataError):
         return "data"

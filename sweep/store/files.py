@@ -187,10 +187,15 @@ def _beside(path: Path) -> Path:
 
 
 def _n_links(path: Path) -> int:
+    """Links of a file, 0 when it cannot be read; opened, for a network file system caches what stat says."""
     try:
-        return path.stat(follow_symlinks=False).st_nlink
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     except OSError:
         return 0
+    try:
+        return os.fstat(descriptor).st_nlink
+    finally:
+        os.close(descriptor)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

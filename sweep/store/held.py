@@ -23,6 +23,13 @@ from sweep.store.files import (
     sync_directory,
 )
 
+COPY_UNDER_WAY = "checkpoint.tmp"
+
+END_IN_RESERVE = "end.reserve"
+"""Written with the claim, and renamed to end.json when a full disk takes no more: a rename needs no room."""
+
+DISK_REFUSED = {"state": "failed:disk", "reason": "the disk refused even the note of the end", "step": 0}
+
 
 class AttemptLost(Exception):
     """This process no longer holds the attempt: whatever it has is discarded."""
@@ -96,6 +103,7 @@ class HeldAttempt:
             self._copy_newest(earlier)
         for path in earlier:
             remove_tree(path / "checkpoint")
+            remove_tree(path / COPY_UNDER_WAY)
         if not self.checkpoint_dir.is_dir():
             self.checkpoint_dir.mkdir()
 
@@ -103,9 +111,10 @@ class HeldAttempt:
         source = next((p / "checkpoint" for p in reversed(earlier) if _has_files(p / "checkpoint")), None)
         if source is None:
             return
-        copy = self.path / "checkpoint.tmp"
+        copy = self.path / COPY_UNDER_WAY
         try:
-            shutil.copytree(source, copy, copy_function=_copy_durably)
+            unfinished = shutil.ignore_patterns("*.tmp")
+            shutil.copytree(source, copy, ignore=unfinished, copy_function=_copy_durably)
             copy.rename(self.checkpoint_dir)
         except BaseException:
             remove_tree(copy)
@@ -129,20 +138,31 @@ class HeldAttempt:
                 committed = publish(temporary, self.run_dir / "result.json")
         except (FileNotFoundError, NotADirectoryError) as error:
             raise AttemptLost("taken over by another worker") from error
-        for leftover in (temporary, *self.path.parent.glob(".claim-*")):  # nobody may claim this run now
+        reserve = self.path / END_IN_RESERVE
+        claims = self.path.parent.glob(".claim-*")  # nobody may claim this run now
+        for leftover in (temporary, reserve, *claims):
             with contextlib.suppress(OSError):
                 remove_tree(leftover) if leftover.is_dir() else leftover.unlink()
         if not committed:
             raise AttemptLost("the run already has a result")
 
     def end(self, state: str, reason: str | None, step: int) -> None:
-        """Record how the attempt ended.
+        """Record how the attempt ended; a failure that the disk does not let us record is one of the disk.
 
         Raises FileNotFoundError when it was taken over, another OSError when the disk refuses.
         """
         if not self.is_ours():
             raise FileNotFoundError(f"{self.path} is not ours any more")
-        write_end(self.path, state, reason, step)
+        try:
+            write_end(self.path, state, reason, step)
+        except OSError:
+            if not state.startswith("failed:"):
+                raise
+            (self.path / END_IN_RESERVE).rename(self.path / "end.json")
+
+    def drop_checkpoint(self) -> None:
+        """Delete the checkpoints of a run that has its result and keeps no weights."""
+        remove_tree(self.checkpoint_dir)
 
 
 def write_end(attempt_dir: Path, state: str, reason: str | None, step: int) -> None:
@@ -152,10 +172,15 @@ def write_end(attempt_dir: Path, state: str, reason: str | None, step: int) -> N
 
 
 def _copy_durably(source: str, target: str) -> None:
-    """The source is deleted next, so the copy must be on the disk."""
-    shutil.copyfile(source, target, follow_symlinks=False)
-    with Path(target).open("rb") as file:
-        os.fsync(file.fileno())
+    """The source is deleted next, so the copy must be on the disk.
+
+    A file that its writer, a zombie by now, replaced in this moment is left out: what was whole before is
+    there under another name.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copyfile(source, target, follow_symlinks=False)
+        with Path(target).open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _has_files(directory: Path) -> bool:

@@ -47,8 +47,11 @@ def is_gone(holder: Holder) -> bool:
     """True when `holder` is certainly dead; False when it lives or nobody here can know.
 
     Certain only on the same boot of the same machine in the same PID namespace: elsewhere its number may
-    belong to anybody. A process that ended but was not waited for is gone too.
+    belong to anybody. The host's name counts too, for clones of one virtual machine share a boot. A process
+    that ended but was not waited for is gone too.
     """
+    if holder.host != socket.gethostname():
+        return False
     if holder.boot_id is None or holder.pid_namespace is None or holder.start_ticks is None:
         return False
     if (holder.boot_id, holder.pid_namespace) != (_boot_id(), _pid_namespace()):

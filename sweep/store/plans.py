@@ -33,10 +33,13 @@ class PlanEntry:
 def write_plan(sweep_dir: Path, plan: Plan) -> Path:
     """Add a plan to the sweep: first each run's config.json, then plans/HASH.json; both may be there already.
 
+    The sweep's directory is its owner's alone unless it was there before; what lies in it follows the umask.
+
     Raises SafetyError when a run's config.json is of another run.
     """
-    for directory in (sweep_dir, sweep_dir / "plans", sweep_dir / "runs"):
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    sweep_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for directory in (sweep_dir / "plans", sweep_dir / "runs"):
+        directory.mkdir(exist_ok=True)
     for run in plan.runs:
         _write_config(run_directory(sweep_dir, run.run_key) / "config.json", run)
     path = sweep_dir / "plans" / f"{plan_hash(plan.experiment)}.json"

@@ -167,8 +167,10 @@ class RunStore:
         self._cancel.unlink(missing_ok=True)
 
     def cancelled(self) -> bool:
-        """Whether workers are asked to stop."""
-        return self._cancel.exists()
+        """Whether workers are asked to stop. A disk that does not answer asks nothing."""
+        with contextlib.suppress(OSError):
+            return self._cancel.exists()
+        return False
 
     def record_death(self, worker_id: str, reason: str, log: Path | None = None) -> str | None:
         """Mark the attempt of a worker that certainly died as failed:host; returns its run's key.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from sweep.config import TrackingConfig
+from sweep.credentials import redact
 from sweep.records import TrackedRun
 from sweep.tracking.wandb import start_wandb
 
@@ -56,7 +57,8 @@ class GuardedTracker:
             act()
         except Exception as error:  # whatever a service does, the run goes on
             self._tracker = NoTracker()
-            log.warning("tracking stopped, the run goes on: %s: %s", type(error).__name__, error)
+            told = redact(str(error))
+            log.warning("tracking stopped, the run goes on: %s: %s", type(error).__name__, told)
 
 
 TRACKERS: dict[str, Callable[[TrackingConfig, TrackedRun], Tracker]] = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
+from sweep.store.files import replace
 
 KEPT = 2
 
@@ -29,9 +31,10 @@ class Checkpoint:
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint so that a reader sees it whole or not at all, then drop all but the newest two.
 
-    The JSON names the tensors' SHA-256 and appears last: without it a checkpoint does not exist. Older ones
-    are removed only after the new one was read back and found good. Raises OSError when the disk is full or
-    the directory was taken away.
+    The JSON names the tensors' SHA-256 and appears last: without it a checkpoint does not exist. Others are
+    removed only after the new one was read back and found good, those of later steps too: they are damaged,
+    or of another code version, else this run would have gone on from there. Raises OSError when the disk is
+    full or the directory was taken away.
     """
     stem = f"step-{checkpoint.step:012d}"
     blob = save(dict(checkpoint.tensors))
@@ -40,13 +43,12 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
         "sha256": hashlib.sha256(blob).hexdigest(),
         "values": dict(checkpoint.values),
     }
-    _write(directory / f"{stem}.safetensors", blob)
-    _write(directory / f"{stem}.json", _sealed(header))
-    if _read(directory / f"{stem}.json") is None:
-        raise OSError(f"checkpoint {stem} in {directory} does not read back as written")
-    for old in _headers(directory)[KEPT:]:
-        old.unlink(missing_ok=True)
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
+    path = directory / f"{stem}.json"
+    replace(path.with_suffix(".safetensors"), blob)
+    replace(path, _sealed(header))
+    if _read(path) is None:
+        raise OSError(errno.EIO, f"checkpoint {stem} does not read back as written", str(directory))
+    _keep_only(directory, [old for old in _headers(directory) if old <= path][:KEPT])
 
 
 def load_latest(directory: Path) -> Checkpoint | None:
@@ -62,6 +64,14 @@ def _headers(directory: Path) -> list[Path]:
     return sorted(directory.glob("step-*.json"), reverse=True)
 
 
+def _keep_only(directory: Path, headers: list[Path]) -> None:
+    """Remove all but these checkpoints: headers first, then tensors, and what a death on the way left."""
+    kept = {name for path in headers for name in (path.name, path.with_suffix(".safetensors").name)}
+    for path in sorted(directory.iterdir(), key=lambda path: path.suffix != ".json"):
+        if path.name not in kept:
+            path.unlink(missing_ok=True)
+
+
 def _sealed(header: dict[str, Any]) -> bytes:
     """JSON followed by a line with its own SHA-256, so that damage to the header is seen too."""
     body = json.dumps(header, allow_nan=False).encode()
@@ -69,6 +79,7 @@ def _sealed(header: dict[str, Any]) -> bytes:
 
 
 def _read(path: Path) -> Checkpoint | None:
+    """The checkpoint, or None when it is damaged or the disk does not give it back."""
     try:
         sealed = path.read_bytes()
         body, _, seal = sealed.partition(b"\n")
@@ -79,20 +90,5 @@ def _read(path: Path) -> Checkpoint | None:
         if hashlib.sha256(blob).hexdigest() != header["sha256"]:
             return None
         return Checkpoint(step=header["step"], tensors=load(blob), values=header["values"])
-    except (FileNotFoundError, SafetensorError, ValueError, KeyError):
+    except (OSError, SafetensorError, ValueError, KeyError):
         return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write through a temporary file, an fsync and a rename; fsync the directory too."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

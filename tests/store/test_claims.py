@@ -110,7 +110,8 @@ def test_only_a_process_of_this_boot_and_namespace_can_be_known_to_be_gone():
         pytest.skip("this system has no /proc")
     reused = replace(alive, start_ticks=-7)  # the same number, another process
     assert is_gone(reused)
-    for elsewhere in ({"boot_id": "other"}, {"pid_namespace": "pid:[1]"}, {"start_ticks": None}):
+    others = ({"boot_id": "other"}, {"pid_namespace": "pid:[1]"}, {"start_ticks": None}, {"host": "a clone"})
+    for elsewhere in others:
         assert not is_gone(replace(reused, **elsewhere))
 
 

@@ -1,12 +1,12 @@
 """Checkpoints: whole or not there, two kept, damage passed over."""
 
 import contextlib
+import os
 import random
 
 import pytest
 import torch
 
-from sweep.train import checkpoint as module
 from sweep.train.checkpoint import Checkpoint, load_latest, save_checkpoint
 
 
@@ -50,9 +50,9 @@ def test_any_damage_is_seen_and_the_older_one_used(tmp_path, suffix):
     assert_same(load_latest(tmp_path), state(2))
 
 
-@pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("failing", ["open", "write", "fsync", "replace"])
 @pytest.mark.parametrize("at", [0, 1, 2, 3])
-def test_a_failure_while_saving_leaves_the_last_one(tmp_path, monkeypatch, failing, at):
+def test_a_failure_while_saving_leaves_the_last_one_and_no_litter(tmp_path, monkeypatch, failing, at):
     save_checkpoint(tmp_path, state(1))
     calls = 0
 
@@ -66,16 +66,56 @@ def test_a_failure_while_saving_leaves_the_last_one(tmp_path, monkeypatch, faili
 
         return call
 
-    if failing == "fsync":
-        monkeypatch.setattr(module.os, "fsync", failing_once(module.os.fsync))
-    else:
-        path = type(tmp_path)
-        name = "open" if failing == "write" else "replace"
-        monkeypatch.setattr(path, name, failing_once(getattr(path, name)))
+    monkeypatch.setattr(os, failing, failing_once(getattr(os, failing)))
     with contextlib.suppress(OSError):
         save_checkpoint(tmp_path, state(2))
     monkeypatch.undo()
+    assert list(tmp_path.glob("*.tmp")) == []
     found = load_latest(tmp_path)
     assert_same(found, state(found.step))
     save_checkpoint(tmp_path, state(3))
     assert_same(load_latest(tmp_path), state(3))
+
+
+def test_what_a_death_while_saving_left_goes_with_the_next_save(tmp_path):
+    save_checkpoint(tmp_path, state(1))
+    (tmp_path / "step-000000000002.safetensors").write_bytes(b"no header came")
+    (tmp_path / ".step-000000000002.json.1-ab.tmp").write_bytes(b"{")
+    save_checkpoint(tmp_path, state(3))
+    assert sorted({path.stem for path in tmp_path.iterdir()}) == ["step-000000000001", "step-000000000003"]
+
+
+def test_checkpoints_of_a_future_that_was_given_up_do_not_displace_new_ones(tmp_path):
+    """After a restart from the beginning, because the code changed, the new ones have smaller steps."""
+    for step in (900, 990):
+        save_checkpoint(tmp_path, state(step))
+    for step in (5, 10):
+        save_checkpoint(tmp_path, state(step))
+        assert_same(load_latest(tmp_path), state(step))
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_disk_that_does_not_give_the_newest_back_falls_back(tmp_path, monkeypatch):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, state(step))
+    whole = type(tmp_path).read_bytes
+
+    def bad_sector(path):
+        if path.name == "step-000000000002.safetensors":
+            raise OSError(5, "Input/output error")
+        return whole(path)
+
+    monkeypatch.setattr(type(tmp_path), "read_bytes", bad_sector)
+    assert_same(load_latest(tmp_path), state(1))
+
+
+def test_a_symbolic_link_in_the_way_is_replaced_not_followed(tmp_path):
+    (tmp_path / "victim").write_text("keep")
+    directory = tmp_path / "checkpoint"
+    directory.mkdir()
+    for name in ("step-000000000001.json", "step-000000000001.safetensors"):
+        (directory / name).symlink_to(tmp_path / "victim")
+        (directory / f"{name}.tmp").symlink_to(tmp_path / "victim")
+    save_checkpoint(directory, state(1))
+    assert_same(load_latest(directory), state(1))
+    assert (tmp_path / "victim").read_text() == "keep"

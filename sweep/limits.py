@@ -1,0 +1,132 @@
+"""Bounds on what a config may be, checked before Hydra reads it and before its references are followed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml import YAMLError
+
+from sweep.credentials import texts
+from sweep.errors import InputError
+
+MAX_OVERRIDE_CHARS = 16_384  # in all; Hydra's parser reads some 50,000 a second
+MAX_FILE_BYTES = 262_144
+MAX_DEPTH = 32  # of lists and sections within each other
+MAX_ARMS = 200
+MAX_ARM_CHARS = 200  # the arm's name is a directory's
+
+_REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][\w.]*)\s*\}")
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # only its events are read: nothing is built
+_PLAIN_KEYS = ("name", "points", "law")  # of one word, and no groups
+_TEXTS_WITH_LINE_ENDS = ("data.delimiter", "tokenizer.separator")
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Raises InputError for overrides that Hydra would take long over, or that are about Hydra itself."""
+    n_chars = sum(map(len, overrides))
+    if n_chars > MAX_OVERRIDE_CHARS:
+        raise InputError(
+            f"the overrides have {n_chars:,} characters, at most {MAX_OVERRIDE_CHARS:,} are read: put long "
+            f"lists into a file of configs/experiment"
+        )
+    for override in overrides:
+        shown = repr(override if len(override) <= 60 else override[:60] + "...")
+        key, _, value = override.partition("=")
+        if re.match(r"[+~]*hydra\b", key):
+            raise InputError(f"{shown} sets Hydra itself, which sweep does not let: give keys of the config")
+        is_group = re.fullmatch(r"[+~]*[a-z]+", key) and key.lstrip("+~") not in _PLAIN_KEYS
+        if is_group and ".." in Path(value.strip("'\"")).parts:
+            raise InputError(f"{shown} leaves the directories of configs: give the name of a file there")
+        if _depth(override) > MAX_DEPTH:
+            raise InputError(f"{shown} nests more than {MAX_DEPTH} lists or sections: flatten it")
+        _refuse_resolvers(shown, override)
+
+
+def check_files(directories: Iterable[Path]) -> None:
+    """Raises InputError for a YAML file below `directories` that no config needs to be like.
+
+    An alias stands for a copy, so a file of a few lines may stand for more than any memory holds.
+    """
+    for directory in directories:
+        for path in sorted(directory.rglob("*.yaml")):
+            if path.is_file():
+                _check_file(path)
+
+
+def check_references(values: Mapping[str, Any]) -> None:
+    """Raises InputError for a reference other than ${key} to a plain value of the config.
+
+    Resolvers read the environment and decode texts; references to references multiply.
+    """
+    for key, text in texts(values):
+        _refuse_resolvers(key, text)
+        for name in _REFERENCE.findall(text):
+            found: Any = values
+            for part in name.split("."):
+                found = found.get(part) if isinstance(found, Mapping) else None
+            if isinstance(found, (Mapping, list)) or "${" in str(found):
+                raise InputError(
+                    f"{key}={text!r} refers to no plain value: refer to one, as ${{batch_tokens}}"
+                )
+
+
+def check_texts(values: Mapping[str, Any]) -> None:
+    """Raises InputError for a control character in any text: paths and names have none."""
+    for key, text in texts(values):
+        allowed = "\n\r\t" if key in _TEXTS_WITH_LINE_ENDS else ""
+        if any((ord(char) < 32 or 127 <= ord(char) < 160) and char not in allowed for char in text):
+            raise InputError(f"{key}={text!r} holds a control character: take it out")
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise InputError(f"{key}={text!r} is no valid text: write it in UTF-8")
+
+
+def check_arms(axes: Mapping[str, Sequence[Any]]) -> None:
+    """Raises InputError when the product of the axes is more than MAX_ARMS arms."""
+    n_arms = 1
+    for values in axes.values():
+        n_arms *= len(values)
+    if n_arms > MAX_ARMS:
+        raise InputError(f"arms has {n_arms:,} combinations, at most {MAX_ARMS} make one sweep: give fewer")
+
+
+def _check_file(path: Path) -> None:
+    n_bytes = path.stat().st_size
+    if n_bytes > MAX_FILE_BYTES:
+        raise InputError(f"{path} has {n_bytes:,} bytes, a config has at most {MAX_FILE_BYTES:,}: shorten it")
+    depth = 0
+    try:
+        for event in yaml.parse(path.read_bytes(), Loader=_LOADER):
+            opens = isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent))
+            depth += opens - isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent))
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError(f"{path}, line {_line(event)} holds an alias: write the value out")
+            if depth > MAX_DEPTH:
+                raise InputError(
+                    f"{path}, line {_line(event)} nests more than {MAX_DEPTH} lists or sections: flatten it"
+                )
+    except (YAMLError, UnicodeDecodeError):
+        pass  # whoever asks for this file is told what is wrong with it; it may be another program's
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
+
+
+def _refuse_resolvers(place: str, text: str) -> None:
+    if "${" in _REFERENCE.sub("", text):
+        raise InputError(
+            f"{place} holds a ${{...}} that is no ${{key}}: nothing is evaluated, write the value"
+        )
+
+
+def _depth(text: str) -> int:
+    """How deeply brackets are nested, whatever quotes them."""
+    depth = deepest = 0
+    for char in text:
+        depth += (char in "[{(") - (char in "]})")
+        deepest = max(deepest, depth)
+    return deepest
