@@ -9,6 +9,8 @@ from sweep.compose import compose_experiment
 from sweep.plan import rules
 from tests.configs import TINY
 
+T64 = replace(TINY, seq_len=64)
+
 
 def cell(d_model, batch, n_tokens=10**6):
     return rules.Cell(
@@ -25,15 +27,15 @@ def test_tiny_rules_at_their_anchors():
     assert rules.tiny_lr(cell(32, 128)) == pytest.approx(0.008)
     assert rules.tiny_lr(cell(8, 2048)) == 0.026
     assert rules.tiny_bpe_lr(cell(32, 320)) == pytest.approx(0.021)
-    assert rules.tiny_batch(1e6) == 640
-    assert rules.tiny_batch(16e6) == pytest.approx(640 * 8)
+    assert rules.tiny_batch(TINY, 1e6) == 640
+    assert rules.tiny_batch(TINY, 16e6) == pytest.approx(640 * 8)
 
 
 def test_step_law_at_a_published_setting():
     """Li et al. 2025: at N = 1e9, D = 1e11 the law gives lr 1.6e-3 and a batch of 1.1M tokens."""
     lr = 1.79 * math.exp(-0.713 * math.log(1e9) + 0.307 * math.log(1e11))
     assert lr == pytest.approx(1.63e-3, rel=0.01)
-    assert rules.step_law_batch(1e11) == pytest.approx(1.11e6, rel=0.01)
+    assert rules.step_law_batch(TINY, 1e11) == pytest.approx(1.11e6, rel=0.01)
     model = replace(TINY, d_model=2048, d_ff=8192, n_layers=20, n_heads=32, n_kv_heads=32)
     big = rules.Cell(budget=1e21, model=model, n_tokens=10**11, batch_tokens=2**20)
     n = 20 * 12 * 2048**2
@@ -47,9 +49,9 @@ def test_fixed_values_and_multipliers():
     by_rule = replace(optimizer, lr="tiny", lr_multiplier=0.5)
     assert rules.lr_peak(by_rule, cell(32, 512)) == pytest.approx(0.008)
     assert rules.lr_peak(replace(by_rule, lr_max=0.01), cell(32, 512)) == pytest.approx(0.005)
-    assert rules.batch_tokens(1000, 1.0, 1e6, 64) == 1024
-    assert rules.batch_tokens("tiny", 2.0, 1e6, 64) == 1280
-    assert rules.batch_tokens(1, 1.0, 1e6, 64) == 64
+    assert rules.batch_tokens(1000, 1.0, 1e6, T64) == 1024
+    assert rules.batch_tokens("tiny", 2.0, 1e6, T64) == 1280
+    assert rules.batch_tokens(1, 1.0, 1e6, T64) == 64
 
 
 def test_warmup_in_fractions_or_tokens():
