@@ -40,9 +40,9 @@ class StockCheckpoint:
 def to_huggingface(config: ModelConfig, tensors: Tensors) -> StockCheckpoint:
     """The decoder with these weights, by our names as in `GPT.named_parameters`, as a stock class.
 
-    Where it has no biases and the class has, they are zeros; an embedding scale and the multipliers of
-    mup are folded into the weights.
-    Logits are equal up to rounding. Raises InputError, naming the keys, when no stock class can express it.
+    Where it has no biases and the class has, they are zeros; an embedding scale and mup's multipliers are
+    folded into the weights. Logits are equal up to rounding. Raises InputError, naming the keys, when no
+    stock class can express it.
     """
     stock = stock_class(config)
     config, tensors = _unscaled(*_without_multipliers(config, tensors))
