@@ -188,7 +188,7 @@ def _without_multipliers(config: ModelConfig, tensors: Tensors) -> tuple[ModelCo
     folded = {name: t * config.output_scale if name in last else t for name, t in tensors.items()}
     for name in folded:
         if ".attention.qkv." in name and config.attention_scale != 1:
-            query, rest = folded[name].split((config.d_model, 2 * config.d_kv))
+            query, rest = torch.split(folded[name], [config.d_model, 2 * config.d_kv])
             folded[name] = torch.cat((query * config.attention_scale, rest))
     return replace(config, output_scale=1.0, attention_scale=1.0), folded
 

@@ -9,7 +9,7 @@ Source: McCandlish et al. 2018 (arXiv:1812.06162), section 2.2 and appendix A.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -95,14 +95,14 @@ class NoiseScale:
         for index in range(n_parts):
             gradients = self._gradients(step, index * self.part_size)
             small += _squared_norm(gradients) / n_parts
-            shares = torch._foreach_div(gradients, n_parts)
+            shares = torch._foreach_div(gradients, float(n_parts))
             if mean:
                 torch._foreach_add_(mean, shares)
             else:
                 mean = list(shares)
-        return small, _squared_norm(mean)
+        return small, _squared_norm(tuple(mean))
 
-    def _gradients(self, step: int, start: int) -> Sequence[Tensor]:
+    def _gradients(self, step: int, start: int) -> tuple[Tensor, ...]:
         device = next(self.model.parameters()).device
         tokens = torch.from_numpy(self.rows(step, start, start + self.part_size)).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.run.precision == "bf16"):
@@ -110,6 +110,6 @@ class NoiseScale:
         return torch.autograd.grad(losses.mean(), list(self.model.parameters()))
 
 
-def _squared_norm(gradients: Sequence[Tensor]) -> float:
+def _squared_norm(gradients: tuple[Tensor, ...]) -> float:
     norms = torch.stack(torch._foreach_norm(gradients)).double()
     return float(norms.square().sum())
