@@ -1,5 +1,6 @@
 """The optimizers: their groups, their steps against updates written out, their own FLOPs."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -142,7 +143,8 @@ def test_a_saved_state_goes_on_to_the_bit(config):
         first.step()
     models[1].load_state_dict(models[0].state_dict())
     second = build_optimizer(models[1], config)
-    second.load_state_dict({**second.state_dict(), "state": first.state_dict()["state"]})
+    saved = copy.deepcopy(first.state_dict()["state"])
+    second.load_state_dict({**second.state_dict(), "state": saved})
     for model, optimizer in zip(models, (first, second), strict=True):
         with_gradients(model, 7)
         set_lr(optimizer, 0.003)
