@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sweep.config import ExperimentConfig, ModelConfig, RunOptimizer
 from sweep.models.gpt import GPT
@@ -92,9 +92,10 @@ def _changes(config: ModelConfig, optimizer: RunOptimizer, n_steps: int, seed: i
 def activations(model: GPT, tokens: Tensor) -> dict[str, Tensor]:
     """What the model computes on the way: embedded tokens, each block's attention, MLP and sum, logits."""
     found: dict[str, Tensor] = {}
-    watched = {"embedding": model.embedding}
+    watched: dict[str, nn.Module] = {"embedding": model.embedding}
     for index, block in enumerate(model.blocks):
-        watched |= {f"attention {index}": block.attention, f"mlp {index}": block.mlp, f"block {index}": block}
+        watched |= {f"{part} {index}": block.get_submodule(part) for part in ("attention", "mlp")}
+        watched[f"block {index}"] = block
     hooks = [module.register_forward_hook(_keeper(found, name)) for name, module in watched.items()]
     with torch.no_grad():
         found["logits"] = model(tokens)
