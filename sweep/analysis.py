@@ -32,8 +32,9 @@ from sweep.store.files import replace as replace_file
 from sweep.store.run_store import RunStore, StoredPoints
 
 SETTING_COLUMNS = (
-    "lr_peak batch_tokens n_tokens warmup_steps schedule optimizer weight_decay beta2 precision seq_len "
-    "corpus_sha256 tokenizer_sha256 evaluation_sha256 vocab_size n_heads n_kv_heads d_ff n_params"
+    "lr_peak batch_tokens n_tokens warmup_steps schedule optimizer weight_decay beta2 parametrization "
+    "precision seq_len corpus_sha256 tokenizer_sha256 evaluation_sha256 vocab_size n_heads n_kv_heads "
+    "d_ff n_params"
 ).split()
 """What tells two points of one cell apart, in the words of points.csv."""
 

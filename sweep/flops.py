@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sweep.config import ModelConfig
+from sweep.config import ModelConfig, RunOptimizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +103,21 @@ def count(model: ModelConfig, n_tokens: int) -> FlopCount:
         flops_kaplan=6 * params.non_embedding * n_tokens,
         flops_chinchilla=n_sequences * _chinchilla_flops_per_sequence(model),
     )
+
+
+def optimizer_flops_per_step(model: ModelConfig, optimizer: RunOptimizer) -> int:
+    """FLOPs of the matrix multiplications in one update of the optimizer: Muon's Newton-Schulz, else none.
+
+    For each matrix of a block, a x b with r = min(a, b) and c = max(a, b), every iteration multiplies X by
+    its transpose, that product by itself and the result by X: 2 r² c + 2 r³ + 2 r² c (Jordan et al. 2024).
+    They do not depend on the batch, so at small batches they are not small beside training's own.
+    """
+    if optimizer.name != "muon":
+        return 0
+    d = model.d_model
+    shapes = [(d + 2 * model.d_kv, d), (d, d), *[(model.d_ff, d)] * mlp_matrices(model)]
+    iteration = sum(4 * min(a, b) ** 2 * max(a, b) + 2 * min(a, b) ** 3 for a, b in shapes)
+    return model.n_layers * optimizer.ns_steps * iteration
 
 
 def _chinchilla_flops_per_sequence(model: ModelConfig) -> int:

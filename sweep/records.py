@@ -86,6 +86,7 @@ class RunResult:
     torch_version: str
     mfu: float | None  # None where the device's peak is not known
     curve: tuple[CurvePoint, ...]
+    b_simple_tokens: float | None = None  # gradient-noise scale; None where not measured or not resolved
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +107,7 @@ class Point:
     flops_6nd: float | None = None  # 6 n_params D
     flops_kaplan: float | None = None  # 6 n_params_non_embedding D
     flops_chinchilla: float | None = None  # Hoffmann et al. 2022, appendix F
+    flops_optimizer: float | None = None  # matrix multiplications of the optimizer itself, not in the others
     n_params: float | None = None  # all unique trainable parameters
     n_params_non_embedding: float | None = None
     n_params_embedding: float | None = None
@@ -117,6 +119,7 @@ class Point:
     loss_stderr: float | None = None
     bits_per_byte: float | None = None
     train_loss: float | None = None
+    b_simple_tokens: float | None = None  # gradient-noise scale late in training, where it was measured
     d_model: int | None = None
     n_layers: int | None = None
     n_heads: int | None = None
@@ -173,6 +176,7 @@ class Placement:
     micro_batch_size: int | None
     checkpoint_interval_s: float
     keep_checkpoint: bool = False  # leave the final weights in the session's checkpoint_dir
+    measure_noise_scale: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

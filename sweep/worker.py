@@ -289,6 +289,7 @@ def placement(entry: PlanEntry) -> Placement:
         micro_batch_size=experiment.trainer.micro_batch_size,
         checkpoint_interval_s=experiment.trainer.checkpoint_interval_s,
         keep_checkpoint=experiment.trainer.keep_checkpoint,
+        measure_noise_scale=experiment.trainer.measure_noise_scale,
     )
 
 

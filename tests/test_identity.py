@@ -19,6 +19,7 @@ OTHER = {
     "batch_tokens": 128,
     "n_tokens": 64 * 80,
     "precision": "bf16",
+    "parametrization": "mup",
     "seed": 1,
     "semantics_version": 99,
 }

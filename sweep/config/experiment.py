@@ -16,18 +16,25 @@ from sweep.config.store import StoreConfig
 from sweep.config.values import (
     STRICT,
     BatchRule,
+    Beta2Rule,
     ClosedFraction,
     Count,
     DecayFraction,
     Fraction,
     LrRule,
+    MuonScaling,
     Name,
+    NewtonSchulzSteps,
     NonNegative,
     OpenFraction,
+    OptimizerName,
+    Parametrization,
     Positive,
     Precision,
     ScheduleName,
     Seed,
+    WarmupRule,
+    WeightDecayRule,
 )
 from sweep.errors import InputError
 
@@ -62,18 +69,51 @@ class GridConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
-    """The optimizer; its learning rate is a number or the name of a rule in `sweep.plan.rules`."""
+    """The optimizer; a learning rate, beta2 or weight decay is a number or a rule of `sweep.plan.rules`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    name: Literal["adamw"]
+    name: OptimizerName
     lr: Positive | LrRule
     lr_multiplier: Positive  # on top of the rule or number
     lr_max: Positive | None  # no rule goes above; a number given as lr is taken as it is
     beta1: Fraction
-    beta2: Fraction
+    beta2: Fraction | Beta2Rule
     eps: Positive
-    weight_decay: NonNegative
+    weight_decay: NonNegative | WeightDecayRule
     grad_clip: Positive
+    momentum: Fraction = 0.0  # of muon and sgd
+    nesterov: bool = False  # of muon and sgd
+    ns_steps: NewtonSchulzSteps = 5  # of muon
+    muon_scaling: MuonScaling = "match_rms_adamw"
+
+    def __post_init__(self) -> None:
+        if self.name == "adamw" and (self.momentum or self.nesterov):
+            raise InputError(
+                f"optimizer.momentum={self.momentum:g} and optimizer.nesterov={str(self.nesterov).lower()} "
+                f"have no effect on adamw: leave them out, or choose optimizer=muon or optimizer=sgd"
+            )
+        if self.nesterov and not self.momentum:
+            raise InputError(
+                "optimizer.nesterov=true needs optimizer.momentum above 0, such as 0.9: it is 0 here"
+            )
+        for key in ("lr", "weight_decay"):
+            self._refuse_rule_of_adamw(key)
+
+    def _refuse_rule_of_adamw(self, key: str) -> None:
+        """Raises InputError for a rule, all of which were measured with AdamW, where its updates differ."""
+        rule = getattr(self, key)
+        if not isinstance(rule, str) or self.name == "adamw":
+            return
+        if self.name == "sgd":
+            raise InputError(
+                f"optimizer.{key}={rule} was measured with adamw, whose updates do not shrink with the "
+                f"gradient: give sgd a number, such as optimizer.{key}={'0.3' if key == 'lr' else '0'}"
+            )
+        if self.muon_scaling == "original":
+            raise InputError(
+                f"optimizer.{key}={rule} was measured with adamw, and optimizer.muon_scaling=original makes "
+                f"steps of another size: give a number, or choose optimizer.muon_scaling=match_rms_adamw"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +123,7 @@ class ScheduleConfig:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: ScheduleName
     warmup_frac: Fraction | None  # of the run's steps
-    warmup_tokens: NonNegative | None  # or in tokens
+    warmup_tokens: NonNegative | WarmupRule | None  # or in tokens
     decay_frac: DecayFraction | None  # of the run's steps, the last ones; for wsd, which needs it, only
     final_lr_frac: ClosedFraction  # without effect on constant
 
@@ -109,6 +149,7 @@ class TrainerConfig:
     micro_batch_size: Count | None  # sequences per forward; null: the whole batch at once
     checkpoint_interval_s: Positive  # at least; longer where saving takes more than 2 % of the time between
     keep_checkpoint: bool  # a finished run leaves its final weights, for sweep export
+    measure_noise_scale: bool = False  # b_simple_tokens of every point, from a few late steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +196,9 @@ class ExperimentConfig:
     optimizer: OptimizerConfig
     batch_tokens: Count | BatchRule
     batch_multiplier: Positive  # on top of the rule or number
+    batch_power_of_two: bool = False  # a rule's batch is rounded to a power of two of sequences
+    parametrization: Parametrization = "standard"
+    mup_base_width: Count | None = None  # of mup: the width at which it equals standard
     schedule: ScheduleConfig
     precision: Precision
     evaluation: EvaluationConfig
@@ -172,6 +216,7 @@ class ExperimentConfig:
     store: StoreConfig = field(default_factory=StoreConfig)
 
     def __post_init__(self) -> None:
+        self._check_parametrization()
         for key in ("budgets", "seeds"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
@@ -183,3 +228,15 @@ class ExperimentConfig:
                     f"grid.{key} holds {len(sizes)} lists for {len(self.budgets)} budgets: "
                     f"give one list for all budgets, or one for each"
                 )
+
+    def _check_parametrization(self) -> None:
+        if (self.parametrization == "mup") != (self.mup_base_width is not None):
+            raise InputError(
+                f"parametrization={self.parametrization} and mup_base_width={self.mup_base_width}: mup needs "
+                f"the width its learning rate was tuned at, such as 64, and standard has none"
+            )
+        if self.parametrization == "mup" and isinstance(self.optimizer.lr, str):
+            raise InputError(
+                f"optimizer.lr={self.optimizer.lr} with parametrization=mup scales with the size twice: give "
+                f"the number that is best at mup_base_width={self.mup_base_width}"
+            )

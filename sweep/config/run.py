@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import ConfigDict
 
@@ -13,9 +13,13 @@ from sweep.config.values import (
     ClosedFraction,
     Count,
     Fraction,
+    MuonScaling,
+    NewtonSchulzSteps,
     NonNegative,
     NonNegativeCount,
     Norm,
+    OptimizerName,
+    Parametrization,
     Positions,
     Positive,
     Precision,
@@ -55,6 +59,8 @@ class ModelConfig:
     qk_norm: bool
     qk_gain: Positive  # multiplies the normalised queries and keys; without effect when qk_norm is false
     embedding_scale: Positive  # root mean square of the embedded tokens at the start
+    output_scale: Positive = 1.0  # multiplies the logits; mup lowers it with the width
+    attention_scale: Positive = 1.0  # multiplies the scores beside 1/sqrt(head_dim); mup, likewise
 
     def __post_init__(self) -> None:
         if self.d_model % self.n_heads:
@@ -86,16 +92,24 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptimizer:
-    """The optimizer of one run, its learning rate resolved to a number."""
+    """The optimizer of one run, every rule resolved to a number.
+
+    What an optimizer does not use has one value, so that equal runs have equal keys.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    name: Literal["adamw"]
+    name: OptimizerName
     lr_peak: Positive
     beta1: Fraction
     beta2: Fraction
     eps: Positive
     weight_decay: NonNegative
     grad_clip: Positive
+    momentum: Fraction = 0.0  # of muon and sgd
+    nesterov: bool = False  # of muon and sgd
+    ns_steps: NewtonSchulzSteps = 5  # of muon
+    muon_scaling: MuonScaling = "match_rms_adamw"
+    width_ratio: Positive = 1.0  # d_model over mup's base width: what mup scales learning rates by
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,9 +155,16 @@ class RunConfig:
     precision: Precision
     evaluation: EvaluationConfig
     seed: Seed
+    parametrization: Parametrization = "standard"
     semantics_version: int = SEMANTICS_VERSION
 
     def __post_init__(self) -> None:
+        scales = (self.model.output_scale, self.model.attention_scale, self.optimizer.width_ratio)
+        if self.parametrization == "standard" and scales != (1.0, 1.0, 1.0):
+            raise InputError(
+                f"parametrization=standard with model.output_scale={scales[0]:g}, model.attention_scale="
+                f"{scales[1]:g} and optimizer.width_ratio={scales[2]:g}: these belong to mup, make them 1"
+            )
         if self.batch_tokens % self.model.seq_len:
             raise InputError(
                 f"batch_tokens={self.batch_tokens} is not a multiple of seq_len={self.model.seq_len}"

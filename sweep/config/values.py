@@ -18,6 +18,7 @@ def _check_name(name: str) -> str:
 
 Count = Annotated[int, Field(gt=0, lt=2**63)]
 NonNegativeCount = Annotated[int, Field(ge=0, lt=2**63)]
+NewtonSchulzSteps = Annotated[int, Field(gt=0, le=20)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch's generators take
 Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]  # a larger number is a slip
 NonNegative = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
@@ -33,8 +34,14 @@ Norm = Literal["rms", "layer"]
 Positions = Literal["rope", "learned"]
 ScheduleName = Literal["cosine", "linear", "constant", "wsd"]
 Precision = Literal["fp32", "bf16"]
-LrRule = Literal["tiny", "tiny_bpe", "step_law"]
-BatchRule = Literal["tiny", "tiny_bpe", "step_law"]
+OptimizerName = Literal["adamw", "muon", "sgd"]
+MuonScaling = Literal["match_rms_adamw", "original"]
+Parametrization = Literal["standard", "mup"]
+LrRule = Literal["tiny", "tiny_bpe", "step_law", "deepseek", "porian", "kaplan"]
+BatchRule = Literal["tiny", "tiny_bpe", "step_law", "deepseek", "porian"]
+WarmupRule = Literal["n_params"]
+WeightDecayRule = Literal["power_lines"]
+Beta2Rule = Literal["half_life"]
 Method = Literal["envelope", "isoflop", "parametric", "kaplan", "data_constrained", "overtraining"]
 
 STRICT = ConfigDict(extra="forbid")

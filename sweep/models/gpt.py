@@ -23,7 +23,8 @@ class GPT(nn.Module):
     divided by sqrt(2 L) more (Radford et al. 2019, section 2.3); embedding and head 1/sqrt(d_model), so that
     logits have variance 1 at the start and the loss there is ln V + 1/2; learned positions half of that. The
     sum of token and position is multiplied by embedding_scale·sqrt(d_model), which makes the root mean square
-    of the embedded tokens embedding_scale. Gains start at 1, biases at 0.
+    of the embedded tokens embedding_scale. Gains start at 1, biases at 0. mup draws the same weights
+    and changes output_scale, attention_scale and the learning rates (`sweep.plan.parametrization`).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -58,7 +59,7 @@ class GPT(nn.Module):
                 parameter.normal_(std=std, generator=generator)
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """The last normalised state: shape (B, T) token ids to (B, T, d_model).
+        """What the head multiplies, the last normalised state times output_scale: (B, T) to (B, T, d_model).
 
         Raises ValueError for more positions than the config's seq_len.
         """
@@ -72,7 +73,8 @@ class GPT(nn.Module):
         rotary = None if self.rotary is None else self.rotary[:, :seq_len]
         for block in self.blocks:
             x = block(x, rotary)
-        return self.norm(x)
+        x = self.norm(x)
+        return x if self.config.output_scale == 1 else x * self.config.output_scale
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits: shape (B, T) token ids to (B, T, vocab_size)."""

@@ -40,11 +40,12 @@ class StockCheckpoint:
 def to_huggingface(config: ModelConfig, tensors: Tensors) -> StockCheckpoint:
     """The decoder with these weights, by our names as in `GPT.named_parameters`, as a stock class.
 
-    Where it has no biases and the class has, they are zeros; an embedding scale is folded into the weights.
-    Logits are equal up to rounding. Raises InputError, naming the keys, when no stock class can express it.
+    Where it has no biases and the class has, they are zeros; an embedding scale and mup's multipliers are
+    folded into the weights. Logits are equal up to rounding. Raises InputError, naming the keys, when no
+    stock class can express it.
     """
     stock = stock_class(config)
-    config, tensors = _unscaled(config, tensors)
+    config, tensors = _unscaled(*_without_multipliers(config, tensors))
     config = replace(config, bias=config.bias or stock.always_biased)
     theirs: dict[str, Tensor] = {}
     for name, shape in _parameters(config):
@@ -179,6 +180,17 @@ def _taken(
 
 def _turned(stock: StockClass, ours: str, tensor: Tensor) -> bool:
     return stock.transposed and ours.startswith("blocks.") and tensor.dim() == 2
+
+
+def _without_multipliers(config: ModelConfig, tensors: Tensors) -> tuple[ModelConfig, Tensors]:
+    """The same function without output_scale and attention_scale: the last norm and the queries take them."""
+    last = {"norm.gain", "norm.bias"}
+    folded = {name: t * config.output_scale if name in last else t for name, t in tensors.items()}
+    for name in folded:
+        if ".attention.qkv." in name and config.attention_scale != 1:
+            query, rest = torch.split(folded[name], [config.d_model, 2 * config.d_kv])
+            folded[name] = torch.cat((query * config.attention_scale, rest))
+    return replace(config, output_scale=1.0, attention_scale=1.0), folded
 
 
 def _unscaled(config: ModelConfig, tensors: Tensors) -> tuple[ModelConfig, Tensors]:

@@ -79,6 +79,8 @@ class Attention(nn.Module):
         super().__init__()
         self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
         self.qk_norm, self.qk_gain = config.qk_norm, config.qk_gain
+        # None is 1/sqrt(head_dim)
+        self.scale = None if config.attention_scale == 1 else config.attention_scale * self.head_dim**-0.5
         self.qkv = nn.Linear(config.d_model, config.d_model + 2 * config.d_kv, bias=config.bias)
         self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
 
@@ -92,7 +94,9 @@ class Attention(nn.Module):
         if rotary is not None:
             query_key = rotate(query_key, rotary)
         query, key = query_key.split((self.n_heads, self.n_kv_heads), dim=1)
-        mixed = F.scaled_dot_product_attention(query, self._shared(key), self._shared(value), is_causal=True)
+        mixed = F.scaled_dot_product_attention(
+            query, self._shared(key), self._shared(value), is_causal=True, scale=self.scale
+        )
         return self.out(mixed.transpose(1, 2).reshape(batch, seq_len, d_model))
 
     def _shared(self, heads: Tensor) -> Tensor:

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 from sweep.config import RunOptimizer
+from sweep.optim.adamw import build_adamw
+from sweep.optim.muon import build_muon
+from sweep.optim.sgd import build_sgd
 
-
-def build_adamw(model: nn.Module, config: RunOptimizer) -> torch.optim.Optimizer:
-    """AdamW with decoupled weight decay on matrices and tables only, not on gains (Loshchilov & Hutter 2019).
-
-    The decay of a step is lr·weight_decay, so it follows the schedule.
-    """
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    gains = [p for p in model.parameters() if p.dim() < 2]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": gains, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups, lr=config.lr_peak, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
-    )
-
-
-OPTIMIZERS = {"adamw": build_adamw}
+OPTIMIZERS: dict[str, Callable[[nn.Module, RunOptimizer], torch.optim.Optimizer]] = {
+    "adamw": build_adamw,
+    "muon": build_muon,
+    "sgd": build_sgd,
+}
 
 
 def build_optimizer(model: nn.Module, config: RunOptimizer) -> torch.optim.Optimizer:
@@ -33,6 +25,6 @@ def build_optimizer(model: nn.Module, config: RunOptimizer) -> torch.optim.Optim
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Use `lr` for the next step of every group."""
+    """Use `lr` for the next step, in every group times its own scale."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_scale"]

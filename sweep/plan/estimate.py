@@ -19,11 +19,12 @@ SWEEP_BYTES = 16_777_216  # plans, tables, fit, figures and logs
 
 
 def time_s(run: RunConfig, estimate: EstimateConfig) -> float:
-    """Seconds on one worker: FLOPs at the sustained rate plus a fixed cost a step.
+    """Seconds on one worker: FLOPs, the optimizer's own too, at the sustained rate plus a fixed cost a step.
 
     The held-out evaluation is one forward pass, a third of a training pass, over its tokens.
     """
     training = flops.count(run.model, run.n_tokens).flops
+    training += flops.optimizer_flops_per_step(run.model, run.optimizer) * run.n_steps
     evaluation = flops.flops_per_token(run.model) * run.evaluation.n_tokens / 3
     return (training + evaluation) / estimate.flops_per_second + run.n_steps * estimate.step_overhead_s
 

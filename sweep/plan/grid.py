@@ -9,10 +9,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 from sweep import flops
-from sweep.config import ExperimentConfig, ModelConfig, RunConfig, RunOptimizer
+from sweep.config import ExperimentConfig, ModelConfig, RunConfig
 from sweep.errors import InputError
 from sweep.identity import run_key
 from sweep.plan import estimate, rules
+from sweep.plan.parametrization import parametrized
 from sweep.plan.shapes import nearest_shape, shape_of_width
 from sweep.records import Dataset, DroppedCell, Plan, PlannedRun
 
@@ -121,7 +122,11 @@ def tokens_of_budget(experiment: ExperimentConfig, model: ModelConfig, budget: f
     """What a budget buys at one shape: D = floor(C / flops_per_token / batch) · batch, by exact FLOPs."""
     affordable = budget / flops.flops_per_token(model)
     batch = rules.batch_tokens(
-        experiment.batch_tokens, experiment.batch_multiplier, affordable, model.seq_len
+        experiment.batch_tokens,
+        experiment.batch_multiplier,
+        affordable,
+        model,
+        power_of_two=experiment.batch_power_of_two,
     )
     n_tokens = int(affordable // batch) * batch
     return rules.Cell(budget=budget, model=model, n_tokens=n_tokens, batch_tokens=batch)
@@ -151,6 +156,9 @@ def _problem(experiment: ExperimentConfig, dataset: Dataset, cell: rules.Cell) -
     schedule = rules.run_schedule(experiment.schedule, cell)
     warmup, decay = schedule.warmup_steps, schedule.decay_steps
     if warmup + decay > cell.n_steps or warmup == cell.n_steps:
+        if isinstance(experiment.schedule.warmup_tokens, str):
+            rule = experiment.schedule.warmup_tokens
+            return f"schedule.warmup_tokens={rule} is a warmup of {warmup} of its {cell.n_steps} steps"
         raise InputError(_too_long(experiment, cell, warmup, decay))
     return None
 
@@ -185,30 +193,23 @@ def _planned(experiment: ExperimentConfig, dataset: Dataset, cell: rules.Cell, s
 
 
 def _run_config(experiment: ExperimentConfig, dataset: Dataset, cell: rules.Cell, seed: int) -> RunConfig:
-    optimizer = experiment.optimizer
+    scaled = parametrized(experiment, cell.model)
     return RunConfig(
         name="-".join(filter(None, (cell_name(cell.budget, cell.model), f"s{seed}", experiment.arm))),
         experiment=experiment.name,
         arm=experiment.arm,
         flops_budget=cell.budget,
-        model=cell.model,
+        model=scaled.model,
         corpus=dataset.corpus,
         corpus_sha256=dataset.corpus_sha256,
         tokenizer=dataset.tokenizer,
         tokenizer_sha256=dataset.tokenizer_sha256,
-        optimizer=RunOptimizer(
-            name=optimizer.name,
-            lr_peak=rules.lr_peak(optimizer, cell),
-            beta1=optimizer.beta1,
-            beta2=optimizer.beta2,
-            eps=optimizer.eps,
-            weight_decay=optimizer.weight_decay,
-            grad_clip=optimizer.grad_clip,
-        ),
+        optimizer=rules.run_optimizer(experiment.optimizer, cell, scaled.width_ratio),
         schedule=rules.run_schedule(experiment.schedule, cell),
         batch_tokens=cell.batch_tokens,
         n_tokens=cell.n_tokens,
         precision=experiment.precision,
+        parametrization=experiment.parametrization,
         evaluation=experiment.evaluation,
         seed=seed,
     )

@@ -1,6 +1,7 @@
 """Hyperparameters from size and tokens, by named rules with their sources.
 
-Legend: N non-embedding parameters, D tokens of the run, B tokens per step, d width.
+Legend: N parameters, which ones each rule says, D tokens of the run, B tokens per step, C training FLOPs,
+V vocabulary, d width. A rule is a guess outside the range it was measured in.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from sweep.config import ModelConfig, OptimizerConfig, RunSchedule, ScheduleConfig
-from sweep.flops import n_params
+from sweep.config import ModelConfig, OptimizerConfig, RunOptimizer, RunSchedule, ScheduleConfig
+from sweep.flops import flops_per_token, n_params
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,12 +49,12 @@ def tiny_bpe_lr(cell: Cell) -> float:
     return min(0.033, 0.021 * math.pow(cell.batch_tokens / 320, 0.15) * width)
 
 
-def tiny_batch(n_tokens: float) -> float:
+def tiny_batch(model: ModelConfig, n_tokens: float) -> float:
     """640 · (D/1e6)^0.75 tokens. Source: as `tiny_lr`; 650 to 2,400 steps a run on the demo grids."""
     return 640 * math.pow(n_tokens / 1e6, 0.75)
 
 
-def tiny_bpe_batch(n_tokens: float) -> float:
+def tiny_bpe_batch(model: ModelConfig, n_tokens: float) -> float:
     """960 · (D/1e6)^0.6 tokens. Source: as `tiny_bpe_lr`; 400 to 1,500 steps a run on the demo's grid."""
     return 960 * math.pow(n_tokens / 1e6, 0.6)
 
@@ -66,21 +68,104 @@ def step_law_lr(cell: Cell) -> float:
     return 1.79 * math.pow(n_params(cell.model).non_embedding, -0.713) * math.pow(cell.n_tokens, 0.307)
 
 
-def step_law_batch(n_tokens: float) -> float:
+def step_law_batch(model: ModelConfig, n_tokens: float) -> float:
     """0.58 · D^0.571 tokens. Source: as `step_law_lr`."""
     return 0.58 * math.pow(n_tokens, 0.571)
+
+
+def deepseek_lr(cell: Cell) -> float:
+    """0.3118 · C^-0.1250, C without embedding and head.
+
+    Source: DeepSeek-AI 2024 (arXiv:2401.02954), section 3.1, equation 1, C = M·D by equation 2; AdamW with a
+    multi-step schedule, C from 1e17 to 2e19.
+    """
+    return 0.3118 * math.pow(_deepseek_flops(cell.model, cell.n_tokens), -0.125)
+
+
+def deepseek_batch(model: ModelConfig, n_tokens: float) -> float:
+    """0.2920 · C^0.3271 tokens. Source: as `deepseek_lr`."""
+    return 0.2920 * math.pow(_deepseek_flops(model, n_tokens), 0.3271)
+
+
+def porian_lr(cell: Cell) -> float:
+    """3.7 · N^-0.36, N with the head and without the embedding.
+
+    Source: Porian et al. 2024 (arXiv:2406.19146), section 4, as quoted in Li et al. 2025 (arXiv:2503.04715),
+    table 1; AdamW at a constant rate, N from 5M to 900M at D/N of 20.
+    """
+    return 3.7 * math.pow(_linear_params(cell.model), -0.36)
+
+
+def porian_batch(model: ModelConfig, n_tokens: float) -> float:
+    """0.7576 · N^0.703 tokens. Source: as `porian_lr`."""
+    return 0.7576 * math.pow(_linear_params(model), 0.703)
+
+
+def kaplan_lr(cell: Cell) -> float:
+    """0.003239 - 0.0001395 · ln N, N without embeddings; never below 1e-5.
+
+    Source: Kaplan et al. 2020, appendix D.6, equation D.1; Adam with batches of half a million tokens. They
+    say that it breaks down at 1e10 parameters, where it reaches zero.
+    """
+    return max(1e-5, 0.003239 - 0.0001395 * math.log(n_params(cell.model).non_embedding))
+
+
+def power_lines_weight_decay(cell: Cell, lr: float) -> float:
+    """B / (lr · tau · D): AdamW's timescale is tau = 1.084 · (D/N)^-0.527 of the run, N all parameters.
+
+    Source: Bergsma et al. 2025 (Power Lines, arXiv:2505.13738), section 2; that a timescale in epochs is what
+    to keep, Wang & Aitchison 2024 (arXiv:2405.13698). N from 111M to 3.3B, D/N from 20 to 1,280, under mup.
+    """
+    tau = 1.084 * math.pow(cell.n_tokens / n_params(cell.model).total, -0.527)
+    return cell.batch_tokens / (lr * tau * cell.n_tokens)
+
+
+def half_life_beta2(cell: Cell) -> float:
+    """0.95^(B / 524,288): the half-life of the second moment is the same number of tokens at every batch.
+
+    Source: Marek et al. 2025 (arXiv:2507.07101), section 3, anchored at the usual 0.95 for half a million
+    tokens (Brown et al. 2020, appendix B): a half-life of 7 million tokens.
+    """
+    return math.pow(0.95, cell.batch_tokens / 524_288)
+
+
+def n_params_warmup(cell: Cell) -> float:
+    """N tokens, N with the head and without the embedding.
+
+    Source: Porian et al. 2024 (arXiv:2406.19146), section 3.3: a fixed number of warmup tokens is too long
+    for small models and moves the optimum.
+    """
+    return _linear_params(cell.model)
+
+
+def _linear_params(model: ModelConfig) -> int:
+    """Parameters that are multiplied with: blocks, norms and the head, tied or not."""
+    return n_params(model).non_embedding + model.vocab_size * model.d_model
+
+
+def _deepseek_flops(model: ModelConfig, n_tokens: float) -> float:
+    """M·D, M the FLOPs of a token without the head: 72 L d² + 12 L d T where the MLP has ratio 4."""
+    return (flops_per_token(model) - 6 * model.d_model * model.vocab_size) * n_tokens
 
 
 LR_RULES: dict[str, Callable[[Cell], float]] = {
     "tiny": tiny_lr,
     "tiny_bpe": tiny_bpe_lr,
     "step_law": step_law_lr,
+    "deepseek": deepseek_lr,
+    "porian": porian_lr,
+    "kaplan": kaplan_lr,
 }
-BATCH_RULES: dict[str, Callable[[float], float]] = {
+BATCH_RULES: dict[str, Callable[[ModelConfig, float], float]] = {
     "tiny": tiny_batch,
     "tiny_bpe": tiny_bpe_batch,
     "step_law": step_law_batch,
+    "deepseek": deepseek_batch,
+    "porian": porian_batch,
 }
+WEIGHT_DECAY_RULES: dict[str, Callable[[Cell, float], float]] = {"power_lines": power_lines_weight_decay}
+BETA2_RULES: dict[str, Callable[[Cell], float]] = {"half_life": half_life_beta2}
+WARMUP_RULES: dict[str, Callable[[Cell], float]] = {"n_params": n_params_warmup}
 
 
 def lr_peak(optimizer: OptimizerConfig, cell: Cell) -> float:
@@ -91,17 +176,66 @@ def lr_peak(optimizer: OptimizerConfig, cell: Cell) -> float:
     return optimizer.lr_multiplier * min(by_rule, optimizer.lr_max or by_rule)
 
 
-def batch_tokens(rule: int | str, multiplier: float, n_tokens: float, seq_len: int) -> int:
-    """Tokens per step in whole sequences: a number, or a rule applied to `n_tokens`, times `multiplier`."""
-    wanted = multiplier * (BATCH_RULES[rule](n_tokens) if isinstance(rule, str) else rule)
-    return max(1, round(wanted / seq_len)) * seq_len
+def weight_decay(optimizer: OptimizerConfig, cell: Cell) -> float:
+    """The weight decay: a number as it is, or a rule's, which depends on the learning rate."""
+    if not isinstance(optimizer.weight_decay, str):
+        return optimizer.weight_decay
+    return WEIGHT_DECAY_RULES[optimizer.weight_decay](cell, lr_peak(optimizer, cell))
+
+
+def beta2(optimizer: OptimizerConfig, cell: Cell) -> float:
+    """The decay of AdamW's second moment: a number as it is, or a rule's."""
+    return BETA2_RULES[optimizer.beta2](cell) if isinstance(optimizer.beta2, str) else optimizer.beta2
+
+
+def batch_tokens(
+    rule: int | str, multiplier: float, n_tokens: float, model: ModelConfig, *, power_of_two: bool = False
+) -> int:
+    """Tokens per step in whole sequences: a number, or a rule applied to `n_tokens`, times `multiplier`.
+
+    With `power_of_two` a rule's batch is the power of two of sequences that is nearest in ratio; a number is
+    taken as it is.
+    """
+    wanted = multiplier * (BATCH_RULES[rule](model, n_tokens) if isinstance(rule, str) else rule)
+    size = max(1.0, wanted / model.seq_len)
+    nearest = 2 ** round(math.log2(size)) if power_of_two and isinstance(rule, str) else round(size)
+    return nearest * model.seq_len
+
+
+def run_optimizer(optimizer: OptimizerConfig, cell: Cell, width_ratio: float) -> RunOptimizer:
+    """The optimizer of this run, in numbers; `width_ratio` is mup's, 1 in the standard parametrisation.
+
+    What an optimizer does not use gets one value, so that equal runs have equal keys.
+    """
+    uses_adam = optimizer.name != "sgd"
+    of_muon: dict[str, Any] = {"ns_steps": optimizer.ns_steps, "muon_scaling": optimizer.muon_scaling}
+    return RunOptimizer(
+        name=optimizer.name,
+        lr_peak=lr_peak(optimizer, cell),
+        beta1=optimizer.beta1 if uses_adam else 0.0,
+        beta2=beta2(optimizer, cell) if uses_adam else 0.0,
+        eps=optimizer.eps if uses_adam else 1.0,
+        weight_decay=weight_decay(optimizer, cell),
+        grad_clip=optimizer.grad_clip,
+        momentum=optimizer.momentum,
+        nesterov=optimizer.nesterov,
+        width_ratio=width_ratio,
+        **(of_muon if optimizer.name == "muon" else {}),
+    )
+
+
+def warmup_tokens(schedule: ScheduleConfig, cell: Cell) -> float:
+    """Tokens of warmup where they are not a fraction of the run: a number as it is, or a rule's."""
+    if isinstance(schedule.warmup_tokens, str):
+        return WARMUP_RULES[schedule.warmup_tokens](cell)
+    return schedule.warmup_tokens or 0.0
 
 
 def warmup_steps(schedule: ScheduleConfig, cell: Cell) -> int:
     """Steps of warmup: a fraction of the run, or a number of tokens, rounded up."""
     if schedule.warmup_frac is not None:
         return math.ceil(schedule.warmup_frac * cell.n_steps)
-    return math.ceil((schedule.warmup_tokens or 0) / cell.batch_tokens)
+    return math.ceil(warmup_tokens(schedule, cell) / cell.batch_tokens)
 
 
 def run_schedule(schedule: ScheduleConfig, cell: Cell) -> RunSchedule:

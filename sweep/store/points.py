@@ -75,6 +75,7 @@ def assemble(run: RunConfig, result: RunResult, execution: Execution) -> Point:
         finished_at=execution.finished_at,
         attempts=execution.attempt,
         **asdict(flops.count(run.model, run.n_tokens)),
+        flops_optimizer=flops.optimizer_flops_per_step(run.model, run.optimizer) * run.n_steps,
         **_parameters(run),
         **_settings(run),
         **_measured(result),
@@ -93,8 +94,8 @@ def _parameters(run: RunConfig) -> dict[str, Any]:
 
 def _settings(run: RunConfig) -> dict[str, Any]:
     model = ("d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff", "vocab_size", "seq_len")
-    optimizer = ("lr_peak", "weight_decay", "beta2")
-    plain = ("n_tokens", "batch_tokens", "n_steps", "precision", "seed")
+    optimizer = ("lr_peak", "weight_decay")
+    plain = ("n_tokens", "batch_tokens", "n_steps", "precision", "seed", "parametrization")
     labels = ("corpus", "corpus_sha256", "tokenizer", "tokenizer_sha256")
     return {
         **{name: getattr(run.model, name) for name in model},
@@ -103,14 +104,14 @@ def _settings(run: RunConfig) -> dict[str, Any]:
         "warmup_steps": run.schedule.warmup_steps,
         "schedule": run.schedule.name,
         "optimizer": run.optimizer.name,
-        "parametrization": "standard",
+        "beta2": None if run.optimizer.name == "sgd" else run.optimizer.beta2,
     }
 
 
 def _measured(result: RunResult) -> dict[str, Any]:
     names = (
-        "loss loss_stderr bits_per_byte train_loss evaluation_sha256 wall_time_s tokens_per_second mfu "
-        "peak_memory_bytes device torch_version"
+        "loss loss_stderr bits_per_byte train_loss b_simple_tokens evaluation_sha256 wall_time_s "
+        "tokens_per_second mfu peak_memory_bytes device torch_version"
     )
     return {name: getattr(result, name) for name in names.split()}
 

@@ -64,6 +64,7 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
         torch_version=torch.__version__,
         mfu=model_flops_utilisation(flops.count(run.model, n_tokens).flops, train_time_s, trainer.device),
         curve=tuple(trainer.progress.curve),
+        b_simple_tokens=trainer.noise.b_simple_tokens() if trainer.noise and held_out else None,
     )
 
 

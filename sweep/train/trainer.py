@@ -17,6 +17,7 @@ from sweep.models.gpt import GPT
 from sweep.optim.schedules import lr_frac
 from sweep.records import CurvePoint, Placement
 from sweep.train.checkpoint import Checkpoint
+from sweep.train.noise_scale import NoiseScale
 from sweep.train.step import TrainingStep
 
 RECORDS_PER_OCTAVE = 4  # of the training curve, at log-spaced steps
@@ -45,6 +46,11 @@ class Trainer:
         self.model = model.to(self.device)
         self.take_step = TrainingStep(self.model, run, placement, self.batches.rows)
         self.optimizer = self.take_step.optimizer
+        self.noise = (
+            NoiseScale(self.model, run, self.batches.rows, placement.micro_batch_size)
+            if placement.measure_noise_scale
+            else None
+        )
         # nats per token, summed over steps: since the last record, and over the tail. On the device: reading
         # them waits for it.
         self.loss_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
@@ -54,6 +60,8 @@ class Trainer:
 
     def step(self) -> None:
         """One optimizer step over `batch_tokens` tokens."""
+        if self.noise is not None:
+            self.noise.measure(self.progress.step)
         loss = self.take_step(self.progress.step)
         self.loss_sums[0] += loss
         if self.progress.step >= self.tail_start:
@@ -87,6 +95,8 @@ class Trainer:
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{slot}": tensor for slot, tensor in slots.items()}
         tensors["loss_sums"] = self.loss_sums
+        if self.noise is not None:
+            tensors["noise_sums"] = self.noise.sums
         return Checkpoint(
             step=self.progress.step,
             tensors={name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
@@ -104,6 +114,8 @@ class Trainer:
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(tensors[f"model.{name}"])
             self.loss_sums.copy_(tensors["loss_sums"])
+            if self.noise is not None and "noise_sums" in tensors:
+                self.noise.sums.copy_(tensors["noise_sums"])
         slots: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             if name.startswith("optimizer."):

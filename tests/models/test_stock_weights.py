@@ -110,6 +110,16 @@ def test_our_weights_give_our_logits_in_the_stock_class(config, tmp_path):
     assert_equal_logits(logits(theirs), logits(ours))
 
 
+@pytest.mark.parametrize("config", OURS[:2] + OURS[-2:])
+def test_multipliers_of_mup_are_folded_in(config):
+    (config,) = config.values if hasattr(config, "values") else (config,)
+    scaled = replace(config, output_scale=0.6, attention_scale=0.7)
+    ours = shaken(GPT(scaled))
+    again = from_huggingface(to_huggingface(scaled, dict(ours.named_parameters())))
+    assert again.config.output_scale == again.config.attention_scale == 1.0
+    assert_equal_logits(logits(again), logits(ours))
+
+
 def test_all_that_a_stock_class_expresses_was_tested():
     expressible = []
     for config in architectures(embedding_scale=0.7, norm_eps=1e-3):

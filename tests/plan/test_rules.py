@@ -5,9 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from sweep import flops
 from sweep.compose import compose_experiment
 from sweep.plan import rules
 from tests.configs import TINY
+
+T64 = replace(TINY, seq_len=64)
 
 
 def cell(d_model, batch, n_tokens=10**6):
@@ -25,15 +28,15 @@ def test_tiny_rules_at_their_anchors():
     assert rules.tiny_lr(cell(32, 128)) == pytest.approx(0.008)
     assert rules.tiny_lr(cell(8, 2048)) == 0.026
     assert rules.tiny_bpe_lr(cell(32, 320)) == pytest.approx(0.021)
-    assert rules.tiny_batch(1e6) == 640
-    assert rules.tiny_batch(16e6) == pytest.approx(640 * 8)
+    assert rules.tiny_batch(TINY, 1e6) == 640
+    assert rules.tiny_batch(TINY, 16e6) == pytest.approx(640 * 8)
 
 
 def test_step_law_at_a_published_setting():
     """Li et al. 2025: at N = 1e9, D = 1e11 the law gives lr 1.6e-3 and a batch of 1.1M tokens."""
     lr = 1.79 * math.exp(-0.713 * math.log(1e9) + 0.307 * math.log(1e11))
     assert lr == pytest.approx(1.63e-3, rel=0.01)
-    assert rules.step_law_batch(1e11) == pytest.approx(1.11e6, rel=0.01)
+    assert rules.step_law_batch(TINY, 1e11) == pytest.approx(1.11e6, rel=0.01)
     model = replace(TINY, d_model=2048, d_ff=8192, n_layers=20, n_heads=32, n_kv_heads=32)
     big = rules.Cell(budget=1e21, model=model, n_tokens=10**11, batch_tokens=2**20)
     n = 20 * 12 * 2048**2
@@ -47,9 +50,9 @@ def test_fixed_values_and_multipliers():
     by_rule = replace(optimizer, lr="tiny", lr_multiplier=0.5)
     assert rules.lr_peak(by_rule, cell(32, 512)) == pytest.approx(0.008)
     assert rules.lr_peak(replace(by_rule, lr_max=0.01), cell(32, 512)) == pytest.approx(0.005)
-    assert rules.batch_tokens(1000, 1.0, 1e6, 64) == 1024
-    assert rules.batch_tokens("tiny", 2.0, 1e6, 64) == 1280
-    assert rules.batch_tokens(1, 1.0, 1e6, 64) == 64
+    assert rules.batch_tokens(1000, 1.0, 1e6, T64) == 1024
+    assert rules.batch_tokens("tiny", 2.0, 1e6, T64) == 1280
+    assert rules.batch_tokens(1, 1.0, 1e6, T64) == 64
 
 
 def test_warmup_in_fractions_or_tokens():
@@ -57,3 +60,91 @@ def test_warmup_in_fractions_or_tokens():
     assert rules.warmup_steps(schedule, cell(32, 500, n_tokens=500 * 101)) == 11
     in_tokens = replace(schedule, warmup_frac=None, warmup_tokens=1200.0)
     assert rules.warmup_steps(in_tokens, cell(32, 500)) == 3
+
+
+def deepseek(d_model, n_layers, n_heads, n_kv_heads, d_ff):
+    model = replace(TINY, activation="swiglu", seq_len=4096, vocab_size=102_400)
+    return replace(
+        model, d_model=d_model, n_layers=n_layers, n_heads=n_heads, n_kv_heads=n_kv_heads, d_ff=d_ff
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "lr", "batch_size"),
+    [
+        (deepseek(4096, 30, 32, 32, 11008), 4.2e-4, 2304),
+        (deepseek(8192, 95, 64, 8, 22016), 3.2e-4, 4608),
+    ],
+    ids=["7B", "67B"],
+)
+def test_deepseek_at_their_own_models(model, lr, batch_size):
+    """DeepSeek-AI 2024, table 2: what they trained on 2e12 tokens with, chosen by these laws."""
+    big = rules.Cell(budget=1e24, model=model, n_tokens=2 * 10**12, batch_tokens=4096)
+    assert rules.deepseek_lr(big) == pytest.approx(lr, rel=0.03)
+    assert rules.deepseek_batch(model, 2e12) == pytest.approx(batch_size * 4096, rel=0.05)
+
+
+def test_kaplans_rule_reaches_zero_where_they_say():
+    """It breaks down at 1e10 parameters; at GPT-2's 1.5e9 it is 2.9e-4."""
+
+    def at(n):
+        width = 1024
+        layers = round(n / (12 * width**2))
+        model = replace(TINY, d_model=width, d_ff=4 * width, n_layers=layers)
+        return rules.kaplan_lr(replace(cell(32, 512), model=model))
+
+    assert at(1.5e9) == pytest.approx(2.9e-4, rel=0.02)
+    assert at(0.95e10) < 4e-5
+    assert at(1e12) == 1e-5
+
+
+def test_porian_at_a_round_size():
+    """3.7 N^-0.36 and 0.7576 N^0.703 at N = 1e8: 4.88e-3, and 156 sequences of 2,048 tokens."""
+    model = replace(TINY, d_model=768, d_ff=3072, n_layers=12, vocab_size=19_634)
+    n = flops.n_params(model).non_embedding + 19_634 * 768
+    assert n == pytest.approx(1e8, rel=1e-3)
+    assert rules.porian_lr(replace(cell(32, 512), model=model)) == pytest.approx(4.88e-3, rel=2e-3)
+    assert rules.porian_batch(model, 1e9) == pytest.approx(2048 * 155.6, rel=2e-3)
+    assert rules.n_params_warmup(replace(cell(32, 512), model=model)) == n
+
+
+def test_power_lines_fixes_the_timescale():
+    """tau = B/(lr·wd·D) is 0.224 at 20 tokens per parameter, whatever lr and batch."""
+    n = flops.n_params(cell(64, 512).model).total
+
+    def tau(batch, lr, ratio):
+        one = cell(64, batch, n_tokens=round(ratio * n))
+        return one.batch_tokens / (lr * rules.power_lines_weight_decay(one, lr) * one.n_tokens)
+
+    assert tau(512, 0.01, 20) == pytest.approx(1.084 / 20**0.527, rel=1e-3)
+    assert tau(512, 0.01, 20) == pytest.approx(0.2236, rel=1e-3)
+    assert tau(4096, 0.003, 20) == pytest.approx(tau(512, 0.01, 20))
+    assert tau(512, 0.01, 80) / tau(512, 0.01, 20) == pytest.approx(4**-0.527, rel=1e-3)
+
+
+def test_half_life_is_the_same_number_of_tokens_at_every_batch():
+    for batch in (2**9, 2**14, 2**19, 2**22):
+        beta2 = rules.half_life_beta2(cell(32, batch, n_tokens=10**8))
+        assert batch * math.log(0.5) / math.log(beta2) == pytest.approx(7.085e6, rel=1e-3)
+    assert rules.half_life_beta2(cell(32, 2**19)) == 0.95
+
+
+def test_a_batch_is_a_power_of_two_where_a_rule_allows_it():
+    assert rules.batch_tokens("tiny", 1.0, 1e6, T64, power_of_two=True) == 8 * 64  # of 640
+    assert rules.batch_tokens("tiny", 1.2, 1e6, T64, power_of_two=True) == 16 * 64  # nearest in ratio
+    assert rules.batch_tokens("tiny", 1e-9, 1e6, T64, power_of_two=True) == 64
+    assert rules.batch_tokens(1000, 1.0, 1e6, T64, power_of_two=True) == 1024  # 16 sequences as asked
+    assert rules.batch_tokens(640, 1.0, 1e6, T64, power_of_two=True) == 640
+
+
+def test_a_run_holds_numbers_and_one_value_for_what_is_not_used():
+    by_rule = compose_experiment(
+        ["experiment=smoke", "optimizer.weight_decay=power_lines", "optimizer.beta2=half_life"]
+    ).optimizer
+    here = cell(32, 512)
+    run = rules.run_optimizer(by_rule, here, 1.0)
+    assert run.weight_decay == rules.power_lines_weight_decay(here, run.lr_peak)
+    assert run.beta2 == rules.half_life_beta2(here)
+    sgd = compose_experiment(["experiment=smoke", "optimizer=sgd", "optimizer.lr=0.3"]).optimizer
+    other = replace(sgd, beta1=0.5, beta2=0.5, eps=1e-3, ns_steps=7)
+    assert rules.run_optimizer(sgd, here, 1.0) == rules.run_optimizer(other, here, 1.0)

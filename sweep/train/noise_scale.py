@@ -1,0 +1,115 @@
+"""The gradient-noise scale of a run, from gradients at two batch sizes at a few late steps.
+
+Legend: G the gradient of the expected loss, Σ the covariance of one token's gradient about it, B a batch in
+tokens, G_B the gradient of a batch's mean loss, E|G_B|² = |G|² + tr(Σ)/B. The simple noise scale is
+B_simple = tr(Σ)/|G|²: well below it a larger batch is as good as more steps, well above it is wasted.
+
+Source: McCandlish et al. 2018 (arXiv:1812.06162), section 2.2 and appendix A.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sweep.config import RunConfig
+from sweep.models.gpt import GPT
+
+WINDOW_FRAC = 0.2  # of the steps, the last ones: the scale grows while the loss falls
+MEASURED_FRAC = 0.02  # of the run's steps are measured, each of which costs about one step more
+MIN_MEASURED, MAX_MEASURED = 8, 64
+N_PARTS = 8  # of a batch: the small batch is an eighth of the large one, or one sequence
+
+Rows = Callable[[int, int, int], NDArray[np.int64]]
+"""The sequences `start` to `stop` of the batch of a step, shape (stop - start, seq_len + 1)."""
+
+
+def noise_steps(n_steps: int) -> tuple[int, ...]:
+    """The steps to measure, from 0: evenly over the last fifth, a fiftieth of all, but 8 to 64 of them.
+
+    >>> noise_steps(40)
+    (32, 33, 34, 35, 36, 37, 38, 39)
+    """
+    start = int((1 - WINDOW_FRAC) * n_steps)
+    wanted = min(MAX_MEASURED, max(MIN_MEASURED, int(MEASURED_FRAC * n_steps)))
+    count = min(wanted, n_steps - start)
+    return tuple(start + index * (n_steps - start) // count for index in range(count))
+
+
+def moments(small: float, large: float, b_small: float, b_large: float) -> tuple[float, float]:
+    """Unbiased estimates of |G|² and tr(Σ), from E|G_B|² at two batch sizes in tokens.
+
+    |G|² = (B_large |G_large|² - B_small |G_small|²) / (B_large - B_small),
+    tr(Σ) = (|G_small|² - |G_large|²) / (1/B_small - 1/B_large).
+
+    Source: McCandlish et al. 2018, appendix A.1.
+
+    >>> moments(3 + 8 / 2, 3 + 8 / 4, 2, 4)  # |G|² = 3, tr(Σ) = 8
+    (3.0, 8.0)
+    """
+    squared_gradient = (b_large * large - b_small * small) / (b_large - b_small)
+    trace = (small - large) / (1 / b_small - 1 / b_large)
+    return squared_gradient, trace
+
+
+class NoiseScale:
+    """Measures beside the training of one run: it reads the weights and leaves them and their gradients."""
+
+    def __init__(self, model: GPT, run: RunConfig, rows: Rows, micro_batch_size: int | None) -> None:
+        self.model, self.run, self.rows = model, run, rows
+        size = run.batch_size
+        self.part_size = max(1, min(micro_batch_size or size, size // N_PARTS))
+        self.steps = frozenset(noise_steps(run.n_steps)) if size >= 2 * self.part_size else frozenset()
+        self.sums = torch.zeros(2, dtype=torch.float64)  # of the estimates of |G|² and tr(Σ)
+
+    def measure(self, step: int) -> None:
+        """Add the estimates at `step`'s batch and the present weights, where that step is one to measure.
+
+        A device that has no room for a second set of gradients measures nothing from then on.
+        """
+        if step not in self.steps:
+            return
+        try:
+            small, large = self._squared_norms(step)
+        except torch.OutOfMemoryError:
+            self.steps = frozenset()
+            return
+        b_small = self.part_size * self.run.model.seq_len
+        b_large = b_small * (self.run.batch_size // self.part_size)
+        self.sums += torch.tensor(moments(small, large, b_small, b_large), dtype=torch.float64)
+
+    def b_simple_tokens(self) -> float | None:
+        """tr(Σ)/|G|², each averaged over the steps measured; None where |G|² is lost in the noise."""
+        squared_gradient, trace = self.sums.tolist()
+        return trace / squared_gradient if squared_gradient > 0 and trace > 0 else None
+
+    def _squared_norms(self, step: int) -> tuple[float, float]:
+        """|G_B|² of the parts of a batch, on average, and of their mean; what fills no part is left."""
+        n_parts = self.run.batch_size // self.part_size
+        mean: list[Tensor] = []
+        small = 0.0
+        for index in range(n_parts):
+            gradients = self._gradients(step, index * self.part_size)
+            small += _squared_norm(gradients) / n_parts
+            shares = torch._foreach_div(gradients, float(n_parts))
+            if mean:
+                torch._foreach_add_(mean, shares)
+            else:
+                mean = list(shares)
+        return small, _squared_norm(tuple(mean))
+
+    def _gradients(self, step: int, start: int) -> tuple[Tensor, ...]:
+        device = next(self.model.parameters()).device
+        tokens = torch.from_numpy(self.rows(step, start, start + self.part_size)).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.run.precision == "bf16"):
+            losses = self.model.losses(tokens[:, :-1], tokens[:, 1:])
+        return torch.autograd.grad(losses.mean(), list(self.model.parameters()))
+
+
+def _squared_norm(gradients: tuple[Tensor, ...]) -> float:
+    norms = torch.stack(torch._foreach_norm(gradients)).double()
+    return float(norms.square().sum())

@@ -1,0 +1,58 @@
+"""The coordinate check passes for mup and fails for the standard parametrisation, for every optimizer."""
+
+import pytest
+
+from sweep.compose import compose_experiment
+from sweep.train.coordinates import coordinate_checks, slopes
+
+FAMILIES = {
+    "tied rope": (),
+    "biased gpt": (
+        "model.norm=layer",
+        "model.positions=learned",
+        "model.activation=gelu",
+        "model.bias=true",
+        "model.tied=false",
+        "model.qk_norm=false",
+    ),
+}
+MUP = ("parametrization=mup", "mup_base_width=32")
+
+
+def found(optimizer, lr, parametrization, family, widths):
+    experiment = compose_experiment(
+        [
+            "experiment=smoke",
+            f"optimizer={optimizer}",
+            f"optimizer.lr={lr}",
+            "optimizer.grad_clip=1e6",
+            "model.seq_len=8",
+            *parametrization,
+            *FAMILIES[family],
+        ]
+    )
+    return slopes(coordinate_checks(experiment, widths, vocab_size=64, n_steps=4, seeds=(0, 1)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("optimizer", "lr", "widths"),
+    [
+        ("adamw", 0.01, (32, 64, 128, 256, 512)),
+        ("sgd", 0.1, (32, 64, 128, 256, 512)),
+        ("muon", 0.01, (32, 64, 128)),
+    ],
+)
+def test_mup_is_flat_and_standard_grows(optimizer, lr, widths, family):
+    """Falling is allowed: the part of a change that initial weights pass on shrinks as 1/sqrt(width)."""
+    flat = found(optimizer, lr, MUP, family, widths)
+    grown = found(optimizer, lr, (), family, widths)
+    assert max(flat.values()) < 0.15, flat
+    assert min(flat.values()) > -0.5, flat
+    assert max(grown.values()) > 0.3, grown
+
+
+def test_muon_with_its_original_scaling_needs_no_mup_for_the_blocks():
+    """Its updates have one spectral norm at every width; tables are AdamW's and do need it."""
+    flat = found("muon", 0.02, (*MUP, "optimizer.muon_scaling=original"), "tied rope", (32, 64, 128))
+    assert max(flat.values()) < 0.15, flat
