@@ -61,12 +61,11 @@ def test_workers_go_on_without_who_started_them_and_a_dead_one_is_replaced(tmp_p
     detached(store, step_s=0.02)
     wait_until(lambda: bool(list(store.sweep_dir.glob("runs/*/attempts/1/checkpoint/state.json"))))
     os.kill(holder(store), signal.SIGKILL)
-    wait_until(lambda: store.status().finished)
+    wait_until(lambda: supervisors(store) == [])
     (run_dir,) = (store.sweep_dir / "runs").iterdir()
     # The result is there a moment before the attempt's end is noted.
     wait_until(lambda: [attempt.state for attempt in read_attempts(run_dir)] == ["failed:host", "done"])
     assert science(store) == undisturbed(tmp_path, 1, n_steps=60)
-    wait_until(lambda: supervisors(store) == [])
 
 
 def test_cancel_ends_supervisor_and_workers_with_their_state_saved(tmp_path: Path) -> None:
