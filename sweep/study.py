@@ -24,6 +24,7 @@ from sweep.data.tokenizers import tokenizer_sha256, vocab_size
 from sweep.errors import DataError, InputError, Interrupted, SweepError
 from sweep.launch.devices import cores, gpus, n_places
 from sweep.launch.local import LocalLauncher
+from sweep.plan.devices import check_devices
 from sweep.plan.grid import make_plan
 from sweep.records import Dataset, Plan, PlannedRun
 from sweep.store.run_store import RunStore
@@ -128,7 +129,7 @@ def run_states(drawn: Plan) -> dict[str, str]:
 
 def n_workers(experiment: ExperimentConfig) -> int:
     """Workers that `run` would start on this machine."""
-    return n_places(experiment.launch.n_workers, experiment.trainer.device)
+    return n_places(experiment.launch.n_workers, experiment.trainer.device, experiment.trainer.n_devices)
 
 
 def plan_document(plans: Sequence[Plan], states: Mapping[str, str]) -> dict[str, Any]:
@@ -183,7 +184,10 @@ def run(
     """
     arms = [_absolute(experiment) for experiment in experiments]
     experiment = arms[0]
-    _check_arms([plan(arm) for arm in arms])  # a bad experiment is refused before anything is written
+    wanted = [plan(arm) for arm in arms]  # a bad experiment is refused before anything is written
+    _check_arms(wanted)
+    for arm_plan in wanted:
+        _check_devices(arm_plan)
     check_extras()
     _check_device(experiment)
     for arm in arms:
@@ -208,7 +212,12 @@ def run(
     before = store.status()
     if before.finished:
         return RunOutcome(status=before, n_trained=0, was_finished=True, interrupted=False, gave_up=None)
-    launcher = LocalLauncher(store.sweep_dir, experiment.launch, device=experiment.trainer.device)
+    launcher = LocalLauncher(
+        store.sweep_dir,
+        experiment.launch,
+        device=experiment.trainer.device,
+        n_devices=experiment.trainer.n_devices,
+    )
     gave_up = _watch(launcher, store, on_status, should_stop)
     status = store.status()
     return RunOutcome(
@@ -257,6 +266,13 @@ def check_extras() -> None:
     missing = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"training needs {' and '.join(missing)}: pip install 'sweep[train]'")
+
+
+def _check_devices(drawn: Plan) -> None:
+    """Raises InputError when a run of the plan cannot be spread over as many devices as asked for."""
+    trainer = drawn.experiment.trainer
+    for run in drawn.runs:
+        check_devices(run.config, trainer.n_devices, trainer.parallel)
 
 
 def _check_data(drawn: Plan, prepared: PreparedData) -> None:

@@ -247,6 +247,9 @@ def placement(entry: PlanEntry) -> Placement:
         micro_batch_size=experiment.trainer.micro_batch_size,
         checkpoint_interval_s=experiment.trainer.checkpoint_interval_s,
         keep_checkpoint=experiment.trainer.keep_checkpoint,
+        deterministic=experiment.trainer.deterministic,
+        n_devices=experiment.trainer.n_devices,
+        parallel=experiment.trainer.parallel,
     )
 
 

@@ -107,6 +107,9 @@ class TrainerConfig:
     micro_batch_size: Count | None  # sequences per forward; null: the whole batch at once
     checkpoint_interval_s: Positive  # at least; longer where saving takes more than 2 % of the time between
     keep_checkpoint: bool  # a finished run leaves its final weights, for sweep export
+    deterministic: bool = False  # on a GPU: results repeat to the bit, at some speed
+    n_devices: Count = 1  # that train one run together, each its share of every batch
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"  # fsdp: weights are spread too; auto: when they must
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

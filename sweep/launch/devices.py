@@ -20,10 +20,12 @@ def cores() -> tuple[int, ...]:
     return tuple(sorted(first_of.values()))
 
 
-def n_places(n_workers: int | None, device: str) -> int:
-    """Workers this machine takes: as many as asked for, else one per GPU that `device` may use, or core."""
+def n_places(n_workers: int | None, device: str, n_devices: int = 1) -> int:
+    """Workers this machine takes: as many as asked for, else one per `n_devices` GPUs that `device` may use, or
+    cores.
+    """
     found = gpus() if device in ("auto", "cuda") else ()
-    return n_workers or len(found) or len(cores())
+    return n_workers or max(1, (len(found) or len(cores())) // n_devices)
 
 
 def gpus() -> tuple[str, ...]:

@@ -50,9 +50,18 @@ class LocalLauncher:
     """
 
     def __init__(
-        self, sweep_dir: Path, launch: LaunchConfig, *, device: str, command: Sequence[str] | None = None
+        self,
+        sweep_dir: Path,
+        launch: LaunchConfig,
+        *,
+        device: str,
+        n_devices: int = 1,
+        command: Sequence[str] | None = None,
     ) -> None:
-        """`device` is auto, cpu or cuda. Raises InputError for cuda where there is no GPU."""
+        """`device` is auto, cpu or cuda, of which each worker gets `n_devices`.
+
+        Raises InputError for cuda where there are not enough GPUs.
+        """
         self._store = RunStore(sweep_dir)
         self._command = list(command or worker_command(sweep_dir))
         self._logs = sweep_dir / "logs"
@@ -61,7 +70,7 @@ class LocalLauncher:
         self._stopping = False
         self._stopped = False
         self._gave_up: str | None = None
-        self._slots = self._place(launch.n_workers, device)
+        self._slots = self._place(launch.n_workers, device, n_devices)
 
     def start(self) -> None:
         """Start the workers."""
@@ -105,22 +114,31 @@ class LocalLauncher:
         """Process ids of the workers running now."""
         return tuple(slot.process.pid for slot in self._slots if slot.process is not None)
 
-    def _place(self, n_workers: int | None, device: str) -> list[_Slot]:
+    def _place(self, n_workers: int | None, device: str, n_devices: int) -> list[_Slot]:
         """Slots with their environment: GPUs in turn, else single threads pinned when every core has one."""
         found = gpus() if device in ("auto", "cuda") else ()
         if device == "cuda" and not found:
             raise InputError("trainer.device=cuda, and this machine shows no GPU: choose trainer.device=cpu")
-        n_slots = n_places(n_workers, device)
+        if found and n_devices > len(found):
+            raise InputError(
+                f"trainer.n_devices={n_devices}, and this machine shows {len(found)} GPUs: choose at most "
+                f"{len(found)}"
+            )
+        n_slots = n_places(n_workers, device, n_devices)
         slots = []
         for index in range(n_slots):
             if found:
-                n_threads = max(1, len(cores()) // n_slots)
-                own = {"SWEEP_DEVICE": "cuda:0", "CUDA_VISIBLE_DEVICES": found[index % len(found)]}
+                n_threads = max(1, len(cores()) // (n_slots * n_devices))
+                first = index * n_devices % (len(found) - len(found) % n_devices)
+                visible = ",".join(found[first : first + n_devices])
+                own = {"SWEEP_DEVICE": "cuda:0", "CUDA_VISIBLE_DEVICES": visible}
             else:
                 n_threads = 1
                 own = {"SWEEP_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""}
             own |= dict.fromkeys(THREAD_VARIABLES, str(n_threads))
-            pinned = not found and n_slots == len(cores()) and hasattr(os, "sched_setaffinity")
+            pinned = (
+                not found and n_devices == 1 and n_slots == len(cores()) and hasattr(os, "sched_setaffinity")
+            )
             core = cores()[index] if pinned else None
             log = self._logs / f"{socket.gethostname()}-{os.getpid()}-{index}.log"
             slots.append(_Slot(index, own, core, log))

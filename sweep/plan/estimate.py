@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sweep import flops
 from sweep.config import EVALUATION_BATCH_TOKENS, EstimateConfig, ModelConfig, RunConfig
 
-PROCESS_BYTES = 380_000_000  # resident, a worker that has trained next to nothing; CPU build of torch 2.13
-OPTIMIZER_BYTES_PER_PARAM = 16  # fp32 weight, gradient and the two AdamW moments
+PROCESS_BYTES = 270_000_000  # resident, a worker that has imported all it needs; CPU build of torch 2.13
+RUNTIME_BYTES = {
+    "cpu": 110_000_000,  # pages of its libraries that a first run touches; torch 2.13
+    "cuda": 32 << 20,  # the workspace of cuBLAS on Hopper, which torch's allocator counts
+}
+FRAGMENTATION = {"cpu": 1.22, "cuda": 1.0}
+"""Resident over asked for, of blocks as large as activations: the C library's heap against torch's allocator,
+of which only what is allocated counts here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """Bytes at a run's peak, by what they hold."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    runtime: int  # what libraries take for themselves once they are used
+    process: int  # what was there before the run
+
+    @property
+    def rise(self) -> int:
+        """What the run adds: `peak_memory_bytes` of its result."""
+        return (
+            self.parameters + self.gradients + self.optimizer + self.activations + self.logits + self.runtime
+        )
+
+    @property
+    def total(self) -> int:
+        """What a worker with this run needs."""
+        return self.process + self.rise
 
 
 def time_s(run: RunConfig, estimate: EstimateConfig) -> float:
@@ -25,18 +58,44 @@ def cost(seconds: float, estimate: EstimateConfig) -> float:
 
 
 def memory_bytes(run: RunConfig, micro_batch_size: int | None) -> int:
-    """Peak bytes: process, parameters with AdamW state, and the larger of a training and a scoring pass.
+    """Peak bytes of a worker with this run, on the CPU."""
+    return memory(run, micro_batch_size).total
 
-    Either pass holds the logits three times in fp32: as themselves, as log-probabilities, and as a gradient
-    or as losses in fp64. Training holds the saved activations too.
+
+def memory(run: RunConfig, micro_batch_size: int | None, *, device: str = "cpu") -> Memory:
+    """A run's peak memory by component: weights with their gradients and optimizer state, in fp32, and the
+    larger of a training and a scoring pass.
+
+    On "cpu" it is the rise of the resident high-water mark, measured to be within 20 % above 200 MB; on
+    "cuda" torch's max_memory_allocated in eager mode, from the same components and not yet measured.
     """
+    n_params = flops.n_params(run.model).total
+    passes = (_training_pass(run, micro_batch_size, FRAGMENTATION[device]), _scoring_pass(run))
+    activations, logits = max(passes, key=sum)
+    return Memory(
+        parameters=4 * n_params,
+        gradients=4 * n_params,
+        optimizer=8 * n_params,  # the two moments of AdamW
+        activations=activations,
+        logits=logits,
+        runtime=RUNTIME_BYTES[device],
+        process=PROCESS_BYTES if device == "cpu" else 0,
+    )
+
+
+def _training_pass(run: RunConfig, micro_batch_size: int | None, fragmentation: float) -> tuple[int, int]:
+    """Bytes of activations, and of logits: themselves, as log-probabilities, and their gradient, in fp32."""
     tokens = min(micro_batch_size or run.batch_size, run.batch_size) * run.model.seq_len
     element = 2 if run.precision == "bf16" else 4
-    logits = 12 * run.model.vocab_size
-    training = tokens * (element * _activations_per_token(run.model) + logits)
-    scoring = min(EVALUATION_BATCH_TOKENS, run.evaluation.n_tokens) * logits
-    weights = OPTIMIZER_BYTES_PER_PARAM * flops.n_params(run.model).total
-    return PROCESS_BYTES + weights + max(training, scoring)
+    kept = tokens * element * _activations_per_token(run.model)
+    return round(fragmentation * kept), tokens * 12 * run.model.vocab_size
+
+
+def _scoring_pass(run: RunConfig) -> tuple[int, int]:
+    """The same without a backward pass: the intermediates of one block, and two forms of the logits."""
+    model, tokens = run.model, min(EVALUATION_BATCH_TOKENS, run.evaluation.n_tokens)
+    mlp = (flops.mlp_matrices(model) + 1) * model.d_ff
+    return tokens * 4 * (mlp + 8 * model.d_model), tokens * 8 * model.vocab_size
 
 
 def _activations_per_token(model: ModelConfig) -> int:

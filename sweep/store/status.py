@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class RunStatus:
     n_steps: int
     flops_per_second: float | None  # observed, of a finished or live run
     loss: float | None  # of a finished run, nats per token
+    ledger: Mapping[str, float] | None = None  # of a finished run: its seconds by activity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +140,7 @@ def _of_result(run_dir: Path, entry: PlanEntry) -> dict[str, Any] | None:
         "finished": True,
         "reason": stored.reason,
         "loss": point.loss,
+        "ledger": stored.ledger,
         "step": entry.n_steps,
         "flops_done": entry.flops,
         "flops_per_second": entry.flops / point.wall_time_s if point.wall_time_s else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, uint8
 
 KEPT = 2
 
@@ -25,41 +26,60 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]
 
+    @property
+    def n_bytes(self) -> int:
+        """Size of the tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint so that a reader sees it whole or not at all, then drop all but the newest two.
 
-    The JSON names the tensors' SHA-256 and appears last: without it a checkpoint does not exist. Older ones
-    are removed only after the new one was read back and found good. Raises OSError when the disk is full or
-    the directory was taken away.
+    The tensors are written from where they lie. The JSON names the SHA-256 of their file and appears last:
+    without it a checkpoint does not exist. Older ones are removed only after the new one was read back and
+    found to hold what memory holds. Raises OSError when the disk is full or the directory was taken away.
     """
-    stem = f"step-{checkpoint.step:012d}"
-    blob = save(dict(checkpoint.tensors))
-    header = {
-        "step": checkpoint.step,
-        "sha256": hashlib.sha256(blob).hexdigest(),
-        "values": dict(checkpoint.values),
-    }
-    _write(directory / f"{stem}.safetensors", blob)
-    _write(directory / f"{stem}.json", _sealed(header))
-    if _read(directory / f"{stem}.json") is None:
-        raise OSError(f"checkpoint {stem} in {directory} does not read back as written")
-    for old in _headers(directory)[KEPT:]:
-        old.unlink(missing_ok=True)
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
+    header_file = _header_file(directory, checkpoint.step)
+    tensors_file = header_file.with_suffix(".safetensors")
+    temporary = _beside(tensors_file)
+    save_file(dict(checkpoint.tensors), temporary)
+    sha256 = _sha256_in_memory(temporary, checkpoint.tensors)
+    _appear(temporary, tensors_file)
+    _write(header_file, _sealed({
+        "step": checkpoint.step, "sha256": sha256, "values": dict(checkpoint.values)
+    }))  # fmt: skip
+    if _read_header(header_file) is None:
+        raise OSError(f"checkpoint {header_file.stem} in {directory} does not read back as written")
+    _prune(directory)
 
 
 def load_latest(directory: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole, or None. Damaged ones are passed over."""
-    for path in _headers(directory):
-        checkpoint = _read(path)
-        if checkpoint is not None:
-            return checkpoint
-    return None
+    return next(filter(None, map(_read, _headers(directory))), None)
+
+
+def load_step(directory: Path, step: int) -> Checkpoint:
+    """The checkpoint of one step. Raises OSError when it is not there or damaged."""
+    checkpoint = _read(_header_file(directory, step))
+    if checkpoint is None:
+        raise OSError(f"checkpoint of step {step} in {directory} is gone or damaged")
+    return checkpoint
+
+
+def _header_file(directory: Path, step: int) -> Path:
+    return directory / f"step-{step:012d}.json"
 
 
 def _headers(directory: Path) -> list[Path]:
     return sorted(directory.glob("step-*.json"), reverse=True)
+
+
+def _prune(directory: Path) -> None:
+    """Remove all but the newest two, and what a crash while saving left behind."""
+    kept = {path.stem for path in _headers(directory)[:KEPT]}
+    for path in sorted(directory.glob("step-*")):  # headers go before their tensors
+        if path.name.partition(".")[0] not in kept or path.suffix == ".tmp":
+            path.unlink(missing_ok=True)
 
 
 def _sealed(header: dict[str, Any]) -> bytes:
@@ -69,26 +89,54 @@ def _sealed(header: dict[str, Any]) -> bytes:
 
 
 def _read(path: Path) -> Checkpoint | None:
+    header = _read_header(path)
+    if header is None:
+        return None
+    with contextlib.suppress(FileNotFoundError, SafetensorError):
+        tensors = load_file(path.with_suffix(".safetensors"))
+        return Checkpoint(step=header["step"], tensors=tensors, values=header["values"])
+    return None
+
+
+def _read_header(path: Path) -> dict[str, Any] | None:
+    """The header, where it and the tensors' file are as they were written."""
     try:
-        sealed = path.read_bytes()
-        body, _, seal = sealed.partition(b"\n")
+        body, _, seal = path.read_bytes().partition(b"\n")
         if seal != hashlib.sha256(body).hexdigest().encode() + b"\n":
             return None
-        header = json.loads(body)
-        blob = path.with_suffix(".safetensors").read_bytes()
-        if hashlib.sha256(blob).hexdigest() != header["sha256"]:
-            return None
-        return Checkpoint(step=header["step"], tensors=load(blob), values=header["values"])
-    except (FileNotFoundError, SafetensorError, ValueError, KeyError):
+        header: dict[str, Any] = json.loads(body)
+        with path.with_suffix(".safetensors").open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, ValueError):
         return None
+    return header if sha256 == header["sha256"] else None
+
+
+def _sha256_in_memory(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Of the file as it should be: the layout it declares, filled with the tensors in memory."""
+    with path.open("rb") as file:
+        length = file.read(8)
+        layout = file.read(int.from_bytes(length, "little"))
+    digest = hashlib.sha256(length + layout)
+    offsets = {name: spec["data_offsets"] for name, spec in json.loads(layout).items()}
+    for name in sorted(tensors, key=lambda name: tuple(offsets[name])):
+        digest.update(tensors[name].reshape(-1).view(uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write through a temporary file, an fsync and a rename; fsync the directory too."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
+    temporary = _beside(path)
+    temporary.write_bytes(content)
+    _appear(temporary, path)
+
+
+def _appear(temporary: Path, path: Path) -> None:
+    """Make what was written durable, then visible: fsync, rename, fsync of the directory."""
+    with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
     directory = os.open(path.parent, os.O_RDONLY)
