@@ -21,9 +21,7 @@ def cores() -> tuple[int, ...]:
 
 
 def n_places(n_workers: int | None, device: str, n_devices: int = 1) -> int:
-    """Workers this machine takes: as many as asked for, else one per `n_devices` GPUs that `device` may use, or
-    cores.
-    """
+    """Workers this machine takes: as many as asked for, else one per `n_devices` GPUs, else cores."""
     found = gpus() if device in ("auto", "cuda") else ()
     return n_workers or max(1, (len(found) or len(cores())) // n_devices)
 

@@ -1,4 +1,4 @@
-"""Several processes train one run together: the losses of one process, whatever is spread and whoever dies."""
+"""Several processes train one run together: the losses of one process, whatever is spread over them."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_two_ranks_give_the_losses_of_one_and_may_become_one_again(corpus, tmp_p
     one = train(run, placement(corpus), Session(tmp_path / "one"))
     assert len(one.curve) == N_STEPS
     together = placement(corpus, n_devices=2, parallel=parallel, micro_batch_size=3, keep_checkpoint=True)
+    (tmp_path / "cut").mkdir()
     with pytest.raises(Interrupted, match=f"stopped at step 5 of {N_STEPS}, state saved"):
-        (tmp_path / "cut").mkdir()
         train(run, together, Session(tmp_path / "cut", stop_after=5))
     saved = load_latest(tmp_path / "cut")
     assert saved.tensors["model.head.weight"].shape == (256, 24)
@@ -87,7 +87,7 @@ def test_a_rank_that_cannot_start_says_why(corpus, tmp_path, run, monkeypatch):
         return replace(own, data_dir=tmp_path / "nothing", **changes)
 
     monkeypatch.setattr("sweep.train.team.replace", misled)
-    with pytest.raises(RankLost, match="rank 1 of 2 failed: DataError: .*is not prepared"):
+    with pytest.raises(RankLost, match=r"rank 1 of 2 failed: DataError: .*is not prepared"):
         train(run, placement(corpus, n_devices=2), Session(tmp_path))
 
 
@@ -105,9 +105,9 @@ def test_shares_are_a_partition_and_nearly_equal(n_ranks, n_sequences):
 
 
 def test_impossible_shares_are_refused(run):
-    with pytest.raises(InputError, match="n_devices=9 is more than the 8 sequences"):
+    with pytest.raises(InputError, match=r"n_devices=9 is more than the 8 sequences"):
         check_devices(run, 9, "auto")
-    with pytest.raises(InputError, match="do not divide by trainer.n_devices=3"):
+    with pytest.raises(InputError, match=r"do not divide by trainer\.n_devices=3"):
         check_devices(run, 3, "fsdp")
     check_devices(run, 3, "ddp")
 
