@@ -12,6 +12,8 @@ RUNTIME_BYTES = {
     "cpu": 110_000_000,  # pages of its libraries that a first run touches; torch 2.13
     "cuda": 32 << 20,  # the workspace of cuBLAS on Hopper, which torch's allocator counts
 }
+BYTES_PER_ACTIVATION = {"fp32": 4, "bf16": 3}  # bf16: outputs of linear maps are, residuals and norms are not
+MLP_COPIES = {"relu2": 3, "gelu": 2, "swiglu": 4}
 FRAGMENTATION = {"cpu": 1.22, "cuda": 1.0}
 """Resident over asked for, of blocks as large as activations: the C library's heap against torch's allocator,
 of which only what is allocated counts here."""
@@ -63,18 +65,42 @@ def memory_bytes(run: RunConfig, micro_batch_size: int | None) -> int:
 
 
 def memory(run: RunConfig, micro_batch_size: int | None, *, device: str = "cpu") -> Memory:
-    """A run's peak memory by component: weights with their gradients and optimizer state, in fp32, and the
-    larger of a training and a scoring pass.
+    """A run's peak memory by component: of its training or of its scoring pass, whichever needs more.
 
     On "cpu" it is the rise of the resident high-water mark, measured to be within 20 % above 200 MB; on
     "cuda" torch's max_memory_allocated in eager mode, from the same components and not yet measured.
     """
+    passes = (_training_pass(run, micro_batch_size, device), _scoring_pass(run, device))
+    return max(passes, key=lambda peak: peak.rise)
+
+
+def _training_pass(run: RunConfig, micro_batch_size: int | None, device: str) -> Memory:
+    """Logits thrice in fp32: themselves, as log-probabilities, and their gradient."""
+    tokens = min(micro_batch_size or run.batch_size, run.batch_size) * run.model.seq_len
+    kept = tokens * BYTES_PER_ACTIVATION[run.precision] * _activations_per_token(run.model)
+    return _with_weights(
+        run,
+        device,
+        gradients=4 * flops.n_params(run.model).total,
+        activations=round(FRAGMENTATION[device] * kept),
+        logits=tokens * 12 * run.model.vocab_size,
+    )
+
+
+def _scoring_pass(run: RunConfig, device: str) -> Memory:
+    """In fp32 whatever the training: what one block has at once, and the logits in two forms."""
+    model, tokens = run.model, min(EVALUATION_BATCH_TOKENS, run.evaluation.n_tokens)
+    block = (flops.mlp_matrices(model) + 1) * model.d_ff + 8 * model.d_model
+    return _with_weights(
+        run, device, gradients=0, activations=tokens * 4 * block, logits=tokens * 8 * model.vocab_size
+    )
+
+
+def _with_weights(run: RunConfig, device: str, *, gradients: int, activations: int, logits: int) -> Memory:
     n_params = flops.n_params(run.model).total
-    passes = (_training_pass(run, micro_batch_size, FRAGMENTATION[device]), _scoring_pass(run))
-    activations, logits = max(passes, key=sum)
     return Memory(
         parameters=4 * n_params,
-        gradients=4 * n_params,
+        gradients=gradients,
         optimizer=8 * n_params,  # the two moments of AdamW
         activations=activations,
         logits=logits,
@@ -83,32 +109,17 @@ def memory(run: RunConfig, micro_batch_size: int | None, *, device: str = "cpu")
     )
 
 
-def _training_pass(run: RunConfig, micro_batch_size: int | None, fragmentation: float) -> tuple[int, int]:
-    """Bytes of activations, and of logits: themselves, as log-probabilities, and their gradient, in fp32."""
-    tokens = min(micro_batch_size or run.batch_size, run.batch_size) * run.model.seq_len
-    element = 2 if run.precision == "bf16" else 4
-    kept = tokens * element * _activations_per_token(run.model)
-    return round(fragmentation * kept), tokens * 12 * run.model.vocab_size
-
-
-def _scoring_pass(run: RunConfig) -> tuple[int, int]:
-    """The same without a backward pass: the intermediates of one block, and two forms of the logits."""
-    model, tokens = run.model, min(EVALUATION_BATCH_TOKENS, run.evaluation.n_tokens)
-    mlp = (flops.mlp_matrices(model) + 1) * model.d_ff
-    return tokens * 4 * (mlp + 8 * model.d_model), tokens * 8 * model.vocab_size
-
-
 def _activations_per_token(model: ModelConfig) -> int:
     """Numbers kept for the backward pass by one position.
 
     A block keeps the inputs of two norms and two residual sums (4 d), the norms' outputs (2 d), queries and
     keys once, and again after normalisation and after rotation, the values (d_kv), shared keys and values
-    once more for each head of queries (2 d), the attention output twice (2 d), and the MLP before, within and
-    after its activation (3 d_ff; 4 d_ff with a gate).
+    once more for each head of queries (2 d), the attention output twice (2 d), and what the MLP's activation
+    takes and makes (MLP_COPIES d_ff).
     """
     d, d_kv = model.d_model, model.d_kv
     copies = 1 + model.qk_norm + (model.positions == "rope")
     shared = 0 if model.n_kv_heads == model.n_heads else 2 * d
     attention = copies * (d + d_kv) + d_kv + shared + 2 * d
-    mlp = (flops.mlp_matrices(model) + 1) * model.d_ff
+    mlp = MLP_COPIES[model.activation] * model.d_ff
     return model.n_layers * (6 * d + attention + mlp) + 4 * d

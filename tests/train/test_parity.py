@@ -1,8 +1,8 @@
 """Loss parity: training steps of every architecture against a plain implementation written from the formulas.
 
 It shares no code with the package: matrix products and elementwise operations only, attention with an
-explicit mask and softmax, norms from their definitions, the cross-entropy from a logarithm of a sum, gradients by
-autograd, clipping, AdamW and the cosine written out.
+explicit mask and softmax, norms from their definitions, the loss from a logarithm of a sum, clipping,
+AdamW and the cosine written out; only gradients are autograd's.
 """
 
 from __future__ import annotations
