@@ -25,6 +25,7 @@ from sweep.train.ranks import Command, Ranks
 TIMEOUT = timedelta(
     days=1
 )  # of one collective: a dead rank closes its connections, a hung one stalls the run
+LOSS_METHODS = ("losses",)  # of the model: what is called in place of its forward
 BUCKET_NUMEL = 1 << 23  # of gradients summed in one call: enough to be bound by bandwidth
 
 
@@ -84,7 +85,8 @@ class Sharded(DataParallel):
         for block in model.blocks:
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
-        register_fsdp_forward_method(model, "losses")
+        for method in LOSS_METHODS:
+            register_fsdp_forward_method(model, method)
         for module in model.modules():
             if isinstance(module, FSDPModule):  # a sum, as DataParallel has it, where FSDP's own is a mean
                 module.set_force_sum_reduction_for_comms(True)

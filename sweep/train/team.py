@@ -52,8 +52,10 @@ def together(run: RunConfig, placement: Placement, checkpoint_dir: Path) -> Iter
             "store": str(Path(private) / "store"),
             "checkpoint_dir": str(checkpoint_dir),
         }
-        team = [_start(rank, placement, spec) for rank in range(1, placement.n_devices)]
+        team: list[Process] = []
         try:
+            for rank in range(1, placement.n_devices):
+                team.append(_start(rank, placement, spec))
             yield from _led(team, spec, device)
         finally:
             _end(team)
