@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -11,11 +13,17 @@ import psutil
 import pytest
 import torch
 
+from sweep.compose import compose_experiment
 from sweep.errors import InputError, Interrupted, RankLost
 from sweep.plan.devices import check_devices, is_sharded
+from sweep.records import Plan
+from sweep.store.failures import classify
+from sweep.store.run_store import RunStore
 from sweep.train.checkpoint import load_latest
 from sweep.train.loop import train
 from sweep.train.ranks import ALONE, Ranks
+from sweep.worker import work
+from tests.plans import planned
 from tests.train.sessions import Session, placement, run_on
 
 REL = 1e-5  # of a loss, fp32
@@ -37,31 +45,38 @@ def children():
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_ranks_give_the_losses_of_one_and_may_become_one_again(corpus, tmp_path, run, parallel):
-    one = train(run, placement(corpus), Session(tmp_path / "one"))
+def test_two_ranks_give_the_losses_of_one_and_may_become_one(corpus, tmp_path, run, parallel):
+    one = train(run, placement(corpus), Session(tmp_path))
     assert len(one.curve) == N_STEPS
-    together = placement(corpus, n_devices=2, parallel=parallel, micro_batch_size=3, keep_checkpoint=True)
-    (tmp_path / "cut").mkdir()
+    together = placement(corpus, n_devices=2, parallel=parallel, micro_batch_size=3)
+    cut = tmp_path / "cut"
+    cut.mkdir()
     with pytest.raises(Interrupted, match=f"stopped at step 5 of {N_STEPS}, state saved"):
-        train(run, together, Session(tmp_path / "cut", stop_after=5))
-    saved = load_latest(tmp_path / "cut")
-    assert saved.tensors["model.head.weight"].shape == (256, 24)
-    with pytest.raises(Interrupted):  # two again
-        train(run, together, Session(tmp_path / "cut", stop_after=9))
-    alone = train(run, placement(corpus), Session(tmp_path / "cut"))
-    assert losses(alone) == pytest.approx(losses(one), rel=REL)
-    assert [p.flops for p in alone.curve] == [p.flops for p in one.curve]
+        train(run, together, Session(cut, stop_after=5))
+    assert load_latest(cut).tensors["model.head.weight"].shape == (256, 24)
+    shutil.copytree(cut, tmp_path / "alone")
+    two = train(run, together, Session(cut))
+    alone = train(run, placement(corpus), Session(tmp_path / "alone"))
+    for result in (two, alone):
+        assert losses(result) == pytest.approx(losses(one), rel=REL)
+        assert result.loss_stderr == pytest.approx(one.loss_stderr, rel=1e-4)
+        assert [p.flops for p in result.curve] == [p.flops for p in one.curve]
+    assert two.choices == {"micro_batch_size": 3, "n_devices": 2, "parallel": parallel}
+    assert alone.choices == {"micro_batch_size": 3, "n_devices": 1, "parallel": "none"}
     assert not torch.distributed.is_initialized()
     assert children() == []
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_ranks_score_as_one_does(corpus, tmp_path, run, parallel):
-    one = train(run, placement(corpus), Session(tmp_path))
-    two = train(run, placement(corpus, n_devices=2, parallel=parallel), Session(tmp_path))
-    assert losses(two) == pytest.approx(losses(one), rel=REL)
-    assert two.loss_stderr == pytest.approx(one.loss_stderr, rel=1e-4)
-    assert two.choices == {"micro_batch_size": 4, "n_devices": 2, "parallel": parallel}
+def test_a_worker_carries_out_a_plan_on_two_processes(corpus, tmp_path, run):
+    keys = ["trainer.device=cpu", "trainer.n_devices=2", f"data_dir={corpus.directory.parents[1]}"]
+    experiment = compose_experiment(["experiment=smoke", *keys])
+    RunStore(tmp_path).add_plan(Plan(experiment=experiment, runs=(planned(run),), dropped=(), warnings=()))
+    assert work(tmp_path, train=train).n_done == 1
+    stored = json.loads(next(tmp_path.glob("runs/*/result.json")).read_text())
+    assert stored["choices"]["parallel"] == "ddp"
+    (shown,) = RunStore(tmp_path).status().to_json()["runs"]
+    assert shown["ledger"] == stored["ledger"]
+    assert sum(stored["ledger"].values()) == pytest.approx(stored["point"]["wall_time_s"])
 
 
 class Killing(Session):
@@ -78,6 +93,7 @@ def test_a_dead_rank_ends_the_attempt_in_one_sentence(corpus, tmp_path, run):
     begun = time.monotonic()
     with pytest.raises(RankLost, match=r"^rank 1 of 2 ended with exit code -9$"):
         train(run, placement(corpus, n_devices=2), Killing(tmp_path))
+    assert classify(RankLost("rank 1 of 2 ended"))[0] == "failed:host"
     assert time.monotonic() - begun < 40
     assert children() == []
 
