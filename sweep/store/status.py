@@ -86,6 +86,15 @@ class SweepStatus:
         own = [(run.flops - run.flops_done) / r for run, r in zip(live, rates, strict=True) if r is not None]
         return max(left / rate, *own)
 
+    @property
+    def ledger(self) -> dict[str, float]:
+        """Seconds by activity, over the finished runs that tell."""
+        total: dict[str, float] = {}
+        for run in self.runs:
+            for activity, seconds in (run.ledger or {}).items():
+                total[activity] = total.get(activity, 0.0) + seconds
+        return total
+
     def to_json(self) -> dict[str, Any]:
         """The document of `sweep status --json`."""
         return {
@@ -93,6 +102,7 @@ class SweepStatus:
             "flops_done": self.flops_done,
             "flops_total": self.flops_total,
             "eta_s": self.eta_s,
+            "ledger": self.ledger,
             "finished": self.finished,
             "cancelled": self.cancelled,
             "runs": [asdict(run) for run in self.runs],

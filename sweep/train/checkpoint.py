@@ -26,11 +26,6 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]
 
-    @property
-    def n_bytes(self) -> int:
-        """Size of the tensors."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
-
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint so that a reader sees it whole or not at all, then drop all but the newest two.
