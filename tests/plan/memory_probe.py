@@ -35,6 +35,7 @@ def probe_run(manifest: Manifest, case: dict[str, Any]) -> RunConfig:
         n_tokens=N_STEPS * tokens,
         schedule=RunSchedule(name="cosine", warmup_steps=1, decay_steps=0, final_lr_frac=0.0),
         evaluation=EvaluationConfig(n_tokens=16384),
+        optimizer=replace(tiny_run().optimizer, lr_peak=1e-5),  # a run that diverges is not scored
         precision=case.get("precision", "fp32"),
     )
 

@@ -19,7 +19,7 @@ CASES = {
     "weights": {
         "batch_size": 2,
         "micro_batch_size": 1,
-        "model": {"d_model": 768, "n_layers": 4, "d_ff": 3072},
+        "model": {"d_model": 512, "n_layers": 6, "d_ff": 2048},
     },
     "bf16": {"batch_size": 64, "precision": "bf16", "model": SMALL},
 }
