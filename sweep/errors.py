@@ -35,3 +35,7 @@ class Interrupted(SweepError):
     """A training run stopped on request, its state saved; it can be started again."""
 
     exit_code = 75
+
+
+class RankLost(SweepError):
+    """One of the processes that train a run together died; the run goes on from its last checkpoint."""

@@ -79,7 +79,7 @@ class RunResult:
     train_loss: float | None  # nats per token, mean over the last tenth of the steps
     n_tokens_unique: int
     evaluation_sha256: str
-    wall_time_s: float  # the last attempt, set-up and evaluation included, and the steps it took over
+    wall_time_s: float  # the last attempt, and what led to the checkpoint it took up
     tokens_per_second: float
     peak_memory_bytes: int
     device: str
@@ -87,6 +87,8 @@ class RunResult:
     mfu: float | None  # None where the device's peak is not known
     curve: tuple[CurvePoint, ...]
     b_simple_tokens: float | None = None  # gradient-noise scale; None where not measured or not resolved
+    ledger: Mapping[str, float] | None = None  # seconds by activity; their sum is wall_time_s
+    choices: Mapping[str, str | int | float] | None = None  # how it was carried out, as found out on the way
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,6 +179,9 @@ class Placement:
     checkpoint_interval_s: float
     keep_checkpoint: bool = False  # leave the final weights in the session's checkpoint_dir
     measure_noise_scale: bool = False
+    deterministic: bool = False  # repeat to the bit on a GPU; a CPU always does
+    n_devices: int = 1  # that share every step; the worker's own and those after it
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"  # fsdp spreads the weights too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -31,6 +31,7 @@ from sweep.launch.crew import crew
 from sweep.launch.devices import cores, gpus
 from sweep.launch.supervisor import Orders
 from sweep.launch.watch import see_through
+from sweep.plan.devices import check_devices
 from sweep.plan.estimate import disk_bytes
 from sweep.plan.grid import make_plan
 from sweep.records import Dataset, Plan, PlannedRun
@@ -197,6 +198,8 @@ def run(
     experiment = arms[0]
     asked = [plan(arm) for arm in arms]
     _check_arms(asked)  # a bad experiment is refused before anything is written
+    for arm_plan in asked:
+        _check_devices(arm_plan)
     check_extras()
     check_index(experiment.store)
     _check_device(experiment)
@@ -235,6 +238,7 @@ def run(
         sweep_dir=str(store.sweep_dir.absolute()),
         device=experiment.trainer.device,
         needs=tuple(sorted({str(data.directory.absolute()) for data in prepared})),
+        n_devices=experiment.trainer.n_devices,
         packing=crew(drawn).packing,
         pardon=pardon,
     )
@@ -299,6 +303,13 @@ def check_extras() -> None:
     missing = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"training needs {' and '.join(missing)}: pip install 'sweep[train]'")
+
+
+def _check_devices(drawn: Plan) -> None:
+    """Raises InputError when a run of the plan cannot be spread over as many devices as asked for."""
+    trainer = drawn.experiment.trainer
+    for run in drawn.runs:
+        check_devices(run.config, trainer.n_devices, trainer.parallel)
 
 
 def _check_data(drawn: Plan, prepared: PreparedData) -> None:

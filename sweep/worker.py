@@ -290,6 +290,9 @@ def placement(entry: PlanEntry) -> Placement:
         checkpoint_interval_s=experiment.trainer.checkpoint_interval_s,
         keep_checkpoint=experiment.trainer.keep_checkpoint,
         measure_noise_scale=experiment.trainer.measure_noise_scale,
+        deterministic=experiment.trainer.deterministic,
+        n_devices=experiment.trainer.n_devices,
+        parallel=experiment.trainer.parallel,
     )
 
 

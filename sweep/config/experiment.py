@@ -150,6 +150,9 @@ class TrainerConfig:
     checkpoint_interval_s: Positive  # at least; longer where saving takes more than 2 % of the time between
     keep_checkpoint: bool  # a finished run leaves its final weights, for sweep export
     measure_noise_scale: bool = False  # b_simple_tokens of every point, from a few late steps
+    deterministic: bool = False  # on a GPU: results repeat to the bit, at some speed
+    n_devices: Count = 1  # that train one run together, each its share of every batch
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"  # fsdp: weights are spread too; auto: when they must
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,9 +23,10 @@ class Crew:
 
 def crew(plans: Sequence[Plan]) -> Crew:
     """The workers that `run` would start on this machine for the arms of a sweep."""
-    experiment, chosen = plans[0].experiment, packing(plans)
+    experiment = plans[0].experiment
+    chosen = packing(plans) if experiment.trainer.n_devices == 1 else None
     device = experiment.trainer.device
-    n_workers = n_places(experiment.launch.n_workers, device, chosen)
+    n_workers = n_places(experiment.launch.n_workers, device, chosen, experiment.trainer.n_devices)
     if experiment.launch.n_workers is not None or chosen is None:
         return Crew(n_workers=n_workers, speed=float(n_workers), packing=None)
     return Crew(n_workers=n_workers, speed=len(devices(device)) * chosen.speedup, packing=chosen)

@@ -41,14 +41,17 @@ def cores() -> tuple[int, ...]:
     return tuple(sorted(first_of.values()))
 
 
-def n_places(n_workers: int | None, device: str, packing: Packing | None = None) -> int:
-    """Workers this machine takes: as many as asked for, else as measured, else one per GPU or core."""
+def n_places(n_workers: int | None, device: str, packing: Packing | None = None, n_devices: int = 1) -> int:
+    """Workers this machine takes: as many as asked for, else as measured, else one per GPU or core.
+
+    A worker whose runs are spread over `n_devices` takes so many GPUs or cores.
+    """
     found = gpus() if device in ("auto", "cuda") else ()
     if n_workers is not None:
         return n_workers
-    if packing is not None:
+    if packing is not None and n_devices == 1:
         return packing.n_workers * max(1, len(found))
-    return len(found) or len(cores())
+    return max(1, (len(found) or len(cores())) // n_devices)
 
 
 def core_shares(all_cores: tuple[int, ...], n_slots: int, *, on_gpu: bool) -> list[frozenset[int]] | None:

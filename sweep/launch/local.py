@@ -62,17 +62,19 @@ class LocalLauncher:
         launch: LaunchConfig,
         *,
         device: str,
+        n_devices: int = 1,
         packing: Packing | None = None,
         command: Sequence[str] | None = None,
         n_workers: int | None = None,
         n_threads: int | None = None,
         pardon: str | None = None,
     ) -> None:
-        """`device` is auto, cpu or cuda; `packing`, where it was measured, says how many share it.
+        """`device` is auto, cpu or cuda, of which each worker gets `n_devices`.
 
+        `packing`, where it was measured, says how many workers share one.
         `n_workers`: None for what `launch` says; `n_threads` of one worker: None for what the cores allow.
         `pardon` limits the workers to the runs pardoned under that name. Raises InputError for cuda where
-        there is no GPU.
+        there are not enough GPUs.
         """
         self._store = RunStore(sweep_dir, pardon=pardon)
         self._limits = {} if pardon is None else {PARDON_VARIABLE: pardon}
@@ -86,7 +88,7 @@ class LocalLauncher:
         self._gave_up: str | None = None
         self._services = contextlib.ExitStack()
         self._mps = packing is not None and packing.mps
-        self._slots = self._place(n_workers or launch.n_workers, device, packing)
+        self._slots = self._place(n_workers or launch.n_workers, device, packing, n_devices)
 
     def start(self) -> None:
         """Start the workers."""
@@ -140,25 +142,34 @@ class LocalLauncher:
         """Process ids of the workers running now."""
         return tuple(slot.process.pid for slot in self._slots if slot.process is not None)
 
-    def _place(self, n_workers: int | None, device: str, packing: Packing | None) -> list[_Slot]:
+    def _place(
+        self, n_workers: int | None, device: str, packing: Packing | None, n_devices: int
+    ) -> list[_Slot]:
         """Slots with their environment: devices in turn; cores pinned where every worker can have its own."""
         if device == "cuda" and not gpus():
             raise InputError("trainer.device=cuda, and this machine shows no GPU: choose trainer.device=cpu")
         shared = devices(device)
-        n_slots = n_places(n_workers, device, packing)
-        own_cores = core_shares(cores(), n_slots, on_gpu=bool(shared[0].visible))
-        if self._n_threads not in (None, 1):  # several threads of a worker are for the system to place
+        on_gpu = bool(shared[0].visible)
+        if on_gpu and n_devices > len(shared):
+            raise InputError(
+                f"trainer.n_devices={n_devices}, and this machine shows {len(shared)} GPUs: choose at most "
+                f"{len(shared)}"
+            )
+        n_slots = n_places(n_workers, device, packing, n_devices)
+        own_cores = core_shares(cores(), n_slots, on_gpu=on_gpu)
+        if self._n_threads not in (None, 1) or n_devices > 1:  # several threads are for the system to place
             own_cores = None
         slots = []
         for index in range(n_slots):
-            where = shared[index % len(shared)]
-            n_threads = self._n_threads or (max(1, len(cores()) // n_slots) if where.visible else 1)
+            first = index * n_devices % (len(shared) - len(shared) % n_devices) if on_gpu else 0
+            where = shared[first]
+            n_threads = self._n_threads or (max(1, len(cores()) // (n_slots * n_devices)) if on_gpu else 1)
             own = {
-                "SWEEP_DEVICE": "cuda:0" if where.visible else "cpu",
-                "CUDA_VISIBLE_DEVICES": where.visible,
+                "SWEEP_DEVICE": "cuda:0" if on_gpu else "cpu",
+                "CUDA_VISIBLE_DEVICES": ",".join(each.visible for each in shared[first : first + n_devices]),
             }
             own |= dict.fromkeys(THREAD_VARIABLES, str(n_threads))
-            if n_slots > len(shared) and where.memory_bytes:
+            if n_slots * n_devices > len(shared) and n_devices == 1 and where.memory_bytes:
                 own |= {DIRECTORY: str(admission_directory(where.key))}
                 own |= {MEMORY: str(int(USABLE_FRAC * where.memory_bytes))}
             log = self._logs / f"{socket.gethostname()}-{os.getpid()}-{index}.log"

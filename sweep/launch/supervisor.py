@@ -37,6 +37,7 @@ class Orders:
     n_threads: int | None = None  # of one worker on a CPU
     needs: tuple[str, ...] = ()  # paths that must be seen from here before a worker starts
     command: tuple[str, ...] | None = None  # of a worker; None: this interpreter's own
+    n_devices: int = 1  # of one worker, whose runs are spread over them
     packing: Packing | None = None  # workers that share a device, where it was measured
     pardon: str | None = None  # work only at the runs pardoned under this name
     launcher: str = "local"
@@ -119,6 +120,7 @@ def local_launcher(launch: LaunchConfig, orders: Orders) -> LocalLauncher:
         Path(orders.sweep_dir),
         launch,
         device=orders.device,
+        n_devices=orders.n_devices,
         packing=orders.packing,
         command=orders.command,
         n_workers=orders.n_workers,

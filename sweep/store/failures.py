@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from sweep.errors import DataError
+from sweep.errors import DataError, RankLost
 
 DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS))
 
@@ -30,6 +30,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def _failure_class(error: BaseException) -> str:
     if _is_out_of_memory(error):
         return "oom"
+    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):  # torch's, which has no class
+        return "oom"
+    if isinstance(error, RankLost):
+        return "host"
     if isinstance(error, DataError):
         return "data"
     full = os.strerror(errno.ENOSPC) in str(error)  # libraries in other languages pass on only the words

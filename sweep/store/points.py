@@ -45,10 +45,11 @@ class StoredResult:
     point: Point
     curve: tuple[CurvePoint, ...]
     reason: str | None  # why the run diverged
+    ledger: Mapping[str, float] | None  # seconds by activity; None in results of older versions
 
 
 def result_payload(run: RunConfig, result: RunResult, execution: Execution) -> dict[str, Any]:
-    """What result.json holds: the point, the whole config, the curve, and why the run diverged if it did.
+    """What result.json holds: the point, the whole config, the curve, and how the run was carried out.
 
     Raises ResultError when the result cannot be a point; nothing unknown is filled in.
     """
@@ -57,7 +58,14 @@ def result_payload(run: RunConfig, result: RunResult, execution: Execution) -> d
     curve = [asdict(record) for record in result.curve if _is_finite(asdict(record))]
     if result.status == "done" and len(curve) != len(result.curve):
         raise ResultError("the training curve holds a number that is not finite")
-    return {"point": asdict(point), "config": to_dict(run), "curve": curve, "reason": result.reason}
+    return {
+        "point": asdict(point),
+        "config": to_dict(run),
+        "curve": curve,
+        "reason": result.reason,
+        "ledger": None if result.ledger is None else dict(result.ledger),
+        "choices": None if result.choices is None else dict(result.choices),
+    }
 
 
 def assemble(run: RunConfig, result: RunResult, execution: Execution) -> Point:
@@ -131,7 +139,13 @@ def read_result(path: Path, key: str) -> StoredResult:
         raise ResultError(
             f"{path} is not a sound result ({error}): delete it to train the run again"
         ) from None
-    return StoredResult(point=Point(**values), curve=curve, reason=stored.get("reason"))
+    ledger = stored.get("ledger")
+    return StoredResult(
+        point=Point(**values),
+        curve=curve,
+        reason=stored.get("reason"),
+        ledger=ledger if isinstance(ledger, dict) else None,
+    )
 
 
 def not_fitted(run_dir: Path, stored: StoredResult) -> str | None:

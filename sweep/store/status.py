@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class RunStatus:
     flops_per_second: float | None  # observed, of a finished or live run
     loss: float | None  # of a finished run, nats per token
     log_tail: tuple[str, ...]  # of a failed run: the last lines its last failed attempt left
+    ledger: Mapping[str, float] | None = None  # of a finished run: its seconds by activity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +91,15 @@ class SweepStatus:
         own = [(run.flops - run.flops_done) / r for run, r in zip(live, rates, strict=True) if r is not None]
         return max(left / rate, *own)
 
+    @property
+    def ledger(self) -> dict[str, float]:
+        """Seconds by activity, over the finished runs that tell."""
+        total: dict[str, float] = {}
+        for run in self.runs:
+            for activity, seconds in (run.ledger or {}).items():
+                total[activity] = total.get(activity, 0.0) + seconds
+        return total
+
     def to_json(self) -> dict[str, Any]:
         """The document of `sweep status --json`."""
         return {
@@ -97,6 +107,7 @@ class SweepStatus:
             "flops_done": self.flops_done,
             "flops_total": self.flops_total,
             "eta_s": self.eta_s,
+            "ledger": self.ledger,
             "finished": self.finished,
             "cancelled": self.cancelled,
             **asdict(self.throughput),
@@ -193,6 +204,7 @@ def _of_result(entry: PlanEntry, stored: StoredResult) -> dict[str, Any]:
         "finished": True,
         "reason": stored.reason,
         "loss": point.loss,
+        "ledger": stored.ledger,
         "step": entry.n_steps,
         "flops_done": entry.flops,
         "flops_per_second": entry.flops / point.wall_time_s if point.wall_time_s else None,

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sweep.config import EVALUATION_BATCH_TOKENS
 from sweep.data.batches import EvaluationWindows
 from sweep.models.gpt import GPT
+from sweep.train.device import is_out_of_memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,16 +29,25 @@ class Score:
 def evaluate(model: GPT, windows: EvaluationWindows, *, on_batch: Callable[[], None]) -> Score:
     """Score every position of `windows` once; `on_batch` is called after each forward pass.
 
-    bits per byte = total nats / (ln 2 · bytes the scored tokens stand for).
+    bits per byte = total nats / (ln 2 · bytes the scored tokens stand for). Where memory runs out, fewer
+    windows are scored at once: the same losses, to rounding. The allocator's error goes on when one is too
+    much.
     """
     device = next(model.parameters()).device
     rows = max(1, EVALUATION_BATCH_TOKENS // (windows.tokens.shape[1] - 1))
-    losses = []
-    with torch.no_grad():
-        for start in range(0, len(windows.tokens), rows):
-            tokens = torch.from_numpy(windows.tokens[start : start + rows]).to(device)
-            losses.append(model.losses(tokens[:, :-1], tokens[:, 1:]).double().cpu().numpy())
-            on_batch()
+    losses: list[NDArray[np.float64]] = []
+    done = 0
+    while done < len(windows.tokens):
+        batch = windows.tokens[done : done + rows]
+        try:
+            losses.append(_losses(model, torch.from_numpy(batch).to(device)))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or rows == 1:
+                raise
+            rows = (rows + 1) // 2
+            continue
+        done += len(batch)
+        on_batch()
     per_token = np.concatenate(losses)
     loss, stderr = clustered_mean(per_token, windows.documents.reshape(-1))
     return Score(
@@ -44,6 +55,13 @@ def evaluate(model: GPT, windows: EvaluationWindows, *, on_batch: Callable[[], N
         loss_stderr=stderr,
         bits_per_byte=float(per_token.sum()) / math.log(2) / windows.n_bytes,
     )
+
+
+def _losses(model: GPT, tokens: Tensor) -> NDArray[np.float64]:
+    """Of every position in nats: token ids, shape (B, T + 1), to (B·T,)."""
+    with torch.no_grad():
+        scored: NDArray[np.float64] = model.losses(tokens[:, :-1], tokens[:, 1:]).double().cpu().numpy()
+    return scored
 
 
 def clustered_mean(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> tuple[float, float | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -12,17 +11,25 @@ import torch
 
 from sweep import flops
 from sweep.config import RunConfig
-from sweep.data.batches import evaluation_windows
+from sweep.data.batches import EvaluationWindows, evaluation_windows
 from sweep.data.shards import open_prepared
 from sweep.errors import Interrupted
 from sweep.identity import code_version
 from sweep.records import CurvePoint, Placement, RunResult, TrainSession
-from sweep.train.checkpoint import load_latest, save_checkpoint
-from sweep.train.device import PeakMemory, device_name, model_flops_utilisation
-from sweep.train.evaluate import Score, evaluate
+from sweep.train.checkpoint import load_latest
+from sweep.train.device import (
+    PeakMemory,
+    device_name,
+    model_flops_utilisation,
+    return_freed_memory,
+    use_determinism,
+)
+from sweep.train.evaluate import Score
+from sweep.train.ledger import Ledger
+from sweep.train.saving import Saver
+from sweep.train.team import together
 from sweep.train.trainer import Trainer
 
-MAX_SAVING_FRAC = 0.02  # of the time between two checkpoints may go into saving one
 EXPLODED = 2.0  # a training loss above this many times ln V, a uniform guess, has diverged
 
 
@@ -30,23 +37,33 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
     """Train one run to its end, from its last checkpoint where there is one, and score it.
 
     Raises Interrupted, its state saved, when the session asks to stop; DataError when the prepared data is
-    missing or damaged.
+    missing or damaged; RankLost when the run is on several devices and one of their processes died.
     """
     torch.set_num_threads(placement.n_threads)
-    started = time.monotonic()
-    memory = PeakMemory(torch.device(placement.device))
+    ledger, device = Ledger(), torch.device(placement.device)
+    use_determinism(placement.deterministic, device)
+    memory = PeakMemory(device)
     data = open_prepared(placement.data_dir, run.corpus_sha256, run.tokenizer_sha256)
     windows = evaluation_windows(data.heldout, run.model.seq_len, run.evaluation.n_tokens)
-    trainer = Trainer(run, placement, data)
-    _resume(trainer, session)
-    earlier_s = trainer.progress.train_time_s
-    reason = _run_to_end(trainer, session)
-    train_time_s = trainer.progress.train_time_s
-    held_out = None
-    if reason is None:
-        score = evaluate(trainer.model, windows, on_batch=lambda: session.progress(run.n_steps))
-        reason = _held_out_problem(score, run)
-        held_out = score if reason is None else None
+    with together(run, placement, session.checkpoint_dir) as ranks:
+        trainer = Trainer(run, placement, data, ranks, ledger)
+        _resume(trainer, session)
+        with ledger.spend("train"):
+            reason = _run_to_end(trainer, session)
+        score = None
+        if reason is None:
+            with ledger.spend("evaluate"):
+                return_freed_memory()
+                score = trainer.score(windows, on_batch=lambda: session.progress(run.n_steps))
+            reason = _held_out_problem(score, run)
+        return _result(trainer, windows, score if reason is None else None, reason, memory.bytes())
+
+
+def _result(
+    trainer: Trainer, windows: EvaluationWindows, held_out: Score | None, reason: str | None, peak_bytes: int
+) -> RunResult:
+    """What is committed; `held_out` is None for a run that diverged, `reason` says how."""
+    run, seconds = trainer.run, trainer.seconds()
     n_tokens = trainer.progress.step * run.batch_tokens
     return RunResult(
         status="done" if held_out else "diverged",
@@ -57,14 +74,24 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
         train_loss=trainer.tail_loss() if held_out else None,
         n_tokens_unique=trainer.batches.n_tokens_unique(trainer.progress.step),
         evaluation_sha256=windows.sha256,
-        wall_time_s=earlier_s + time.monotonic() - started,
-        tokens_per_second=n_tokens / train_time_s,
-        peak_memory_bytes=memory.bytes(),
+        wall_time_s=sum(seconds.values()),
+        tokens_per_second=n_tokens / seconds["train"],
+        peak_memory_bytes=peak_bytes,
         device=device_name(trainer.device),
         torch_version=torch.__version__,
-        mfu=model_flops_utilisation(flops.count(run.model, n_tokens).flops, train_time_s, trainer.device),
+        mfu=model_flops_utilisation(
+            flops.count(run.model, n_tokens).flops,
+            seconds["train"] * trainer.ranks.n_ranks,
+            trainer.device,
+        ),
         curve=tuple(trainer.progress.curve),
         b_simple_tokens=trainer.noise.b_simple_tokens() if trainer.noise and held_out else None,
+        ledger=seconds,
+        choices={
+            **trainer.take_step.choices,
+            "n_devices": trainer.ranks.n_ranks,
+            "parallel": trainer.ranks.name,
+        },
     )
 
 
@@ -82,30 +109,33 @@ def _resume(trainer: Trainer, session: TrainSession) -> None:
 
 def _run_to_end(trainer: Trainer, session: TrainSession) -> str | None:
     """Step until the run ends. Returns why it diverged, or None."""
-    run, progress = trainer.run, trainer.progress
-    started = time.monotonic() - progress.train_time_s
-    saved, next_save_s = time.monotonic(), trainer.placement.checkpoint_interval_s
+    run, progress, placement = trainer.run, trainer.progress, trainer.placement
+    saver = Saver(session.checkpoint_dir, placement.checkpoint_interval_s, trainer.n_state_bytes())
     while progress.step < run.n_steps:
         trainer.step()
-        progress.train_time_s = time.monotonic() - started
         session.progress(progress.step)
         if progress.step in trainer.records:
             point = trainer.record()
-            session.log(_loggable(point))
+            with trainer.ledger.spend("idle"):
+                session.log(_loggable(point))
             reason = _training_problem(point, run)
             if reason is not None:
                 return reason
         stop = session.should_stop() and progress.step < run.n_steps
-        if stop or time.monotonic() - saved > next_save_s:
-            begun = time.monotonic()
-            save_checkpoint(session.checkpoint_dir, trainer.state())
-            saved = time.monotonic()
-            next_save_s = max(trainer.placement.checkpoint_interval_s, (saved - begun) / MAX_SAVING_FRAC)
+        if stop or saver.due():
+            _save(trainer, saver)
         if stop:
             raise Interrupted(f"stopped at step {progress.step} of {run.n_steps}, state saved")
-    if trainer.placement.keep_checkpoint:
-        save_checkpoint(session.checkpoint_dir, trainer.state())
+    trainer.wait()
+    if placement.keep_checkpoint:
+        _save(trainer, saver)
     return None
+
+
+def _save(trainer: Trainer, saver: Saver) -> None:
+    trainer.wait()  # steps that a GPU still has to do are training, not saving
+    with trainer.ledger.spend("checkpoint"):
+        saver.save(trainer.state)
 
 
 def _training_problem(point: CurvePoint, run: RunConfig) -> str | None:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import torch
-from torch import Tensor
 
 from sweep import flops
 from sweep.config import RunConfig
-from sweep.data.batches import TrainBatches
+from sweep.data.batches import EvaluationWindows, TrainBatches
 from sweep.data.shards import PreparedData
 from sweep.identity import code_version
 from sweep.models.gpt import GPT
 from sweep.optim.schedules import lr_frac
 from sweep.records import CurvePoint, Placement
 from sweep.train.checkpoint import Checkpoint
+from sweep.train.evaluate import Score, evaluate
+from sweep.train.ledger import Ledger
 from sweep.train.noise_scale import NoiseScale
+from sweep.train.ranks import ALONE, Command, Ranks
+from sweep.train.state import named_tensors, restore_tensors
 from sweep.train.step import TrainingStep
 
 RECORDS_PER_OCTAVE = 4  # of the training curve, at log-spaced steps
@@ -30,21 +34,32 @@ class Progress:
     """The part of a run's state that is not weights: what a checkpoint keeps besides tensors."""
 
     step: int = 0  # optimizer steps done
-    train_time_s: float = 0.0
     curve: list[CurvePoint] = field(default_factory=list)
 
 
 class Trainer:
-    """A run in progress: its state is the model, the optimizer, the loss sums and `progress`."""
+    """A run in progress: its state is the model, the optimizer, the loss sums and `progress`.
 
-    def __init__(self, run: RunConfig, placement: Placement, data: PreparedData) -> None:
-        self.run, self.placement = run, placement
+    With several ranks each has one, and `step`, `state`, `restore` and `score` are called on all of them:
+    rank 0's announces what the others are to call.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        placement: Placement,
+        data: PreparedData,
+        ranks: Ranks = ALONE,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.run, self.placement, self.ranks = run, placement, ranks
+        self.ledger = ledger or Ledger()
         self.device = torch.device(placement.device)
         self.batches = TrainBatches(data.train, run.model.seq_len, run.batch_size, run.seed)
         model = GPT(run.model)
         model.initialise(torch.Generator().manual_seed(run.seed))
-        self.model = model.to(self.device)
-        self.take_step = TrainingStep(self.model, run, placement, self.batches.rows)
+        self.model = ranks.place(model, self.device)
+        self.take_step = TrainingStep(self.model, run, placement, self.batches.rows, ranks)
         self.optimizer = self.take_step.optimizer
         self.noise = (
             NoiseScale(self.model, run, self.batches.rows, placement.micro_batch_size)
@@ -60,6 +75,7 @@ class Trainer:
 
     def step(self) -> None:
         """One optimizer step over `batch_tokens` tokens."""
+        self.ranks.announce(Command.STEP)
         if self.noise is not None:
             self.noise.measure(self.progress.step)
         loss = self.take_step(self.progress.step)
@@ -89,43 +105,58 @@ class Trainer:
         """Mean training loss over the last tenth of the steps, in nats per token."""
         return float(self.loss_sums[1]) / (self.run.n_steps - self.tail_start)
 
+    def score(self, windows: EvaluationWindows, on_batch: Callable[[], None] = lambda: None) -> Score:
+        """The held-out loss of the weights as they are. Ranks that have all of them leave it to rank 0."""
+        if self.ranks.sharded:
+            self.ranks.announce(Command.EVALUATE)
+        return evaluate(self.model, windows, on_batch=on_batch)
+
     def state(self) -> Checkpoint:
-        """Everything needed to go on, bit for bit."""
-        tensors: dict[str, Tensor] = {f"model.{name}": p for name, p in self.model.named_parameters()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{slot}": tensor for slot, tensor in slots.items()}
-        tensors["loss_sums"] = self.loss_sums
+        """Everything needed to go on, bit for bit; the tensors are on the CPU, there not copied."""
+        self.ranks.announce(Command.STATE)
+        keep = self.ranks.rank == 0
+        gathered = named_tensors(self.model, self.optimizer, self.ranks)
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in gathered if keep}
+        tensors["loss_sums"] = self.loss_sums.cpu()
         if self.noise is not None:
             tensors["noise_sums"] = self.noise.sums
         return Checkpoint(
             step=self.progress.step,
-            tensors={name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            tensors=tensors,
             values={
                 "code_version": code_version(),
-                "train_time_s": self.progress.train_time_s,
                 "curve": [asdict(point) for point in self.progress.curve],
+                "choices": dict(self.take_step.choices),
+                "ledger": self.seconds(),
             },
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take up the state a checkpoint holds."""
-        tensors = checkpoint.tensors
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(tensors[f"model.{name}"])
-            self.loss_sums.copy_(tensors["loss_sums"])
-            if self.noise is not None and "noise_sums" in tensors:
-                self.noise.sums.copy_(tensors["noise_sums"])
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, slot = name.split(".")
-                slots.setdefault(int(index), {})[slot] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        """Take up the state a checkpoint holds, and how the run was carried out."""
+        self.ranks.announce(Command.RESTORE, checkpoint.step)
+        restore_tensors(checkpoint.tensors, self.model, self.optimizer, self.ranks)
+        self.loss_sums.copy_(checkpoint.tensors["loss_sums"])
+        if self.noise is not None and "noise_sums" in checkpoint.tensors:
+            self.noise.sums.copy_(checkpoint.tensors["noise_sums"])
+        self.take_step.choose(checkpoint.values["choices"])
+        self.ledger.inherit(checkpoint.values["ledger"])
         curve = [CurvePoint(**point) for point in checkpoint.values["curve"]]
-        self.progress = Progress(
-            step=checkpoint.step, train_time_s=checkpoint.values["train_time_s"], curve=curve
-        )
+        self.progress = Progress(step=checkpoint.step, curve=curve)
+
+    def n_state_bytes(self) -> int:
+        """About what a checkpoint holds: weights and two moments each, of which others may keep fewer."""
+        return 3 * sum(parameter.nbytes for parameter in self.model.parameters())
+
+    def seconds(self) -> dict[str, float]:
+        """By activity, what this attempt took so far and what it took over."""
+        self.ledger.move("train", "compile", self.take_step.compile_s)
+        self.take_step.compile_s = 0.0
+        return {str(activity): seconds for activity, seconds in self.ledger.seconds().items()}
+
+    def wait(self) -> None:
+        """Until the device has done what it was told, so that what comes next is booked for itself."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
 def record_steps(n_steps: int) -> list[int]:

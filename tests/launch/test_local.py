@@ -227,6 +227,15 @@ def test_measured_packing_puts_several_workers_on_a_gpu_and_tells_them_of_its_me
 
 
 @pytest.mark.usefixtures("three_gpus")
+def test_a_worker_gets_as_many_gpus_as_a_run_wants(tmp_path):
+    store = toy_sweep(tmp_path / "sweep", 1, n_workers=None)
+    (shown,) = shown_environments(store, device="auto", n_devices=2)
+    assert shown[0]["CUDA_VISIBLE_DEVICES"] == "0,1"
+    with pytest.raises(InputError, match=r"trainer.n_devices=4, and this machine shows 3 GPUs"):
+        launcher(store, device="auto", n_devices=4)
+
+
+@pytest.mark.usefixtures("three_gpus")
 @pytest.mark.parametrize(
     ("visible", "names"),
     [("2,0", ("2", "0")), ("GPU-1", ("GPU-1",)), ("", ()), ("-1", ()), (None, ("0", "1", "2"))],

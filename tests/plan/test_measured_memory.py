@@ -1,0 +1,38 @@
+"""The memory estimate against the peak of real runs, each in a fresh process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweep.plan.estimate import memory
+from tests.plan.memory_probe import probe_run
+from tests.train.corpus import prepared_corpus
+
+REPOSITORY = Path(__file__).parents[2]
+SMALL = {"d_model": 128, "n_layers": 4, "d_ff": 512}
+CASES = {
+    "activations": {"batch_size": 64, "model": SMALL},
+    "logits": {"batch_size": 16, "model": SMALL | {"vocab_size": 8192}},
+    "weights": {
+        "batch_size": 2,
+        "micro_batch_size": 1,
+        "model": {"d_model": 512, "n_layers": 6, "d_ff": 2048},
+    },
+    "bf16": {"batch_size": 64, "precision": "bf16", "model": SMALL},
+}
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark is reset through proc")
+@pytest.mark.parametrize("name", CASES)
+def test_the_estimate_is_within_a_fifth_of_the_measured_peak(tmp_path, name):
+    manifest = prepared_corpus(tmp_path).manifest
+    command = [sys.executable, "-m", "tests.plan.memory_probe", str(tmp_path), json.dumps(CASES[name])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    measured = int(done.stdout)
+    assert measured > 200e6
+    estimated = memory(probe_run(manifest, CASES[name]), CASES[name].get("micro_batch_size")).rise
+    assert estimated == pytest.approx(measured, rel=0.2)
