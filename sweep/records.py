@@ -36,6 +36,7 @@ class PlannedRun:
     memory_bytes: int  # estimated peak
     time_s: float  # estimated, on one worker
     cost: float  # estimated, in the experiment's currency
+    flops_shared: int = 0  # of `flops`, those of a trunk that another run of the plan trains
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +87,7 @@ class RunResult:
     torch_version: str
     mfu: float | None  # None where the device's peak is not known
     curve: tuple[CurvePoint, ...]
+    n_tokens_shared: int = 0  # of the run's tokens, those of a trunk that another run had trained
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +100,7 @@ class Point:
     run_key: str | None = None
     name: str | None = None
     arm: str | None = None  # of an experiment with arms; laws are fitted to one arm at a time
+    purpose: str | None = None  # None: a point of the grid; "hparam_check": never fitted
     status: Literal["done", "diverged"] = "done"
     flops_budget: float | None = None  # what the plan asked for; None outside IsoFLOP grids
     flops: float | None = None  # exact training FLOPs, forward + backward
@@ -105,6 +108,7 @@ class Point:
     flops_6nd: float | None = None  # 6 n_params D
     flops_kaplan: float | None = None  # 6 n_params_non_embedding D
     flops_chinchilla: float | None = None  # Hoffmann et al. 2022, appendix F
+    flops_spent: float | None = None  # of `flops`, without those of a trunk that another run had trained
     n_params: float | None = None  # all unique trainable parameters
     n_params_non_embedding: float | None = None
     n_params_embedding: float | None = None
@@ -157,9 +161,19 @@ POINT_COLUMNS = tuple(field.name for field in dataclasses.fields(Point))
 
 BOOKKEEPING_COLUMNS = frozenset(
     "wall_time_s tokens_per_second mfu peak_memory_bytes device torch_version code_version started_at "
-    "finished_at attempts".split()
+    "finished_at attempts flops_spent".split()
 )
 """Columns that differ between two executions of the same run; all others are science."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trunk:
+    """The part of a wsd run before its decay, which other runs of the sweep share step for step."""
+
+    key: str
+    directory: Path  # where states of it lie, for every run of the sweep
+    own_step: int  # after so many steps the run itself leaves it
+    other_steps: tuple[int, ...]  # where runs without a result branch off, ascending, up to `own_step`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,6 +186,7 @@ class Placement:
     micro_batch_size: int | None
     checkpoint_interval_s: float
     keep_checkpoint: bool = False  # leave the final weights in the session's checkpoint_dir
+    trunk: Trunk | None = None  # None: no other run shares one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -121,7 +121,7 @@ class EvaluationConfig:
 class RunConfig:
     """One training run: all that can change its result, and labels that cannot.
 
-    `name`, `experiment`, `arm` and `flops_budget` are labels; everything else enters the run key.
+    `name`, `experiment`, `arm`, `flops_budget` and `purpose` are labels; everything else enters the run key.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -142,6 +142,7 @@ class RunConfig:
     evaluation: EvaluationConfig
     seed: Seed
     semantics_version: int = SEMANTICS_VERSION
+    purpose: Literal["hparam_check"] | None = None  # None: a point of the grid; others are never fitted
 
     def __post_init__(self) -> None:
         if self.batch_tokens % self.model.seq_len:
@@ -167,6 +168,11 @@ class RunConfig:
     def n_steps(self) -> int:
         """Optimizer steps."""
         return self.n_tokens // self.batch_tokens
+
+    @property
+    def branch_step(self) -> int:
+        """Steps before the decay of a wsd run: its trunk, where it shares one."""
+        return self.n_steps - self.schedule.decay_steps
 
     @property
     def batch_size(self) -> int:

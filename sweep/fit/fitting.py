@@ -84,6 +84,7 @@ class Fit:
     agreement: Mapping[str, Any] | None  # None without a law
     backtest: Mapping[str, Any]  # or {"refused": ..}
     reconcile: Mapping[str, Any] | None  # None unless asked for
+    hyperparameters: Mapping[str, Any] | str = "unmeasured"  # or what the worst corner leaves on the table
 
     @property
     def laws(self) -> dict[str, Law]:
@@ -109,6 +110,7 @@ class Fit:
             "agreement": None if self.agreement is None else dict(self.agreement),
             "backtest": dict(self.backtest),
             "reconcile": None if self.reconcile is None else dict(self.reconcile),
+            "hyperparameters": self.hyperparameters,
         }
 
     def _repr_html_(self) -> str:
@@ -137,6 +139,7 @@ class Fit:
                 agreement=document["agreement"],
                 backtest=document["backtest"],
                 reconcile=document["reconcile"],
+                hyperparameters=document.get("hyperparameters", "unmeasured"),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             what = f"{type(error).__name__}: {error}"

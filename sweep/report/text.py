@@ -12,6 +12,7 @@ from rich.text import Text
 
 from sweep.records import Plan
 from sweep.report.fit_tables import agreement_parts, backtest_parts, reconcile_table
+from sweep.report.hparam_summary import UNMEASURED, hparam_line
 from sweep.report.numbers import four
 from sweep.report.tables import plain_table as _table
 from sweep.store.status import RunStatus, SweepStatus
@@ -43,7 +44,9 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86_400}d{whole % 86_400 // 3600:02}h"
 
 
-def plan_text(plan: Plan, states: Mapping[str, str], n_workers: int) -> RenderableType:
+def plan_text(
+    plan: Plan, states: Mapping[str, str], n_workers: int, hparams: Mapping[str, Any] | str = UNMEASURED
+) -> RenderableType:
     """The runs with what they cost; dropped cells, warnings and totals below."""
     table = _table(
         "run", "N", "D", "D/N", "C", "error", "steps", "lr", "batch", "epochs", "memory", "time", "state"
@@ -67,8 +70,21 @@ def plan_text(plan: Plan, states: Mapping[str, str], n_workers: int) -> Renderab
         )
     notes = [f"dropped {cell.name}: {cell.reason}" for cell in plan.dropped]
     notes += [f"warning: {warning}" for warning in plan.warnings]
+    notes += [hparam_line(hparams), *_shared_line(plan)]
     arm = [Text(f"arm {plan.experiment.arm}")] if plan.experiment.arm else []
     return Group(*arm, table, *(Text(note) for note in notes), Text(_plan_totals(plan, states, n_workers)))
+
+
+def _shared_line(plan: Plan) -> list[str]:
+    """What training each trunk once saves."""
+    shared, alone = sum(run.flops_shared for run in plan.runs), sum(run.flops for run in plan.runs)
+    if not shared:
+        return []
+    n_branches = sum(run.flops_shared > 0 for run in plan.runs)
+    return [
+        f"{n_branches} runs branch from the trunks of others: {four(shared)} of {four(alone)} FLOPs saved "
+        f"({shared / alone:.0%})"
+    ]
 
 
 def _plan_totals(plan: Plan, states: Mapping[str, str], n_workers: int) -> str:
@@ -77,9 +93,10 @@ def _plan_totals(plan: Plan, states: Mapping[str, str], n_workers: int) -> str:
     cost, currency = sum(run.cost for run in todo), plan.experiment.estimate.currency
     price = f", {cost:.2f} {currency}" if cost else ""
     longest = max((run.time_s for run in todo), default=0.0)
+    left = sum(run.flops - run.flops_shared for run in todo)
     return (
         f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} cached; to train: "
-        f"{four(sum(run.flops for run in todo))} FLOPs, about {duration(max(seconds / n_workers, longest))} "
+        f"{four(left)} FLOPs, about {duration(max(seconds / n_workers, longest))} "
         f"on {n_workers} worker{'s' if n_workers > 1 else ''}{price}"
     )
 
@@ -120,7 +137,7 @@ def _summary(status: SweepStatus) -> str:
     return f"{len(status.runs)} runs: {counts or 'none done yet'}; {done:.0%} of the FLOPs{left}"
 
 
-def status_text(status: SweepStatus) -> RenderableType:
+def status_text(status: SweepStatus, hparams: Mapping[str, Any] | str = UNMEASURED) -> RenderableType:
     """Every run's state, and the sweep in one line."""
     table = _table("run", "key", "state", "attempts", "step", "loss", "reason")
     for run in status.runs:
@@ -135,7 +152,7 @@ def status_text(status: SweepStatus) -> RenderableType:
             "; ".join(reason for reason in (run.reason, excluded) if reason),
         )
     cancelled = " (cancelled: sweep run starts it again)" if status.cancelled else ""
-    return Group(table, Text(_summary(status) + cancelled))
+    return Group(table, Text(_summary(status) + cancelled), Text(hparam_line(hparams)))
 
 
 def fit_text(fitted: Fit) -> RenderableType:
@@ -145,6 +162,7 @@ def fit_text(fitted: Fit) -> RenderableType:
     for applied in document["points"]["filters"]:
         parts.append(Text(f"filter {applied['name']}={applied['value']:g} left {applied['n_dropped']} out"))
     parts += _excluded_lines(document["points"]["excluded"])
+    parts.append(Text(hparam_line(document["hyperparameters"])))
     for name, method in document["methods"].items():
         if "refused" in method:
             parts.append(Text(f"{name}: refused: {method['refused']}"))
