@@ -43,14 +43,15 @@ def run_key(run: RunConfig) -> str:
 def trunk_key(run: RunConfig) -> str | None:
     """Names the trunk of a wsd run: equal for runs that are the same training until the first of them decays.
 
-    Hashed like a run key, without the run's tokens, its decay and its evaluation. None for other schedules.
+    Hashed like a run key, without the run's tokens, its decay's length and its evaluation. None for other
+    schedules.
     """
     if run.schedule.name != "wsd":
         return None
     apart = LABELS | {"n_tokens", "schedule", "evaluation"}
     content = {key: value for key, value in _chosen(run).items() if key not in apart}
-    trunk = {"warmup_steps": run.schedule.warmup_steps, "semantics_version": run.semantics_version}
-    return sha256_json({**content, **trunk})[:16]
+    schedule = {"warmup_steps": run.schedule.warmup_steps, "final_lr_frac": run.schedule.final_lr_frac}
+    return sha256_json({**content, **schedule, "semantics_version": run.semantics_version})[:16]
 
 
 def _chosen(config: Any) -> dict[str, Any]:

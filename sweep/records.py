@@ -176,6 +176,11 @@ class Trunk:
     other_steps: tuple[int, ...]  # where runs without a result branch off, ascending, up to `own_step`
 
 
+def trunk_state(directory: Path, step: int) -> Path:
+    """Where the state of a trunk after `step` steps lies: a directory, there as a whole or not at all."""
+    return directory / f"step-{step:012d}"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
     """Where and how a worker carries out a run: nothing here may change its result beyond rounding."""

@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ class Worker:
             claimed = self._queue.claim()
             if claimed is not None:
                 ended = self._carry_out(*claimed)
+                self._queue.prune_trunk(claimed[0])
                 self._counts[ended.partition(":")[0]] += 1
                 wait_s = MIN_WAIT_S
             elif self._queue.finished:
@@ -163,7 +164,8 @@ class Worker:
         attempt.inherit_checkpoint()
         with self._tracked(entry, config) as tracker:
             session = Session(attempt, heartbeat, self._stop, tracker)
-            result = self._train(config, placement(entry), session)
+            place = replace(placement(entry), trunk=self._queue.trunk(entry))
+            result = self._train(config, place, session)
             payload = self._payload(config, result, attempt, started_at, started)
             if not heartbeat.holds():
                 raise AttemptLost(attempt.lost)

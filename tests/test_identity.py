@@ -20,6 +20,7 @@ OTHER = {
     "n_tokens": 64 * 80,
     "precision": "bf16",
     "seed": 1,
+    "purpose": "hparam_check",
     "semantics_version": 99,
 }
 

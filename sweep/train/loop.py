@@ -21,6 +21,7 @@ from sweep.train.checkpoint import load_latest, save_checkpoint
 from sweep.train.device import PeakMemory, device_name, model_flops_utilisation
 from sweep.train.evaluate import Score, evaluate
 from sweep.train.trainer import Trainer
+from sweep.train.trunk import leave_state, take_state
 
 MAX_SAVING_FRAC = 0.02  # of the time between two checkpoints may go into saving one
 EXPLODED = 2.0  # a training loss above this many times ln V, a uniform guess, has diverged
@@ -38,6 +39,9 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
     data = open_prepared(placement.data_dir, run.corpus_sha256, run.tokenizer_sha256)
     windows = evaluation_windows(data.heldout, run.model.seq_len, run.evaluation.n_tokens)
     trainer = Trainer(run, placement, data)
+    taken = take_state(run, placement.trunk, session.checkpoint_dir)
+    if taken is not None:
+        session.log({"event": "branched", "step": taken})
     _resume(trainer, session)
     earlier_s = trainer.progress.train_time_s
     reason = _run_to_end(trainer, session)
@@ -48,6 +52,8 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
         reason = _held_out_problem(score, run)
         held_out = score if reason is None else None
     n_tokens = trainer.progress.step * run.batch_tokens
+    n_tokens_shared = trainer.progress.trunk_steps * run.batch_tokens
+    n_flops = flops.count(run.model, n_tokens - n_tokens_shared).flops
     return RunResult(
         status="done" if held_out else "diverged",
         reason=reason,
@@ -58,12 +64,13 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
         n_tokens_unique=trainer.batches.n_tokens_unique(trainer.progress.step),
         evaluation_sha256=windows.sha256,
         wall_time_s=earlier_s + time.monotonic() - started,
-        tokens_per_second=n_tokens / train_time_s,
+        tokens_per_second=(n_tokens - n_tokens_shared) / train_time_s,
         peak_memory_bytes=memory.bytes(),
         device=device_name(trainer.device),
         torch_version=torch.__version__,
-        mfu=model_flops_utilisation(flops.count(run.model, n_tokens).flops, train_time_s, trainer.device),
+        mfu=model_flops_utilisation(n_flops, train_time_s, trainer.device),
         curve=tuple(trainer.progress.curve),
+        n_tokens_shared=n_tokens_shared,
     )
 
 
@@ -94,6 +101,7 @@ def _run_to_end(trainer: Trainer, session: TrainSession) -> str | None:
             reason = _training_problem(point, run)
             if reason is not None:
                 return reason
+        leave_state(trainer)
         stop = session.should_stop() and progress.step < run.n_steps
         if stop or time.monotonic() - saved > next_save_s:
             begun = time.monotonic()

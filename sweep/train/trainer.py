@@ -30,6 +30,7 @@ class Progress:
 
     step: int = 0  # optimizer steps done
     train_time_s: float = 0.0
+    trunk_steps: int = 0  # of `step`, those of a trunk that another run had trained
     curve: list[CurvePoint] = field(default_factory=list)
 
 
@@ -49,29 +50,28 @@ class Trainer:
         # them waits for it.
         self.loss_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.progress = Progress()
-        self.tail_start = run.n_steps - max(1, math.ceil(TAIL_FRAC * run.n_steps))
+        # nats per token, by step: what a run that branches off here needs for a curve of its own
+        self.step_losses: Tensor | None = None
+        if placement.trunk is not None:
+            shape = placement.trunk.own_step
+            self.step_losses = torch.zeros(shape, dtype=torch.float64, device=self.device)
+        self.tail_start = tail_start(run)
         self.records = frozenset(record_steps(run.n_steps))
 
     def step(self) -> None:
         """One optimizer step over `batch_tokens` tokens."""
         loss = self.take_step(self.progress.step)
         self.loss_sums[0] += loss
+        if self.step_losses is not None and self.progress.step < len(self.step_losses):
+            self.step_losses[self.progress.step] = loss
         if self.progress.step >= self.tail_start:
             self.loss_sums[1] += loss
         self.progress.step += 1
 
     def record(self) -> CurvePoint:
         """Close the interval since the last record of the curve."""
-        run, done = self.run, self.progress.step
         previous = self.progress.curve[-1].step if self.progress.curve else 0
-        n_tokens = done * run.batch_tokens
-        point = CurvePoint(
-            step=done,
-            n_tokens=n_tokens,
-            flops=flops.count(run.model, n_tokens).flops,
-            train_loss=float(self.loss_sums[0]) / (done - previous),
-            lr=run.optimizer.lr_peak * lr_frac(done - 1, run.schedule, run.n_steps),
-        )
+        point = curve_point(self.run, self.progress.step, previous, float(self.loss_sums[0]))
         self.loss_sums[0] = 0.0
         if math.isfinite(point.train_loss):
             self.progress.curve.append(point)
@@ -87,12 +87,15 @@ class Trainer:
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{slot}": tensor for slot, tensor in slots.items()}
         tensors["loss_sums"] = self.loss_sums
+        if self.step_losses is not None:
+            tensors["step_losses"] = self.step_losses
         return Checkpoint(
             step=self.progress.step,
             tensors={name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
             values={
                 "code_version": code_version(),
                 "train_time_s": self.progress.train_time_s,
+                "trunk_steps": self.progress.trunk_steps,
                 "curve": [asdict(point) for point in self.progress.curve],
             },
         )
@@ -104,6 +107,10 @@ class Trainer:
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(tensors[f"model.{name}"])
             self.loss_sums.copy_(tensors["loss_sums"])
+            if self.step_losses is not None and "step_losses" in tensors:
+                self.step_losses.copy_(tensors["step_losses"])
+            else:  # begun when nobody shared the trunk: the losses so far are not known
+                self.step_losses = None
         slots: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             if name.startswith("optimizer."):
@@ -112,8 +119,28 @@ class Trainer:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
         curve = [CurvePoint(**point) for point in checkpoint.values["curve"]]
         self.progress = Progress(
-            step=checkpoint.step, train_time_s=checkpoint.values["train_time_s"], curve=curve
+            step=checkpoint.step,
+            train_time_s=checkpoint.values["train_time_s"],
+            trunk_steps=checkpoint.values["trunk_steps"],
+            curve=curve,
         )
+
+
+def curve_point(run: RunConfig, done: int, previous: int, loss_sum: float) -> CurvePoint:
+    """The record after `done` steps; `loss_sum` is over the steps since record `previous`."""
+    n_tokens = done * run.batch_tokens
+    return CurvePoint(
+        step=done,
+        n_tokens=n_tokens,
+        flops=flops.count(run.model, n_tokens).flops,
+        train_loss=loss_sum / (done - previous),
+        lr=run.optimizer.lr_peak * lr_frac(done - 1, run.schedule, run.n_steps),
+    )
+
+
+def tail_start(run: RunConfig) -> int:
+    """The first step, from 0, of the tail over which the training loss is averaged."""
+    return run.n_steps - max(1, math.ceil(TAIL_FRAC * run.n_steps))
 
 
 def record_steps(n_steps: int) -> list[int]:
