@@ -42,9 +42,9 @@ class LeftOnTable:
 def left_on_table(values: Sequence[float], rule: float, losses: FloatArray) -> LeftOnTable:
     """Fit y = c₀ + c₁ x + c₂ x² through the means of `losses`, shape (n_seeds, 3), at three `values`.
 
-    With its minimum between the outer values, loss(rule) - loss(minimum) = c₁² / (4 c₂). Its variance is that
-    of c₁² / (4 c₂) in the seeds' paired differences to second order in c₁: by the first order alone it would
-    vanish where the rule is best. Otherwise what the better outer value gains is a lower bound.
+    With its minimum between the outer values, loss(rule) - loss(minimum) = c₁² / (4 c₂); its variance is
+    propagated from the seeds' paired differences. Otherwise what the better outer value gains is a lower
+    bound.
     """
     x = np.log(np.asarray(values, dtype=np.float64) / rule)
     centre = int(np.argmin(np.abs(x)))
@@ -60,11 +60,7 @@ def left_on_table(values: Sequence[float], rule: float, losses: FloatArray) -> L
     if not x.min() <= at <= x.max():
         status: Status = "outside" if c2 > 0 else "not_convex"
         return _bound(status, differences, float(c1), float(c2))
-    variance = None
-    if len(losses) > 1:
-        covariance = solve @ np.cov(differences, rowvar=False) @ solve.T / len(losses)
-        gradient = np.array([-at, -(at**2)])
-        variance = float(gradient @ covariance @ gradient + covariance[0, 0] ** 2 / (8 * c2**2))
+    variance = _variance(differences @ solve.T, float(c1), float(c2)) if len(losses) > 1 else None
     return LeftOnTable(
         status="ok",
         loss_left=float(c1**2 / (4 * c2)),
@@ -73,6 +69,19 @@ def left_on_table(values: Sequence[float], rule: float, losses: FloatArray) -> L
         slope=float(c1),
         curvature=float(2 * c2),
     )
+
+
+def _variance(coefficients: FloatArray, c1: float, c2: float) -> float:
+    """Of c₁² / (4 c₂), from (c₁, c₂) by seed, shape (n_seeds, 2), to second order in c₁.
+
+    The first order alone would vanish where the rule is best; its slope is taken without the part that
+    noise adds to c₁².
+    """
+    covariance = np.cov(coefficients, rowvar=False) / len(coefficients)
+    at, of_slope = -c1 / (2 * c2), float(covariance[0, 0])
+    gradient = np.array([-at, -(at**2)])
+    true_part = max(0.0, 1 - of_slope / c1**2) if c1 else 0.0
+    return float(gradient @ covariance @ gradient) * true_part + of_slope**2 / (8 * c2**2)
 
 
 def _bound(status: Status, differences: FloatArray, c1: float, c2: float) -> LeftOnTable:

@@ -20,27 +20,31 @@ def hyperparameters(
 ) -> Mapping[str, Any] | str:
     """The worst corner of the sweep's check, or "unmeasured".
 
-    `named` are names and keys of the sweep's runs. A check whose corners carry these names and other keys was
-    made of other settings, and says nothing about these.
+    `named` are names and keys of the sweep's runs. A check says nothing about them when its corners carry
+    other names, or these names and other keys: then it was made of another grid, or of other settings.
     """
-    checks = (read_json(sweep_dir / HPARAMS) or {}).get("checks", [])
-    found: Mapping[str, Any] | None = next((check for check in checks if check.get("arm") == arm), None)
+    found = next((check for check in _checks(sweep_dir) if check["arm"] == arm), None)
     if found is None:
         return UNMEASURED
     keys: dict[str | None, set[str | None]] = {}
     for name, key in named:
         keys.setdefault(name, set()).add(key)
-    corners: Mapping[str, str] = found.get("grid_runs", {})
-    if any(name in keys and key not in keys[name] for name, key in corners.items()):
+    shared = {name: key for name, key in found["grid_runs"].items() if name in keys}
+    if not shared or any(key not in keys[name] for name, key in shared.items()):
         return UNMEASURED
-    return {name: found.get(name) for name in ("within_tolerance", "worst", "n_corners", "flops_range")}
+    told = ("within_tolerance", "worst", "n_corners", "n_incomplete", "flops_range")
+    return {name: found[name] for name in told}
+
+
+def _checks(sweep_dir: Path) -> list[dict[str, Any]]:
+    document = read_json(sweep_dir / HPARAMS) or {}
+    return document["checks"] if document.get("schema_version") == SCHEMA_VERSION else []
 
 
 def known_of(sweep_dir: Path, status: SweepStatus) -> Mapping[str, Any] | str:
     """The same for all arms of a sweep: the worst of them, or "unmeasured" when that is so of one."""
     named = [(run.name, run.run_key) for run in status.runs]
-    arms = [check.get("arm") for check in (read_json(sweep_dir / HPARAMS) or {}).get("checks", [])]
-    found = [hyperparameters(sweep_dir, arm, named) for arm in arms]
+    found = [hyperparameters(sweep_dir, check["arm"], named) for check in _checks(sweep_dir)]
     measured = [known for known in found if not isinstance(known, str)]
     if not found or len(measured) < len(found):
         return UNMEASURED
@@ -55,9 +59,10 @@ def hparam_line(found: Mapping[str, Any] | str) -> str:
     if worst is None:
         return "hyperparameters: checked, but no corner is complete: sweep check-hparams goes on"
     low, high = found["flops_range"]
+    missing = f"; {found['n_incomplete']} measurements are incomplete" if found["n_incomplete"] else ""
     return (
         f"hyperparameters: {loss_left(worst)} nats left on the table at the worst of {found['n_corners']} "
-        f"corners ({worst['corner']}, {worst['axis']}), {four(low)} to {four(high)} FLOPs"
+        f"corners ({worst['corner']}, {worst['axis']}), {four(low)} to {four(high)} FLOPs{missing}"
     )
 
 

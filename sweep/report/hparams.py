@@ -52,11 +52,12 @@ class HparamReport:
     corners: tuple[CornerCheck, ...]
 
     def worst(self) -> tuple[CornerCheck, AxisCheck] | None:
-        """Where most is left on the table; None unless every corner is complete."""
+        """Where most is left on the table, as far as is known; None where nothing is."""
         pairs = [(corner, axis) for corner in self.corners for axis in corner.axes]
-        if not pairs or any(axis.found.loss_left is None for _, axis in pairs):
-            return None
-        return max(pairs, key=lambda pair: pair[1].found.loss_left or 0.0)
+        known = [pair for pair in pairs if pair[1].found.loss_left is not None]
+        return max(
+            known, key=lambda pair: (not pair[1].found.within, pair[1].found.loss_left or 0.0), default=None
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Its entry in hparams.json."""
@@ -67,6 +68,7 @@ class HparamReport:
             "within_tolerance": all(axis.found.within for axis in axes),
             "worst": None if worst is None else _told(*worst),
             "n_corners": len(self.corners),
+            "n_incomplete": sum(axis.found.loss_left is None for axis in axes),  # of the corners' axes
             "flops_range": [min(budgets), max(budgets)],
             **asdict(self),
         }
