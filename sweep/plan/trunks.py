@@ -1,7 +1,7 @@
 """Cooldown branches in a plan: what the runs of one trunk have in common, and what sharing it saves.
 
-Source: one constant-rate run with a decay from it for each budget, Hägele et al. 2024 (arXiv:2405.18392),
-section 4; Hu et al. 2024 (MiniCPM, arXiv:2404.06395), section 4.5.
+Source: one run at a constant rate with a decay from it for each budget, Hu et al. 2024 (MiniCPM,
+arXiv:2404.06395) and Hägele et al. 2024 (arXiv:2405.18392).
 
 Legend: D tokens, C training FLOPs.
 """
