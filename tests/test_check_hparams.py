@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from sweep import analysis, study
 from sweep.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.identity import run_key
 from sweep.launch.base import LaunchState
+from sweep.plan.grid import make_plan
 from sweep.report.hparam_curves import hparam_curves
 from sweep.report.hparam_summary import hparam_line
 from sweep.report.hparams import document, hparam_text, read_reports
+from sweep.report.numbers import four
+from sweep.report.text import plan_text
 from sweep.store.run_store import RunStore
 from sweep.worker import work
 from tests import toy_trainer
+from tests.plan.test_grid import DATASET
 from tests.shell import sweep
 
 SMALL = (
@@ -94,8 +100,9 @@ def test_a_check_trains_what_the_grid_lacks_and_leaves_the_grid_alone(experiment
     trained = InProcess.trained[n_grid:]
     assert len(trained) == len(set(trained)) == 4 * 5 * 3 - 4  # seed 0 of every corner is the grid's own
     assert store.points() == before
-    own = RunStore(study.hparam_directory(experiment)).points().points
-    assert {point.purpose for point in own} == {"hparam_check"}
+    own = RunStore(study.hparam_directory(experiment)).points()
+    assert {point.purpose for point in own.points} == {"hparam_check"}
+    assert {item.run_key for item in own.excluded} == {point.run_key for point in own.points}  # never fitted
     assert {point.purpose for point in before.points} == {None}
     fitted = analysis.fit_sweep(store.sweep_dir, experiment.fit)[None]
     assert fitted.n_points == n_grid
@@ -141,6 +148,21 @@ def test_repeating_trains_nothing_and_other_settings_are_unmeasured(experiment):
 
 def states(experiment):
     return study.run_states(study.plan(experiment))
+
+
+def test_a_plan_says_what_is_unmeasured_and_what_branches_save():
+    branched = compose_experiment(
+        ["experiment=isoflop_1gpu", "schedule=wsd_branches", "grid.d_model=[64,128]"]
+    )
+    drawn = make_plan(branched, DATASET)
+    console = Console(file=io.StringIO(), width=250)
+    console.print(plan_text(drawn, {}, 1))
+    said = console.file.getvalue()
+    assert "hyperparameters unmeasured: sweep check-hparams" in said
+    shared = sum(run.flops_shared for run in drawn.runs)
+    n_branches = sum(run.flops_shared > 0 for run in drawn.runs)
+    assert f"{n_branches} runs branch from the trunks of others: {four(shared)} of" in said
+    assert n_branches > 0
 
 
 def test_a_check_cut_short_says_what_is_incomplete(experiment, monkeypatch):

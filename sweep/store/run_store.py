@@ -189,6 +189,8 @@ class RunStore:
             yield Exclusion(run_key=key, reason=str(reason))
         elif stored.point.status == "diverged":
             yield Exclusion(run_key=key, reason=f"diverged: {stored.reason or 'no reason recorded'}")
+        elif stored.point.purpose is not None:
+            yield Exclusion(run_key=key, reason=f"purpose: {stored.point.purpose}")
 
 
 def _mark_dead(run_dir: Path, worker_id: str, reason: str) -> bool:
