@@ -30,7 +30,7 @@ def make_plan(experiment: ExperimentConfig, dataset: Dataset) -> Plan:
     runs: list[PlannedRun] = []
     dropped: list[DroppedCell] = []
     warnings: list[str] = []
-    shapes = [_shapes(experiment, index, dataset, dropped) for index in range(len(experiment.budgets))]
+    shapes = grid_shapes(experiment, dataset, dropped)
     for budget, models in zip(experiment.budgets, shapes, strict=True):
         kept = []
         for model in models:
@@ -63,6 +63,13 @@ def _refuse_huge(experiment: ExperimentConfig) -> None:
 
 def _length(size: object) -> int:
     return len(size) if isinstance(size, tuple) else 1
+
+
+def grid_shapes(
+    experiment: ExperimentConfig, dataset: Dataset, dropped: list[DroppedCell]
+) -> list[list[ModelConfig]]:
+    """The shapes asked for at each budget, whether or not they can be trained; repeated ones are dropped."""
+    return [_shapes(experiment, index, dataset, dropped) for index in range(len(experiment.budgets))]
 
 
 def _shapes(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sweep.config import ExperimentConfig, ModelConfig
-from sweep.plan.grid import cell_name, cell_of, make_plan, plan_cell
+from sweep.plan.grid import cell_name, cell_of, grid_shapes, make_plan, plan_cell
 from sweep.records import Dataset, DroppedCell, Plan, PlannedRun
 
 FACTORS = (0.5, 2.0)  # of the rule's value, on either side of it
@@ -54,12 +54,12 @@ def plan_check(experiment: ExperimentConfig, dataset: Dataset) -> HparamCheck:
     Raises InputError as `make_plan` does.
     """
     check = replace(experiment, seeds=experiment.hparam_check.seeds)
-    grid = make_plan(check, dataset)
+    grid, shapes = make_plan(check, dataset), grid_shapes(check, dataset, [])
     runs: dict[str, PlannedRun] = {}
     dropped: list[DroppedCell] = []
     corners = []
     for budget, model in _corner_cells(grid):
-        cell = _CornerCell(check, dataset, grid, model, budget)
+        cell = _CornerCell(check, dataset, shapes, model, budget)
         corners.append(cell.corner(dropped))
         runs |= {run.run_key: run for run in cell.runs}
     plan = Plan(experiment=experiment, runs=tuple(runs.values()), dropped=tuple(dropped), warnings=())
@@ -81,13 +81,15 @@ class _CornerCell:
     """Plans the settings of one corner and keeps their runs."""
 
     def __init__(
-        self, experiment: ExperimentConfig, dataset: Dataset, grid: Plan, model: ModelConfig, budget: float
+        self,
+        experiment: ExperimentConfig,
+        dataset: Dataset,
+        shapes: list[list[ModelConfig]],
+        model: ModelConfig,
+        budget: float,
     ) -> None:
-        self.experiment, self.dataset, self.model, self.budget = experiment, dataset, model, budget
-        self.shapes = [
-            [run.config.model for run in grid.runs if run.config.flops_budget == at]
-            for at in experiment.budgets
-        ]
+        self.experiment, self.dataset, self.shapes = experiment, dataset, shapes
+        self.model, self.budget = model, budget
         self.runs: list[PlannedRun] = []
 
     def corner(self, dropped: list[DroppedCell]) -> Corner:

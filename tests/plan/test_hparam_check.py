@@ -86,6 +86,11 @@ def test_branches_are_checked_with_their_trunks_settings():
     grid = make_plan(compose_experiment(["experiment=demo_bytes", *branched]), DATASET)
     keys = {run.run_key for run in grid.runs}
     assert all(corner.run_keys[0] in keys for corner in check(*branched).corners)
+    fewer = (*branched, "grid.min_steps=600")  # a cell that is dropped still counts for its size's trunk
+    keys = {
+        run.run_key for run in make_plan(compose_experiment(["experiment=demo_bytes", *fewer]), DATASET).runs
+    }
+    assert all(corner.run_keys[0] in keys for corner in check(*fewer).corners)
 
 
 def test_a_seed_given_twice_is_refused():
