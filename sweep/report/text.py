@@ -162,7 +162,8 @@ def fit_text(fitted: Fit) -> RenderableType:
     for applied in document["points"]["filters"]:
         parts.append(Text(f"filter {applied['name']}={applied['value']:g} left {applied['n_dropped']} out"))
     parts += _excluded_lines(document["points"]["excluded"])
-    parts.append(Text(hparam_line(document["hyperparameters"])))
+    if document["hyperparameters"] is not None:
+        parts.append(Text(hparam_line(document["hyperparameters"])))
     for name, method in document["methods"].items():
         if "refused" in method:
             parts.append(Text(f"{name}: refused: {method['refused']}"))
