@@ -33,7 +33,7 @@ def hyperparameters(
     if not shared or any(key not in keys[name] for name, key in shared.items()):
         return UNMEASURED
     told = ("within_tolerance", "worst", "n_corners", "n_incomplete", "flops_range")
-    return {name: found[name] for name in told}
+    return {name: found.get(name) for name in told}
 
 
 def _checks(sweep_dir: Path) -> list[dict[str, Any]]:
