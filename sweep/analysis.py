@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,14 @@ from sweep.fit import predict as predict_at
 from sweep.fit.observations import ExcludedPoint
 from sweep.plan import rules
 from sweep.plan.grid import tokens_of_budget
+from sweep.plan.hparam_check import HparamCheck
 from sweep.plan.shapes import nearest_shape, shape_of_width, width_step
 from sweep.records import Point
 from sweep.report.figures import draw_all
+from sweep.report.hparam_figures import draw_hparams
+from sweep.report.hparam_summary import HPARAMS, hyperparameters
+from sweep.report.hparams import HparamReport, document, measure, read_reports
+from sweep.store.files import read_json
 from sweep.store.files import replace as replace_file
 from sweep.store.run_store import RunStore, StoredPoints
 
@@ -55,7 +60,8 @@ def fit_sweep(sweep_dir: Path, config: FitConfig, *, reconcile: bool = False) ->
     store.write_points()
     fits: dict[str | None, Fit] = {}
     for arm in dict.fromkeys(point.arm for point in stored.points):
-        fits[arm] = _fit_arm(stored, arm, config, reconcile)
+        known = hyperparameters(sweep_dir, arm, ((point.name, point.run_key) for point in stored.points))
+        fits[arm] = replace(_fit_arm(stored, arm, config, reconcile), hyperparameters=known)
         write_fit(arm_directory(sweep_dir, arm) / "fit.json", fits[arm])
     return fits
 
@@ -144,9 +150,33 @@ def _draw_arm(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> list[Pa
     points = [point for point in stored.points if point.arm == arm]
     figures = directory / "figures"
     drawn = draw_all(fitted, points, stored.curves, figures)
+    checked = [report for report in read_hparams(sweep_dir) if report.arm == arm]
+    drawn += [path for report in checked for path in draw_hparams(report, figures)]
     for old in {*figures.glob("*.png"), *figures.glob("*.svg")} - set(drawn):
         old.unlink()  # of an earlier fit, which this one does not bear out
     return drawn
+
+
+def measure_hparams(checks: Sequence[HparamCheck], sweep_dir: Path, check_dir: Path) -> list[HparamReport]:
+    """What the runs of a sweep's hyperparameter check say; writes hparams.json and draws figures/hparams.png.
+
+    `check_dir` holds the check's own runs; those that the grid has too are read from the sweep. Settings
+    without a result leave their corner incomplete.
+    """
+    points = [*RunStore(sweep_dir).points().points, *RunStore(check_dir).points().points]
+    losses = {str(point.run_key): point.loss for point in points}
+    reports = [measure(check, losses) for check in checks]
+    content = json.dumps(document(reports), indent=1, allow_nan=False) + "\n"
+    replace_file(sweep_dir / HPARAMS, content.encode())
+    for report in reports:
+        draw_hparams(report, arm_directory(sweep_dir, report.arm) / "figures")
+    return reports
+
+
+def read_hparams(sweep_dir: Path) -> tuple[HparamReport, ...]:
+    """The sweep's hyperparameter check, one report an arm; none where there was no check."""
+    path = sweep_dir / HPARAMS
+    return read_reports(read_json(path) or {}) if path.exists() else ()
 
 
 def predict(experiment: ExperimentConfig, fitted: Fit, *, is_own: bool) -> tuple[Prediction, ...]:

@@ -36,6 +36,7 @@ from sweep.report.terminal import console, print_json, progress, say
 
 if TYPE_CHECKING:  # imported by the verbs that need them: --help must not wait for them
     from sweep.fit import Fit
+    from sweep.study import RunOutcome
 
 app = typer.Typer(
     name="sweep",
@@ -65,7 +66,8 @@ def plan(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJ
 
         workers = crew(plans)
         for drawn in plans:
-            console().print(plan_text(drawn, states, workers.n_workers, workers.speed))
+            known = study.known_hparams(drawn)
+            console().print(plan_text(drawn, states, workers.n_workers, workers.speed, known))
 
 
 @app.command()
@@ -100,6 +102,44 @@ def run(
     if outcome.detached:
         _say_how_to_follow(study.sweep_directory(arms[0]))
         return
+    _say_outcome(outcome)
+    if any(seen.status == "done" for seen in outcome.status.runs):
+        fit_and_draw(study.sweep_directory(arms[0]), arms[0])
+    if outcome.gave_up or outcome.status.n_failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("check-hparams")
+def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
+    """Measure what the learning rate and the batch leave on the table at the grid's corners."""
+    from sweep import study
+
+    arms = _experiments(overrides, config_dir)
+    with _stop_flag() as asked, progress() as (on_data, on_status):
+        outcome = study.run(
+            *arms,
+            on_progress=on_data,
+            on_status=on_status,
+            should_stop=lambda: bool(asked),
+            check_hparams=True,
+        )
+    _say_outcome(outcome)
+    from sweep import analysis
+    from sweep.report.hparams import document, hparam_text
+
+    checks = [study.hparam_check(arm) for arm in arms]
+    sweep_dir = study.sweep_directory(arms[0])
+    reports = analysis.measure_hparams(checks, sweep_dir, study.hparam_directory(arms[0]))
+    if as_json:
+        print_json(document(reports))
+    for report in reports:
+        console().print(hparam_text(report))
+    if outcome.gave_up or outcome.status.n_failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _say_outcome(outcome: RunOutcome) -> None:
+    """Tell how a sweep ended. Raises typer.Exit when it was stopped with work left."""
     n_runs = len(outcome.status.runs)
     if outcome.interrupted:
         say(f"stopped with the state saved; start it again to go on ({outcome.n_trained} runs finished)")
@@ -112,10 +152,6 @@ def run(
     for problem in (outcome.gave_up, outcome.index_problem):
         if problem:
             say(problem)
-    if any(seen.status == "done" for seen in outcome.status.runs):
-        fit_and_draw(study.sweep_directory(arms[0]), arms[0])
-    if outcome.gave_up or outcome.status.n_failed:
-        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()
@@ -137,6 +173,7 @@ def status(
     ] = False,
 ) -> None:
     """Show every run's state, attempts and reason, how fast work goes, and how much is left."""
+    from sweep.report.hparam_summary import known_of
     from sweep.store.run_store import RunStore
 
     if watch and as_json:
@@ -148,7 +185,7 @@ def status(
         upkeep.reindex(store.sweep_dir)
     seen = store.status()
     if as_json:
-        print_json(seen.to_json())
+        print_json({**seen.to_json(), "hyperparameters": known_of(store.sweep_dir, seen)})
         return
     from sweep.report.status_text import progress_line, status_text
 
@@ -156,7 +193,7 @@ def status(
         say(progress_line(seen))
         time.sleep(2)
         seen = store.status()
-    console().print(status_text(seen))
+    console().print(status_text(seen, known_of(store.sweep_dir, seen)))
 
 
 @app.command()

@@ -12,7 +12,7 @@ from typing import Any
 
 from sweep.config import ExperimentConfig, RunConfig, to_dict
 
-LABELS = frozenset({"name", "experiment", "arm", "flops_budget", "corpus", "tokenizer"})
+LABELS = frozenset({"name", "experiment", "arm", "flops_budget", "corpus", "tokenizer", "purpose"})
 """Fields of a RunConfig that only name things; corpora and tokenizers count by their hash."""
 
 
@@ -38,6 +38,20 @@ def run_key(run: RunConfig) -> str:
     """
     content = {key: value for key, value in _chosen(run).items() if key not in LABELS}
     return sha256_json({**content, "semantics_version": run.semantics_version})[:16]
+
+
+def trunk_key(run: RunConfig) -> str | None:
+    """Names the trunk of a wsd run: equal for runs that are the same training until the first of them decays.
+
+    Hashed like a run key, without the run's tokens, its decay's length and its evaluation. None for other
+    schedules.
+    """
+    if run.schedule.name != "wsd":
+        return None
+    apart = LABELS | {"n_tokens", "schedule", "evaluation"}
+    content = {key: value for key, value in _chosen(run).items() if key not in apart}
+    schedule = {"warmup_steps": run.schedule.warmup_steps, "final_lr_frac": run.schedule.final_lr_frac}
+    return sha256_json({**content, **schedule, "semantics_version": run.semantics_version})[:16]
 
 
 def _chosen(config: Any) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class PlannedRun:
     memory_bytes: int  # estimated peak
     time_s: float  # estimated, on one worker
     cost: float  # estimated, in the experiment's currency
+    flops_shared: int = 0  # of `flops`, those of a trunk that another run of the plan trains
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +90,7 @@ class RunResult:
     b_simple_tokens: float | None = None  # gradient-noise scale; None where not measured or not resolved
     ledger: Mapping[str, float] | None = None  # seconds by activity; their sum is wall_time_s
     choices: Mapping[str, str | int | float] | None = None  # how it was carried out, as found out on the way
+    n_tokens_shared: int = 0  # of the run's tokens, those of a trunk that another run had trained
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +112,7 @@ class Point:
     flops_kaplan: float | None = None  # 6 n_params_non_embedding D
     flops_chinchilla: float | None = None  # Hoffmann et al. 2022, appendix F
     flops_optimizer: float | None = None  # matrix multiplications of the optimizer itself, not in the others
+    flops_spent: float | None = None  # of `flops`, without those of a trunk that another run had trained
     n_params: float | None = None  # all unique trainable parameters
     n_params_non_embedding: float | None = None
     n_params_embedding: float | None = None
@@ -163,9 +166,24 @@ POINT_COLUMNS = tuple(field.name for field in dataclasses.fields(Point))
 
 BOOKKEEPING_COLUMNS = frozenset(
     "wall_time_s tokens_per_second mfu peak_memory_bytes device torch_version code_version started_at "
-    "finished_at attempts".split()
+    "finished_at attempts flops_spent".split()
 )
 """Columns that differ between two executions of the same run; all others are science."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trunk:
+    """The part of a wsd run before its decay, which other runs of the sweep share step for step."""
+
+    key: str
+    directory: Path  # where states of it lie, for every run of the sweep
+    own_step: int  # after so many steps the run itself leaves it
+    other_steps: tuple[int, ...]  # where runs without a result branch off, ascending, up to `own_step`
+
+
+def trunk_state(directory: Path, step: int) -> Path:
+    """Where the state of a trunk after `step` steps lies: a directory, there as a whole or not at all."""
+    return directory / f"step-{step:012d}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,6 +200,7 @@ class Placement:
     deterministic: bool = False  # repeat to the bit on a GPU; a CPU always does
     n_devices: int = 1  # that share every step; the worker's own and those after it
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"  # fsdp spreads the weights too
+    trunk: Trunk | None = None  # None: no other run shares one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -34,7 +34,9 @@ from sweep.launch.watch import see_through
 from sweep.plan.devices import check_devices
 from sweep.plan.estimate import disk_bytes
 from sweep.plan.grid import make_plan
+from sweep.plan.hparam_check import HparamCheck, plan_check
 from sweep.records import Dataset, Plan, PlannedRun
+from sweep.report.hparam_summary import hyperparameters
 from sweep.store.index_writer import catch_up, check_index, index_packages
 from sweep.store.run_store import RunStore
 from sweep.store.space import check_free_space
@@ -109,6 +111,34 @@ def plan(experiment: ExperimentConfig) -> Plan:
     return make_plan(experiment, dataset(experiment))
 
 
+def hparam_directory(experiment: ExperimentConfig) -> Path:
+    """Where the runs of a hyperparameter check lie: a sweep of its own inside the experiment's."""
+    return sweep_directory(experiment) / "hparams"
+
+
+def hparam_check(experiment: ExperimentConfig) -> HparamCheck:
+    """The corners of the experiment's grid and the runs that check its learning rate and batch there.
+
+    Writes as little as `dataset`. Raises InputError when none can be trained.
+    """
+    return plan_check(experiment, dataset(experiment))
+
+
+def _plan_check(experiment: ExperimentConfig) -> Plan:
+    """The runs of the check that the experiment's own sweep does not have.
+
+    The rule's own setting at a corner is a run of the grid, by its key, for the seeds that they share: it is
+    trained once and stays a point of the grid.
+    """
+    drawn = hparam_check(experiment).plan
+    grid = RunStore(sweep_directory(experiment))
+    runs = tuple(run for run in drawn.runs if not grid.has_result(run.run_key))
+    if not runs:
+        reasons = "; ".join(f"{cell.name}: {cell.reason}" for cell in drawn.dropped[:3])
+        raise InputError(f"no other setting can be trained at the grid's corners ({reasons})")
+    return replace(drawn, runs=runs)
+
+
 def diagnose(experiment: ExperimentConfig) -> Diagnosis:
     """What this machine has and lacks for an experiment. Leaves nothing behind but what a plan does."""
     from sweep.doctor import Needs, examine
@@ -147,7 +177,15 @@ def plan_document(plans: Sequence[Plan], states: Mapping[str, str]) -> dict[str,
         "runs": [_run_document(run, states[run.run_key]) for drawn in plans for run in drawn.runs],
         "dropped": [asdict(cell) for drawn in plans for cell in drawn.dropped],
         "warnings": [warning for drawn in plans for warning in drawn.warnings],
+        "flops_shared": sum(run.flops_shared for drawn in plans for run in drawn.runs),
+        "hyperparameters": known_hparams(plans[0]),
     }
+
+
+def known_hparams(drawn: Plan) -> Mapping[str, Any] | str:
+    """What is known of a plan's learning rate and batch: the worst corner of their check, or "unmeasured"."""
+    named = ((run.config.name, run.run_key) for run in drawn.runs)
+    return hyperparameters(sweep_directory(drawn.experiment), drawn.experiment.arm, named)
 
 
 def _run_document(run: PlannedRun, state: str) -> dict[str, Any]:
@@ -158,6 +196,7 @@ def _run_document(run: PlannedRun, state: str) -> dict[str, Any]:
         "arm": config.arm,
         "flops_budget": config.flops_budget,
         "flops": run.flops,
+        "flops_shared": run.flops_shared,
         "budget_error": run.budget_error,
         "n_params": run.n_params,
         "n_tokens": config.n_tokens,
@@ -184,10 +223,12 @@ def run(
     should_stop: Callable[[], bool] = lambda: False,
     only: Literal["failed"] | None = None,
     detach: bool = False,
+    check_hparams: bool = False,
 ) -> RunOutcome:
     """Prepare the data, plan, and train what has no result yet. Safe to repeat, to kill and to run twice.
 
     Several experiments are the arms of one sweep: one queue, and where they are is told by the first.
+    `check_hparams` trains the runs of `hparam_check` instead, in `hparam_directory`.
 
     `on_status` is called about twice a second; once `should_stop` is true the workers save and leave. `only`
     limits the training to the runs that were given up, of which there must be some. With `detach` it returns
@@ -196,8 +237,10 @@ def run(
     """
     arms = [_absolute(experiment) for experiment in experiments]
     experiment = arms[0]
-    asked = [plan(arm) for arm in arms]
-    _check_arms(asked)  # a bad experiment is refused before anything is written
+    draw = _plan_check if check_hparams else plan
+    asked = [draw(arm) for arm in arms]  # a bad experiment is refused before anything is written
+    if not check_hparams:  # where the arms' checks meet, one run serves both
+        _check_arms(asked)
     for arm_plan in asked:
         _check_devices(arm_plan)
     check_extras()
@@ -214,10 +257,11 @@ def run(
             on_progress(stage, n_bytes_done, n_bytes)
 
     prepared = [prepare_data(arm, watched) for arm in arms]
-    drawn = [plan(arm) for arm in arms]
+    drawn = [draw(arm) for arm in arms]
     for arm_plan, data in zip(drawn, prepared, strict=True):
         _check_data(arm_plan, data)
-    store = RunStore(sweep_directory(experiment))
+    where = hparam_directory if check_hparams else sweep_directory
+    store = RunStore(where(experiment))
     _check_results(store, experiment)
     for arm_plan in drawn:
         store.add_plan(arm_plan)

@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from sweep.launch.devices import gpus
 from sweep.launch.stopping import StopFlag, ignore_stop_signals, stop_with_supervisor, stopped_by_signals
 from sweep.records import Placement, RunResult, TrackedRun, TrainFunction
 from sweep.store.failures import classify
-from sweep.store.files import replace
+from sweep.store.files import replace as write_whole
 from sweep.store.heartbeat import Heartbeat
 from sweep.store.held import AttemptLost, HeldAttempt
 from sweep.store.index_writer import IndexWriter
@@ -121,6 +121,7 @@ class Worker:
                 finally:
                     if self._admission is not None:
                         self._admission.release()
+                self._queue.prune_trunk(claimed[0])
                 self._counts[ended.partition(":")[0]] += 1
                 wait_s = MIN_WAIT_S
             elif self._queue.finished:
@@ -188,7 +189,9 @@ class Worker:
                 return "lost", attempt.lost
             state, reason = classify(error)
             with contextlib.suppress(OSError):
-                replace(attempt.path / "error.txt", redact(traceback.format_exc()).encode(), durable=False)
+                write_whole(
+                    attempt.path / "error.txt", redact(traceback.format_exc()).encode(), durable=False
+                )
             return state, redact(reason)
         return result.status, result.reason
 
@@ -198,7 +201,7 @@ class Worker:
         attempt.inherit_checkpoint()
         with self._tracked(entry, config) as tracker:
             session = Session(attempt, heartbeat, self._stop, self._deadline, tracker)
-            where = placement(entry)
+            where = replace(placement(entry), trunk=self._queue.trunk(entry))
             result = self._train(config, where, session)
             payload = self._payload(config, result, attempt, started_at, started)
             if not heartbeat.holds():

@@ -21,6 +21,7 @@ OTHER = {
     "precision": "bf16",
     "parametrization": "mup",
     "seed": 1,
+    "purpose": "hparam_check",
     "semantics_version": 99,
 }
 

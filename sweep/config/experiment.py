@@ -126,6 +126,7 @@ class ScheduleConfig:
     warmup_tokens: NonNegative | WarmupRule | None  # or in tokens
     decay_frac: DecayFraction | None  # of the run's steps, the last ones; for wsd, which needs it, only
     final_lr_frac: ClosedFraction  # without effect on constant
+    cooldown_branches: bool = False  # wsd: the runs of one size and seed cool down from one trunk
 
     def __post_init__(self) -> None:
         if (self.warmup_frac is None) == (self.warmup_tokens is None):
@@ -138,6 +139,19 @@ class ScheduleConfig:
                 f"schedule.name={self.name} and schedule.decay_frac={self.decay_frac}: "
                 f"wsd needs the fraction of steps that its decay takes, such as 0.2, the others have none"
             )
+        if self.cooldown_branches and self.name != "wsd":
+            raise InputError(
+                f"schedule.cooldown_branches=true and schedule.name={self.name}: only wsd has a trunk that "
+                f"runs can branch from, choose schedule=wsd"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HparamCheckConfig:
+    """How `sweep check-hparams` measures what the learning rate and the batch leave on the table."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)  # common to all settings of a corner
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,11 +231,12 @@ class ExperimentConfig:
     flops: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)] | None  # budgets to predict at
     inference_tokens: Positive | None  # served in the model's life; predict then minimises lifetime compute
     store: StoreConfig = field(default_factory=StoreConfig)
+    hparam_check: HparamCheckConfig = HparamCheckConfig()
 
     def __post_init__(self) -> None:
         self._check_parametrization()
-        for key in ("budgets", "seeds"):
-            values = getattr(self, key)
+        given = {"budgets": self.budgets, "seeds": self.seeds, "hparam_check.seeds": self.hparam_check.seeds}
+        for key, values in given.items():
             if len(set(values)) != len(values):
                 raise InputError(f"{key}={list(values)} holds a value twice: give each once")
         for key in ("d_model", "n_params"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
@@ -135,7 +135,7 @@ class EvaluationConfig:
 class RunConfig:
     """One training run: all that can change its result, and labels that cannot.
 
-    `name`, `experiment`, `arm` and `flops_budget` are labels; everything else enters the run key.
+    `name`, `experiment`, `arm`, `flops_budget` and `purpose` are labels; everything else enters the run key.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -157,6 +157,7 @@ class RunConfig:
     seed: Seed
     parametrization: Parametrization = "standard"
     semantics_version: int = SEMANTICS_VERSION
+    purpose: Literal["hparam_check"] | None = None  # None: a point of the grid; others are never fitted
 
     def __post_init__(self) -> None:
         scales = (self.model.output_scale, self.model.attention_scale, self.optimizer.width_ratio)
@@ -188,6 +189,11 @@ class RunConfig:
     def n_steps(self) -> int:
         """Optimizer steps."""
         return self.n_tokens // self.batch_tokens
+
+    @property
+    def branch_step(self) -> int:
+        """Steps before the decay of a wsd run: its trunk, where it shares one."""
+        return self.n_steps - self.schedule.decay_steps
 
     @property
     def batch_size(self) -> int:

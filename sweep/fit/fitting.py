@@ -84,6 +84,8 @@ class Fit:
     agreement: Mapping[str, Any] | None  # None without a law
     backtest: Mapping[str, Any]  # or {"refused": ..}
     reconcile: Mapping[str, Any] | None  # None unless asked for
+    hyperparameters: Mapping[str, Any] | str | None = None
+    # ^ of a sweep: what the worst corner of its check leaves on the table, or "unmeasured"
 
     @property
     def laws(self) -> dict[str, Law]:
@@ -109,6 +111,7 @@ class Fit:
             "agreement": None if self.agreement is None else dict(self.agreement),
             "backtest": dict(self.backtest),
             "reconcile": None if self.reconcile is None else dict(self.reconcile),
+            "hyperparameters": self.hyperparameters,
         }
 
     def _repr_html_(self) -> str:
@@ -137,6 +140,7 @@ class Fit:
                 agreement=document["agreement"],
                 backtest=document["backtest"],
                 reconcile=document["reconcile"],
+                hyperparameters=document.get("hyperparameters"),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             what = f"{type(error).__name__}: {error}"

@@ -15,6 +15,7 @@ from sweep.identity import run_key
 from sweep.plan import estimate, rules
 from sweep.plan.parametrization import parametrized
 from sweep.plan.shapes import nearest_shape, shape_of_width
+from sweep.plan.trunks import GridCell, branch_cell, run_schedule, share_trunks
 from sweep.records import Dataset, DroppedCell, Plan, PlannedRun
 
 MAX_CELLS = 100_000  # budgets x sizes x seeds of one plan
@@ -30,10 +31,11 @@ def make_plan(experiment: ExperimentConfig, dataset: Dataset) -> Plan:
     runs: list[PlannedRun] = []
     dropped: list[DroppedCell] = []
     warnings: list[str] = []
-    for index, budget in enumerate(experiment.budgets):
+    shapes = grid_shapes(experiment, dataset, dropped)
+    for budget, models in zip(experiment.budgets, shapes, strict=True):
         kept = []
-        for model in _shapes(experiment, index, dataset, dropped):
-            outcome = _plan_cell(experiment, dataset, tokens_of_budget(experiment, model, budget))
+        for model in models:
+            outcome = plan_cell(experiment, dataset, cell_of(experiment, shapes, model, budget))
             if isinstance(outcome, DroppedCell):
                 dropped.append(outcome)
             else:
@@ -45,7 +47,7 @@ def make_plan(experiment: ExperimentConfig, dataset: Dataset) -> Plan:
         raise InputError(f"no cell of the grid can be trained ({reasons}): change budgets or grid.*")
     return Plan(
         experiment=experiment,
-        runs=tuple(runs),
+        runs=share_trunks(runs, experiment.estimate),
         dropped=tuple(dropped),
         warnings=(*_epoch_warnings(runs), *warnings),
     )
@@ -62,6 +64,13 @@ def _refuse_huge(experiment: ExperimentConfig) -> None:
 
 def _length(size: object) -> int:
     return len(size) if isinstance(size, tuple) else 1
+
+
+def grid_shapes(
+    experiment: ExperimentConfig, dataset: Dataset, dropped: list[DroppedCell]
+) -> list[list[ModelConfig]]:
+    """The shapes asked for at each budget, whether or not they can be trained; repeated ones are dropped."""
+    return [_shapes(experiment, index, dataset, dropped) for index in range(len(experiment.budgets))]
 
 
 def _shapes(
@@ -132,18 +141,34 @@ def tokens_of_budget(experiment: ExperimentConfig, model: ModelConfig, budget: f
     return rules.Cell(budget=budget, model=model, n_tokens=n_tokens, batch_tokens=batch)
 
 
-def _plan_cell(
-    experiment: ExperimentConfig, dataset: Dataset, cell: rules.Cell
+def cell_of(
+    experiment: ExperimentConfig, shapes: Sequence[Sequence[ModelConfig]], model: ModelConfig, budget: float
+) -> GridCell:
+    """One cell of the grid whose sizes at each budget are `shapes`.
+
+    With cooldown branches, the rules see the geometric mean of the least and the largest budget of its size:
+    so the trunk's batch and learning rate are off by the same factor at both ends.
+    """
+    own = tokens_of_budget(experiment, model, budget)
+    if not experiment.schedule.cooldown_branches:
+        return GridCell(own=own, tuned=own, shortest=own)
+    at = [at for at, models in zip(experiment.budgets, shapes, strict=True) if model in models]
+    tuned = tokens_of_budget(experiment, model, math.sqrt(min(at) * max(at)))
+    return GridCell(own=branch_cell(tuned, budget), tuned=tuned, shortest=branch_cell(tuned, min(at)))
+
+
+def plan_cell(
+    experiment: ExperimentConfig, dataset: Dataset, cell: GridCell
 ) -> list[PlannedRun] | DroppedCell:
     """The runs of one cell, one a seed, or why there are none."""
     problem = _problem(experiment, dataset, cell)
     if problem is not None:
-        return DroppedCell(name=cell_name(cell.budget, cell.model), reason=problem)
+        return DroppedCell(name=cell_name(cell.own.budget, cell.own.model), reason=problem)
     return [_planned(experiment, dataset, cell, seed) for seed in experiment.seeds]
 
 
-def _problem(experiment: ExperimentConfig, dataset: Dataset, cell: rules.Cell) -> str | None:
-    grid = experiment.grid
+def _problem(experiment: ExperimentConfig, dataset: Dataset, planned: GridCell) -> str | None:
+    grid, cell = experiment.grid, planned.own
     if cell.n_steps < grid.min_steps:
         steps = f"{cell.n_steps} steps of {cell.batch_tokens} tokens"
         return f"{steps} are fewer than grid.min_steps={grid.min_steps}"
@@ -153,7 +178,7 @@ def _problem(experiment: ExperimentConfig, dataset: Dataset, cell: rules.Cell) -
     epochs = _epochs(cell.n_tokens, dataset)
     if epochs is not None and epochs > grid.max_epochs:
         return f"{epochs:.3g} epochs over the corpus are more than {grid.max_epochs:g} (grid.max_epochs)"
-    schedule = rules.run_schedule(experiment.schedule, cell)
+    schedule = run_schedule(experiment.schedule, planned)
     warmup, decay = schedule.warmup_steps, schedule.decay_steps
     if warmup + decay > cell.n_steps or warmup == cell.n_steps:
         if isinstance(experiment.schedule.warmup_tokens, str):
@@ -175,8 +200,8 @@ def _too_long(experiment: ExperimentConfig, cell: rules.Cell, warmup: int, decay
     )
 
 
-def _planned(experiment: ExperimentConfig, dataset: Dataset, cell: rules.Cell, seed: int) -> PlannedRun:
-    run = _run_config(experiment, dataset, cell, seed)
+def _planned(experiment: ExperimentConfig, dataset: Dataset, planned: GridCell, seed: int) -> PlannedRun:
+    run, cell = _run_config(experiment, dataset, planned, seed), planned.own
     exact = flops.count(cell.model, cell.n_tokens).flops
     seconds = estimate.time_s(run, experiment.estimate)
     return PlannedRun(
@@ -192,7 +217,9 @@ def _planned(experiment: ExperimentConfig, dataset: Dataset, cell: rules.Cell, s
     )
 
 
-def _run_config(experiment: ExperimentConfig, dataset: Dataset, cell: rules.Cell, seed: int) -> RunConfig:
+def _run_config(experiment: ExperimentConfig, dataset: Dataset, planned: GridCell, seed: int) -> RunConfig:
+    """Numbers from rules are those of `tuned`: with cooldown branches, of the trunk."""
+    cell = planned.own
     scaled = parametrized(experiment, cell.model)
     return RunConfig(
         name="-".join(filter(None, (cell_name(cell.budget, cell.model), f"s{seed}", experiment.arm))),
@@ -204,8 +231,8 @@ def _run_config(experiment: ExperimentConfig, dataset: Dataset, cell: rules.Cell
         corpus_sha256=dataset.corpus_sha256,
         tokenizer=dataset.tokenizer,
         tokenizer_sha256=dataset.tokenizer_sha256,
-        optimizer=rules.run_optimizer(experiment.optimizer, cell, scaled.width_ratio),
-        schedule=rules.run_schedule(experiment.schedule, cell),
+        optimizer=rules.run_optimizer(experiment.optimizer, planned.tuned, scaled.width_ratio),
+        schedule=run_schedule(experiment.schedule, planned),
         batch_tokens=cell.batch_tokens,
         n_tokens=cell.n_tokens,
         precision=experiment.precision,

@@ -40,13 +40,13 @@ def tiny_lr(cell: Cell) -> float:
 
 
 def tiny_bpe_lr(cell: Cell) -> float:
-    """min(0.033, 0.021 · (B/320)^0.15 · (32/d)^0.9).
+    """min(0.055, 0.0245 · (B/320)^0.15 · (32/d)^0.9).
 
     Source: our own check on the demo's grid in 1,024 BPE tokens, docs/log.md: a table of rare tokens wants a
     higher rate than bytes do, and less of a change with the batch.
     """
     width = math.pow(32 / cell.model.d_model, 0.9)
-    return min(0.033, 0.021 * math.pow(cell.batch_tokens / 320, 0.15) * width)
+    return min(0.055, 0.0245 * math.pow(cell.batch_tokens / 320, 0.15) * width)
 
 
 def tiny_batch(model: ModelConfig, n_tokens: float) -> float:

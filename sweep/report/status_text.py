@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweep.report.hparam_summary import UNMEASURED, hparam_line
 from sweep.report.numbers import duration, four
 from sweep.report.tables import plain_table
 from sweep.store.status import RunStatus, SweepStatus
@@ -54,12 +56,12 @@ def _summary(status: SweepStatus) -> str:
     return f"{len(status.runs)} runs: {counts or 'none done yet'}; {done:.0%} of the FLOPs{left}"
 
 
-def status_text(status: SweepStatus) -> RenderableType:
-    """Every run's state, what failed runs left in their logs, and the sweep in two lines."""
+def status_text(status: SweepStatus, hparams: Mapping[str, Any] | str = UNMEASURED) -> RenderableType:
+    """Every run's state, what failed runs left in their logs, and the sweep in a few lines."""
     header = ("run", "key", "state", "attempts", "step", "loss", "reason")
     rows = [_row(run) for run in status.runs]
     cancelled = " (cancelled: sweep run starts it again)" if status.cancelled else ""
-    lines = [*_log_lines(status), _summary(status) + cancelled, *_rates(status)]
+    lines = [*_log_lines(status), _summary(status) + cancelled, *_rates(status), hparam_line(hparams)]
     if len(rows) > TABLE_RUNS:
         return Text("\n".join([*_columns([header, *rows]), *lines]), overflow="ignore", no_wrap=True)
     table = plain_table(*header)

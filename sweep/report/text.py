@@ -12,6 +12,7 @@ from rich.text import Text
 from sweep.plan.packing import Throughput
 from sweep.records import Plan
 from sweep.report.fit_tables import agreement_parts, backtest_parts, reconcile_table
+from sweep.report.hparam_summary import UNMEASURED, hparam_line
 from sweep.report.numbers import duration, four
 from sweep.report.tables import plain_table as _table
 
@@ -23,7 +24,13 @@ SYMBOLS = (("a", "N_opt ∝ C^a"), ("b", "D_opt ∝ C^b"), ("E", "irreducible lo
 N_PARAMS, N_TOKENS, RATIO, LOSS = "n_params_opt", "n_tokens_opt", "tokens_per_param_opt", "loss_opt"
 
 
-def plan_text(plan: Plan, states: Mapping[str, str], n_workers: int, speed: float) -> RenderableType:
+def plan_text(
+    plan: Plan,
+    states: Mapping[str, str],
+    n_workers: int,
+    speed: float,
+    hparams: Mapping[str, Any] | str = UNMEASURED,
+) -> RenderableType:
     """The runs with what they cost; dropped cells, warnings and totals below.
 
     `speed` is that of all workers together, in units of one that has a device to itself.
@@ -50,10 +57,23 @@ def plan_text(plan: Plan, states: Mapping[str, str], n_workers: int, speed: floa
         )
     notes = [f"dropped {cell.name}: {cell.reason}" for cell in plan.dropped]
     notes += [f"warning: {warning}" for warning in plan.warnings]
+    notes += [hparam_line(hparams), *_shared_line(plan)]
     arm = [Text(f"arm {plan.experiment.arm}")] if plan.experiment.arm else []
     return Group(
         *arm, table, *(Text(note) for note in notes), Text(_plan_totals(plan, states, n_workers, speed))
     )
+
+
+def _shared_line(plan: Plan) -> list[str]:
+    """What training each trunk once saves."""
+    shared, alone = sum(run.flops_shared for run in plan.runs), sum(run.flops for run in plan.runs)
+    if not shared:
+        return []
+    n_branches = sum(run.flops_shared > 0 for run in plan.runs)
+    return [
+        f"{n_branches} runs branch from the trunks of others: {four(shared)} of {four(alone)} FLOPs saved "
+        f"({shared / alone:.0%})"
+    ]
 
 
 def _plan_totals(plan: Plan, states: Mapping[str, str], n_workers: int, speed: float) -> str:
@@ -62,9 +82,10 @@ def _plan_totals(plan: Plan, states: Mapping[str, str], n_workers: int, speed: f
     cost, currency = sum(run.cost for run in todo), plan.experiment.estimate.currency
     price = f", {cost:.2f} {currency}" if cost else ""
     longest = max((run.time_s for run in todo), default=0.0)
+    left = sum(run.flops - run.flops_shared for run in todo)
     return (
         f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} cached; to train: "
-        f"{four(sum(run.flops for run in todo))} FLOPs, about {duration(max(seconds / speed, longest))} "
+        f"{four(left)} FLOPs, about {duration(max(seconds / speed, longest))} "
         f"on {n_workers} worker{'s' if n_workers > 1 else ''}{price}"
     )
 
@@ -83,6 +104,8 @@ def fit_text(fitted: Fit) -> RenderableType:
         value = applied["value"] if isinstance(applied["value"], str) else f"{applied['value']:g}"
         parts.append(Text(f"filter {applied['name']}={value} left {applied['n_dropped']} out"))
     parts += _excluded_lines(document["points"]["excluded"])
+    if document["hyperparameters"] is not None:
+        parts.append(Text(hparam_line(document["hyperparameters"])))
     for name, method in document["methods"].items():
         if "refused" in method:
             parts.append(Text(f"{name}: refused: {method['refused']}"))

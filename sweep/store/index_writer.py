@@ -60,6 +60,12 @@ def _say(sentence: str) -> None:
         sys.stderr.flush()
 
 
+def copy_name(sweep_dir: Path, sweep: str) -> str:
+    """What the copy calls a sweep: a check of its hyperparameters is one of its own, with runs of the grid."""
+    inside = (sweep_dir.absolute().parent / "plans").is_dir()
+    return f"{sweep}/{sweep_dir.name}" if inside else sweep
+
+
 class IndexWriter:
     """Copies the points that a worker commits, from a thread that the worker never waits for but at its end.
 
@@ -86,7 +92,8 @@ class IndexWriter:
         if url is None:
             return
         with self._changed:
-            self._pending.setdefault((url, entry.experiment.name), set()).add(entry.run_key)
+            sweep = copy_name(self._sweep_dir, entry.experiment.name)
+            self._pending.setdefault((url, sweep), set()).add(entry.run_key)
             self._news = True
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="index", daemon=True)
@@ -187,7 +194,7 @@ def rebuild(store: RunStore, config: StoreConfig, sweep: str) -> int | None:
 def _synchronise(store: RunStore, url: str, sweep: str, *, everything: bool) -> int:
     from sweep.store.index import SqlIndex, point_row
 
-    index = SqlIndex(url)
+    index, sweep = SqlIndex(url), copy_name(store.sweep_dir, sweep)
     known = index.known(sweep)
     keys = list(store.run_keys())
     rows = (row for key in keys if (row := point_row(store.sweep_dir, sweep, key)) is not None)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sweep.config import ExperimentConfig, read_experiment, read_run, to_dict
 from sweep.errors import InputError, SafetyError
-from sweep.identity import canonical_json, plan_hash, run_key
+from sweep.identity import canonical_json, plan_hash, run_key, trunk_key
 from sweep.records import Plan, PlannedRun
 from sweep.store.attempts import read_pardon
 from sweep.store.files import create_once, json_bytes, read_json, replace
@@ -28,6 +28,8 @@ class PlanEntry:
     n_steps: int
     memory_bytes: int  # estimated peak
     experiment: ExperimentConfig
+    trunk: str | None = None  # key of what a wsd run trains before its decay
+    branch_step: int = 0  # steps of the trunk that are the run's too
 
 
 def write_plan(sweep_dir: Path, plan: Plan) -> Path:
@@ -126,7 +128,12 @@ def _write_config(path: Path, run: PlannedRun) -> None:
 
 def _run_record(run: PlannedRun) -> dict[str, Any]:
     costs = {field.name: getattr(run, field.name) for field in fields(run) if field.name != "config"}
-    labels = {"name": run.config.name, "flops_budget": run.config.flops_budget, "seed": run.config.seed}
+    labels: dict[str, Any] = {
+        "name": run.config.name,
+        "flops_budget": run.config.flops_budget,
+        "seed": run.config.seed,
+    }
+    labels |= {"trunk": trunk_key(run.config), "branch_step": run.config.branch_step}
     return labels | costs | {"n_tokens": run.config.n_tokens, "n_steps": run.config.n_steps}
 
 
@@ -155,4 +162,6 @@ def _entry(run: dict[str, Any], experiment: ExperimentConfig) -> PlanEntry:
         n_steps=int(run["n_steps"]),
         memory_bytes=int(run["memory_bytes"]),
         experiment=experiment,
+        trunk=run.get("trunk"),
+        branch_step=int(run.get("branch_step", 0)),
     )

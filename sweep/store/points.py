@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from sweep import flops
 from sweep.config import RunConfig, to_dict
-from sweep.identity import code_version, run_key
+from sweep.identity import code_version, run_key, trunk_key
 from sweep.records import POINT_COLUMNS, CurvePoint, Point, RunResult
 from sweep.store.files import read_json
 
@@ -74,6 +74,7 @@ def assemble(run: RunConfig, result: RunResult, execution: Execution) -> Point:
         run_key=run_key(run),
         name=run.name,
         arm=run.arm,
+        purpose=run.purpose,
         status=result.status,
         flops_budget=run.flops_budget,
         n_tokens_unique=result.n_tokens_unique,
@@ -82,6 +83,8 @@ def assemble(run: RunConfig, result: RunResult, execution: Execution) -> Point:
         started_at=execution.started_at,
         finished_at=execution.finished_at,
         attempts=execution.attempt,
+        trunk=trunk_key(run),
+        flops_spent=flops.count(run.model, run.n_tokens - result.n_tokens_shared).flops,
         **asdict(flops.count(run.model, run.n_tokens)),
         flops_optimizer=flops.optimizer_flops_per_step(run.model, run.optimizer) * run.n_steps,
         **_parameters(run),

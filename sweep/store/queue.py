@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sweep.records import Trunk
 from sweep.store.claims import Claimer, Verdict
 from sweep.store.held import HeldAttempt
 from sweep.store.plans import PlanEntry, plans_signature, read_entries, run_directory
+from sweep.store.trunks import Trunks
 
 
 class RunQueue:
@@ -53,8 +55,17 @@ class RunQueue:
         """Whether every run of every plan has a result or was given up, as far as `claim` has seen."""
         return self._cursor == len(self._entries) and not self._waiting
 
+    def trunk(self, entry: PlanEntry) -> Trunk | None:
+        """The part of a run that others of the sweep share; None when none does."""
+        return self._trunks.of(entry, self._finished)
+
+    def prune_trunk(self, entry: PlanEntry) -> None:
+        """Delete the states of a run's trunk when nobody needs them any more."""
+        self._trunks.prune(entry, self._finished)
+
     def _try(self, entry: PlanEntry, free_bytes: int | None) -> tuple[PlanEntry, HeldAttempt] | None:
-        if free_bytes is not None and entry.memory_bytes > free_bytes:
+        too_large = free_bytes is not None and entry.memory_bytes > free_bytes
+        if too_large or self._trunks.must_wait(entry, self._finished):
             self._waiting.append(entry)
             return None
         launch = entry.experiment.launch
@@ -72,5 +83,6 @@ class RunQueue:
     def _load(self) -> None:
         self._signature = plans_signature(self._sweep_dir)
         entries = read_entries(self._sweep_dir, self._pardon)
+        self._trunks = Trunks(self._sweep_dir, entries)
         self._entries = [entry for entry in entries if entry.run_key not in self._finished]
         self._cursor, self._waiting = 0, []

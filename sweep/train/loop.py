@@ -29,6 +29,7 @@ from sweep.train.ledger import Ledger
 from sweep.train.saving import Saver
 from sweep.train.team import together
 from sweep.train.trainer import Trainer
+from sweep.train.trunk import leave_state, take_state
 
 EXPLODED = 2.0  # a training loss above this many times ln V, a uniform guess, has diverged
 
@@ -47,6 +48,9 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
     windows = evaluation_windows(data.heldout, run.model.seq_len, run.evaluation.n_tokens)
     with together(run, placement, session.checkpoint_dir) as ranks:
         trainer = Trainer(run, placement, data, ranks, ledger)
+        taken = take_state(run, placement.trunk, session.checkpoint_dir)
+        if taken is not None:
+            session.log({"event": "branched", "step": taken})
         _resume(trainer, session)
         with ledger.spend("train"):
             reason = _run_to_end(trainer, session)
@@ -65,6 +69,7 @@ def _result(
     """What is committed; `held_out` is None for a run that diverged, `reason` says how."""
     run, seconds = trainer.run, trainer.seconds()
     n_tokens = trainer.progress.step * run.batch_tokens
+    n_tokens_shared = trainer.progress.trunk_steps * run.batch_tokens
     return RunResult(
         status="done" if held_out else "diverged",
         reason=reason,
@@ -75,12 +80,12 @@ def _result(
         n_tokens_unique=trainer.batches.n_tokens_unique(trainer.progress.step),
         evaluation_sha256=windows.sha256,
         wall_time_s=sum(seconds.values()),
-        tokens_per_second=n_tokens / seconds["train"],
+        tokens_per_second=(n_tokens - n_tokens_shared) / seconds["train"],
         peak_memory_bytes=peak_bytes,
         device=device_name(trainer.device),
         torch_version=torch.__version__,
         mfu=model_flops_utilisation(
-            flops.count(run.model, n_tokens).flops,
+            flops.count(run.model, n_tokens - n_tokens_shared).flops,
             seconds["train"] * trainer.ranks.n_ranks,
             trainer.device,
         ),
@@ -92,6 +97,7 @@ def _result(
             "n_devices": trainer.ranks.n_ranks,
             "parallel": trainer.ranks.name,
         },
+        n_tokens_shared=n_tokens_shared,
     )
 
 
@@ -121,6 +127,7 @@ def _run_to_end(trainer: Trainer, session: TrainSession) -> str | None:
             reason = _training_problem(point, run)
             if reason is not None:
                 return reason
+        leave_state(trainer)
         stop = session.should_stop() and progress.step < run.n_steps
         if stop or saver.due():
             _save(trainer, saver)

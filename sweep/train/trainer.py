@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import torch
+from torch import Tensor
 
 from sweep import flops
 from sweep.config import RunConfig
@@ -34,6 +35,7 @@ class Progress:
     """The part of a run's state that is not weights: what a checkpoint keeps besides tensors."""
 
     step: int = 0  # optimizer steps done
+    trunk_steps: int = 0  # of `step`, those of a trunk that another run had trained
     curve: list[CurvePoint] = field(default_factory=list)
 
 
@@ -70,7 +72,12 @@ class Trainer:
         # them waits for it.
         self.loss_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.progress = Progress()
-        self.tail_start = run.n_steps - max(1, math.ceil(TAIL_FRAC * run.n_steps))
+        # nats per token, by step: what a run that branches off here needs for a curve of its own
+        self.step_losses: Tensor | None = None
+        if placement.trunk is not None:
+            shape = placement.trunk.own_step
+            self.step_losses = torch.zeros(shape, dtype=torch.float64, device=self.device)
+        self.tail_start = tail_start(run)
         self.records = frozenset(record_steps(run.n_steps))
 
     def step(self) -> None:
@@ -80,22 +87,16 @@ class Trainer:
             self.noise.measure(self.progress.step)
         loss = self.take_step(self.progress.step)
         self.loss_sums[0] += loss
+        if self.step_losses is not None and self.progress.step < len(self.step_losses):
+            self.step_losses[self.progress.step] = loss
         if self.progress.step >= self.tail_start:
             self.loss_sums[1] += loss
         self.progress.step += 1
 
     def record(self) -> CurvePoint:
         """Close the interval since the last record of the curve."""
-        run, done = self.run, self.progress.step
         previous = self.progress.curve[-1].step if self.progress.curve else 0
-        n_tokens = done * run.batch_tokens
-        point = CurvePoint(
-            step=done,
-            n_tokens=n_tokens,
-            flops=flops.count(run.model, n_tokens).flops,
-            train_loss=float(self.loss_sums[0]) / (done - previous),
-            lr=run.optimizer.lr_peak * lr_frac(done - 1, run.schedule, run.n_steps),
-        )
+        point = curve_point(self.run, self.progress.step, previous, float(self.loss_sums[0]))
         self.loss_sums[0] = 0.0
         if math.isfinite(point.train_loss):
             self.progress.curve.append(point)
@@ -120,11 +121,14 @@ class Trainer:
         tensors["loss_sums"] = self.loss_sums.cpu()
         if self.noise is not None:
             tensors["noise_sums"] = self.noise.sums
+        if self.step_losses is not None:
+            tensors["step_losses"] = self.step_losses.cpu()
         return Checkpoint(
             step=self.progress.step,
             tensors=tensors,
             values={
                 "code_version": code_version(),
+                "trunk_steps": self.progress.trunk_steps,
                 "curve": [asdict(point) for point in self.progress.curve],
                 "choices": dict(self.take_step.choices),
                 "ledger": self.seconds(),
@@ -138,10 +142,16 @@ class Trainer:
         self.loss_sums.copy_(checkpoint.tensors["loss_sums"])
         if self.noise is not None and "noise_sums" in checkpoint.tensors:
             self.noise.sums.copy_(checkpoint.tensors["noise_sums"])
+        if self.step_losses is not None and "step_losses" in checkpoint.tensors:
+            self.step_losses.copy_(checkpoint.tensors["step_losses"])
+        else:  # begun when nobody shared the trunk: the losses so far are not known
+            self.step_losses = None
         self.take_step.choose(checkpoint.values["choices"])
         self.ledger.inherit(checkpoint.values["ledger"])
         curve = [CurvePoint(**point) for point in checkpoint.values["curve"]]
-        self.progress = Progress(step=checkpoint.step, curve=curve)
+        self.progress = Progress(
+            step=checkpoint.step, trunk_steps=checkpoint.values["trunk_steps"], curve=curve
+        )
 
     def n_state_bytes(self) -> int:
         """About what a checkpoint holds: weights and two moments each, of which others may keep fewer."""
@@ -157,6 +167,23 @@ class Trainer:
         """Until the device has done what it was told, so that what comes next is booked for itself."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def curve_point(run: RunConfig, done: int, previous: int, loss_sum: float) -> CurvePoint:
+    """The record after `done` steps; `loss_sum` is over the steps since record `previous`."""
+    n_tokens = done * run.batch_tokens
+    return CurvePoint(
+        step=done,
+        n_tokens=n_tokens,
+        flops=flops.count(run.model, n_tokens).flops,
+        train_loss=loss_sum / (done - previous),
+        lr=run.optimizer.lr_peak * lr_frac(done - 1, run.schedule, run.n_steps),
+    )
+
+
+def tail_start(run: RunConfig) -> int:
+    """The first step, from 0, of the tail over which the training loss is averaged."""
+    return run.n_steps - max(1, math.ceil(TAIL_FRAC * run.n_steps))
 
 
 def record_steps(n_steps: int) -> list[int]:

@@ -27,7 +27,8 @@ def test_tiny_rules_at_their_anchors():
     assert rules.tiny_lr(cell(64, 512)) == pytest.approx(0.008)
     assert rules.tiny_lr(cell(32, 128)) == pytest.approx(0.008)
     assert rules.tiny_lr(cell(8, 2048)) == 0.026
-    assert rules.tiny_bpe_lr(cell(32, 320)) == pytest.approx(0.021)
+    assert rules.tiny_bpe_lr(cell(32, 320)) == pytest.approx(0.0245)
+    assert rules.tiny_bpe_lr(cell(8, 2048)) == 0.055
     assert rules.tiny_batch(TINY, 1e6) == 640
     assert rules.tiny_batch(TINY, 16e6) == pytest.approx(640 * 8)
 

@@ -1,0 +1,154 @@
+"""The runs of a hyperparameter check: the grid's corners at half and twice the rules' own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sweep.config import ExperimentConfig, ModelConfig
+from sweep.plan.grid import cell_name, cell_of, grid_shapes, make_plan, plan_cell
+from sweep.records import Dataset, DroppedCell, Plan, PlannedRun
+
+FACTORS = (0.5, 2.0)  # of the rule's value, on either side of it
+Axis = Literal["lr", "batch"]
+AXES: tuple[Axis, ...] = ("lr", "batch")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One value of a hyperparameter at a corner, and its runs."""
+
+    value: float  # peak learning rate, or tokens per step
+    run_keys: tuple[str, ...]  # one a seed, in the order of hparam_check.seeds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Corner:
+    """One corner of the grid: the rule's own setting, and those on either side of it along each axis."""
+
+    name: str
+    flops_budget: float
+    n_params: int
+    d_model: int
+    lr_peak: float  # the rule's
+    batch_tokens: int
+    run_keys: tuple[str, ...]  # of the rule's own setting, one a seed
+    settings: Mapping[Axis, tuple[Setting, ...]]  # by axis, ascending, the rule's own among them
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HparamCheck:
+    """The corners of an experiment's grid, and the runs that they take."""
+
+    plan: Plan
+    corners: tuple[Corner, ...]
+    seeds: tuple[int, ...]
+
+
+def plan_check(experiment: ExperimentConfig, dataset: Dataset) -> HparamCheck:
+    """The check of an experiment: the least and the largest size at its least and its largest budget.
+
+    Along `lr` the batch stays; along `batch` the learning rate follows its rule, as it does with
+    batch_multiplier: what is asked is whether another batch would have been better, tuned as this one is.
+    Raises InputError as `make_plan` does.
+    """
+    check = replace(experiment, seeds=experiment.hparam_check.seeds)
+    grid, shapes = make_plan(check, dataset), grid_shapes(check, dataset, [])
+    runs: dict[str, PlannedRun] = {}
+    dropped: list[DroppedCell] = []
+    corners = []
+    for budget, model in _corner_cells(grid):
+        cell = _CornerCell(check, dataset, shapes, model, budget)
+        corners.append(cell.corner(dropped))
+        runs |= {run.run_key: run for run in cell.runs}
+    plan = Plan(experiment=experiment, runs=tuple(runs.values()), dropped=tuple(dropped), warnings=())
+    return HparamCheck(plan=plan, corners=tuple(corners), seeds=check.seeds)
+
+
+def _corner_cells(grid: Plan) -> list[tuple[float, ModelConfig]]:
+    """Budget and shape of the corners, each once."""
+    budgets = {run.config.flops_budget for run in grid.runs if run.config.flops_budget is not None}
+    cells = []
+    for budget in (min(budgets), max(budgets)):
+        at = [run for run in grid.runs if run.config.flops_budget == budget]
+        for pick in (min, max):
+            cells.append((budget, pick(at, key=lambda run: run.n_params).config.model))
+    return list(dict.fromkeys(cells))
+
+
+class _CornerCell:
+    """Plans the settings of one corner and keeps their runs."""
+
+    def __init__(
+        self,
+        experiment: ExperimentConfig,
+        dataset: Dataset,
+        shapes: list[list[ModelConfig]],
+        model: ModelConfig,
+        budget: float,
+    ) -> None:
+        self.experiment, self.dataset, self.shapes = experiment, dataset, shapes
+        self.model, self.budget = model, budget
+        self.runs: list[PlannedRun] = []
+
+    def corner(self, dropped: list[DroppedCell]) -> Corner:
+        """The corner; a setting that cannot be trained goes to `dropped`."""
+        centre = self._runs(self.experiment, "centre")
+        assert isinstance(centre, list)  # it is a cell of the grid
+        self.runs += centre
+        first = centre[0]
+        settings = {axis: self._along(axis, centre, dropped) for axis in AXES}
+        return Corner(
+            name=cell_name(self.budget, self.model),
+            flops_budget=self.budget,
+            n_params=first.n_params,
+            d_model=self.model.d_model,
+            lr_peak=first.config.optimizer.lr_peak,
+            batch_tokens=first.config.batch_tokens,
+            run_keys=tuple(run.run_key for run in centre),
+            settings=settings,
+        )
+
+    def _along(self, axis: Axis, centre: list[PlannedRun], dropped: list[DroppedCell]) -> tuple[Setting, ...]:
+        found = [_setting(axis, centre)]
+        for factor in FACTORS:
+            name = f"{axis}x{factor:g}"
+            varied = _varied(self.experiment, axis, factor, centre[0].config.batch_tokens)
+            runs = self._runs(varied, name)
+            if isinstance(runs, DroppedCell):
+                dropped.append(replace(runs, name=f"{runs.name}-{name}"))
+            elif runs[0].run_key == centre[0].run_key:
+                cell = cell_name(self.budget, self.model)
+                reason = f"{factor:g} of the {axis} rounds to the rule's own"
+                dropped.append(DroppedCell(name=f"{cell}-{name}", reason=reason))
+            else:
+                self.runs += runs
+                found.append(_setting(axis, runs))
+        return tuple(sorted(found, key=lambda setting: setting.value))
+
+    def _runs(self, experiment: ExperimentConfig, name: str) -> list[PlannedRun] | DroppedCell:
+        cell = cell_of(experiment, self.shapes, self.model, self.budget)
+        runs = plan_cell(experiment, self.dataset, cell)
+        return runs if isinstance(runs, DroppedCell) else [_labelled(run, name) for run in runs]
+
+
+def _varied(experiment: ExperimentConfig, axis: Axis, factor: float, batch_tokens: int) -> ExperimentConfig:
+    """`experiment` with one setting a factor off; `batch_tokens` is the corner's own, in whole sequences."""
+    if axis == "batch":
+        return replace(experiment, batch_tokens=batch_tokens, batch_multiplier=factor)
+    optimizer = experiment.optimizer
+    return replace(experiment, optimizer=replace(optimizer, lr_multiplier=optimizer.lr_multiplier * factor))
+
+
+def _setting(axis: Axis, runs: list[PlannedRun]) -> Setting:
+    config = runs[0].config
+    value = config.optimizer.lr_peak if axis == "lr" else config.batch_tokens
+    return Setting(value=value, run_keys=tuple(run.run_key for run in runs))
+
+
+def _labelled(run: PlannedRun, setting: str) -> PlannedRun:
+    """The run under the check's labels, which change no key: a grid's run stays the run it is."""
+    parts = (cell_name(run.config.flops_budget or 0, run.config.model), setting, f"s{run.config.seed}")
+    name = "-".join(filter(None, (*parts, run.config.arm)))
+    return replace(run, config=replace(run.config, name=name, purpose="hparam_check"))
