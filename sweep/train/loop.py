@@ -20,6 +20,7 @@ from sweep.records import CurvePoint, Placement, RunResult, TrainSession
 from sweep.train.checkpoint import load_latest, save_checkpoint
 from sweep.train.device import PeakMemory, device_name, model_flops_utilisation
 from sweep.train.evaluate import Score, evaluate
+from sweep.train.step import without_garbage_collection
 from sweep.train.trainer import Trainer
 
 MAX_SAVING_FRAC = 0.02  # of the time between two checkpoints may go into saving one
@@ -40,7 +41,8 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
     trainer = Trainer(run, placement, data)
     _resume(trainer, session)
     earlier_s = trainer.progress.train_time_s
-    reason = _run_to_end(trainer, session)
+    with without_garbage_collection():
+        reason = _run_to_end(trainer, session)
     train_time_s = trainer.progress.train_time_s
     held_out = None
     if reason is None:
