@@ -86,6 +86,7 @@ class RunResult:
     torch_version: str
     mfu: float | None  # None where the device's peak is not known
     curve: tuple[CurvePoint, ...]
+    mfu_causal: float | None = None  # counting T(T+1)/2 attention pairs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +144,8 @@ class Point:
     evaluation_sha256: str | None = None
     wall_time_s: float | None = None
     tokens_per_second: float | None = None
-    mfu: float | None = None
+    mfu: float | None = None  # exact FLOPs over the device's bf16 peak
+    mfu_causal: float | None = None  # the same, counting T(T+1)/2 attention pairs
     peak_memory_bytes: int | None = None
     device: str | None = None
     torch_version: str | None = None
@@ -156,8 +158,8 @@ class Point:
 POINT_COLUMNS = tuple(field.name for field in dataclasses.fields(Point))
 
 BOOKKEEPING_COLUMNS = frozenset(
-    "wall_time_s tokens_per_second mfu peak_memory_bytes device torch_version code_version started_at "
-    "finished_at attempts".split()
+    "wall_time_s tokens_per_second mfu mfu_causal peak_memory_bytes device torch_version code_version "
+    "started_at finished_at attempts".split()
 )
 """Columns that differ between two executions of the same run; all others are science."""
 

@@ -110,7 +110,7 @@ def _settings(run: RunConfig) -> dict[str, Any]:
 def _measured(result: RunResult) -> dict[str, Any]:
     names = (
         "loss loss_stderr bits_per_byte train_loss evaluation_sha256 wall_time_s tokens_per_second mfu "
-        "peak_memory_bytes device torch_version"
+        "mfu_causal peak_memory_bytes device torch_version"
     )
     return {name: getattr(result, name) for name in names.split()}
 

@@ -65,6 +65,9 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
         device=device_name(trainer.device),
         torch_version=torch.__version__,
         mfu=model_flops_utilisation(flops.count(run.model, n_tokens).flops, train_time_s, trainer.device),
+        mfu_causal=model_flops_utilisation(
+            flops.count(run.model, n_tokens).flops_causal, train_time_s, trainer.device
+        ),
         curve=tuple(trainer.progress.curve),
     )
 

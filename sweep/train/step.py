@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -46,6 +47,8 @@ class TrainingStep:
         self.micro_batch_size = min(placement.micro_batch_size or run.batch_size, run.batch_size)
         self._cuda: CudaLoss | None = None
         if self.device.type == "cuda":
+            # all workers of a machine, and later sweeps, find what one of them compiled
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(placement.data_dir / "compiled"))
             deterministic = bool(getattr(placement, "deterministic", False))
             self._cuda = CudaLoss(model, run, self.device, choices or {}, deterministic=deterministic)
         self._ahead: tuple[int, int, Tensor] | None = None  # the first rows of the next step, on their way
