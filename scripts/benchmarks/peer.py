@@ -78,7 +78,7 @@ def parity(module: ModuleType, shape: Shape) -> float:
     optimizer = decoder.configure_optimizers(0.1, 1e-3, (0.9, 0.95), "cpu")
     worst = 0.0
     for number, tokens in enumerate(torch.from_numpy(batches(shape)[:PARITY_STEPS])):
-        theirs = _learn(decoder, optimizer, tokens[:, :-1], tokens[:, 1:])
+        theirs = _learn(decoder, optimizer, tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
         worst = max(worst, abs(float(ours(number)) - theirs) / theirs)
     return worst
 

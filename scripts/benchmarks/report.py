@@ -80,8 +80,8 @@ def _limits(document: Document, checkout: Path | None, n: int, scratch: Path) ->
     contestants: dict[str, Callable[[], float]] = {}
 
     def enter(name: str, call: Callable[[], object]) -> None:
-        seconds(lambda: call() and None, 3)
-        contestants[name] = lambda: seconds(lambda: call() and None, CALLS)
+        seconds(call, 3)
+        contestants[name] = lambda: seconds(call, CALLS)
 
     for precision in ("fp32", "bf16"):
         enter(f"ours_{precision}", counted(stepper(R2, precision, "cpu")))
