@@ -164,7 +164,7 @@ class Race:
         (own / "input.txt").write_text("".join(map(chr, range(48, 48 + 65))) * 10)
         subprocess.run([sys.executable, "prepare.py"], cwd=own, check=True, stdout=subprocess.DEVNULL)
         for split, theirs in (("train", "train.bin"), ("heldout", "val.bin")):
-            shards = sorted((self.data / "prepared").glob(f"*/{split}-*.bin"))
+            shards = sorted((self.data / "prepared").glob(f"*/{split}-[0-9]*.bin"))
             assert shards, f"no shards of {split} in {self.data}"
             ids = np.concatenate([np.fromfile(shard, dtype="<u2") for shard in shards])
             ids.tofile(own / theirs)
