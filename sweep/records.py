@@ -91,6 +91,7 @@ class RunResult:
     ledger: Mapping[str, float] | None = None  # seconds by activity; their sum is wall_time_s
     choices: Mapping[str, str | int | float] | None = None  # how it was carried out, as found out on the way
     n_tokens_shared: int = 0  # of the run's tokens, those of a trunk that another run had trained
+    mfu_causal: float | None = None  # counting T(T+1)/2 attention pairs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +153,8 @@ class Point:
     evaluation_sha256: str | None = None
     wall_time_s: float | None = None
     tokens_per_second: float | None = None
-    mfu: float | None = None
+    mfu: float | None = None  # exact FLOPs over the device's bf16 peak
+    mfu_causal: float | None = None  # the same, counting T(T+1)/2 attention pairs
     peak_memory_bytes: int | None = None
     device: str | None = None
     torch_version: str | None = None
@@ -165,8 +167,8 @@ class Point:
 POINT_COLUMNS = tuple(field.name for field in dataclasses.fields(Point))
 
 BOOKKEEPING_COLUMNS = frozenset(
-    "wall_time_s tokens_per_second mfu peak_memory_bytes device torch_version code_version started_at "
-    "finished_at attempts flops_spent".split()
+    "wall_time_s tokens_per_second mfu mfu_causal peak_memory_bytes device torch_version code_version "
+    "started_at finished_at attempts flops_spent".split()
 )
 """Columns that differ between two executions of the same run; all others are science."""
 

@@ -94,12 +94,12 @@ class TokenizerConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Literal["byte", "bpe"]
-    vocab_size: Annotated[int, Field(ge=256, le=2**31)]
+    vocab_size: Annotated[int, Field(ge=2, le=2**31)]  # byte: below 256 for text of bytes below it only
 
     def __post_init__(self) -> None:
-        if self.name == "byte" and self.vocab_size != 256:
+        if self.name == "byte" and self.vocab_size > 256:
             raise InputError(
-                f"tokenizer.vocab_size={self.vocab_size}: the byte tokenizer has exactly 256 tokens"
+                f"tokenizer.vocab_size={self.vocab_size}: the byte tokenizer has at most 256 tokens"
             )
         if self.name == "bpe" and self.vocab_size < 257:
             raise InputError(

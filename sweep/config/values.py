@@ -29,7 +29,7 @@ ClosedFraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, AfterValidator(_check_name)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
-Activation = Literal["gelu", "relu2", "swiglu"]
+Activation = Literal["gelu", "gelu_exact", "relu2", "swiglu"]
 Norm = Literal["rms", "layer"]
 Positions = Literal["rope", "learned"]
 ScheduleName = Literal["cosine", "linear", "constant", "wsd"]

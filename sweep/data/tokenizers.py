@@ -39,17 +39,22 @@ class Tokenizer(Protocol):
 class ByteTokenizer:
     """Each byte is its own id; byte 0, which text does not contain, separates documents."""
 
-    vocab_size = 256
     separator = 0
 
-    def __init__(self, sha256: str) -> None:
-        self.sha256 = sha256
-        self.token_bytes = np.ones(256, dtype=np.int64)
+    def __init__(self, sha256: str, vocab_size: int = 256) -> None:
+        self.sha256, self.vocab_size = sha256, vocab_size
+        self.token_bytes = np.ones(vocab_size, dtype=np.int64)
         self.token_bytes[self.separator] = 0
 
     def encode(self, documents: Sequence[Document]) -> list[NDArray[np.int64]]:
-        """The bytes of each document. Raises DataError where a document contains byte 0."""
+        """The bytes of each document. Raises DataError for byte 0, and for one past the vocabulary."""
         for document in documents:
+            largest = max(document.content, default=0) if self.vocab_size < 256 else 0
+            if largest >= self.vocab_size:
+                raise DataError(
+                    f"{document.name}: byte {largest} is past tokenizer.vocab_size={self.vocab_size}: "
+                    f"raise it to {largest + 1} or more"
+                )
             place = document.content.find(0)
             if place >= 0:
                 raise DataError(
@@ -62,7 +67,7 @@ class ByteTokenizer:
 def _build_byte(
     config: TokenizerConfig, corpus_sha256: str, training: Iterable[Document], data_dir: Path
 ) -> Tokenizer:
-    return ByteTokenizer(tokenizer_sha256(config, corpus_sha256))
+    return ByteTokenizer(tokenizer_sha256(config, corpus_sha256), config.vocab_size)
 
 
 def _build_bpe(

@@ -31,6 +31,15 @@ USABLE_FRAC = 0.92  # of a device's memory that runs which share it may fill: co
 LOOK_S = 0.1  # between two looks at the processes
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "SWEEP_N_THREADS")
 
+MEMORY_VARIABLES = {
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TOP_PAD_": str(2**26),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+"""glibc keeps freed memory, in large pages: a step otherwise gives its activations back to the kernel and
+has them cleared anew, 5 to 20 % of its time (docs/performance.md). Another C library ignores them."""
+
 _OK, _SOME_FAILED, _BAD_INPUT, _REFUSED, _STOPPED = 0, 1, 2, 3, 75  # a worker's exit codes
 
 
@@ -197,7 +206,7 @@ class LocalLauncher:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | slot.environment | self._limits | identity,
+                env=MEMORY_VARIABLES | os.environ | slot.environment | self._limits | identity,
             )
         slot.start_at = None
         if slot.cores is not None:

@@ -9,6 +9,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from sweep.config import ModelConfig
+from sweep.models.cross_entropy import chunk_rows, summed_cross_entropy
+from sweep.models.gemm import Linear, is_bf16
 from sweep.models.layers import NORMS, Block, rotary_table
 
 POSITION_STD = 0.5
@@ -36,7 +38,7 @@ class GPT(nn.Module):
         )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = NORMS[config.norm](config)
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
             self.head.weight = self.embedding.weight
         self.rotary: Tensor | None
@@ -79,6 +81,17 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits: shape (B, T) token ids to (B, T, vocab_size)."""
         return self.head(self.hidden(tokens))
+
+    def total_loss(self, tokens: Tensor, targets: Tensor, *, n_rows: int | None = None) -> Tensor:
+        """Sum of the cross-entropy over all positions in nats, fp32: shapes (B, T) and (B, T) to ().
+
+        The logits of `n_rows` positions are held at once; None chooses for the CPU.
+        """
+        hidden = self.hidden(tokens).flatten(0, 1)
+        rows = n_rows or chunk_rows(hidden.size(0), self.config.vocab_size)
+        return summed_cross_entropy(
+            hidden, self.head.weight, targets.flatten(), n_rows=rows, bf16=is_bf16(hidden.device.type)
+        )
 
     def losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of every position in nats, fp32: shapes (B, T) and (B, T) to (B·T,)."""

@@ -9,10 +9,25 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from sweep.config import ModelConfig
+from sweep.models.attention import Heads, causal_attention, is_dense
+from sweep.models.gemm import Linear
+from sweep.models.pointwise import rms_norm, squared_relu, tanh_gelu
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU in the tanh form of GPT-2 (Hendrycks & Gimpel 2016), any shape."""
+    return tanh_gelu(x) if x.device.type == "cpu" else F.gelu(x, approximate="tanh")
+
+
+def relu2(x: Tensor) -> Tensor:
+    """max(x, 0)² (So et al. 2021, Primer), any shape."""
+    return squared_relu(x) if x.device.type == "cpu" else F.relu(x).square()
+
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": lambda x: F.gelu(x, approximate="tanh"),  # Hendrycks & Gimpel 2016, the tanh form of GPT-2
-    "relu2": lambda x: F.relu(x).square(),  # So et al. 2021 (Primer)
+    "gelu": gelu,
+    "gelu_exact": F.gelu,  # x times the normal distribution function, by the error function
+    "relu2": relu2,
 }
 
 
@@ -26,6 +41,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., d_model) to the same."""
+        if x.device.type == "cpu":
+            return rms_norm(x, self.gain, self.eps)
         return F.rms_norm(x, (x.size(-1),), self.gain, self.eps)
 
 
@@ -81,14 +98,24 @@ class Attention(nn.Module):
         self.qk_norm, self.qk_gain = config.qk_norm, config.qk_gain
         # None is 1/sqrt(head_dim)
         self.scale = None if config.attention_scale == 1 else config.attention_scale * self.head_dim**-0.5
-        self.qkv = nn.Linear(config.d_model, config.d_model + 2 * config.d_kv, bias=config.bias)
-        self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+        self.qkv = Linear(config.d_model, config.d_model + 2 * config.d_kv, bias=config.bias)
+        self.out = Linear(config.d_model, config.d_model, bias=config.bias)
 
-    def forward(self, x: Tensor, rotary: Tensor | None) -> Tensor:
-        """Shape (B, T, d_model) to the same; `rotary` as in `rotate`."""
-        batch, seq_len, d_model = x.shape
-        heads = self.qkv(x).view(batch, seq_len, -1, self.head_dim).transpose(1, 2)
-        query_key, value = heads.split((self.n_heads + self.n_kv_heads, self.n_kv_heads), dim=1)
+    def forward(self, x: Tensor, rotary: Tensor | None, residual: Tensor | None = None) -> Tensor:
+        """Shape (B, T, d_model) to the same; `rotary` as in `rotate`, `residual` is added to the result."""
+        qkv = self.qkv(x)
+        if qkv.device.type == "cpu" and is_dense(qkv.size(1)):
+            gain = self.qk_gain if self.qk_norm else None
+            scale = self.head_dim**-0.5 if self.scale is None else self.scale
+            heads = Heads(self.n_heads, self.n_kv_heads, self.head_dim, gain, scale)
+            return self.out(causal_attention(qkv, rotary, heads), residual)
+        return self.out(self._attend(qkv, rotary), residual)
+
+    def _attend(self, qkv: Tensor, rotary: Tensor | None) -> Tensor:
+        """Shape (B, T, d_model + 2 d_kv) to (B, T, d_model), by torch's fused attention."""
+        batch, seq_len, _ = qkv.shape
+        heads = qkv.view(batch, seq_len, -1, self.head_dim).transpose(1, 2)
+        query_key, value = heads.split((self.n_heads + self.n_kv_heads, self.n_kv_heads), dim=1)  # type: ignore[no-untyped-call]
         if self.qk_norm:
             query_key = F.rms_norm(query_key, (self.head_dim,)) * self.qk_gain
         if rotary is not None:
@@ -97,7 +124,7 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(
             query, self._shared(key), self._shared(value), is_causal=True, scale=self.scale
         )
-        return self.out(mixed.transpose(1, 2).reshape(batch, seq_len, d_model))
+        return mixed.transpose(1, 2).reshape(batch, seq_len, -1)
 
     def _shared(self, heads: Tensor) -> Tensor:
         """Keys or values, one copy for each head of queries: not every fused kernel takes fewer heads."""
@@ -112,12 +139,12 @@ class MLP(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[config.activation]
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+        self.up = Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.down = Linear(config.d_ff, config.d_model, bias=config.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (B, T, d_model) to the same."""
-        return self.down(self.activation(self.up(x)))
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Shape (B, T, d_model) to the same; `residual` is added to the result."""
+        return self.down(self.activation(self.up(x)), residual)
 
 
 class SwiGLU(nn.Module):
@@ -125,13 +152,13 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+        self.gate = Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.up = Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.down = Linear(config.d_ff, config.d_model, bias=config.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (B, T, d_model) to the same."""
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Shape (B, T, d_model) to the same; `residual` is added to the result."""
+        return self.down(F.silu(self.gate(x)) * self.up(x), residual)
 
 
 class Block(nn.Module):
@@ -148,5 +175,5 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rotary: Tensor | None) -> Tensor:
         """Shape (B, T, d_model) to the same; `rotary` as in `rotate`."""
-        x = x + self.attention(self.attention_norm(x), rotary)
-        return x + self.mlp(self.mlp_norm(x))
+        x = self.attention(self.attention_norm(x), rotary, x)
+        return self.mlp(self.mlp_norm(x), x)

@@ -122,7 +122,7 @@ def _settings(run: RunConfig) -> dict[str, Any]:
 def _measured(result: RunResult) -> dict[str, Any]:
     names = (
         "loss loss_stderr bits_per_byte train_loss b_simple_tokens evaluation_sha256 wall_time_s "
-        "tokens_per_second mfu peak_memory_bytes device torch_version"
+        "tokens_per_second mfu mfu_causal peak_memory_bytes device torch_version"
     )
     return {name: getattr(result, name) for name in names.split()}
 

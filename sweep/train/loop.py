@@ -27,6 +27,7 @@ from sweep.train.device import (
 from sweep.train.evaluate import Score
 from sweep.train.ledger import Ledger
 from sweep.train.saving import Saver
+from sweep.train.step import without_garbage_collection
 from sweep.train.team import together
 from sweep.train.trainer import Trainer
 from sweep.train.trunk import leave_state, take_state
@@ -52,7 +53,7 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
         if taken is not None:
             session.log({"event": "branched", "step": taken})
         _resume(trainer, session)
-        with ledger.spend("train"):
+        with ledger.spend("train"), without_garbage_collection():
             reason = _run_to_end(trainer, session)
         score = None
         if reason is None:
@@ -70,6 +71,8 @@ def _result(
     run, seconds = trainer.run, trainer.seconds()
     n_tokens = trainer.progress.step * run.batch_tokens
     n_tokens_shared = trainer.progress.trunk_steps * run.batch_tokens
+    counted = flops.count(run.model, n_tokens - n_tokens_shared)
+    device_s = seconds["train"] * trainer.ranks.n_ranks
     return RunResult(
         status="done" if held_out else "diverged",
         reason=reason,
@@ -84,11 +87,8 @@ def _result(
         peak_memory_bytes=peak_bytes,
         device=device_name(trainer.device),
         torch_version=torch.__version__,
-        mfu=model_flops_utilisation(
-            flops.count(run.model, n_tokens - n_tokens_shared).flops,
-            seconds["train"] * trainer.ranks.n_ranks,
-            trainer.device,
-        ),
+        mfu=model_flops_utilisation(counted.flops, device_s, trainer.device),
+        mfu_causal=model_flops_utilisation(counted.flops_causal, device_s, trainer.device),
         curve=tuple(trainer.progress.curve),
         b_simple_tokens=trainer.noise.b_simple_tokens() if trainer.noise and held_out else None,
         ledger=seconds,

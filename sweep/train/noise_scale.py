@@ -9,23 +9,17 @@ Source: McCandlish et al. 2018 (arXiv:1812.06162), section 2.2 and appendix A.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sweep.config import RunConfig
 from sweep.models.gpt import GPT
+from sweep.train.step import Rows, narrow_products
 
 WINDOW_FRAC = 0.2  # of the steps, the last ones: the scale grows while the loss falls
 MEASURED_FRAC = 0.02  # of the run's steps are measured, each of which costs about one step more
 MIN_MEASURED, MAX_MEASURED = 8, 64
 N_PARTS = 8  # of a batch: the small batch is an eighth of the large one, or one sequence
-
-Rows = Callable[[int, int, int], NDArray[np.int64]]
-"""The sequences `start` to `stop` of the batch of a step, shape (stop - start, seq_len + 1)."""
 
 
 def noise_steps(n_steps: int) -> tuple[int, ...]:
@@ -105,9 +99,9 @@ class NoiseScale:
     def _gradients(self, step: int, start: int) -> tuple[Tensor, ...]:
         device = next(self.model.parameters()).device
         tokens = torch.from_numpy(self.rows(step, start, start + self.part_size)).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.run.precision == "bf16"):
-            losses = self.model.losses(tokens[:, :-1], tokens[:, 1:])
-        return torch.autograd.grad(losses.mean(), list(self.model.parameters()))
+        with narrow_products(device.type, self.run.precision == "bf16"):
+            loss = self.model.total_loss(tokens[:, :-1], tokens[:, 1:])
+        return torch.autograd.grad(loss / tokens[:, 1:].numel(), list(self.model.parameters()))
 
 
 def _squared_norm(gradients: tuple[Tensor, ...]) -> float:

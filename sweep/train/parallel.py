@@ -25,7 +25,7 @@ from sweep.train.ranks import Command, Ranks
 TIMEOUT = timedelta(
     days=1
 )  # of one collective: a dead rank closes its connections, a hung one stalls the run
-LOSS_METHODS = ("losses",)  # of the model: what is called in place of its forward
+LOSS_METHODS = ("losses", "total_loss")  # of the model: what is called in place of its forward
 BUCKET_NUMEL = 1 << 23  # of gradients summed in one call: enough to be bound by bandwidth
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import gc
+import os
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -10,12 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sweep.config import RunConfig
+from sweep.models.gemm import bf16_linear_maps
 from sweep.models.gpt import GPT
 from sweep.optim.optimizers import build_optimizer, set_lr
 from sweep.optim.schedules import lr_frac
 from sweep.records import Placement
+from sweep.train.cuda import CudaLoss
 from sweep.train.device import is_out_of_memory
 from sweep.train.ranks import ALONE, Ranks
+from sweep.train.update import build_update
 
 Rows = Callable[[int, int, int], NDArray[np.int64]]
 """The sequences `start` to `stop` of the batch of a step, shape (stop - start, seq_len + 1)."""
@@ -24,8 +30,8 @@ Rows = Callable[[int, int, int], NDArray[np.int64]]
 class TrainingStep:
     """Carries out the steps of one run on one device; owns the optimizer and how a step is carried out.
 
-    `choices` is what was found out on the way, the size of a micro-batch to begin with: a checkpoint keeps
-    it, and who takes the run up chooses the same. `compile_s` is what compiling took of the steps so far.
+    `choices` is what was found out on the way, the size of a micro-batch to begin with and kernels chosen by
+    timing them: a checkpoint keeps it, and who takes the run up chooses the same.
     """
 
     def __init__(
@@ -34,10 +40,25 @@ class TrainingStep:
         self.model, self.run, self.rows, self.ranks = model, run, rows, ranks
         self.device = torch.device(placement.device)
         self.optimizer = build_optimizer(model, run.optimizer)
+        self.update = build_update(model, self.optimizer, run.optimizer.grad_clip)
         self.share = ranks.share(run.batch_size)
         self.choices: dict[str, str | int | float] = {}
         self.micro_batch_size = min(placement.micro_batch_size or run.batch_size, len(self.share))
-        self.compile_s = 0.0
+        self._cuda: CudaLoss | None = None
+        if (
+            self.device.type == "cuda" and not ranks.sharded
+        ):  # whose hooks want their own way through the model
+            # all workers of a machine, and later sweeps, find what one of them compiled
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(placement.data_dir / "compiled"))
+            self._cuda = CudaLoss(
+                model, run, self.device, self.choices, deterministic=placement.deterministic
+            )
+        self._ahead: tuple[int, int, Tensor] | None = None  # the first rows of the next step, on their way
+
+    @property
+    def compile_s(self) -> float:
+        """What compiling, capturing and timing kernels took of the steps so far."""
+        return 0.0 if self._cuda is None else self._cuda.compile_s
 
     @property
     def micro_batch_size(self) -> int:
@@ -51,7 +72,7 @@ class TrainingStep:
     def choose(self, choices: Mapping[str, str | int | float]) -> None:
         """Go on as a checkpoint says the run was carried out, or in smaller parts where placement says so."""
         micro = self.micro_batch_size
-        self.choices |= choices
+        self.choices.update(choices)
         self.micro_batch_size = min(self.micro_batch_size, micro)
 
     def __call__(self, step: int) -> Tensor:
@@ -63,10 +84,15 @@ class TrainingStep:
         run = self.run
         loss = self._gradients(step)
         self.ranks.reduce(self.model, loss)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), run.optimizer.grad_clip)
         set_lr(self.optimizer, run.optimizer.lr_peak * lr_frac(step, run.schedule, run.n_steps))
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.update()
+        if self._cuda is not None and step + 1 < run.n_steps:  # while the device is busy
+            first = self.share[: self.micro_batch_size]
+            self._ahead = (
+                step + 1,
+                first.stop,
+                self._to_device(self.rows(step + 1, first.start, first.stop)),
+            )
         return loss
 
     def _gradients(self, step: int) -> Tensor:
@@ -81,26 +107,60 @@ class TrainingStep:
 
     def _shrink(self) -> None:
         """Halve the micro-batch and forget the gradients so far."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.update.forget()
         self.micro_batch_size = (self.micro_batch_size + 1) // 2
+        self._ahead = None
+        if self._cuda is not None:
+            self._cuda.release()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _accumulate(self, step: int) -> Tensor:
         """Our part of the batch's mean loss, in nats per token; its gradient is left on the parameters."""
         share, micro = self.share, self.micro_batch_size
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        total: Tensor | None = None
         for start in share[::micro]:
-            tokens = self._to_device(self.rows(step, start, min(start + micro, share.stop)))
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bf16"):
-                losses = self.model.losses(tokens[:, :-1], tokens[:, 1:])
-            loss = losses.sum() / self.run.batch_tokens
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+            loss = self._backward(self._tokens(step, start, min(start + micro, share.stop)))
+            total = loss.double() if total is None else total.add_(loss)
+        assert total is not None
         return total
+
+    def _backward(self, tokens: Tensor) -> Tensor:
+        """The part of the batch's mean loss that `tokens` make, its gradient added to the parameters'."""
+        if self._cuda is not None:
+            return self._cuda.backward(tokens)
+        with narrow_products(self.device.type, self.run.precision == "bf16"):
+            loss = self.model.total_loss(tokens[:, :-1], tokens[:, 1:]) / self.run.batch_tokens
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _tokens(self, step: int, start: int, stop: int) -> Tensor:
+        if self._ahead is not None and start == self.share.start and self._ahead[:2] == (step, stop):
+            return self._ahead[2]
+        return self._to_device(self.rows(step, start, stop))
 
     def _to_device(self, rows: NDArray[np.int64]) -> Tensor:
         tokens = torch.from_numpy(rows)
         if self.device.type == "cuda":
             return tokens.pin_memory().to(self.device, non_blocking=True)
         return tokens
+
+
+def narrow_products(device_type: str, enabled: bool) -> contextlib.AbstractContextManager[None]:
+    """Within, and where `enabled`, linear maps multiply bf16 operands: as `precision=bf16` means it."""
+    if device_type == "cpu":
+        return bf16_linear_maps(enabled)
+    return torch.autocast(device_type, torch.bfloat16, enabled=enabled)
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Steps leave no cycles behind: Python need not look for them while they are taken."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

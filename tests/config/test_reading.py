@@ -66,7 +66,7 @@ REFUSED = [
     (
         "tokenizer",
         {"name": "byte", "vocab_size": 300},
-        "tokenizer.vocab_size=300: the byte tokenizer has exactly",
+        "tokenizer.vocab_size=300: the byte tokenizer has at most",
     ),
     ("name", "../up", "name='../up' is not valid: a name is letters, digits"),
     ("precision", "fp8", "precision='fp8' is not valid: it should be 'fp32' or 'bf16'"),

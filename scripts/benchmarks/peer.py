@@ -1,0 +1,95 @@
+"""nanoGPT, unmodified, from a checkout by path: its model beside ours, and its train.py as a program."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from scripts.benchmarks.shapes import Shape, batches, stepper
+from sweep.models.gpt import GPT
+
+NAMES = {
+    "transformer.wte.weight": "embedding.weight", "transformer.wpe.weight": "positions.weight",
+    "transformer.ln_f.weight": "norm.gain", "ln_1.weight": "attention_norm.gain",
+    "ln_2.weight": "mlp_norm.gain", "attn.c_attn.weight": "attention.qkv.weight",
+    "attn.c_proj.weight": "attention.out.weight", "mlp.c_fc.weight": "mlp.up.weight",
+    "mlp.c_proj.weight": "mlp.down.weight",
+}  # fmt: skip
+PARITY_STEPS, PARITY = 12, 1e-4  # relative; losses of the first steps from the same weights and data
+
+
+def load(directory: Path) -> ModuleType:
+    """Its model.py as a module."""
+    spec = importlib.util.spec_from_file_location("nanogpt_model", directory / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def model(module: ModuleType, shape: Shape) -> Any:
+    """Its decoder of this shape."""
+    config = module.GPTConfig(
+        block_size=shape.seq_len, vocab_size=shape.vocab_size, n_layer=shape.n_layers,
+        n_head=shape.n_heads, n_embd=shape.d_model, dropout=0.0, bias=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return module.GPT(config)
+
+
+def step(decoder: Any, shape: Shape, tokens: Path) -> Callable[[], float]:
+    """One iteration as its train.py writes it, memory map, float32 and CPU included."""
+    optimizer = decoder.configure_optimizers(0.1, 1e-3, (0.9, 0.95), "cpu")
+    size = shape.seq_len
+
+    def call() -> float:
+        data = np.memmap(tokens, dtype=np.uint16, mode="r")
+        ix = torch.randint(len(data) - size, (shape.batch_size,))
+        x = torch.stack([torch.from_numpy(data[i : i + size].astype(np.int64)) for i in ix])
+        y = torch.stack([torch.from_numpy(data[i + 1 : i + 1 + size].astype(np.int64)) for i in ix])
+        return _learn(decoder, optimizer, x, y)
+
+    return call
+
+
+def _learn(decoder: Any, optimizer: Any, x: torch.Tensor, y: torch.Tensor) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-3
+    _, loss = decoder(x, y)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(loss.item())
+
+
+def parity(module: ModuleType, shape: Shape) -> float:
+    """The largest relative difference of losses over the first steps, from its weights and common data."""
+    decoder = model(module, shape)
+    ours = stepper(shape, "fp32", "cpu")
+    copy_weights(decoder, ours.model)
+    optimizer = decoder.configure_optimizers(0.1, 1e-3, (0.9, 0.95), "cpu")
+    worst = 0.0
+    for number, tokens in enumerate(torch.from_numpy(batches(shape)[:PARITY_STEPS])):
+        theirs = _learn(decoder, optimizer, tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+        worst = max(worst, abs(float(ours(number)) - theirs) / theirs)
+    return worst
+
+
+def copy_weights(decoder: Any, target: GPT) -> None:
+    """Its weights under our names."""
+    own = dict(target.named_parameters())
+    with torch.no_grad():
+        for name, tensor in decoder.named_parameters():
+            if name in NAMES:
+                own[NAMES[name]].copy_(tensor)
+                continue
+            _, _, layer, part = name.split(".", 3)
+            own[f"blocks.{layer}.{NAMES[part]}"].copy_(tensor)

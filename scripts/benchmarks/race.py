@@ -1,0 +1,212 @@
+"""Nine runs from the command to the fitted curve: `sweep run` against a loop over nanoGPT's train.py."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sweep import flops
+
+from .shapes import CPU_SHAPES, Shape
+
+SHAPES = (CPU_SHAPES[1], CPU_SHAPES[2], CPU_SHAPES[0])
+BUDGETS = (5e10, 1e11, 2e11)
+EVALUATION_TOKENS = 32_768
+N_DOCUMENTS, DOCUMENT_BYTES = 200, 5_000
+SWEEP = "import sys; from sweep.cli import main; sys.exit(main())"
+
+EXPERIMENT = """# @package _global_
+defaults:
+  - override /data: text
+  - override /tokenizer: byte
+  - override /model: gpt2
+name: race
+budgets: [5e10, 1e11, 2e11]
+grid: {{d_model: [{d}], max_budget_error: 0.2, min_steps: 1, max_epochs: 1e9}}
+model: {{seq_len: {t}, n_layers: {layers}, aspect_ratio: null, n_heads: {heads}, head_dim: null,
+  width_multiple: 4, bias: false, activation: gelu_exact, embedding_scale: {scale}}}
+data: {{files: ["{text}"], delimiter: "\\n\\n"}}
+tokenizer: {{vocab_size: 65}}
+batch_tokens: {batch}
+optimizer: {{lr: 0.003}}
+evaluation: {{n_tokens: {evaluation}}}
+trainer: {{device: cpu}}
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One of the nine, as planned by us."""
+
+    shape: Shape
+    budget: float
+    n_steps: int
+    flops: int
+
+
+class Race:
+    """Both programs on one token file below `directory`; each start is from an empty results directory."""
+
+    def __init__(self, directory: Path, peer: Path) -> None:
+        self.directory, self.peer = directory, peer
+        self.configs, self.data = directory / "configs", directory / "data"
+        self._write_experiments()
+        self._sweep("data", "prepare", "experiment=race_d32")
+        self.runs = [run for shape in SHAPES for run in self._plan(shape)]
+        self._prepare_peer()
+
+    def ours(self) -> float:
+        """Seconds of `sweep run`, and of the fit over all its points."""
+        shutil.rmtree(self.directory / "results", ignore_errors=True)
+        names = ",".join(_name(shape) for shape in SHAPES)
+        start = time.perf_counter()
+        self._sweep("run", f"arms={{experiment: [{names}]}}")
+        self._sweep("fit", f"points={self.directory / 'results/race/points.csv'}")
+        return time.perf_counter() - start
+
+    def sequential(self) -> float:
+        """Seconds of train.py nine times, one after the other, with its own thread settings."""
+        start = time.perf_counter()
+        for index in range(len(self.runs)):
+            subprocess.run(
+                self._command(index), cwd=self.peer, check=True, env=_environment(), **_log(self, index)
+            )
+        return time.perf_counter() - start
+
+    def parallel(self) -> float:
+        """Seconds of xargs -P2 over the same commands, one thread each."""
+        lines = "".join(" ".join(self._command(index)[1:]) + "\n" for index in range(len(self.runs)))
+        environment = _environment() | {"OMP_NUM_THREADS": "1"}
+        command = ["xargs", "-P2", "-L1", sys.executable]
+        start = time.perf_counter()
+        subprocess.run(
+            command,
+            input=lines.encode(),
+            cwd=self.peer,
+            check=True,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        )
+        return time.perf_counter() - start
+
+    def losses(self) -> list[dict[str, Any]]:
+        """Final losses of both, run by run, after `ours` and `sequential`."""
+        points = {}
+        for file in (self.directory / "results/race/runs").glob("*/result.json"):
+            point = json.loads(file.read_text())["point"]
+            points[point["d_model"], point["flops_budget"]] = point
+        return [
+            {
+                "shape": run.shape.name, "budget": run.budget, "n_steps": run.n_steps, "flops": run.flops,
+                "loss": points[run.shape.d_model, run.budget]["loss"], "loss_peer": self._peer_loss(index),
+            }
+            for index, run in enumerate(self.runs)
+        ]  # fmt: skip
+
+    def _peer_loss(self, index: int) -> float:
+        lines = [line for line in self._log(index).read_text().splitlines() if "val loss" in line]
+        return float(lines[-1].rpartition(" ")[2])
+
+    def _log(self, index: int) -> Path:
+        return self.directory / f"peer-{index}.log"
+
+    def _write_experiments(self) -> None:
+        (self.configs / "experiment").mkdir(parents=True)
+        text = self.directory / "corpus.txt"
+        text.write_bytes(_text())
+        for shape in SHAPES:
+            content = EXPERIMENT.format(
+                d=shape.d_model, t=shape.seq_len, layers=shape.n_layers, heads=shape.n_heads, text=text,
+                batch=shape.batch_size * shape.seq_len, evaluation=EVALUATION_TOKENS,
+                scale=1 / math.sqrt(shape.d_model),
+            )  # fmt: skip
+            (self.configs / "experiment" / f"{_name(shape)}.yaml").write_text(content)
+
+    def _plan(self, shape: Shape) -> list[Run]:
+        document = json.loads(self._sweep("plan", f"experiment={_name(shape)}", "--json"))
+        return [
+            Run(
+                shape=shape, budget=run["flops_budget"], n_steps=run["n_tokens"] // run["batch_tokens"],
+                flops=flops.count(shape.model(), run["n_tokens"]).flops,
+            )
+            for run in document["runs"]
+        ]  # fmt: skip
+
+    def _sweep(self, verb: str, *arguments: str) -> bytes:
+        command = [sys.executable, "-c", SWEEP, verb, *arguments, "--config-dir", str(self.configs)]
+        if not any(argument.startswith("points=") for argument in arguments):
+            command += [f"results_dir={self.directory / 'results'}", f"data_dir={self.data}"]
+        done = subprocess.run(command, capture_output=True, env=_environment(), check=False)
+        if done.returncode:
+            raise RuntimeError(f"sweep {verb} left with {done.returncode}: {done.stderr.decode()[-2000:]}")
+        return done.stdout
+
+    def _prepare_peer(self) -> None:
+        """Its own prepare.py writes its data directory, the vocabulary of 65 in its format included.
+
+        Then the token files become ours: both store ids as little-endian uint16.
+        """
+        own = self.directory / "peer"
+        own.mkdir()
+        shutil.copy(self.peer / "data/shakespeare_char/prepare.py", own)
+        (own / "input.txt").write_text("".join(map(chr, range(48, 48 + 65))) * 10)
+        subprocess.run([sys.executable, "prepare.py"], cwd=own, check=True, stdout=subprocess.DEVNULL)
+        for split, theirs in (("train", "train.bin"), ("heldout", "val.bin")):
+            shards = sorted((self.data / "prepared").glob(f"*/{split}-[0-9]*.bin"))
+            assert shards, f"no shards of {split} in {self.data}"
+            ids = np.concatenate([np.fromfile(shard, dtype="<u2") for shard in shards])
+            ids.tofile(own / theirs)
+
+    def _command(self, index: int) -> list[str]:
+        run = self.runs[index]
+        shape, steps = run.shape, run.n_steps
+        batches = EVALUATION_TOKENS / (shape.batch_size * shape.seq_len)
+        settings: Mapping[str, Any] = {
+            "out_dir": self.directory / f"out-{index}", "dataset": self.directory / "peer", "device": "cpu",
+            "dtype": "float32", "compile": False, "eval_interval": steps, "max_iters": steps,
+            "eval_iters": max(1, round(batches / 4)),  # of two splits, twice: as many tokens as ours
+            "log_interval": 10, "batch_size": shape.batch_size, "block_size": shape.seq_len,
+            "n_layer": shape.n_layers, "n_head": shape.n_heads, "n_embd": shape.d_model, "dropout": 0.0,
+            "bias": False, "gradient_accumulation_steps": 1, "learning_rate": 3e-3, "min_lr": 3e-4,
+            "lr_decay_iters": steps, "warmup_iters": max(1, steps // 10), "beta2": 0.95,
+        }  # fmt: skip
+        return [sys.executable, "train.py", *(f"--{key}={value}" for key, value in settings.items())]
+
+
+def _log(race: Race, index: int) -> dict[str, Any]:
+    return {"stdout": race._log(index).open("wb"), "stderr": subprocess.STDOUT}
+
+
+def _name(shape: Shape) -> str:
+    return f"race_d{shape.d_model}"
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what would throttle the peer."""
+    dropped = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    return kept | {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def _text() -> bytes:
+    """Documents of words over the bytes 1 to 64, which as ids, with 0 for a document's end, make V = 65."""
+    generator = random.Random(0)
+    symbols = [byte for byte in range(1, 65) if byte not in (10, 13)]
+    words = [bytes(generator.choices(symbols, k=generator.randint(2, 7))) for _ in range(300)]
+    weights = [1 / rank for rank in range(1, len(words) + 1)]
+    documents = []
+    for _ in range(N_DOCUMENTS):
+        documents.append(b"\x20".join(generator.choices(words, weights, k=DOCUMENT_BYTES // 5)))
+    return b"\n\n".join(documents)

@@ -1,0 +1,146 @@
+"""Carries out the parts of the benchmark and prints their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scripts.benchmarks import peer
+from scripts.benchmarks.floor import attention, products
+from scripts.benchmarks.race import Race
+from scripts.benchmarks.shapes import CPU_SHAPES, GPU_SHAPES, R2, Shape, counted, stepper
+from scripts.benchmarks.timing import median, ratio, rounds, seconds
+from sweep import flops
+from sweep.train.device import device_name, model_flops_utilisation
+
+RATIOS = ("r1_sequential", "r1_parallel", "r2_fp32", "r2_bf16", "r3", "r3_bf16")
+CALLS = 20  # of a step in one round
+N_THREADS = 2
+
+Document = dict[str, Any]
+
+
+def measure(known: Document, parts: Sequence[str], checkout: Path | None, n: int, scratch: Path) -> Document:
+    """The document that `known` becomes when `parts` are measured, `n` rounds each."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(min(N_THREADS, torch.get_num_threads()) if device == "cpu" else 1)
+    document = {
+        "machine": device_name(torch.device(device)),
+        "torch": torch.__version__,
+        "grid": [asdict(shape) for shape in (CPU_SHAPES if device == "cpu" else GPU_SHAPES)],
+        "rows": [],
+        "ratios": dict.fromkeys(RATIOS),
+        **known,
+    }
+    if "steps" in parts:
+        document["rows"] = _steps(device)
+    if "r2" in parts and device == "cpu":
+        _limits(document, checkout, n, scratch)
+    if "r1" in parts and checkout is not None and device == "cpu":
+        _race(document, checkout, n, scratch)
+    print(document["machine"], document["ratios"])
+    return document
+
+
+def _steps(device: str) -> list[Document]:
+    """One row for each shape and precision."""
+    rows = []
+    for shape in CPU_SHAPES if device == "cpu" else GPU_SHAPES:
+        for precision in ("fp32", "bf16") if device == "cpu" else ("bf16",):
+            step = counted(stepper(shape, precision, device))
+            seconds(step, 5)
+            rows.append(_row(shape, precision, device, seconds(step, CALLS)))
+            _print(rows[-1])
+    return rows
+
+
+def _row(shape: Shape, precision: str, device: str, step_s: float) -> Document:
+    n_tokens = shape.batch_size * shape.seq_len
+    count = flops.count(shape.model(), n_tokens)
+    on = torch.device(device)
+    return {
+        "shape": shape.name,
+        "precision": precision,
+        "n_threads": torch.get_num_threads(),
+        "step_s": step_s,
+        "tokens_per_second": n_tokens / step_s,
+        "flops_per_second": count.flops / step_s,
+        "mfu": model_flops_utilisation(count.flops, step_s, on),
+        "mfu_causal": model_flops_utilisation(count.flops_causal, step_s, on),
+    }
+
+
+def _limits(document: Document, checkout: Path | None, n: int, scratch: Path) -> None:
+    """R2 and R3: our steps, their floors and the peer's step, in turn."""
+    contestants: dict[str, Callable[[], float]] = {}
+
+    def enter(name: str, call: Callable[[], object]) -> None:
+        seconds(call, 3)
+        contestants[name] = lambda: seconds(call, CALLS)
+
+    for precision in ("fp32", "bf16"):
+        enter(f"ours_{precision}", counted(stepper(R2, precision, "cpu")))
+        enter(f"gemm_{precision}", products(R2, precision, "cpu", plain=False))
+        enter(f"gemm_torch_{precision}", products(R2, precision, "cpu", plain=True))
+    enter("attention_ours", attention(R2, "fp32", "cpu", fused=False))
+    enter("attention_torch", attention(R2, "fp32", "cpu", fused=True))
+    if checkout is not None:
+        module = peer.load(checkout)
+        document["parity"] = {"shape": R2.name, "steps": peer.PARITY_STEPS, "worst": peer.parity(module, R2)}
+        tokens = scratch / "tokens.bin"
+        np.random.default_rng(0).integers(0, R2.vocab_size, 100_000).astype(np.uint16).tofile(tokens)
+        enter("peer_fp32", peer.step(peer.model(module, R2), R2, tokens))
+    valid = rounds(contestants, n)
+    names = list(contestants)
+    document["r2"] = {"n_valid": len(valid), "seconds": {name: median(valid, name) for name in names}}
+    for name in names:
+        print(f"{name:<20}{median(valid, name) * 1e3:9.2f} ms")
+    for one in valid:
+        taken = dict(one.seconds)
+        best = min(taken["attention_ours"], taken["attention_torch"])
+        for precision in ("fp32", "bf16"):
+            taken[f"floor_{precision}"] = best + min(
+                taken[f"gemm_{precision}"], taken[f"gemm_torch_{precision}"]
+            )
+            taken[f"floor_torch_{precision}"] = taken["attention_torch"] + taken[f"gemm_torch_{precision}"]
+        one.seconds.update(taken)  # type: ignore[attr-defined]
+    ratios = document["ratios"]
+    ratios["r3"] = ratio(valid, "floor_fp32", "ours_fp32")
+    ratios["r3_bf16"] = ratio(valid, "floor_bf16", "ours_bf16")
+    document["r3_of_torch_floor"] = ratio(valid, "floor_torch_fp32", "ours_fp32")
+    if checkout is not None:
+        ratios["r2_fp32"] = ratio(valid, "peer_fp32", "ours_fp32")
+        ratios["r2_bf16"] = ratio(valid, "peer_fp32", "ours_bf16")
+
+
+def _race(document: Document, checkout: Path, n: int, scratch: Path) -> None:
+    """R1: three programs in turn, the same exact FLOPs each."""
+    race = Race(scratch / "race", checkout)
+    contestants = {"ours": race.ours, "sequential": race.sequential, "parallel": race.parallel}
+    valid = rounds(contestants, n)
+    document["r1"] = {
+        "n_valid": len(valid),
+        "seconds": {name: median(valid, name) for name in contestants} if valid else None,
+        "rounds": [dict(one.seconds) for one in valid],
+        "flops": sum(run.flops for run in race.runs),
+        "runs": race.losses(),
+    }
+    document["ratios"]["r1_sequential"] = ratio(valid, "sequential", "ours")
+    document["ratios"]["r1_parallel"] = ratio(valid, "parallel", "ours")
+    print(document["r1"])
+
+
+def _print(row: Document) -> None:
+    rate = f"{row['flops_per_second'] / 1e9:9.1f} GFLOP/s"
+    if row["mfu"] is not None:
+        rate += f"  MFU {row['mfu']:.1%}, causal {row['mfu_causal']:.1%}"
+    print(
+        f"{row['shape']:<14}{row['precision']:<6}{row['step_s'] * 1e3:9.2f} ms"
+        f"{row['tokens_per_second']:12,.0f} tokens/s{rate}",
+        flush=True,
+    )

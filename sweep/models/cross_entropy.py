@@ -1,0 +1,92 @@
+"""The head and its cross-entropy as one function that never holds the logits of more than a chunk of rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from sweep.models.gemm import bf16_copy, times, times_transposed, transposed_times
+
+CPU_CHUNK_ELEMENTS = 2**20
+"""Logits held at once on the CPU: 4 MB in fp32, which a level-2 or -3 cache holds."""
+
+MIN_CHUNK_ROWS = 64
+
+
+def chunk_rows(n_rows: int, vocab_size: int, n_elements: int = CPU_CHUNK_ELEMENTS) -> int:
+    """Rows of one chunk: all of them, or about n_elements / vocab_size in equal parts.
+
+    >>> chunk_rows(768, 65), chunk_rows(1536, 1024)
+    (768, 768)
+    """
+    n_chunks = max(1, -(-n_rows * vocab_size // n_elements))
+    return max(MIN_CHUNK_ROWS, -(-n_rows // n_chunks))
+
+
+def summed_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, n_rows: int, bf16: bool = False
+) -> Tensor:
+    """Sum over rows of -log softmax(hidden weight^T)[target], in nats, fp32.
+
+    Shapes (n, d), (V, d) and (n,); `n_rows` rows at a time. The gradients are computed with the value, while
+    a chunk's probabilities p are at hand: dlogits = p - onehot(target), dhidden = dlogits weight,
+    dweight = dlogits^T hidden. With `bf16` the operands of the three products are bf16. Under no_grad only
+    the value is computed.
+    """
+    return _SummedCrossEntropy.apply(hidden, weight, targets, n_rows, bf16, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, n_rows: int, bf16: bool, learns: bool
+    ) -> Tensor:
+        narrow = bf16_copy(weight) if bf16 else weight
+        total = torch.zeros((), dtype=_wide(hidden), device=hidden.device)
+        d_hidden = torch.empty_like(hidden, dtype=_wide(hidden)) if learns else None
+        d_weight: Tensor | None = None
+        for start in range(0, hidden.size(0), n_rows):
+            rows = hidden[start : start + n_rows].to(narrow.dtype)
+            loss, d_logits = _chunk(rows, narrow, targets[start : start + n_rows], learns)
+            total = total + loss
+            if d_hidden is not None:
+                d_logits = d_logits.to(narrow.dtype)
+                d_hidden[start : start + n_rows] = times(d_logits, narrow)
+                part = transposed_times(d_logits, rows).to(_wide(weight))
+                d_weight = part if d_weight is None else d_weight.add_(part)
+        ctx.save_for_backward(d_hidden, d_weight)
+        ctx.dtypes = hidden.dtype, weight.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        d_hidden, d_weight = ctx.saved_tensors
+        of_hidden, of_weight = ctx.dtypes
+        return (d_hidden * grad).to(of_hidden), (d_weight * grad).to(of_weight), None, None, None, None
+
+
+def _chunk(rows: Tensor, weight: Tensor, targets: Tensor, learns: bool) -> tuple[Tensor, Tensor]:
+    """The summed loss of some rows, and the gradient of their logits where it is wanted.
+
+    With m the largest logit and p_max the largest probability, log sum exp = m - log p_max: the softmax is
+    the only pass that exponentiates, and nothing underflows.
+    """
+    logits = times_transposed(rows, weight)
+    logits = logits.to(_wide(logits))
+    if not learns:
+        return F.cross_entropy(logits, targets, reduction="sum"), logits
+    picked = targets[:, None]
+    at_target = logits.gather(1, picked)
+    largest = logits.amax(1, keepdim=True)
+    p = torch.softmax(logits, dim=1)
+    loss = (largest - at_target - p.amax(1, keepdim=True).log()).sum()
+    p.scatter_add_(1, picked, p.new_full((), -1.0).expand(picked.shape))
+    return loss, p
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    """fp32 for narrower types."""
+    return tensor.dtype if tensor.dtype == torch.float64 else torch.float32

@@ -1,0 +1,200 @@
+"""The gradient of a micro-batch on a CUDA device: compiled, replayed as a graph where launches dominate.
+
+What is chosen by timing is in `CudaLoss.choices`, so that a resumed run takes the same kernels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sweep import flops
+from sweep.config import RunConfig
+from sweep.models.cross_entropy import chunk_rows, summed_cross_entropy
+from sweep.models.gpt import GPT
+
+GRAPH_BELOW_PARAMS = 30_000_000
+"""Non-embedding parameters up to which a step is bound by its launches, and a CUDA graph pays."""
+
+WARM_UP = 3  # backward passes before a capture, as torch's notes on CUDA graphs ask for
+MAX_SHAPES = 256  # compiled shapes in one process
+ATTENTION = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+CHUNK_ELEMENTS = (2**25, 2**27, 2**29)  # logits held at once, tried in turn
+
+_compiled: list[Callable[[GPT, Tensor], Tensor]] = []  # one function for all runs of the process
+
+
+def compiled_hidden() -> Callable[[GPT, Tensor], Tensor]:
+    """`GPT.hidden` under torch.compile: models of one shape and micro-batch share one compilation.
+
+    Parameters are inputs of the compiled code, so another run's model does not compile again. The cache on
+    disk is where TORCHINDUCTOR_CACHE_DIR says, shared by all workers.
+    """
+    if not _compiled:
+        for name in ("recompile_limit", "accumulated_recompile_limit"):
+            if hasattr(torch._dynamo.config, name):
+                setattr(torch._dynamo.config, name, MAX_SHAPES)
+        _compiled.append(torch.compile(GPT.hidden, dynamic=False, fullgraph=True))
+    return _compiled[0]
+
+
+class CudaLoss:
+    """Backward passes of one run's micro-batches. Nothing here waits for the device once it is warm."""
+
+    def __init__(
+        self,
+        model: GPT,
+        run: RunConfig,
+        device: torch.device,
+        choices: dict[str, str | int | float],
+        *,
+        deterministic: bool = False,
+    ) -> None:
+        self.model, self.run, self.device = model, run, device
+        self.choices, self.deterministic = choices, deterministic
+        self.compile_s = 0.0
+        self._graphs: dict[int, _Graph] = {}  # by the sequences of a micro-batch
+        self._warm: set[int] = set()  # sizes of micro-batches that have been compiled and captured
+
+    def backward(self, tokens: Tensor) -> Tensor:
+        """Add the gradient of `tokens`, shape (B, T + 1), to the parameters'; its part of the mean loss."""
+        if tokens.size(0) in self._warm:
+            return self._pass(tokens)
+        torch.cuda.synchronize(self.device)
+        started = time.monotonic()
+        if "attention" not in self.choices:
+            self._choose(tokens.size(0))
+        loss = self._pass(tokens)
+        torch.cuda.synchronize(self.device)
+        self.compile_s += time.monotonic() - started
+        self._warm.add(tokens.size(0))
+        return loss
+
+    def _pass(self, tokens: Tensor) -> Tensor:
+        if not self.choices["graph"]:
+            return self._eager(tokens)
+        graph = self._graphs.get(tokens.size(0))
+        if graph is None:
+            graph = self._graphs[tokens.size(0)] = _Graph(self._eager, self.model, tokens)
+        return graph(tokens)
+
+    def release(self) -> None:
+        """Give back the memory of all graphs."""
+        self._graphs.clear()
+        self._warm.clear()
+
+    def _eager(self, tokens: Tensor) -> Tensor:
+        bf16 = self.run.precision == "bf16"
+        hidden = compiled_hidden() if self.choices["compile"] else GPT.hidden
+        with sdpa_kernel(ATTENTION[str(self.choices["attention"])]):
+            with torch.autocast("cuda", torch.bfloat16, enabled=bf16, cache_enabled=False):
+                state = hidden(self.model, tokens[:, :-1]).flatten(0, 1)
+            targets = tokens[:, 1:].flatten()
+            n_rows = min(int(self.choices["head_rows"]), state.size(0))
+            total = summed_cross_entropy(state, self.model.head.weight, targets, n_rows=n_rows, bf16=bf16)
+            loss = total / self.run.batch_tokens
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _choose(self, n_sequences: int) -> None:
+        """Time the kernels that could be taken; without timing in deterministic mode."""
+        model, fastest = self.run.model, not self.deterministic
+        n_rows = n_sequences * model.seq_len
+        small = flops.n_params(model).non_embedding <= GRAPH_BELOW_PARAMS
+        self.choices |= {
+            "compile": fastest,
+            "graph": fastest and small,
+            "attention": self._fastest_attention(n_sequences) if fastest else "math",
+            "head_rows": self._fastest_head(n_rows)
+            if fastest
+            else chunk_rows(n_rows, model.vocab_size, CHUNK_ELEMENTS[0]),
+        }
+
+    def _fastest_attention(self, n_sequences: int) -> str:
+        model = self.run.model
+        dtype = torch.bfloat16 if self.run.precision == "bf16" else torch.float32
+        shape = (n_sequences, model.n_heads, model.seq_len, model.head_dim)
+        query, key, value = (
+            torch.randn(shape, device=self.device, dtype=dtype, requires_grad=True) for _ in range(3)
+        )
+
+        def attend() -> None:
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+            torch.autograd.grad(mixed.sum(), (query, key, value))
+
+        seconds = {}
+        for name, backend in ATTENTION.items():
+            with contextlib.suppress(RuntimeError), sdpa_kernel(backend):  # one that cannot do this shape
+                seconds[name] = _seconds(attend)
+        return min(seconds, key=seconds.__getitem__)
+
+    def _fastest_head(self, n_rows: int) -> int:
+        model = self.run.model
+        hidden = torch.randn(n_rows, model.d_model, device=self.device, requires_grad=True)
+        weight = torch.randn(model.vocab_size, model.d_model, device=self.device, requires_grad=True)
+        targets = torch.zeros(n_rows, dtype=torch.long, device=self.device)
+        seconds = {}
+        for rows in {chunk_rows(n_rows, model.vocab_size, n) for n in CHUNK_ELEMENTS}:
+
+            def score(rows: int = rows) -> None:
+                bf16 = self.run.precision == "bf16"
+                loss = summed_cross_entropy(hidden, weight, targets, n_rows=rows, bf16=bf16)
+                torch.autograd.grad(loss, (hidden, weight))
+
+            with contextlib.suppress(torch.OutOfMemoryError):
+                seconds[rows] = _seconds(score)
+        if not seconds:
+            raise torch.OutOfMemoryError(f"not even the head fits in memory for {n_rows} positions")
+        return min(seconds, key=seconds.__getitem__)
+
+
+class _Graph:
+    """A captured backward pass over a fixed number of sequences: tokens are copied in, the loss is read out.
+
+    The gradients it adds to are the tensors that the parameters held at the capture.
+    """
+
+    def __init__(self, backward: Callable[[Tensor], Tensor], model: GPT, tokens: Tensor) -> None:
+        self.tokens = tokens.clone()
+        kept = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                backward(self.tokens)
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss = backward(self.tokens)
+        for parameter, gradient in zip(model.parameters(), kept, strict=True):
+            if parameter.grad is not None:  # what the warm-up added
+                parameter.grad.zero_() if gradient is None else parameter.grad.copy_(gradient)
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Replay over `tokens`; the loss is a copy, since the next replay writes over the original."""
+        self.tokens.copy_(tokens)
+        self.graph.replay()
+        return self.loss.clone()
+
+
+def _seconds(call: Callable[[], None], repeats: int = 5) -> float:
+    """The least time of a call on the device, warm."""
+    times = []
+    for _ in range(repeats):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        call()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times)

@@ -1,0 +1,93 @@
+"""Steps on a CUDA device: graphs and compiled code against eager ones, memory that runs out, resuming."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sweep.models.gpt import GPT
+from sweep.records import Placement
+from sweep.train.step import TrainingStep
+from tests.configs import TINY, tiny_run
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+RUN = tiny_run(model=replace(TINY, d_model=64, d_ff=256, seq_len=64, vocab_size=256), batch_tokens=512,
+               n_tokens=512 * 40, precision="bf16")  # fmt: skip
+DATA = np.random.default_rng(0).integers(0, 256, (8, 8, 65))
+EAGER = {"attention": "math", "head_rows": 512, "compile": False, "graph": False}
+
+
+def stepper(tmp_path, micro_batch_size=None, **choices):
+    model = GPT(RUN.model)
+    model.initialise(torch.Generator().manual_seed(0))
+    placement = Placement(
+        data_dir=Path(tmp_path), device="cuda:0", n_threads=1, micro_batch_size=micro_batch_size,
+        checkpoint_interval_s=1e9,
+    )  # fmt: skip
+    step = TrainingStep(model.to("cuda"), RUN, placement, lambda number, a, b: DATA[number % 8, a:b])
+    step.restore_choices(EAGER | choices)
+    return step
+
+
+def losses(step, numbers=range(8)):
+    return [float(step(number)) for number in numbers]
+
+
+@pytest.mark.parametrize("choices", [{"graph": True}, {"compile": True}, {"graph": True, "compile": True}])
+@pytest.mark.parametrize("micro_batch_size", [None, 4, 3])
+def test_graphs_and_compiled_code_equal_eager_steps(tmp_path, choices, micro_batch_size):
+    plain = losses(stepper(tmp_path))
+    assert losses(stepper(tmp_path, micro_batch_size, **choices)) == pytest.approx(plain, rel=5e-3)
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_memory_that_runs_out_halves_the_micro_batch(tmp_path, monkeypatch, graph):
+    plain = losses(stepper(tmp_path))
+    step = stepper(tmp_path, graph=graph)
+    backward = step._cuda.backward
+    failed = []
+
+    def failing(tokens):
+        if len(tokens) > 4:
+            failed.append(len(tokens))
+            raise torch.OutOfMemoryError("planted")
+        return backward(tokens)
+
+    monkeypatch.setattr(step._cuda, "backward", failing)
+    assert losses(step) == pytest.approx(plain, rel=5e-3)
+    assert failed == [8]
+    assert step.micro_batch_size == 4
+
+
+def test_one_sequence_too_much_is_an_error(tmp_path, monkeypatch):
+    step = stepper(tmp_path)
+
+    def failing(tokens):
+        raise torch.OutOfMemoryError("planted")
+
+    monkeypatch.setattr(step._cuda, "backward", failing)
+    with pytest.raises(torch.OutOfMemoryError):
+        step(0)
+
+
+def test_choices_are_made_once_and_can_be_taken_over(tmp_path):
+    first = stepper(tmp_path)
+    first.restore_choices({})
+    first(0)
+    assert first.choices.keys() == EAGER.keys()
+    second = stepper(tmp_path)
+    second.restore_choices(first.choices)
+    second(0)
+    assert second.choices == first.choices
+
+
+def test_eager_deterministic_steps_repeat_to_the_bit(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert losses(stepper(tmp_path)) == losses(stepper(tmp_path))
+    finally:
+        torch.use_deterministic_algorithms(False)
