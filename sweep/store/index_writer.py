@@ -61,7 +61,7 @@ def _say(sentence: str) -> None:
 
 
 def copy_name(sweep_dir: Path, sweep: str) -> str:
-    """What the copy calls a sweep: a check of its hyperparameters is one of its own, and has runs in common."""
+    """What the copy calls a sweep: a check of its hyperparameters is one of its own, with runs in common."""
     inside = (sweep_dir.absolute().parent / "plans").is_dir()
     return f"{sweep}/{sweep_dir.name}" if inside else sweep
 

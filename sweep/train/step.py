@@ -57,8 +57,13 @@ class TrainingStep:
 
     @property
     def compile_s(self) -> float:
-        """What compiling, capturing and timing kernels took of the steps so far."""
+        """What compiling, capturing and timing kernels took of the steps since it was last set to 0."""
         return 0.0 if self._cuda is None else self._cuda.compile_s
+
+    @compile_s.setter
+    def compile_s(self, seconds: float) -> None:
+        if self._cuda is not None:
+            self._cuda.compile_s = seconds
 
     @property
     def micro_batch_size(self) -> int:
@@ -88,11 +93,8 @@ class TrainingStep:
         self.update()
         if self._cuda is not None and step + 1 < run.n_steps:  # while the device is busy
             first = self.share[: self.micro_batch_size]
-            self._ahead = (
-                step + 1,
-                first.stop,
-                self._to_device(self.rows(step + 1, first.start, first.stop)),
-            )
+            rows = self.rows(step + 1, first.start, first.stop)
+            self._ahead = (step + 1, first.stop, self._to_device(rows))
         return loss
 
     def _gradients(self, step: int) -> Tensor:

@@ -83,7 +83,7 @@ def test_a_bf16_copy_is_made_once_and_again_when_told():
     assert gemm.bf16_copy(weight) is not first
 
 
-HEADS = [Heads(2, 2, 4, None), Heads(4, 2, 4, None), Heads(2, 1, 4, 1.2)]
+HEADS = [Heads(2, 2, 4, None, 0.5), Heads(4, 2, 4, None, 0.25), Heads(2, 1, 4, 1.2, 0.5)]
 
 
 def plain_attention(qkv, rotary, heads):
@@ -95,7 +95,9 @@ def plain_attention(qkv, rotary, heads):
     if rotary is not None:
         qk = rotate(qk, rotary)
     query, key = qk.split((heads.n_heads, heads.n_kv_heads), dim=1)
-    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+    mixed = F.scaled_dot_product_attention(
+        query, key, value, is_causal=True, enable_gqa=True, scale=heads.scale
+    )
     return mixed.transpose(1, 2).reshape(batch, seq_len, -1)
 
 

@@ -20,7 +20,7 @@ DATA = np.random.default_rng(0).integers(0, 256, (8, 8, 65))
 EAGER = {"attention": "math", "head_rows": 512, "compile": False, "graph": False}
 
 
-def stepper(tmp_path, micro_batch_size=None, **choices):
+def stepper(tmp_path, micro_batch_size=None, chosen=EAGER, **choices):
     model = GPT(RUN.model)
     model.initialise(torch.Generator().manual_seed(0))
     placement = Placement(
@@ -28,7 +28,7 @@ def stepper(tmp_path, micro_batch_size=None, **choices):
         checkpoint_interval_s=1e9,
     )  # fmt: skip
     step = TrainingStep(model.to("cuda"), RUN, placement, lambda number, a, b: DATA[number % 8, a:b])
-    step.restore_choices(EAGER | choices)
+    step.choose(chosen | choices)
     return step
 
 
@@ -74,12 +74,10 @@ def test_one_sequence_too_much_is_an_error(tmp_path, monkeypatch):
 
 
 def test_choices_are_made_once_and_can_be_taken_over(tmp_path):
-    first = stepper(tmp_path)
-    first.restore_choices({})
+    first = stepper(tmp_path, chosen={})
     first(0)
-    assert first.choices.keys() == EAGER.keys()
-    second = stepper(tmp_path)
-    second.restore_choices(first.choices)
+    assert first.choices.keys() == {"micro_batch_size", *EAGER}
+    second = stepper(tmp_path, chosen=first.choices)
     second(0)
     assert second.choices == first.choices
 
