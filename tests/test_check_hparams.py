@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,8 +57,8 @@ class InProcess:
     limit = None
     trained: list[str] = []  # noqa: RUF012
 
-    def __init__(self, sweep_dir, launch, *, device):
-        self._sweep_dir = sweep_dir
+    def __init__(self, launch, orders):
+        self._sweep_dir = Path(orders.sweep_dir)
 
     def start(self):
         def train(run, placement, session):
@@ -77,7 +78,7 @@ class InProcess:
 
 @pytest.fixture
 def experiment(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "LocalLauncher", InProcess)
+    monkeypatch.setattr(study, "make_launcher", InProcess)
     monkeypatch.setattr(InProcess, "trained", [])
     monkeypatch.setattr(InProcess, "limit", None)
     return compose_experiment([*SMALL, f"results_dir={tmp_path}", f"data_dir={tmp_path / 'data'}"])
@@ -156,7 +157,7 @@ def test_a_plan_says_what_is_unmeasured_and_what_branches_save():
     )
     drawn = make_plan(branched, DATASET)
     console = Console(file=io.StringIO(), width=250)
-    console.print(plan_text(drawn, {}, 1))
+    console.print(plan_text(drawn, {}, 1, 1.0))
     said = console.file.getvalue()
     assert "hyperparameters unmeasured: sweep check-hparams" in said
     shared = sum(run.flops_shared for run in drawn.runs)

@@ -24,7 +24,7 @@ def table(directory: Path) -> Path:
 
 def test_plan_json_has_the_promised_keys(tmp_path):
     plan = document("plan", "experiment=smoke", f"data_dir={tmp_path / 'a b,c'}", cwd=tmp_path)
-    assert set(plan) == {"experiment", "runs", "dropped", "warnings"}
+    assert set(plan) == {"experiment", "runs", "dropped", "warnings", "hyperparameters", "flops_shared"}
     assert plan["experiment"] == "smoke"
     assert len(plan["runs"]) == 12
     promised = {"run_key", "name", "flops_budget", "flops", "n_params", "n_tokens", "status"}

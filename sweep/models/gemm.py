@@ -132,7 +132,7 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(rows, weight)
         ctx.shape, ctx.has_bias, ctx.has_residual = x.shape, bias is not None, residual is not None
         y = _forward(rows, weight, bias, residual)
-        return y.view(*x.shape[:-1], weight.size(0))
+        return _reshaped(y, *x.shape[:-1], weight.size(0))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -141,6 +141,11 @@ class _Linear(torch.autograd.Function):
         dx = times(g, weight).view(ctx.shape) if ctx.needs_input_grad[0] else None
         dw = transposed_times(g, rows) if ctx.needs_input_grad[1] else None
         return dx, dw, g.sum(0) if ctx.has_bias else None, grad if ctx.has_residual else None
+
+
+def _reshaped(y: Tensor, *shape: int) -> Tensor:
+    """A product in another shape, which autograd does not take for a view: nothing else refers to it."""
+    return torch.ops.aten._unsafe_view(y, shape)
 
 
 def _forward(rows: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
@@ -164,7 +169,7 @@ class _Bf16Linear(torch.autograd.Function):
         rows = x.reshape(-1, x.size(-1)).bfloat16()
         ctx.save_for_backward(rows, half)
         ctx.shape, ctx.has_bias, ctx.has_residual = x.shape, bias is not None, residual is not None
-        y = (rows @ half.t()).view(*x.shape[:-1], half.size(0))
+        y = _reshaped(rows @ half.t(), *x.shape[:-1], half.size(0))
         if residual is not None:
             y = residual + y  # one pass adds and widens
         return y.float() if bias is None else y.float().add_(bias)

@@ -27,4 +27,4 @@ def build_optimizer(model: nn.Module, config: RunOptimizer) -> torch.optim.Optim
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Use `lr` for the next step, in every group times its own scale."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"]
+        group["lr"] = lr * group.get("lr_scale", 1.0)

@@ -158,6 +158,8 @@ def not_fitted(run_dir: Path, stored: StoredResult) -> str | None:
         return str((read_json(path) or {}).get("reason", "excluded by hand"))
     if stored.point.status == "diverged":
         return f"diverged: {stored.reason or 'no reason recorded'}"
+    if stored.point.purpose is not None:
+        return f"purpose: {stored.point.purpose}"
     return None
 
 

@@ -16,8 +16,8 @@ from sweep.launch.local import LocalLauncher
 from sweep.models.gpt import GPT
 from sweep.store.attempts import read_attempts
 from sweep.store.run_store import RunStore
-from sweep.train.loop import record_steps
 from sweep.train.loop import train as real_train
+from sweep.train.trainer import record_steps
 from sweep.worker import main, work
 from tests import toy_trainer
 from tests.faults.processes import start, start_worker, wait_until
@@ -96,7 +96,7 @@ def test_a_loss_that_is_lost_ends_the_run_within_a_log_interval(
     runs = tuple(planned(replace(base, name=f"run-{seed}", seed=seed)) for seed in (0, 1))
     store = RunStore(tmp_path)
     store.add_plan(replace(toy_plan(1), runs=runs))
-    began, whole = 60, GPT.losses
+    began, whole = 60, GPT.total_loss
     calls = []
 
     def spoilt(self, *args):
@@ -106,7 +106,7 @@ def test_a_loss_that_is_lost_ends_the_run_within_a_log_interval(
     def train_one_spoilt(run, placement, session):
         with monkeypatch.context() as patch:
             if run.seed == 0:
-                patch.setattr(GPT, "losses", spoilt)
+                patch.setattr(GPT, "total_loss", spoilt)
             return real_train(run, placement, session)
 
     assert work(tmp_path, train=train_one_spoilt).n_diverged == 1

@@ -98,14 +98,14 @@ def test_checkpoints_of_a_future_that_was_given_up_do_not_displace_new_ones(tmp_
 def test_a_disk_that_does_not_give_the_newest_back_falls_back(tmp_path, monkeypatch):
     for step in (1, 2):
         save_checkpoint(tmp_path, state(step))
-    whole = type(tmp_path).read_bytes
+    whole = type(tmp_path).open
 
-    def bad_sector(path):
+    def bad_sector(path, *arguments, **named):
         if path.name == "step-000000000002.safetensors":
             raise OSError(5, "Input/output error")
-        return whole(path)
+        return whole(path, *arguments, **named)
 
-    monkeypatch.setattr(type(tmp_path), "read_bytes", bad_sector)
+    monkeypatch.setattr(type(tmp_path), "open", bad_sector)
     assert_same(load_latest(tmp_path), state(1))
 
 

@@ -32,16 +32,20 @@ class Allocator:
 
     def __init__(self, monkeypatch, error, limit=10**9, at=(), scoring_limit=10**9):
         self.sizes = []
-        real = GPT.losses
+        for name in ("total_loss", "losses"):  # of training and of scoring
+            self._watch(monkeypatch, name, error, limit if name == "total_loss" else scoring_limit, at)
 
-        def losses(model, tokens, targets):
+    def _watch(self, monkeypatch, name, error, limit, at):
+        real = getattr(GPT, name)
+
+        def watched(model, tokens, targets):
             number, size = len(self.sizes), len(tokens)
             self.sizes.append(size)
-            if size > (limit if torch.is_grad_enabled() else scoring_limit) or number in at:
+            if size > limit or number in at:
                 raise error
             return real(model, tokens, targets)
 
-        monkeypatch.setattr(GPT, "losses", losses)
+        monkeypatch.setattr(GPT, name, watched)
 
 
 def read_rows(monkeypatch):

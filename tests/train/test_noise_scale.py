@@ -40,8 +40,8 @@ class Linear(torch.nn.Module):
         self.table = table
         self.weight = torch.nn.Parameter(torch.zeros(table.size(1)))
 
-    def losses(self, tokens, targets):
-        return (self.table[tokens] @ self.weight).flatten()
+    def total_loss(self, tokens, targets):
+        return (self.table[tokens] @ self.weight).sum()
 
 
 @pytest.mark.parametrize(("micro", "part_size"), [(None, 8), (2, 2)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -41,7 +42,12 @@ def losses(result):
 
 
 def children():
-    return psutil.Process().children(recursive=True)
+    """Ranks that are alive; other tests of this process may have left something else."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found += [process] if "sweep.train.rank" in process.cmdline() else []
+    return found
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
