@@ -30,7 +30,7 @@ from sweep.cli_arguments import (
     _sweep_of_law,
 )
 from sweep.cli_data import data_app
-from sweep.cli_output import fit_and_draw, measure_packing, show_fits
+from sweep.cli_output import fit_and_draw, loading_ahead, measure_packing, show_fits
 from sweep.errors import InputError, SweepError
 from sweep.report.terminal import console, print_json, progress, say
 
@@ -94,7 +94,7 @@ def run(
         outcome = study.run(
             *arms,
             on_progress=on_data,
-            on_status=on_status,
+            on_status=loading_ahead(on_status),
             should_stop=lambda: bool(asked),
             only=only,
             detach=detach,

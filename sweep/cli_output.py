@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import importlib
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +17,28 @@ if TYPE_CHECKING:  # scipy and pandas: --help must not wait for them
     from sweep.config import ExperimentConfig
     from sweep.fit import Fit
     from sweep.plan.packing import Throughput
+    from sweep.store.status import SweepStatus
+
+
+def loading_ahead(on_status: Callable[[SweepStatus], None]) -> Callable[[SweepStatus], None]:
+    """`on_status` which, when first called, has what fits and draws loaded on cycles that workers leave.
+
+    It takes a second or two that would otherwise come after the last run.
+    """
+    loader = threading.Thread(target=_load, name="loading ahead", daemon=True)
+
+    def told(status: SweepStatus) -> None:
+        if loader.ident is None:
+            loader.start()
+        on_status(status)
+
+    return told
+
+
+def _load() -> None:
+    with contextlib.suppress(OSError, AttributeError):  # Linux alone has a niceness for each thread
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+    importlib.import_module("sweep.analysis")
 
 
 def fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
