@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -276,7 +277,17 @@ def test_a_manifest_that_is_none_is_refused(prepare_texts: Prepare) -> None:
 def test_an_id_outside_the_vocabulary_is_refused(
     prepare_texts: Prepare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(ByteTokenizer, "vocab_size", 100)
+    made = ByteTokenizer.__init__
+
+    def too_small(self: ByteTokenizer, *arguments: object) -> None:
+        made(self, *arguments)
+        self.vocab_size = 100
+
+    def unchecked(self: ByteTokenizer, documents: Sequence[Document]) -> list[np.ndarray]:
+        return [np.frombuffer(document.content, dtype=np.uint8).astype(np.int64) for document in documents]
+
+    monkeypatch.setattr(ByteTokenizer, "__init__", too_small)
+    monkeypatch.setattr(ByteTokenizer, "encode", unchecked)
     with pytest.raises(
         DataError, match=r"text-\d+: token id \d+ at position \d+ is outside the vocabulary 0\.\.99"
     ):

@@ -14,6 +14,7 @@ from sweep.config import TrackingConfig
 from sweep.records import TrackedRun
 from sweep.tracking import wandb as module
 from sweep.tracking.base import GuardedTracker, NoTracker, track
+from tests.faults.processes import wait_until
 from tests.shell import environment, sweep
 from tests.test_study import SMALL
 
@@ -84,6 +85,8 @@ def test_the_offline_file_holds_the_run_its_curve_and_its_point(tmp_path):
     for step in (1, 2, 4):
         tracker.log({"step": step, "train_loss": 3.0 / step, "lr": 0.01})
     tracker.finish({"run_key": KEY, "loss": 2.5, "mfu": None})
+    # wandb writes from a process of its own, which on a busy machine is a little behind.
+    wait_until(lambda: "loss" in content(tmp_path)[0][2])
     [(run_id, config, summary, history)] = content(tmp_path)
     assert run_id == KEY
     assert config["seed"] == 3
