@@ -38,7 +38,7 @@ MEMORY_VARIABLES = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 """glibc keeps freed memory, in large pages: a step otherwise gives its activations back to the kernel and
-has them cleared anew, 5 to 20 % of its time (docs/performance.md). Another C library ignores them."""
+has them cleared anew (docs/performance.md). Another C library ignores them."""
 
 _OK, _SOME_FAILED, _BAD_INPUT, _REFUSED, _STOPPED = 0, 1, 2, 3, 75  # a worker's exit codes
 
