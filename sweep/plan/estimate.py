@@ -15,7 +15,7 @@ RUNTIME_BYTES = {
     "cuda": 32 << 20,  # the workspace of cuBLAS on Hopper, which torch's allocator counts
 }
 BYTES_PER_ACTIVATION = {"fp32": 4, "bf16": 3}  # bf16: outputs of linear maps are, residuals and norms are not
-MLP_COPIES = {"relu2": 3, "gelu": 2, "swiglu": 4}
+MLP_COPIES = {"relu2": 3, "gelu": 2, "gelu_exact": 2, "swiglu": 4}
 FRAGMENTATION = {"cpu": 1.22, "cuda": 1.0}
 """Resident over asked for, of blocks as large as activations: the C library's heap against torch's allocator,
 of which only what is allocated counts here."""
