@@ -34,8 +34,9 @@ def backtest(
 
     The truth is the held-out points themselves: their losses, and at each budget whose parabola has a minimum
     that counts, its N and loss. Points of no budget, but of as much C, are left out with the largest, so that
-    what is predicted lies beyond what was fitted. Tables without budgets are cut into bands of equal width in ln C, and have no
-    optima to compare but the best run's loss. Signed errors are relative: predicted over true, less one.
+    what is predicted lies beyond what was fitted. Tables without budgets are cut into bands of equal width in
+    ln C, and have no optima to compare but the best run's loss. Signed errors are relative: predicted over
+    true, less one.
     """
     level, levels, banded = _levels(observations)
     if len(levels) < MIN_BUDGETS:

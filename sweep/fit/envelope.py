@@ -82,7 +82,7 @@ def fit_envelope(observations: Observations, config: FitConfig) -> EnvelopeLaw:
     check_spread(records.log_n, records.log_d)
     center = float(records.log_c[hull].mean())
     drawn = draw_laws(observations, records, hull, center, config)
-    n_degenerate = config.n_bootstrap - len(drawn.draws)
+    n_degenerate = config.n_bootstrap - len(drawn.draws) if len(drawn.draws) else 0
     columns = (records.log_c, records.log_n, records.log_d, records.log_loss)
     return EnvelopeLaw(
         coefficients=laws_through(records, hull, center),

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy.special import fdtrc
 
 from sweep.config import FitConfig
-from sweep.fit.bootstrap import degenerate_warning
+from sweep.fit.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.centred import CentredData
 from sweep.fit.estimation import SurfaceForm, estimate_surface
 from sweep.fit.identifiability import check_design
@@ -93,6 +93,7 @@ def fit_overtraining(observations: Observations, config: FitConfig) -> Overtrain
         scheme=resampled.scheme,
         warnings=(
             *_tie_warning(data, theta),
+            *trunk_warning(observations.cluster, config.n_bootstrap),
             *degenerate_warning(resampled.n_degenerate, config.n_bootstrap),
         ),
     )
