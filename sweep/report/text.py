@@ -117,9 +117,8 @@ def fit_text(fitted: Fit) -> RenderableType:
         for symbol, meaning in SYMBOLS:
             if symbol not in method:
                 continue
-            parts.append(
-                Text(f"  {symbol} = {four(method[symbol])}{_interval(method['ci'].get(symbol))}  {meaning}")
-            )
+            told = four(method[symbol]) + _interval(method["ci"].get(symbol)) + _doubt(method, symbol)
+            parts.append(Text(f"  {symbol} = {told}  {meaning}"))
         if "assumes" in method:
             parts.append(Text(f"  assumes {method['assumes']}"))
         bias = method.get("bias")
