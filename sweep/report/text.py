@@ -119,6 +119,10 @@ def fit_text(fitted: Fit) -> RenderableType:
                 continue
             told = four(method[symbol]) + _interval(method["ci"].get(symbol)) + _doubt(method, symbol)
             parts.append(Text(f"  {symbol} = {told}  {meaning}"))
+        if method.get("counting") == "non_embedding":
+            parts.append(
+                Text("  a and b are in parameters without embeddings; every N_opt told is in total ones")
+            )
         if "assumes" in method:
             parts.append(Text(f"  assumes {method['assumes']}"))
         bias = method.get("bias")
