@@ -39,6 +39,11 @@ DOUBTFUL = 0.05  # probability of the points under alpha = beta, below which the
 class OvertrainingLaw(SurfaceLaw):
     """The surface with one exponent; its intervals take that for given."""
 
+    @property
+    def assumes_exponents(self) -> bool:
+        """They follow from alpha = beta."""
+        return True
+
     def overtrained_loss(self, flops: npt.ArrayLike, tokens_per_param: npt.ArrayLike) -> FloatArray:
         """L(C, M) in Gadre's own form, with C = 6 N D."""
         values = self._constants(self.theta)

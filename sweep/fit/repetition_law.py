@@ -52,6 +52,11 @@ class DataConstrainedLaw(Law):
         """Usable bootstrap resamples."""
         return len(self.draws)
 
+    @property
+    def assumes_exponents(self) -> bool:
+        """They are the published surface's where one was kept."""
+        return self.base is not None
+
     def loss(
         self, n_params: npt.ArrayLike, n_tokens: npt.ArrayLike, n_tokens_unique: npt.ArrayLike
     ) -> FloatArray:

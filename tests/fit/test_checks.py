@@ -81,6 +81,21 @@ def test_a_method_that_refuses_the_rest_says_so_in_the_backtest():
     assert all("refused" in entry or entry["budgets"] for entry in few.backtest.get("methods", {}).values())
 
 
+def test_an_assumed_exponent_does_not_carry_a_prediction_past_what_the_points_bear():
+    """overtraining's interval hardly widens with C: it takes alpha = beta for given."""
+    config = dataclasses.replace(BOTH, methods=("parametric", "overtraining"))
+    noisy = fit(tiny(BUDGETS[:3], sd=0.01, rng=np.random.default_rng(3)), config)
+    near, far = predict(noisy, [3e12, 1e24], Question(max_interval_factor=50.0))
+    assert not any(isinstance(method, Refusal) for method in near.methods.values())
+    assert {name: method.kind for name, method in far.methods.items()} == {
+        "parametric": "extrapolation",
+        "overtraining": "extrapolation",
+    }
+    alone = dataclasses.replace(noisy, methods={"overtraining": noisy.methods["overtraining"]})
+    (told,) = predict(alone, [1e24], Question(max_interval_factor=50.0))
+    assert not isinstance(told.methods["overtraining"], Refusal)
+
+
 def test_points_of_no_budget_beyond_those_left_out_are_not_fitted():
     """What is called an extrapolation must not have seen larger C."""
     stray = [Point(n_params=n, n_tokens=1e9, flops=6e9 * n, loss=TINY.loss(n, 1e9)) for n in (1e6, 3e6)]
