@@ -30,7 +30,7 @@ class FitConfig:
     """How laws are fitted."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    methods: tuple[Method, ...]
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)]
     huber_delta: Positive  # on log-loss residuals; Hoffmann et al. 2022, section 3.3
     residuals: Residuals  # of parametric: of ln L, or of L itself
     irreducible_loss: NonNegative | None  # E of parametric, kept at this value; null fits it

@@ -33,8 +33,10 @@ def backtest(
     """The `backtest` entry of fit.json, or why there is none.
 
     The truth is the held-out points themselves: their losses, and at each budget whose parabola has a minimum
-    that counts, its N and loss. Tables without budgets are cut into bands of equal width in ln C, and have no
-    optima to compare but the best run's loss. Signed errors are relative: predicted over true, less one.
+    that counts, its N and loss. Points of no budget, but of as much C, are left out with the largest, so that
+    what is predicted lies beyond what was fitted. Tables without budgets are cut into bands of equal width in
+    ln C, and have no optima to compare but the best run's loss. Signed errors are relative: predicted over
+    true, less one.
     """
     level, levels, banded = _levels(observations)
     if len(levels) < MIN_BUDGETS:
@@ -45,6 +47,7 @@ def backtest(
         )
     n_held = 2 if len(levels) >= TWO_FROM else 1
     held = level >= len(levels) - n_held
+    held |= (level < 0) & (observations.flops >= observations.flops[held].min())
     training = select(observations, ~held)
     quick = dataclasses.replace(config, n_bootstrap=0)
     answers = {name: _fit(method, training, quick) for name, method in methods.items()}
@@ -126,21 +129,27 @@ def _errors(
     """Errors of one law on the held-out points and, at budgets, on their optima."""
     document: dict[str, Any] = {"loss_rms_error": None, "loss_mean_error": None, "budgets": []}
     loss = getattr(law, "loss", None)
-    names: Sequence[str] = ("n_params", "n_tokens")
-    if loss is not None and not hasattr(law, "n_tokens_unique"):
-        if getattr(law, "counting", "total") == "non_embedding":
-            names = ("n_params_non_embedding", "n_tokens")
-        predicted = loss(*(getattr(observations, name)[held] for name in names))
+    if loss is not None:
+        predicted = loss(*(getattr(observations, name)[held] for name in _arguments(law)))
         errors = np.asarray(predicted) / observations.loss[held] - 1.0
         document["loss_rms_error"] = math.sqrt(float((errors**2).mean()))
         document["loss_mean_error"] = float(errors.mean())
-    for index in np.unique(level[held]).tolist():
+    for index in np.unique(level[held & (level >= 0)]).tolist():
         document["budgets"].append(
             _band_error(law, observations, level == index)
             if banded
             else _optimum_error(law, observations, index, float(levels[index]))
         )
     return document
+
+
+def _arguments(law: Law) -> Sequence[str]:
+    """The columns that the law's loss is a function of."""
+    n_params = (
+        "n_params_non_embedding" if getattr(law, "counting", "total") == "non_embedding" else "n_params"
+    )
+    unique = ("n_tokens_unique",) if hasattr(law, "n_tokens_unique") else ()
+    return (n_params, "n_tokens", *unique)
 
 
 def _band_error(law: Law, observations: Observations, rows: npt.NDArray[np.bool_]) -> dict[str, Any]:

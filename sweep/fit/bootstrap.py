@@ -12,6 +12,8 @@ IntArray = npt.NDArray[np.int64]
 
 BLOCK_ELEMENTS = 4_000_000  # resamples x points held at once: 32 MB
 WARN_DEGENERATE_FRAC = 0.02
+MIN_TRUNKS = 3  # one or two drawn with replacement show no spread: there are no intervals then
+FEW_TRUNKS = 10  # fewer give intervals that are too narrow
 
 
 def case_weights(cluster: IntArray, n_resamples: int, seed: int) -> Iterator[FloatArray]:
@@ -69,6 +71,23 @@ def pooled_t_draws(
         estimate + sd * scale[:, None] * (rng.standard_normal((n_draws, len(estimate))) @ factor.T)
         for estimate, factor in zip(estimates, factors, strict=True)
     ]
+
+
+def has_too_few_trunks(cluster: IntArray) -> bool:
+    """Whether all points (n,) hang on so few trunks that resampling them says nothing of their noise."""
+    n_trunks = int(cluster.max()) + 1
+    return n_trunks < MIN_TRUNKS and n_trunks < len(cluster)
+
+
+def trunk_warning(cluster: IntArray, n_resamples: int) -> tuple[str, ...]:
+    """A sentence where the points share few trunks, or too few for any interval."""
+    n_trunks = int(cluster.max()) + 1
+    if not n_resamples or n_trunks == len(cluster) or n_trunks >= FEW_TRUNKS:
+        return ()
+    told = f"the points share {n_trunks} trunk{'s' * (n_trunks > 1)}, and their noise with them: "
+    if n_trunks < MIN_TRUNKS:
+        return (f"{told}no interval is given below {MIN_TRUNKS}; runs of their own would help",)
+    return (f"{told}intervals from fewer than {FEW_TRUNKS} are too narrow, so read them as rough",)
 
 
 def degenerate_warning(n_degenerate: int, n_resamples: int) -> tuple[str, ...]:

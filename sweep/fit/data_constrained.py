@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
-from sweep.fit.bootstrap import degenerate_warning
+from sweep.fit.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.catalogue import published_surface
 from sweep.fit.centred import CentredData
 from sweep.fit.estimation import estimate_surface
@@ -72,6 +72,7 @@ def fit_data_constrained(observations: Observations, config: FitConfig) -> DataC
         scheme=resampled.scheme,
         warnings=(
             *(() if identified else (_flat_warning(profile),)),
+            *trunk_warning(observations.cluster, config.n_bootstrap),
             *degenerate_warning(resampled.n_degenerate, config.n_bootstrap),
         ),
     )

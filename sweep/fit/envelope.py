@@ -5,6 +5,7 @@ Legend: N parameters, D tokens, C training FLOPs, L loss.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ IntArray = npt.NDArray[np.int64]
 MIN_EFFICIENT = 4  # points on the hull: three leave one degree of freedom
 MIN_SIZES = 3  # different N among them
 MIN_SPAN = 4.0  # largest over smallest C of the hull
+CONSTANTS = ("a", "b", "E", "gamma")  # of the power laws, as fit.json names them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -49,7 +51,7 @@ class EnvelopeLaw(PowerLaw):
         """Its entry in fit.json."""
         return {
             **self._power_law_json(self.scheme),
-            "unproved": list(self.unproved),
+            "unproved": [*self.unproved, *CONSTANTS],
             "n_records": self.n_records,
             "efficient": self.efficient.tolist(),
         }
@@ -82,9 +84,9 @@ def fit_envelope(observations: Observations, config: FitConfig) -> EnvelopeLaw:
     check_spread(records.log_n, records.log_d)
     center = float(records.log_c[hull].mean())
     drawn = draw_laws(observations, records, hull, center, config)
-    n_degenerate = config.n_bootstrap - len(drawn.draws)
+    n_degenerate = config.n_bootstrap - len(drawn.draws) if len(drawn.draws) else 0
     columns = (records.log_c, records.log_n, records.log_d, records.log_loss)
-    return EnvelopeLaw(
+    law = EnvelopeLaw(
         coefficients=laws_through(records, hull, center),
         draws=drawn.draws,
         flops_center=math.exp(center),
@@ -95,6 +97,19 @@ def fit_envelope(observations: Observations, config: FitConfig) -> EnvelopeLaw:
         scheme=drawn.scheme,
         n_records=len(records.log_c),
         efficient=np.exp(np.stack([column[hull] for column in columns], axis=1)),
+    )
+    return dataclasses.replace(law, warnings=(*law.warnings, *bias_warning(law)))
+
+
+def bias_warning(law: EnvelopeLaw) -> tuple[str, ...]:
+    """A sentence where the bias taken off the intervals puts them beside the estimate."""
+    told = law.to_json()
+    beside = [name for name, (low, high) in told["ci"].items() if not low <= told[name] <= high]
+    if law.scheme != SIMULATED or not beside:
+        return ()
+    return (
+        f"the interval of {' and '.join(beside)} lies beside the estimate: what hulls get wrong of the "
+        f"parametric surface is taken off the interval and not off the estimate, so trust neither here",
     )
 
 

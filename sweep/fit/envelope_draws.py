@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
-from sweep.fit.bootstrap import case_weights, simulated_targets
+from sweep.fit.bootstrap import case_weights, has_too_few_trunks, simulated_targets, trunk_warning
 from sweep.fit.centred import CentredData
 from sweep.fit.estimation import FREE, estimate_surface
 from sweep.fit.hull import lower_chain
@@ -97,6 +97,9 @@ def draw_laws(
             if refused.refusal.kind == "degenerate_resamples":
                 raise
     what = "whole trunks" if observations.has_trunks else "points"
+    few = trunk_warning(observations.cluster, config.n_bootstrap)
+    if has_too_few_trunks(observations.cluster):
+        return EnvelopeDraws(draws=np.empty((0, 7)), scheme=what, noise=None, warnings=few)
     hulls, losses = _cases(records, config)
     _check(len(hulls), config)
     traits = _traits(records, hulls, losses, _grid(records, hull), center)
@@ -104,7 +107,7 @@ def draw_laws(
         draws=_coefficients(traits, _grid(records, hull) - center),
         scheme=what,
         noise=None,
-        warnings=(UNPROVED.format(what),),
+        warnings=(UNPROVED.format(what), *few),
     )
 
 

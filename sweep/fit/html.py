@@ -36,4 +36,7 @@ def _number(entry: Mapping[str, Any], symbol: str) -> str:
         return ""
     interval = entry["ci"].get(symbol)
     told = f"{entry[symbol]:.4g}"
-    return told if interval is None else f"{told} [{interval[0]:.4g}, {interval[1]:.4g}]"
+    if interval is None:
+        return told
+    doubt = " ?" if symbol in entry.get("unproved", ()) else ""
+    return f"{told} [{interval[0]:.4g}, {interval[1]:.4g}]{doubt}"

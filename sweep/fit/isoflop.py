@@ -249,4 +249,8 @@ def _warnings(observations: Observations, budgets: list[BudgetFit]) -> tuple[str
     n_outside = int((observations.budget < 0).sum())
     if n_outside:
         told.append(f"{n_outside} points belong to no budget and are not used by this method")
+    if observations.has_trunks:
+        told.append(
+            "points share trunks and the intervals take their noise for independent: they may be too narrow"
+        )
     return tuple(told)

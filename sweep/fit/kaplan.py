@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.config.fitting import Counting
-from sweep.fit.bootstrap import degenerate_warning
+from sweep.fit.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.constraint import FlopsPerToken
 from sweep.fit.draws import draws_from_json, draws_to_json
 from sweep.fit.hull import efficient_points
@@ -194,7 +194,11 @@ def fit_kaplan(observations: Observations, config: FitConfig) -> KaplanLaw:
         noise=observations.replicate_noise or noise,
         n_degenerate=resampled.n_degenerate,
         scheme=resampled.scheme,
-        warnings=(*warnings, *degenerate_warning(resampled.n_degenerate, config.n_bootstrap)),
+        warnings=(
+            *warnings,
+            *trunk_warning(observations.cluster, config.n_bootstrap),
+            *degenerate_warning(resampled.n_degenerate, config.n_bootstrap),
+        ),
     )
 
 

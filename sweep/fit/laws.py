@@ -68,6 +68,11 @@ class Law(abc.ABC):
         """Quantities whose intervals no simulation has shown to hold the truth as often as they say."""
         return ()
 
+    @property
+    def assumes_exponents(self) -> bool:
+        """Whether a and b are not measured, so that intervals do not widen with C as they ought to."""
+        return False
+
     def loss_off_optimum(self, flops: float, factor: float) -> float | None:
         """Loss at budget `flops` with `factor` times the optimal N; None where the law has no surface."""
         return None

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy.special import fdtrc
 
 from sweep.config import FitConfig
-from sweep.fit.bootstrap import degenerate_warning
+from sweep.fit.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.centred import CentredData
 from sweep.fit.estimation import SurfaceForm, estimate_surface
 from sweep.fit.identifiability import check_design
@@ -38,6 +38,11 @@ DOUBTFUL = 0.05  # probability of the points under alpha = beta, below which the
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class OvertrainingLaw(SurfaceLaw):
     """The surface with one exponent; its intervals take that for given."""
+
+    @property
+    def assumes_exponents(self) -> bool:
+        """They follow from alpha = beta."""
+        return True
 
     def overtrained_loss(self, flops: npt.ArrayLike, tokens_per_param: npt.ArrayLike) -> FloatArray:
         """L(C, M) in Gadre's own form, with C = 6 N D."""
@@ -93,6 +98,7 @@ def fit_overtraining(observations: Observations, config: FitConfig) -> Overtrain
         scheme=resampled.scheme,
         warnings=(
             *_tie_warning(data, theta),
+            *trunk_warning(observations.cluster, config.n_bootstrap),
             *degenerate_warning(resampled.n_degenerate, config.n_bootstrap),
         ),
     )

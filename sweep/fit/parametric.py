@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
-from sweep.fit.bootstrap import degenerate_warning
+from sweep.fit.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.centred import CentredData
 from sweep.fit.estimation import FREE, NO_FLOOR, SurfaceForm, estimate_surface, n_starts
 from sweep.fit.identifiability import NO_SHARE, check_design
@@ -134,6 +134,7 @@ def _law(
         warnings=(
             *_warnings(data, theta, form),
             *_repetition_warning(observations),
+            *trunk_warning(observations.cluster, config.n_bootstrap),
             *degenerate_warning(resampled.n_degenerate, config.n_bootstrap),
         ),
     )

@@ -24,6 +24,7 @@ ShapeFunction = Callable[[float, float], Mapping[str, Any]]
 """Gives the concrete run (widths, batch, learning rate, steps) for N and D."""
 
 SHAPE_PREFERENCE = ("parametric", "isoflop")  # whose optimum the shape is made for
+MEASURED = "parametric"  # whose refusal binds the laws that assume their exponents
 OFF = 2.0  # how far off in N, either way, the price of a mistake is told
 NO_LIMIT = math.inf
 
@@ -104,6 +105,7 @@ def _predict_one(fit: Fit, flops: float, asked: Question) -> Prediction:
         name: method if isinstance(method, Refusal) else _ask(method, flops, asked)
         for name, method in fit.methods.items()
     }
+    methods |= _borrowed_certainty(fit, flops, methods)
     return Prediction(
         flops=flops,
         beyond_data=None if fit.flops_range is None else flops / fit.flops_range[1],
@@ -135,6 +137,28 @@ def _ask(law: Law, flops: float, asked: Question) -> MethodPrediction | Refusal:
         notes=law.notes,
         lifetime=_lifetime(law, flops, asked.inference_tokens),
     )
+
+
+def _borrowed_certainty(
+    fit: Fit, flops: float, methods: Mapping[str, MethodPrediction | Refusal]
+) -> dict[str, Refusal]:
+    """Refusals of laws whose exponents are assumed, where those measured on the same points cannot answer.
+
+    Such a law's interval stays narrow at any distance, by its assumption and not by the data.
+    """
+    measured = methods.get(MEASURED)
+    if not isinstance(measured, Refusal) or measured.kind != "extrapolation":
+        return {}
+    refusal = Refusal(
+        kind="extrapolation",
+        reason=f"{flops:.3g} FLOPs are further than the points can bear: its exponents are assumed, and with "
+        f"those that {MEASURED} measures N_opt is not known; larger budgets, or more seeds, would help",
+    )
+    return {
+        name: refusal
+        for name, law in fit.laws.items()
+        if law.assumes_exponents and isinstance(methods[name], MethodPrediction)
+    }
 
 
 def _loss_off(law: Law, flops: float) -> dict[str, float]:

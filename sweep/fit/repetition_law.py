@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sweep.fit.constraint import FlopsPerToken
 from sweep.fit.draws import draws_from_json, draws_to_json
-from sweep.fit.laws import Law, Optimum, named_intervals
+from sweep.fit.laws import Law, Optimum, Quantity, named_intervals
 from sweep.fit.observations import RunNoise
 from sweep.fit.repetition import repeated_log_loss
 
@@ -51,6 +51,11 @@ class DataConstrainedLaw(Law):
     def n_draws(self) -> int:
         """Usable bootstrap resamples."""
         return len(self.draws)
+
+    @property
+    def assumes_exponents(self) -> bool:
+        """They are the published surface's where one was kept."""
+        return self.base is not None
 
     def loss(
         self, n_params: npt.ArrayLike, n_tokens: npt.ArrayLike, n_tokens_unique: npt.ArrayLike
@@ -91,6 +96,10 @@ class DataConstrainedLaw(Law):
             n_tokens_opt=np.exp(log_c - self.flops_per_token.log_flops(n_params)),
             loss_opt=np.exp(loss(log_n)),
         )
+
+    def band(self, quantity: Quantity, flops: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+        """As every law's; None where a published surface was kept, since nothing here measures its doubt."""
+        return None if self.base is not None else Law.band(self, quantity, flops)
 
     def loss_off_optimum(self, flops: float, factor: float) -> float:
         """Loss at budget `flops` with `factor` times the optimal N and the table's unique tokens."""

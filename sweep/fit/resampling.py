@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
-from sweep.fit.bootstrap import case_weights, simulated_targets
+from sweep.fit.bootstrap import case_weights, has_too_few_trunks, simulated_targets
 from sweep.fit.centred import CentredData
 from sweep.fit.estimation import FREE, SurfaceForm, linear_model, linear_slopes, loss_of
 from sweep.fit.identifiability import EXPONENT_BOUNDS
@@ -55,13 +55,17 @@ def blocks(
     prediction: FloatArray, sd: float, n_dof: int, cluster: IntArray, config: FitConfig
 ) -> tuple[str, Iterator[Block]]:
     """The scheme for points with fitted ln L `prediction` (n,), and its resamples in blocks."""
-    n, seed = config.n_bootstrap, config.seed
+    n, seed = _n_resamples(cluster, config), config.seed
     shared = int(cluster.max()) + 1 < len(prediction)
     if shared or len(prediction) >= FEW_POINTS:
         cases = case_weights(cluster, n, seed)
         return "trunks" if shared else "cases", (Block(n_rows=len(w), weights=w) for w in cases)
     simulated = simulated_targets(prediction, sd, n_dof, n, seed)
     return "simulated from the fit", (Block(n_rows=len(t), targets=t) for t in simulated)
+
+
+def _n_resamples(cluster: IntArray, config: FitConfig) -> int:
+    return 0 if has_too_few_trunks(cluster) else config.n_bootstrap
 
 
 def resample_surface(
@@ -82,7 +86,7 @@ def resample_surface(
         found, converged = _refit(data, theta, block, config.huber_delta, form)
         low, high = EXPONENT_BOUNDS
         parts.append(found[converged & ((found[:, 3:] >= low) & (found[:, 3:] <= high)).all(axis=1)])
-    return _resampled(parts, scheme, sd, config)
+    return _resampled(parts, scheme, sd, _n_resamples(cluster, config))
 
 
 def resample_model(
@@ -115,13 +119,13 @@ def resample_model(
             model, start, goal, config.huber_delta, weights=block.weights, jacobian=jacobian
         )
         parts.append(solution.theta[np.isfinite(solution.objective) & usable(solution.theta)])
-    return _resampled(parts, scheme, sd, config)
+    return _resampled(parts, scheme, sd, _n_resamples(cluster, config))
 
 
-def _resampled(parts: list[FloatArray], scheme: str, sd: float, config: FitConfig) -> Resampled:
+def _resampled(parts: list[FloatArray], scheme: str, sd: float, n_resamples: int) -> Resampled:
     draws = np.concatenate(parts)
-    n_degenerate = config.n_bootstrap - len(draws)
-    check_draws(len(draws), config.n_bootstrap)
+    n_degenerate = n_resamples - len(draws)
+    check_draws(len(draws), n_resamples)
     return Resampled(draws=draws, n_degenerate=n_degenerate, scheme=scheme, residual_sd=sd)
 
 

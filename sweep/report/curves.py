@@ -56,6 +56,8 @@ class OptimumCurve:
     quantity: Panel
     exponent: float
     exponent_interval: Interval | None
+    doubtful: bool  # the interval has no proved coverage
+    without_embeddings: bool  # the exponent is of that N, though the line is of total parameters
     flops: FloatArray
     estimate: FloatArray
     band: tuple[FloatArray, FloatArray] | None
@@ -164,6 +166,8 @@ def _optimum_curve(name: str, law: Law, quantity: Panel, grid: FloatArray, flops
         quantity=quantity,
         exponent=entry[symbol],
         exponent_interval=None if interval is None else (interval[0], interval[1]),
+        doubtful=symbol in entry.get("unproved", ()),
+        without_embeddings=entry.get("counting") == "non_embedding",
         flops=grid,
         estimate=getattr(law.optimum(grid), quantity),
         band=law.band(quantity, grid),

@@ -139,7 +139,9 @@ def draw_optimum(curve: OptimumCurve, axes: Axes, color: Any) -> None:
     symbol = EXPONENTS[curve.quantity]
     label = f"{curve.method}:  ${symbol}$ = {curve.exponent:.3f}"
     if curve.exponent_interval is not None:
-        label += " [{:.3f}, {:.3f}]".format(*curve.exponent_interval)
+        label += " [{:.3f}, {:.3f}]".format(*curve.exponent_interval) + (" ?" if curve.doubtful else "")
+    if curve.without_embeddings:
+        label += " ($N$ non-emb.)"
     within = curve.flops <= curve.flops_max
     if curve.band is not None:
         axes.fill_between(curve.flops, *curve.band, color=color, alpha=0.16, lw=0)

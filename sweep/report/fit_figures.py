@@ -20,9 +20,9 @@ def isoloss_figure(contours: IsoLoss | None) -> Figure | None:
         return None
     with style():
         figure, (axes,) = new_figure(width=6.6, height=4.4)
-        draw_isoloss(contours, axes)
-        axes.set_xscale("log")
+        axes.set_xscale("log")  # before the contours: their labels cut gaps where the axes are then
         axes.set_yscale("log")
+        draw_isoloss(contours, axes)
         count_ticks(axes.yaxis)
         axes.set_xlabel("training compute  $C$  (FLOPs)")
         axes.set_ylabel("parameters  $N$")

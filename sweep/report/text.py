@@ -117,8 +117,11 @@ def fit_text(fitted: Fit) -> RenderableType:
         for symbol, meaning in SYMBOLS:
             if symbol not in method:
                 continue
+            told = four(method[symbol]) + _interval(method["ci"].get(symbol)) + _doubt(method, symbol)
+            parts.append(Text(f"  {symbol} = {told}  {meaning}"))
+        if method.get("counting") == "non_embedding":
             parts.append(
-                Text(f"  {symbol} = {four(method[symbol])}{_interval(method['ci'].get(symbol))}  {meaning}")
+                Text("  a and b are in parameters without embeddings; every N_opt told is in total ones")
             )
         if "assumes" in method:
             parts.append(Text(f"  assumes {method['assumes']}"))

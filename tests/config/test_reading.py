@@ -49,6 +49,7 @@ REFUSED = [
         "budgets=nan is not valid: it should be a finite number",
     ),
     ("budgets", [1e9, 1e9], "budgets=[1000000000.0, 1000000000.0] holds a value twice: give each once"),
+    ("fit.methods", [], "fit.methods=[] is not valid: list should have at least 1 item, not 0"),
     ("seeds", [0, 0], "seeds=[0, 0] holds a value twice: give each once"),
     ("optimizer.lr", "fast", "optimizer.lr='fast' is not valid"),
     ("optimizer.beta2", 1.0, "optimizer.beta2=1.0 is not valid: it should be less than 1"),

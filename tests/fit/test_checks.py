@@ -10,6 +10,7 @@ from sweep.fit import DEFAULTS, Question, Refusal, fit, predict
 from sweep.fit.agreement import agreement
 from sweep.fit.inference import lifetime_optimum
 from sweep.fit.published import SIX_ND
+from sweep.fit.repetition import repeated_log_loss
 from sweep.records import Point
 from tests.fit.planted import TINY, PlantedLaw, isoflop_points, tiny_flops_per_token
 
@@ -78,6 +79,45 @@ def test_a_method_that_refuses_the_rest_says_so_in_the_backtest():
     rest = [p for p in points if p.flops not in BUDGETS[1:3]]
     few = fit(rest + [dataclasses.replace(p, n_params=p.n_params * 1e-3) for p in two[:1]], BARE)
     assert all("refused" in entry or entry["budgets"] for entry in few.backtest.get("methods", {}).values())
+
+
+def test_an_assumed_exponent_does_not_carry_a_prediction_past_what_the_points_bear():
+    """overtraining's interval hardly widens with C: it takes alpha = beta for given."""
+    config = dataclasses.replace(BOTH, methods=("parametric", "overtraining"))
+    noisy = fit(tiny(BUDGETS[:3], sd=0.01, rng=np.random.default_rng(3)), config)
+    near, far = predict(noisy, [3e12, 1e24], Question(max_interval_factor=50.0))
+    assert not any(isinstance(method, Refusal) for method in near.methods.values())
+    assert {name: method.kind for name, method in far.methods.items()} == {
+        "parametric": "extrapolation",
+        "overtraining": "extrapolation",
+    }
+    alone = dataclasses.replace(noisy, methods={"overtraining": noisy.methods["overtraining"]})
+    (told,) = predict(alone, [1e24], Question(max_interval_factor=50.0))
+    assert not isinstance(told.methods["overtraining"], Refusal)
+
+
+def test_points_of_no_budget_beyond_those_left_out_are_not_fitted():
+    """What is called an extrapolation must not have seen larger C."""
+    stray = [Point(n_params=n, n_tokens=1e9, flops=6e9 * n, loss=TINY.loss(n, 1e9)) for n in (1e6, 3e6)]
+    budgets = [dataclasses.replace(p, flops_budget=p.flops) for p in tiny()]
+    told = fit([*budgets, *stray], BARE).backtest
+    assert told["largest_fitted_flops"] < min(told["left_out"])
+    assert told["n_left_out"] == 14 + 2
+    assert len(told["methods"]["parametric"]["budgets"]) == 2
+
+
+def test_repeated_data_has_a_backtest_of_its_losses():
+    theta = np.log([520.0, 1500.0, 1.9, np.e**0.35, np.e**0.36, 8.0, 5.0])
+    cells = [
+        (n, u * e, u) for n in np.geomspace(1e7, 1e9, 5) for u in (1e8, 1e9, 1e10) for e in (1, 2, 6, 20)
+    ]
+    losses = np.exp(repeated_log_loss(theta, *np.log(np.array(cells).T)))
+    points = [
+        Point(n_params=n, n_tokens=d, n_tokens_unique=u, loss=loss)
+        for (n, d, u), loss in zip(cells, losses, strict=True)
+    ]
+    config = dataclasses.replace(BARE, methods=("data_constrained",))
+    assert fit(points, config).backtest["methods"]["data_constrained"]["loss_rms_error"] < 1e-6
 
 
 def test_tables_without_budgets_are_backtested_in_bands():

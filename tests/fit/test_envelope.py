@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 
 from sweep.fit import DEFAULTS, Refusal, fit, from_dataframe
+from sweep.fit.envelope import bias_warning
 from sweep.fit.hull import efficient_points
 from sweep.fit.points import DEFAULT_COLUMNS
+from sweep.fit.power_law import COLUMNS
 from sweep.records import CurvePoint
 from tests.fit.planted import TINY, isoflop_points
 from tests.fit.reference_data import reference_path
@@ -112,6 +114,20 @@ def test_few_points_on_the_hull_are_refused():
     assert "would help" in refused.reason
 
 
+def test_an_interval_beside_its_estimate_says_so():
+    """The simulated bias of a hull is taken off its intervals only: a reader must not be left to wonder."""
+    points = isoflop_points(
+        TINY, np.geomspace(1e11, 1e13, 5), n_sizes=7, span=3, sd=0.004, rng=np.random.default_rng(1)
+    )
+    law = fit(points, CONFIG).methods["envelope"]
+    low, high = law.to_json()["ci"]["a"]
+    within, beside = law.coefficients.copy(), law.coefficients.copy()
+    within[COLUMNS.index("a")], beside[COLUMNS.index("a")] = 0.5 * (low + high), high + 0.01
+    (warning,) = bias_warning(dataclasses.replace(law, coefficients=beside))
+    assert "the interval of a" in warning
+    assert not any("of a" in told for told in bias_warning(dataclasses.replace(law, coefficients=within)))
+
+
 def test_intervals_without_proof_say_so():
     """The loss is simulated and proved; the hull's sizes are not; whole trunks prove nothing."""
     points = isoflop_points(
@@ -119,6 +135,7 @@ def test_intervals_without_proof_say_so():
     )
     law = fit(points, CONFIG).methods["envelope"]
     assert set(law.unproved) == {"n_params_opt", "n_tokens_opt", "tokens_per_param_opt"}
+    assert {"a", "b", "E", "gamma"} < set(law.to_json()["unproved"])
     assert law.prediction_interval(1e13) is not None
     assert any("rough" in warning for warning in law.warnings)
     trunks = [dataclasses.replace(p, trunk=str(i // 2)) for i, p in enumerate(points)]

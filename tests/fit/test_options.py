@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from sweep.fit import DEFAULTS, fit
+from sweep.fit import DEFAULTS, Fit, fit
 from sweep.fit.bootstrap import case_weights
 from tests.fit.planted import TINY, PlantedLaw, isoflop_points, tiny_flops_per_token
 from tests.fit.reference_data import chinchilla_points
@@ -128,6 +128,21 @@ def test_shared_trunks_widen_the_intervals():
     assert (clustered["bootstrap"]["scheme"], alone["bootstrap"]["scheme"]) == ("trunks", "cases")
     widths = [np.diff(entry["ci"]["a"])[0] for entry in (clustered, alone)]
     assert widths[0] > 1.3 * widths[1]
+
+
+@pytest.mark.parametrize(("n_trunks", "told"), [(1, "no interval"), (2, "no interval"), (5, "too narrow")])
+def test_few_trunks_give_no_interval_or_a_rough_one(n_trunks, told):
+    """Resampling one or two trunks shows no spread: an interval of no width would be a lie."""
+    rng = np.random.default_rng(5)
+    points = isoflop_points(TINY, tuple(np.geomspace(1e11, 1e13, 5)), n_sizes=7, span=4, sd=0.004, rng=rng)
+    shared = [dataclasses.replace(p, trunk=str(i % n_trunks)) for i, p in enumerate(points)]
+    found = fit(shared, dataclasses.replace(DEFAULTS, n_bootstrap=100))
+    for name in ("envelope", "parametric", "kaplan", "overtraining"):
+        law = found.methods[name]
+        assert (law.interval("n_params_opt", 1e13) is None) == (n_trunks < 3), name
+        assert any(told in warning for warning in law.warnings), name
+    assert any("share trunks" in warning for warning in found.methods["isoflop"].warnings)
+    assert Fit.from_json(found.to_json()).to_json() == found.to_json()
 
 
 def test_profile_likelihood_is_near_the_bootstrap_under_normal_noise():

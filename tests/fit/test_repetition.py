@@ -145,3 +145,25 @@ def test_overtraining_says_that_it_assumes_its_exponent_and_when_points_speak_ag
     assert tied["warnings"] == []
     free = told(PlantedLaw(E=1.7, A=300.0, B=900.0, alpha=0.45, beta=0.25))
     assert "speak against alpha = beta" in free["warnings"][0]
+
+
+def test_a_kept_surface_has_no_interval_of_its_optimum():
+    """The published constants are not resampled: an interval of no width would claim certainty."""
+    theta = np.concatenate([published_surface("muennighoff_2023"), PUBLISHED_R])
+    rng = np.random.default_rng(0)
+    points = [
+        Point(
+            n_params=n,
+            n_tokens=u * e,
+            n_tokens_unique=u,
+            loss=float(np.exp(repeated_log_loss(theta, *np.log([[n], [u * e], [u]])))[0])
+            * np.exp(0.01 * rng.standard_normal()),
+        )
+        for n in (1e8, 5e8, 2e9)
+        for u in (1e8, 1e9)
+        for e in (1.0, 4.0, 15.0)
+    ]
+    law = fit(points, dataclasses.replace(CONFIG, n_bootstrap=30)).methods["data_constrained"]
+    assert set(law.to_json()["ci"]) == {"R_D_star", "R_N_star"}
+    assert law.interval("n_params_opt", 1e20) is None
+    assert law.prediction_interval(1e20) is None

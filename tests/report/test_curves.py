@@ -73,6 +73,17 @@ def test_curves_are_there_even_where_the_method_refused(sweep):
     assert [curve.status for curve in isoflop_curves(refused, points)] == ["ok", "ok", "ok", "edge"]
 
 
+def test_exponents_of_another_counting_and_unproved_intervals_are_marked():
+    rng = np.random.default_rng(0)
+    points = [
+        dataclasses.replace(p, n_params_non_embedding=0.5 * p.n_params)
+        for p in isoflop_points(TINY, np.geomspace(1e11, 1e13, 5), n_sizes=7, span=3, sd=0.003, rng=rng)
+    ]
+    found = fit(points, dataclasses.replace(CONFIG, methods=("envelope", "parametric", "kaplan")))
+    told = {curve.method: (curve.doubtful, curve.without_embeddings) for curve in optimum_curves(found)}
+    assert told == {"envelope": (True, False), "parametric": (False, False), "kaplan": (False, True)}
+
+
 def test_optimum_curves_and_bands_are_the_laws(sweep):
     found, _, _ = sweep
     curves = optimum_curves(found)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -36,6 +37,21 @@ def test_the_frontier_is_the_least_loss_of_every_column(sweep):
         assert abs(math.log(best / contours.frontier_n_params[column])) <= math.log(step)
     assert len(contours.point_loss) == 30
     assert contours.levels[-1] == contours.point_loss.max()
+
+
+def test_contours_are_cut_only_where_their_labels_stand(sweep):
+    """Labels are placed, and the lines cut for them, on the axes as they are drawn."""
+    figure = isoloss_figure(isoloss(*sweep))
+    figure.draw_without_rendering()
+    (lines,) = [child for child in figure.axes[0].collections if hasattr(child, "levels")]
+    to_pixels = figure.axes[0].transData.transform
+    gaps = []
+    for path in lines.get_paths():
+        starts = np.flatnonzero(path.codes == path.MOVETO)
+        ends = [to_pixels(piece) for piece in np.split(path.vertices, starts) if len(piece)]
+        gaps += [float(np.hypot(*(after[0] - before[-1]))) for before, after in pairwise(ends)]
+    assert gaps
+    assert max(gaps) < 0.15 * figure.axes[0].bbox.width
 
 
 def test_residuals_are_those_of_the_objective(sweep):
