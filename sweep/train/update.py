@@ -42,17 +42,21 @@ class PlainUpdate:
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, grad_clip: float) -> None:
         self.model, self.optimizer, self.grad_clip = model, optimizer, grad_clip
+        # A captured backward pass adds to the very tensors that were the gradients at its capture.
+        self.keeps_gradients = all(
+            type(p) is nn.Parameter and p.device.type == "cuda" for p in model.parameters()
+        )
 
     def __call__(self) -> None:
-        """Clip, step, and set the gradients to None."""
+        """Clip, step, and drop the gradients."""
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
         self.optimizer.step()
         self.forget()
         weights_changed()
 
     def forget(self) -> None:
-        """Set the gradients to None."""
-        self.optimizer.zero_grad(set_to_none=True)
+        """Set the gradients to None, or to zero in place where a graph may write them."""
+        self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
 
 
 class FlatUpdate:

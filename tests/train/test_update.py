@@ -67,3 +67,14 @@ def test_a_loaded_state_is_gone_on_with():
 def test_another_optimizer_is_left_to_torch():
     model, _ = built()
     assert isinstance(build_update(model, torch.optim.SGD(model.parameters()), 1.0), PlainUpdate)
+
+
+def test_gradients_that_a_graph_writes_stay_where_they_are():
+    model = torch.nn.Linear(3, 2)
+    update = PlainUpdate(model, torch.optim.SGD(model.parameters(), lr=0.1), 1.0)
+    update.keeps_gradients = True
+    model(torch.ones(1, 3)).sum().backward()
+    gradient = model.weight.grad
+    update()
+    assert model.weight.grad is gradient
+    assert not gradient.any()
