@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
@@ -71,7 +72,9 @@ class FlatUpdate:
         self.optimizer, self.grad_clip = optimizer, grad_clip
         self.groups = [_FlatGroup(group) for group in optimizer.param_groups if group["params"]]
         self._adopt()
-        optimizer.register_load_state_dict_post_hook(lambda _: self._adopt())
+        # Weakly, as the optimizer is ours: what refers to itself outlives the run, weights and all.
+        adopt = weakref.WeakMethod(self._adopt)
+        optimizer.register_load_state_dict_post_hook(lambda _: _call(adopt))
 
     def __call__(self) -> None:
         """Clip by the norm over all groups, update every group, forget the gradients."""
@@ -98,6 +101,12 @@ class FlatUpdate:
         for group, own in zip(self.groups, settings, strict=True):
             group.settings = own
             group.adopt(self.optimizer.state)
+
+
+def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+    alive = method()
+    if alive is not None:
+        alive()
 
 
 class _FlatGroup:

@@ -1,6 +1,8 @@
 """The update on flat storage against torch's own, and what it leaves of the optimizer's state."""
 
 import copy
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -78,3 +80,17 @@ def test_gradients_that_a_graph_writes_stay_where_they_are():
     update()
     assert model.weight.grad is gradient
     assert not gradient.any()
+
+
+def test_nothing_outlives_its_last_user():
+    """A worker trains run after run: weights that only the garbage collector frees would add up."""
+    model = GPT(TINY)
+    optimizer = build_optimizer(model, tiny_run().optimizer)
+    update = build_update(model, optimizer, 1.0)
+    kept = weakref.ref(next(model.parameters())), weakref.ref(optimizer)
+    gc.disable()
+    try:
+        del model, optimizer, update
+        assert [reference() for reference in kept] == [None, None]
+    finally:
+        gc.enable()
