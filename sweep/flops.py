@@ -69,6 +69,11 @@ def _block_weights(model: ModelConfig) -> int:
     return 2 * d * d + 2 * d * model.d_kv + mlp_matrices(model) * d * model.d_ff
 
 
+def hidden_params(model: ModelConfig) -> int:
+    """Elements of all blocks' matrices: what Muon updates."""
+    return model.n_layers * _block_weights(model)
+
+
 def forward_flops_per_sequence(model: ModelConfig, *, causal: bool = False) -> int:
     """FLOPs of the forward matrix multiplications over one sequence of T positions.
 

@@ -16,7 +16,7 @@ import pytest
 
 from sweep import study
 from sweep.compose import compose_experiment
-from sweep.errors import Interrupted
+from sweep.errors import InputError, Interrupted
 from sweep.records import BOOKKEEPING_COLUMNS
 from tests.shell import command, document, environment, sweep
 
@@ -282,3 +282,11 @@ def test_a_stop_while_data_is_prepared_is_heard(tmp_path):
         study.run(experiment, should_stop=lambda: True)
     assert stopped.value.exit_code == 75
     assert not (tmp_path / "smoke").exists()
+
+
+def test_a_plan_is_refused_as_its_runs_would_be(tmp_path):
+    asked = ["experiment=smoke", f"results_dir={tmp_path}", f"data_dir={tmp_path}", "trainer.n_devices=2"]
+    with pytest.raises(InputError, match=r"needs it whole: choose parallel=ddp"):
+        study.plan(
+            compose_experiment([*asked, "optimizer=muon", "trainer.parallel=fsdp", "batch_tokens=512"])
+        )

@@ -168,6 +168,13 @@ class TrainerConfig:
     n_devices: Count = 1  # that train one run together, each its share of every batch
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"  # fsdp: weights are spread too; auto: when they must
 
+    def __post_init__(self) -> None:
+        if self.measure_noise_scale and self.n_devices > 1 and self.parallel == "fsdp":
+            raise InputError(
+                "trainer.measure_noise_scale=true needs whole weights on one device, which trainer.parallel="
+                "fsdp spreads: choose trainer.parallel=ddp, or trainer.measure_noise_scale=false"
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EstimateConfig:

@@ -13,6 +13,9 @@ from sweep.models.gemm import bf16_copy, times, times_transposed, transposed_tim
 CPU_CHUNK_ELEMENTS = 2**20
 """Logits held at once on the CPU: 4 MB in fp32, which a level-2 or -3 cache holds."""
 
+GPU_CHUNK_ELEMENTS = 2**27
+"""On a GPU where nothing was timed: few launches, half a gigabyte in fp32."""
+
 MIN_CHUNK_ROWS = 64
 
 

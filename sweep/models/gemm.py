@@ -73,7 +73,8 @@ def transposed_times(grad: Tensor, x: Tensor) -> Tensor:
 
 
 def _suits_onednn(x: Tensor, n_macs: int) -> bool:
-    return x.dtype == torch.float32 and n_macs >= MIN_ONEDNN_MACS and onednn_is_faster()
+    on_cpu = x.device.type == "cpu"  # the fused head is a GPU's too, in a machine whose CPU oneDNN suits
+    return on_cpu and x.dtype == torch.float32 and n_macs >= MIN_ONEDNN_MACS and onednn_is_faster()
 
 
 class Linear(nn.Linear):

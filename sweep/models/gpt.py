@@ -9,7 +9,12 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from sweep.config import ModelConfig
-from sweep.models.cross_entropy import chunk_rows, summed_cross_entropy
+from sweep.models.cross_entropy import (
+    CPU_CHUNK_ELEMENTS,
+    GPU_CHUNK_ELEMENTS,
+    chunk_rows,
+    summed_cross_entropy,
+)
 from sweep.models.gemm import Linear, is_bf16
 from sweep.models.layers import NORMS, Block, rotary_table
 
@@ -85,10 +90,11 @@ class GPT(nn.Module):
     def total_loss(self, tokens: Tensor, targets: Tensor, *, n_rows: int | None = None) -> Tensor:
         """Sum of the cross-entropy over all positions in nats, fp32: shapes (B, T) and (B, T) to ().
 
-        The logits of `n_rows` positions are held at once; None chooses for the CPU.
+        The logits of `n_rows` positions are held at once; None chooses for the device.
         """
         hidden = self.hidden(tokens).flatten(0, 1)
-        rows = n_rows or chunk_rows(hidden.size(0), self.config.vocab_size)
+        at_once = CPU_CHUNK_ELEMENTS if hidden.device.type == "cpu" else GPU_CHUNK_ELEMENTS
+        rows = n_rows or chunk_rows(hidden.size(0), self.config.vocab_size, at_once)
         return summed_cross_entropy(
             hidden, self.head.weight, targets.flatten(), n_rows=rows, bf16=is_bf16(hidden.device.type)
         )

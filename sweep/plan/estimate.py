@@ -14,8 +14,10 @@ RUNTIME_BYTES = {
     "cpu": 110_000_000,  # pages of its libraries that a first run touches; torch 2.13
     "cuda": 32 << 20,  # the workspace of cuBLAS on Hopper, which torch's allocator counts
 }
-BYTES_PER_ACTIVATION = {"fp32": 4, "bf16": 3}  # bf16: outputs of linear maps are, residuals and norms are not
-MLP_COPIES = {"relu2": 3, "gelu": 2, "gelu_exact": 2, "swiglu": 4}
+MLP_COPIES = {"relu2": 2, "gelu": 3, "gelu_exact": 2, "swiglu": 4}  # kept between its two linear maps
+MAX_DENSE_SEQ_LEN = 256  # as sweep.models.attention: up to here the CPU keeps the scores of attention
+LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**29}  # at most, as sweep.models.cross_entropy and sweep.train.cuda
+MIN_CHUNK_ROWS = 64
 FRAGMENTATION = {"cpu": 1.22, "cuda": 1.0}
 """Resident over asked for, of blocks as large as activations: the C library's heap against torch's allocator,
 of which only what is allocated counts here."""
@@ -85,38 +87,62 @@ def memory(run: RunConfig, micro_batch_size: int | None, *, device: str = "cpu")
 
 
 def _training_pass(run: RunConfig, micro_batch_size: int | None, device: str) -> Memory:
-    """Logits thrice in fp32: themselves, as log-probabilities, and their gradient."""
-    tokens = min(micro_batch_size or run.batch_size, run.batch_size) * run.model.seq_len
-    kept = tokens * BYTES_PER_ACTIVATION[run.precision] * _activations_per_token(run.model)
+    """What is kept for the backward pass, and a chunk's logits thrice in fp32: as they are, as probabilities
+    and on their way there.
+
+    AdamW's flat gradient is gathered on the CPU from those of the parameters, so there are two; on a GPU one.
+    """
+    model = run.model
+    tokens = min(micro_batch_size or run.batch_size, run.batch_size) * model.seq_len
+    kept = tokens * _activation_bytes_per_token(run, device)
+    copies = 2 if device == "cpu" and run.optimizer.name == "adamw" else 1
+    chunk = max(MIN_CHUNK_ROWS * model.vocab_size, LOGITS_AT_ONCE[device])
     return _with_weights(
         run,
         device,
-        gradients=4 * flops.n_params(run.model).total,
+        gradients=4 * copies * flops.n_params(model).total,
         activations=round(FRAGMENTATION[device] * kept),
-        logits=tokens * 12 * run.model.vocab_size,
+        logits=12 * min(tokens * model.vocab_size, chunk),
     )
 
 
 def _scoring_pass(run: RunConfig, device: str) -> Memory:
-    """In fp32 whatever the training: what one block has at once, and the logits in two forms."""
+    """In fp32 whatever the training: what one block has at once, and the logits in two forms.
+
+    AdamW's flat gradient stays where it is.
+    """
     model, tokens = run.model, min(EVALUATION_BATCH_TOKENS, run.evaluation.n_tokens)
-    block = (flops.mlp_matrices(model) + 1) * model.d_ff + 8 * model.d_model
+    block = (flops.mlp_matrices(model) + 1) * model.d_ff + 8 * model.d_model + 2 * _scores(model, device)
     return _with_weights(
-        run, device, gradients=0, activations=tokens * 4 * block, logits=tokens * 8 * model.vocab_size
+        run,
+        device,
+        gradients=4 * flops.n_params(model).total if run.optimizer.name == "adamw" else 0,
+        activations=round(FRAGMENTATION[device] * tokens * 4 * block),
+        logits=tokens * 8 * model.vocab_size,
     )
 
 
 def _with_weights(run: RunConfig, device: str, *, gradients: int, activations: int, logits: int) -> Memory:
     n_params = flops.n_params(run.model).total
+    copies = 2 * n_params if run.precision == "bf16" and device == "cpu" else 0
     return Memory(
-        parameters=4 * n_params,
+        parameters=4 * n_params + copies,
         gradients=gradients,
-        optimizer=8 * n_params,  # the two moments of AdamW
+        optimizer=_optimizer_bytes(run),
         activations=activations,
         logits=logits,
         runtime=RUNTIME_BYTES[device],
         process=PROCESS_BYTES if device == "cpu" else 0,
     )
+
+
+def _optimizer_bytes(run: RunConfig) -> int:
+    """Two moments of AdamW; one momentum of Muon on the matrices of the blocks; SGD's, where it has any."""
+    total = flops.n_params(run.model).total
+    if run.optimizer.name == "sgd":
+        return 4 * total if run.optimizer.momentum else 0
+    of_muon = flops.hidden_params(run.model) if run.optimizer.name == "muon" else 0
+    return 8 * total - 4 * of_muon
 
 
 def disk_bytes(runs: Sequence[RunConfig], n_workers: int, *, keep_checkpoint: bool) -> int:
@@ -127,17 +153,32 @@ def disk_bytes(runs: Sequence[RunConfig], n_workers: int, *, keep_checkpoint: bo
     return SWEEP_BYTES + RUN_BYTES * len(runs) + kept + under_way
 
 
-def _activations_per_token(model: ModelConfig) -> int:
-    """Numbers kept for the backward pass by one position.
+def _activation_bytes_per_token(run: RunConfig, device: str) -> int:
+    """Bytes kept for the backward pass by one position, and what the backward pass of a block adds to them.
 
-    A block keeps the inputs of two norms and two residual sums (4 d), the norms' outputs (2 d), queries and
-    keys once, and again after normalisation and after rotation, the values (d_kv), shared keys and values
-    once more for each head of queries (2 d), the attention output twice (2 d), and what the MLP's activation
-    takes and makes (MLP_COPIES d_ff).
+    In fp32 a block keeps what two norms take or divide and what they give (4 d), queries, keys and values as
+    attention takes them, queries and keys before rotation with QK-norm and again where attention is fused
+    and rotates, shared keys and values once for each head of queries (2 d) there, the scores of attention
+    where they are kept, what it gives (d, twice where fused), and what the MLP's activation takes and makes
+    (MLP_COPIES d_ff). In bf16 the operands of linear maps, and on a GPU their results, take half. The
+    backward pass of the last block has two more of the scores, of the MLP's width, and a few of d.
     """
-    d, d_kv = model.d_model, model.d_kv
-    copies = 1 + model.qk_norm + (model.positions == "rope")
-    shared = 0 if model.n_kv_heads == model.n_heads else 2 * d
-    attention = copies * (d + d_kv) + d_kv + shared + 2 * d
-    mlp = MLP_COPIES[model.activation] * model.d_ff
-    return model.n_layers * (6 * d + attention + mlp) + 4 * d
+    model = run.model
+    d, d_kv, d_ff = model.d_model, model.d_kv, model.d_ff
+    scores = _scores(model, device)
+    attention = (1 + model.qk_norm) * (d + d_kv) + d_kv + d + scores
+    if not scores:
+        shared = 0 if model.n_kv_heads == model.n_heads else 2 * d
+        attention += (model.positions == "rope") * (d + d_kv) + shared + d
+    block = 4 * d + attention + MLP_COPIES[model.activation] * d_ff
+    narrow = 0
+    if run.precision == "bf16":
+        narrow = 3 * d + d_ff if device == "cpu" else block // 2
+    once = 2 * scores + 2 * d_ff + 4 * d + 4 * d
+    return 4 * (model.n_layers * block + once) - 2 * model.n_layers * narrow
+
+
+def _scores(model: ModelConfig, device: str) -> int:
+    """Scores of attention that one position has in memory."""
+    dense = device == "cpu" and model.seq_len <= MAX_DENSE_SEQ_LEN
+    return model.n_heads * model.seq_len if dense else 0

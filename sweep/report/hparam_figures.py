@@ -40,7 +40,10 @@ def hparam_figure(curves: Sequence[HparamCurve]) -> Figure | None:
                 draw_hparam(curve, axes, colors[curve.flops_budget])
             _finish(axes, axis)
         panels[0].set_ylabel("held-out loss less the rule's (nats per token)")
-        panels[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), handlelength=2.4)
+        corners = {line.get_label(): line for axes in panels for line in axes.get_legend_handles_labels()[0]}
+        panels[-1].legend(
+            handles=list(corners.values()), loc="upper left", bbox_to_anchor=(1.01, 1.0), handlelength=2.4
+        )
         return figure
 
 

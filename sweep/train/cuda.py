@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from types import FunctionType
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -32,21 +33,31 @@ ATTENTION = {
 }
 CHUNK_ELEMENTS = (2**25, 2**27, 2**29)  # logits held at once, tried in turn
 
-_compiled: list[Callable[[GPT, Tensor], Tensor]] = []  # one function for all runs of the process
+Hidden = Callable[[GPT, Tensor], Tensor]
+_compiled: dict[str, Hidden] = {}  # by attention, one function each for all runs of the process
 
 
-def compiled_hidden() -> Callable[[GPT, Tensor], Tensor]:
+def compiled_hidden(attention: str) -> Hidden:
     """`GPT.hidden` under torch.compile: models of one shape and micro-batch share one compilation.
 
     Parameters are inputs of the compiled code, so another run's model does not compile again. The cache on
-    disk is where TORCHINDUCTOR_CACHE_DIR says, shared by all workers.
+    disk is where TORCHINDUCTOR_CACHE_DIR says, shared by all workers. Compiled code keeps the attention it
+    was compiled under, which neither torch's guards nor its cache of whole graphs look at: so each has a
+    function of its own, and only the cache of what is generated, which names the kernel, is used.
     """
-    if not _compiled:
+    if attention not in _compiled:
+        torch._functorch.config.enable_autograd_cache = False
         for name in ("recompile_limit", "accumulated_recompile_limit"):
             if hasattr(torch._dynamo.config, name):
                 setattr(torch._dynamo.config, name, MAX_SHAPES)
-        _compiled.append(torch.compile(GPT.hidden, dynamic=False, fullgraph=True))
-    return _compiled[0]
+        _compiled[attention] = torch.compile(hidden_under(attention), dynamic=False, fullgraph=True)
+    return _compiled[attention]
+
+
+def hidden_under(attention: str) -> Hidden:
+    """`GPT.hidden` as a function of its own: torch keeps compiled code by the code object it came from."""
+    code = GPT.hidden.__code__.replace(co_name=f"hidden_under_{attention}")
+    return FunctionType(code, GPT.hidden.__globals__, code.co_name)
 
 
 class CudaLoss:
@@ -96,8 +107,9 @@ class CudaLoss:
 
     def _eager(self, tokens: Tensor) -> Tensor:
         bf16 = self.run.precision == "bf16"
-        hidden = compiled_hidden() if self.choices["compile"] else GPT.hidden
-        with sdpa_kernel(ATTENTION[str(self.choices["attention"])]):
+        attention = str(self.choices["attention"])
+        hidden = compiled_hidden(attention) if self.choices["compile"] else GPT.hidden
+        with sdpa_kernel(ATTENTION[attention]):
             with torch.autocast("cuda", torch.bfloat16, enabled=bf16, cache_enabled=False):
                 state = hidden(self.model, tokens[:, :-1]).flatten(0, 1)
             targets = tokens[:, 1:].flatten()
@@ -137,6 +149,8 @@ class CudaLoss:
         for name, backend in ATTENTION.items():
             with contextlib.suppress(RuntimeError), sdpa_kernel(backend):  # one that cannot do this shape
                 seconds[name] = _seconds(attend)
+        if not seconds:
+            raise torch.OutOfMemoryError(f"no attention fits in memory for {n_sequences} sequences")
         return min(seconds, key=seconds.__getitem__)
 
     def _fastest_head(self, n_rows: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -33,7 +33,7 @@ from sweep.train.team import together
 from sweep.train.trainer import Trainer
 from sweep.train.trunk import leave_state, take_state
 
-EXPLODED = 2.0  # a training loss above this many times ln V, a uniform guess, has diverged
+EXPLODED = 2.0  # a training loss above this many times what it began with, or ln V if more, has diverged
 
 
 def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunResult:
@@ -125,7 +125,7 @@ def _run_to_end(trainer: Trainer, session: TrainSession) -> str | None:
             point = trainer.record()
             with trainer.ledger.spend("idle"):
                 session.log(_loggable(point))
-            reason = _training_problem(point, run)
+            reason = _training_problem(point, progress.curve, run)
             if reason is not None:
                 return reason
         leave_state(trainer)
@@ -146,16 +146,18 @@ def _save(trainer: Trainer, saver: Saver) -> None:
         saver.save(trainer.state)
 
 
-def _training_problem(point: CurvePoint, run: RunConfig) -> str | None:
-    uniform = math.log(run.model.vocab_size)
+def _training_problem(point: CurvePoint, curve: Sequence[CurvePoint], run: RunConfig) -> str | None:
+    """Why `point`, the latest of `curve` where it is finite, is the end of the run; None where it is not.
+
+    A wide tied model of few tokens starts far above a uniform guess: its own start is the measure then.
+    """
     if not math.isfinite(point.train_loss):
         return f"training loss is {point.train_loss} at step {point.step}"
-    if point.train_loss > EXPLODED * uniform:
-        return (
-            f"training loss {point.train_loss:.4g} at step {point.step} is above {EXPLODED:g} times "
-            f"ln V = {uniform:.4g}"
-        )
-    return None
+    uniform, first = math.log(run.model.vocab_size), curve[0].train_loss
+    if point.train_loss <= EXPLODED * max(uniform, first):
+        return None
+    measure = f"ln V = {uniform:.4g}" if uniform >= first else f"its first record, {first:.4g}"
+    return f"training loss {point.train_loss:.4g} at step {point.step} is above {EXPLODED:g} times {measure}"
 
 
 def _held_out_problem(score: Score, run: RunConfig) -> str | None:

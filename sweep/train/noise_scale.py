@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sweep.config import RunConfig
 from sweep.models.gpt import GPT
+from sweep.train.device import is_out_of_memory
 from sweep.train.step import Rows, narrow_products
 
 WINDOW_FRAC = 0.2  # of the steps, the last ones: the scale grows while the loss falls
@@ -51,7 +52,11 @@ def moments(small: float, large: float, b_small: float, b_large: float) -> tuple
 
 
 class NoiseScale:
-    """Measures beside the training of one run: it reads the weights and leaves them and their gradients."""
+    """Measures beside the training of one run: it reads the weights and leaves them and their gradients.
+
+    It goes through the whole batch by itself: of several ranks, the first alone does, and none where weights
+    are sharded.
+    """
 
     def __init__(self, model: GPT, run: RunConfig, rows: Rows, micro_batch_size: int | None) -> None:
         self.model, self.run, self.rows = model, run, rows
@@ -69,7 +74,9 @@ class NoiseScale:
             return
         try:
             small, large = self._squared_norms(step)
-        except torch.OutOfMemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             self.steps = frozenset()
             return
         b_small = self.part_size * self.run.model.seq_len

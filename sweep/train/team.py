@@ -101,7 +101,8 @@ def _start(rank: int, placement: Placement, spec: dict[str, Any]) -> Process:
         raise InputError(
             f"trainer.n_devices={placement.n_devices}, and this worker sees {torch.cuda.device_count()} GPUs"
         )
-    own = replace(placement, device=f"cuda:{rank}" if device.type == "cuda" else placement.device)
+    where_to = f"cuda:{rank}" if device.type == "cuda" else placement.device
+    own = replace(placement, device=where_to, trunk=None)  # rank 0 leaves and takes up its states
     where = asdict(own) | {"data_dir": str(own.data_dir)}
     process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     if process.stdin is not None:

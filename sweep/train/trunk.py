@@ -68,7 +68,8 @@ def take_state(run: RunConfig, trunk: Trunk | None, checkpoint_dir: Path) -> int
 
 def _of_trunk(state: Checkpoint, trunk: Trunk) -> Checkpoint:
     """The part of a run's state that every run of the trunk shares."""
-    tensors = {name: tensor for name, tensor in state.tensors.items() if name != "loss_sums"}
+    own = ("loss_sums", "noise_sums")  # over the last steps of that run, which are not this one's last
+    tensors = {name: tensor for name, tensor in state.tensors.items() if name not in own}
     tensors["step_losses"] = tensors["step_losses"][: state.step]
     values = {**state.values, "curve": [], "trunk": trunk.key}
     return Checkpoint(step=state.step, tensors=tensors, values=values)

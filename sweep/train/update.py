@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
@@ -42,17 +43,21 @@ class PlainUpdate:
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, grad_clip: float) -> None:
         self.model, self.optimizer, self.grad_clip = model, optimizer, grad_clip
+        # A captured backward pass adds to the very tensors that were the gradients at its capture.
+        self.keeps_gradients = all(
+            type(p) is nn.Parameter and p.device.type == "cuda" for p in model.parameters()
+        )
 
     def __call__(self) -> None:
-        """Clip, step, and set the gradients to None."""
+        """Clip, step, and drop the gradients."""
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
         self.optimizer.step()
         self.forget()
         weights_changed()
 
     def forget(self) -> None:
-        """Set the gradients to None."""
-        self.optimizer.zero_grad(set_to_none=True)
+        """Set the gradients to None, or to zero in place where a graph may write them."""
+        self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
 
 
 class FlatUpdate:
@@ -67,7 +72,9 @@ class FlatUpdate:
         self.optimizer, self.grad_clip = optimizer, grad_clip
         self.groups = [_FlatGroup(group) for group in optimizer.param_groups if group["params"]]
         self._adopt()
-        optimizer.register_load_state_dict_post_hook(lambda _: self._adopt())
+        # Weakly, as the optimizer is ours: what refers to itself outlives the run, weights and all.
+        adopt = weakref.WeakMethod(self._adopt)
+        optimizer.register_load_state_dict_post_hook(lambda _: _call(adopt))
 
     def __call__(self) -> None:
         """Clip by the norm over all groups, update every group, forget the gradients."""
@@ -94,6 +101,12 @@ class FlatUpdate:
         for group, own in zip(self.groups, settings, strict=True):
             group.settings = own
             group.adopt(self.optimizer.state)
+
+
+def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+    alive = method()
+    if alive is not None:
+        alive()
 
 
 class _FlatGroup:

@@ -129,3 +129,9 @@ def test_cross_entropy_of_a_hopeless_guess_is_finite():
     hidden.requires_grad_()
     loss = summed_cross_entropy(hidden, weight, torch.tensor([1]), n_rows=1)
     assert loss.item() == pytest.approx(1000.0)
+
+
+def test_products_elsewhere_are_never_onednns(monkeypatch):
+    monkeypatch.setattr(gemm, "onednn_is_faster", lambda: True)
+    assert gemm._suits_onednn(torch.empty(2, 2), gemm.MIN_ONEDNN_MACS)
+    assert not gemm._suits_onednn(torch.empty(2, 2, device="meta"), gemm.MIN_ONEDNN_MACS)

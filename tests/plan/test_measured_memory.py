@@ -21,6 +21,8 @@ CASES = {
         "micro_batch_size": 1,
         "model": {"d_model": 512, "n_layers": 6, "d_ff": 2048},
     },
+    "scores": {"batch_size": 32, "model": SMALL | {"seq_len": 256, "n_heads": 8, "n_kv_heads": 8}},
+    "fused attention": {"batch_size": 16, "model": SMALL | {"seq_len": 512}},
     "bf16": {"batch_size": 64, "precision": "bf16", "model": SMALL},
 }
 

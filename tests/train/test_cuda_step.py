@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from sweep.models import gemm
 from sweep.models.gpt import GPT
 from sweep.records import Placement
 from sweep.train.step import TrainingStep
@@ -20,14 +21,14 @@ DATA = np.random.default_rng(0).integers(0, 256, (8, 8, 65))
 EAGER = {"attention": "math", "head_rows": 512, "compile": False, "graph": False}
 
 
-def stepper(tmp_path, micro_batch_size=None, chosen=EAGER, **choices):
-    model = GPT(RUN.model)
+def stepper(tmp_path, micro_batch_size=None, chosen=EAGER, run=RUN, **choices):
+    model = GPT(run.model)
     model.initialise(torch.Generator().manual_seed(0))
     placement = Placement(
         data_dir=Path(tmp_path), device="cuda:0", n_threads=1, micro_batch_size=micro_batch_size,
         checkpoint_interval_s=1e9,
     )  # fmt: skip
-    step = TrainingStep(model.to("cuda"), RUN, placement, lambda number, a, b: DATA[number % 8, a:b])
+    step = TrainingStep(model.to("cuda"), run, placement, lambda number, a, b: DATA[number % 8, a:b])
     step.choose(chosen | choices)
     return step
 
@@ -41,6 +42,21 @@ def losses(step, numbers=range(8)):
 def test_graphs_and_compiled_code_equal_eager_steps(tmp_path, choices, micro_batch_size):
     plain = losses(stepper(tmp_path))
     assert losses(stepper(tmp_path, micro_batch_size, **choices)) == pytest.approx(plain, rel=5e-3)
+
+
+@pytest.mark.parametrize("name", ["muon", "sgd"])
+def test_graphs_add_to_the_gradients_of_every_optimizer(tmp_path, name):
+    run = replace(RUN, optimizer=replace(RUN.optimizer, name=name, momentum=0.9))
+    plain = losses(stepper(tmp_path, run=run))
+    assert losses(stepper(tmp_path, run=run, graph=True)) == pytest.approx(plain, rel=5e-3)
+    assert plain[-1] != pytest.approx(plain[0], rel=1e-4)
+
+
+def test_fp32_steps_run_whatever_the_cpu_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(gemm, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(gemm, "MIN_ONEDNN_MACS", 1)
+    run = replace(RUN, precision="fp32")
+    assert losses(stepper(tmp_path, run=run)) == pytest.approx(losses(stepper(tmp_path)), rel=5e-3)
 
 
 @pytest.mark.parametrize("graph", [True, False])

@@ -14,9 +14,9 @@ import torch
 from sweep.data.batches import TrainBatches, evaluation_windows
 from sweep.errors import DataError, Interrupted
 from sweep.models.gpt import GPT
-from sweep.records import BOOKKEEPING_COLUMNS
+from sweep.records import BOOKKEEPING_COLUMNS, CurvePoint
 from sweep.train.checkpoint import load_latest
-from sweep.train.loop import train
+from sweep.train.loop import _training_problem, train
 from sweep.train.trainer import Trainer, record_steps
 from tests.train.sessions import Session, placement, run_on
 
@@ -137,8 +137,40 @@ def test_an_absurd_learning_rate_diverges_within_an_interval(corpus, tmp_path, l
     result = train(run, placement(corpus), session)
     assert result.status == "diverged"
     assert result.loss is None
-    assert re.match(r"training loss .* at step \d+( is above 2 times ln V = 5.545)?$", result.reason)
+    too_high = r" is above 2 times (ln V = 5.545|its first record, [\d.]+)"
+    assert re.match(rf"training loss .* at step \d+({too_high})?$", result.reason)
     assert session.steps[-1] < 10
+
+
+def test_a_start_far_above_a_uniform_guess_has_not_diverged(corpus, tmp_path, monkeypatch):
+    drawn = GPT.initialise
+
+    def wide(self, generator):
+        """Logits as a wide tied model has them: a token's own stands out."""
+        drawn(self, generator)
+        with torch.no_grad():
+            self.head.weight.mul_(10)
+
+    monkeypatch.setattr(GPT, "initialise", wide)
+    result = train(run_on(corpus), placement(corpus), Session(tmp_path))
+    assert result.curve[0].train_loss > 2 * math.log(run_on(corpus).model.vocab_size)
+    assert "training loss" not in (result.reason or "")
+
+
+def test_the_bound_is_twice_the_larger_of_a_uniform_guess_and_the_first_record(corpus):
+    def point(step, loss):
+        return CurvePoint(step=step, n_tokens=step, flops=step, train_loss=loss, lr=1.0)
+
+    run = run_on(corpus)
+    low, high = point(1, 5.0), point(1, 40.0)
+    assert _training_problem(point(2, 11.0), (low, point(2, 11.0)), run) is None
+    assert _training_problem(point(2, 11.2), (low, point(2, 11.2)), run) == (
+        "training loss 11.2 at step 2 is above 2 times ln V = 5.545"
+    )
+    assert _training_problem(point(2, 79.0), (high, point(2, 79.0)), run) is None
+    assert _training_problem(point(2, 81.0), (high, point(2, 81.0)), run) == (
+        "training loss 81 at step 2 is above 2 times its first record, 40"
+    )
 
 
 def test_nan_weights_diverge_and_every_record_is_json(corpus, tmp_path, monkeypatch):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from sweep.compose import compose_experiment
+from sweep.errors import InputError
 from sweep.models.gpt import GPT
 from sweep.train.loop import train
 from sweep.train.noise_scale import NoiseScale, moments, noise_steps
@@ -89,3 +91,20 @@ def test_few_late_steps_are_measured(n_steps):
     assert len(set(steps)) == len(steps) <= 64
     assert int(0.8 * n_steps) <= steps[0] <= steps[-1] < n_steps
     assert len(steps) <= max(8, n_steps / 50)
+
+
+def test_of_several_ranks_the_first_measures_what_one_would(corpus, tmp_path):
+    run = run_on(corpus, n_tokens=256 * 12)
+    one = train(run, placement(corpus, measure_noise_scale=True), Session(tmp_path / "one"))
+    spread = placement(corpus, measure_noise_scale=True, n_devices=2, parallel="ddp")
+    two = train(run, spread, Session(tmp_path / "two"))
+    assert two.b_simple_tokens == pytest.approx(one.b_simple_tokens, rel=1e-3)
+    sharded = placement(corpus, measure_noise_scale=True, n_devices=2, parallel="fsdp")
+    assert train(run, sharded, Session(tmp_path / "sharded")).b_simple_tokens is None
+
+
+def test_sharded_weights_are_refused_in_one_sentence():
+    asked = ["experiment=smoke", "trainer.measure_noise_scale=true", "trainer.n_devices=2"]
+    compose_experiment([*asked, "trainer.parallel=ddp"])
+    with pytest.raises(InputError, match=r"trainer\.measure_noise_scale=true needs whole weights"):
+        compose_experiment([*asked, "trainer.parallel=fsdp"])

@@ -156,3 +156,20 @@ def test_a_sweep_of_branches_spends_what_it_computes_and_clusters_them(corpus, t
     assert [point.flops_spent for point in of_trunk] == [6 * per_step, 8 * per_step, 60 * per_step]
     assert {point.trunk for point in of_trunk} == {trunk_key(runs[0])} != {points["other seed"].trunk}
     assert not (tmp_path / "trunks" / trunk_key(runs[0])).exists()  # nobody needs it any more
+
+
+def test_several_ranks_leave_and_take_up_a_trunk(corpus, tmp_path, alone):
+    short, long = branch(corpus, STEPS[0]), branch(corpus, STEPS[-1])
+    where = {"n_devices": 2, "measure_noise_scale": True}
+    ends = []
+    for run, other in ((long, short), (short, long)):
+        directory = tmp_path / str(run.n_steps)
+        directory.mkdir()
+        trunk = trunk_of(run, tmp_path / "trunk", other)
+        ends.append(train(run, placement(corpus, trunk=trunk, **where), Session(directory)))
+    assert [end.n_tokens_shared for end in ends] == [0, 256 * short.branch_step]
+    assert [end.loss for end in ends] == pytest.approx(
+        [alone[n][0].loss for n in (STEPS[-1], STEPS[0])], rel=1e-4
+    )
+    measured = train(short, placement(corpus, measure_noise_scale=True), Session(tmp_path))
+    assert ends[1].b_simple_tokens == pytest.approx(measured.b_simple_tokens, rel=0.01)

@@ -1,6 +1,8 @@
 """The update on flat storage against torch's own, and what it leaves of the optimizer's state."""
 
 import copy
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -67,3 +69,28 @@ def test_a_loaded_state_is_gone_on_with():
 def test_another_optimizer_is_left_to_torch():
     model, _ = built()
     assert isinstance(build_update(model, torch.optim.SGD(model.parameters()), 1.0), PlainUpdate)
+
+
+def test_gradients_that_a_graph_writes_stay_where_they_are():
+    model = torch.nn.Linear(3, 2)
+    update = PlainUpdate(model, torch.optim.SGD(model.parameters(), lr=0.1), 1.0)
+    update.keeps_gradients = True
+    model(torch.ones(1, 3)).sum().backward()
+    gradient = model.weight.grad
+    update()
+    assert model.weight.grad is gradient
+    assert not gradient.any()
+
+
+def test_nothing_outlives_its_last_user():
+    """A worker trains run after run: weights that only the garbage collector frees would add up."""
+    model = GPT(TINY)
+    optimizer = build_optimizer(model, tiny_run().optimizer)
+    update = build_update(model, optimizer, 1.0)
+    kept = weakref.ref(next(model.parameters())), weakref.ref(optimizer)
+    gc.disable()
+    try:
+        del model, optimizer, update
+        assert [reference() for reference in kept] == [None, None]
+    finally:
+        gc.enable()
