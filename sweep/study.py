@@ -25,8 +25,8 @@ from sweep.data.tokenizers import tokenizer_sha256, vocab_size
 from sweep.errors import DataError, InputError, Interrupted, SweepError
 from sweep.launch import sharing
 from sweep.launch.base import Launcher
+from sweep.launch.choose import check_launch, make_launcher
 from sweep.launch.choose import detach as start_detached
-from sweep.launch.choose import make_launcher
 from sweep.launch.crew import crew
 from sweep.launch.devices import cores, gpus
 from sweep.launch.supervisor import Orders
@@ -248,6 +248,10 @@ def run(
     _check_device(experiment)
     for arm in arms:
         _check_evaluation(arm)
+    where = hparam_directory if check_hparams else sweep_directory
+    store = RunStore(where(experiment))
+    if not all(store.has_result(run.run_key) for arm_plan in asked for run in arm_plan.runs):
+        check_launch(experiment.launch)
     check_space(asked)
 
     def watched(stage: str, n_bytes_done: int, n_bytes: int) -> None:
@@ -260,8 +264,6 @@ def run(
     drawn = [draw(arm) for arm in arms]
     for arm_plan, data in zip(drawn, prepared, strict=True):
         _check_data(arm_plan, data)
-    where = hparam_directory if check_hparams else sweep_directory
-    store = RunStore(where(experiment))
     _check_results(store, experiment)
     for arm_plan in drawn:
         store.add_plan(arm_plan)

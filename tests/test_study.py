@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 import shutil
@@ -16,7 +17,7 @@ import pytest
 
 from sweep import study
 from sweep.compose import compose_experiment
-from sweep.errors import Interrupted
+from sweep.errors import InputError, Interrupted, SafetyError
 from sweep.records import BOOKKEEPING_COLUMNS
 from tests.shell import command, document, environment, sweep
 
@@ -282,3 +283,16 @@ def test_a_stop_while_data_is_prepared_is_heard(tmp_path):
         study.run(experiment, should_stop=lambda: True)
     assert stopped.value.exit_code == 75
     assert not (tmp_path / "smoke").exists()
+
+
+def test_a_launcher_that_cannot_work_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    settings = [*SMALL, f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path / 'results'}"]
+    with pytest.raises(InputError, match="launch=slurm needs sbatch"):
+        study.run(compose_experiment([*settings, "launch=slurm"]))
+    refusal = SafetyError if importlib.util.find_spec("ray") else InputError
+    with pytest.raises(refusal):
+        study.run(compose_experiment([*settings, "launch=ray", "launch.address=head:6379"]))
+    assert not (tmp_path / "results").exists()
+    assert not list((tmp_path / "data").glob("*/manifest.json"))
