@@ -419,9 +419,8 @@ def _check_results(store: RunStore, experiment: ExperimentConfig) -> None:
 
 def _pardon(store: RunStore, pardon: str | None) -> None:
     """Whoever starts a sweep again wants its failed runs tried again."""
-    for seen in store.status().runs:
-        if seen.finished and not store.has_result(seen.run_key):
-            store.retry(seen.run_key, pardon)
+    for seen in store.failed():
+        store.retry(seen.run_key, pardon)
 
 
 def _n_results(status: SweepStatus) -> int:

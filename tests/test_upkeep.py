@@ -60,6 +60,22 @@ def test_only_failed_trains_just_the_failed_runs(tmp_path, experiment, monkeypat
     assert set(table(tmp_path)) == set(names)
 
 
+def test_a_rerun_of_failed_runs_that_was_stopped_goes_on(tmp_path, experiment, monkeypatch):
+    names = [run.config.name for run in study.plan(experiment).runs]
+    monkeypatch.setenv("TOY_FAULT", f"data:{names[1]}")
+    study.run(experiment)
+    stopped = study.run(experiment, only="failed", should_stop=lambda: True)
+    assert stopped.interrupted
+    sweep_dir = study.sweep_directory(experiment)
+    assert [run.name for run in upkeep.failed_runs(sweep_dir)] == [names[1]]
+
+    monkeypatch.delenv("TOY_FAULT")
+    assert study.run(experiment, only="failed").status.counts == {"done": 4}
+    assert upkeep.failed_runs(sweep_dir) == ()
+    (sweep_dir / "runs" / stopped.status.runs[0].run_key / "result.json").unlink()
+    assert upkeep.failed_runs(sweep_dir) == ()  # a result that was deleted is no failure
+
+
 def test_only_failed_without_failed_runs_says_so_and_writes_nothing(tmp_path):
     done = sweep("run", "--only", "failed", "experiment=smoke", cwd=tmp_path)
     assert done.returncode == 0
