@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from sweep.errors import SafetyError
+from sweep.launch.environment import count_of
 
 DIRECTORY, MEMORY = "SWEEP_ADMISSION_DIR", "SWEEP_ADMISSION_BYTES"  # what a launcher tells its workers
 
@@ -102,6 +103,9 @@ def admission_directory(device_key: str) -> Path:
 
 
 def admission_from(environ: Mapping[str, str]) -> Admission | None:
-    """What the launcher told this worker of its device; None where nothing is shared."""
-    directory, total = environ.get(DIRECTORY), environ.get(MEMORY)
-    return Admission(Path(directory), int(total)) if directory and total else None
+    """What the launcher told this worker of its device; None where nothing is shared.
+
+    Raises InputError for a size that is no number.
+    """
+    directory, total = environ.get(DIRECTORY), count_of(environ, MEMORY)
+    return Admission(Path(directory), total) if directory and total else None
