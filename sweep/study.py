@@ -106,9 +106,11 @@ def prepare_data(experiment: ExperimentConfig, on_progress: DataProgress | None 
 def plan(experiment: ExperimentConfig) -> Plan:
     """The runs an experiment asks for. Writes as little as `dataset`.
 
-    Raises InputError when none can be trained.
+    Raises InputError when none can be trained, or one cannot be spread over `trainer.n_devices`.
     """
-    return make_plan(experiment, dataset(experiment))
+    drawn = make_plan(experiment, dataset(experiment))
+    _check_devices(drawn)
+    return drawn
 
 
 def hparam_directory(experiment: ExperimentConfig) -> Path:

@@ -296,3 +296,9 @@ def test_a_launcher_that_cannot_work_is_refused_before_anything_is_written(tmp_p
         study.run(compose_experiment([*settings, "launch=ray", "launch.address=head:6379"]))
     assert not (tmp_path / "results").exists()
     assert not list((tmp_path / "data").glob("*/manifest.json"))
+
+
+def test_a_plan_that_cannot_be_spread_over_its_devices_is_refused_before_it_is_shown(tmp_path):
+    settings = [*SMALL, f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path}", "trainer.n_devices=2"]
+    with pytest.raises(InputError, match=r"trainer\.n_devices=2 is more than the 1 sequences"):
+        study.plan(compose_experiment(settings))
