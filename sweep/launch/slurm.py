@@ -72,9 +72,13 @@ class SlurmLauncher:
 
     @property
     def job_name(self) -> str:
-        """The name of this sweep's jobs, the same from every machine that sees it under this path."""
+        """The name of this sweep's jobs, the same from every machine that sees it under this path.
+
+        Jobs that work only at pardoned runs have another: they stand in for no others, nor others for them.
+        """
         name = re.sub(r"[^A-Za-z0-9._+-]", "_", self._directory.name)[:40]
-        digest = hashlib.sha256(str(self._directory).encode()).hexdigest()[:10]
+        told = "\0".join((str(self._directory), *filter(None, [self._orders.pardon])))
+        digest = hashlib.sha256(told.encode()).hexdigest()[:10]
         return f"sweep-{name}-{digest}"
 
     def start(self) -> None:
