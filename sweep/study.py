@@ -145,7 +145,11 @@ def diagnose(experiment: ExperimentConfig) -> Diagnosis:
     """What this machine has and lacks for an experiment. Leaves nothing behind but what a plan does."""
     from sweep.doctor import Needs, examine
 
-    memory_bytes, refusal = 0, None
+    memory_bytes, refusal, launch_refusal = 0, None, None
+    try:
+        check_launch(experiment.launch)
+    except SweepError as error:
+        launch_refusal = str(error)
     try:
         memory_bytes = max(run.memory_bytes for run in plan(experiment).runs)
     except SweepError as error:
@@ -162,6 +166,8 @@ def diagnose(experiment: ExperimentConfig) -> Diagnosis:
         packages=tuple(packages),
         memory_bytes=memory_bytes,
         refusal=refusal,
+        launch=experiment.launch.name,
+        launch_refusal=launch_refusal,
     )
     return examine(needs, len(cores()))
 
