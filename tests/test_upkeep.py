@@ -14,6 +14,7 @@ from sweep.compose import compose_experiment
 from sweep.errors import IndexUnavailable
 from sweep.store.run_store import RunStore
 from tests.shell import sweep
+from tests.toy_trainer import toy_sweep
 
 SMALL = ("experiment=smoke", "data=synthetic", "budgets=[5e8]", "grid.d_model=[8,12,16,24]")
 MORE = ("grid.min_steps=5", "batch_tokens=64", "evaluation.n_tokens=1024", "launch.n_workers=1")
@@ -120,3 +121,11 @@ def test_a_finished_sweep_run_again_catches_its_copy_up(tmp_path, experiment):
     again = study.run(experiment)
     assert (again.was_finished, again.index_problem) == (True, None)
     assert len(table(tmp_path)) == 4
+
+
+def test_watching_a_sweep_that_was_drained_comes_to_an_end(tmp_path):
+    store = toy_sweep(tmp_path / "sweep", 2)
+    store.cancel()
+    seen = sweep("status", str(store.sweep_dir), "--watch", cwd=tmp_path)
+    assert seen.returncode == 0
+    assert "cancelled" in seen.stdout + seen.stderr
