@@ -107,5 +107,5 @@ def admission_from(environ: Mapping[str, str]) -> Admission | None:
 
     Raises InputError for a size that is no number.
     """
-    directory, total = environ.get(DIRECTORY), count_of(environ, MEMORY)
-    return Admission(Path(directory), total) if directory and total else None
+    directory, total = environ.get(DIRECTORY), count_of(environ, MEMORY, least=0)
+    return Admission(Path(directory), total) if directory and total is not None else None

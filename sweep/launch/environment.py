@@ -26,8 +26,10 @@ def number_of(environ: Mapping[str, str], name: str) -> float | None:
     return number
 
 
-def count_of(environ: Mapping[str, str], name: str) -> int | None:
-    """The whole number above 0 in a variable; None where it is unset or empty. Raises InputError else.
+def count_of(environ: Mapping[str, str], name: str, least: int = 1) -> int | None:
+    """The whole number in a variable, `least` or above; None where it is unset or empty.
+
+    Raises InputError for anything else.
 
     >>> count_of({"SWEEP_N_THREADS": "4"}, "SWEEP_N_THREADS")
     4
@@ -35,6 +37,6 @@ def count_of(environ: Mapping[str, str], name: str) -> int | None:
     text = environ.get(name, "")
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text)):
-        raise InputError(f"{name}={text!r} is no whole number above 0: unset it, or give one")
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) >= least):
+        raise InputError(f"{name}={text!r} is no whole number from {least} up: unset it, or give one")
     return int(text)
