@@ -165,7 +165,7 @@ def status(
     arguments: Arguments = None,
     config_dir: ConfigDir = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="again every two seconds, until all is done")
+        bool, typer.Option("--watch", help="again every two seconds, until all is done or drained")
     ] = False,
     as_json: AsJson = False,
     reindex: Annotated[
@@ -189,7 +189,7 @@ def status(
         return
     from sweep.report.status_text import progress_line, status_text
 
-    while watch and not seen.finished:
+    while watch and not seen.finished and not (seen.cancelled and "leased" not in seen.counts):
         say(progress_line(seen))
         time.sleep(2)
         seen = store.status()

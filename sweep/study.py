@@ -25,8 +25,8 @@ from sweep.data.tokenizers import tokenizer_sha256, vocab_size
 from sweep.errors import DataError, InputError, Interrupted, SweepError
 from sweep.launch import sharing
 from sweep.launch.base import Launcher
+from sweep.launch.choose import check_launch, make_launcher
 from sweep.launch.choose import detach as start_detached
-from sweep.launch.choose import make_launcher
 from sweep.launch.crew import crew
 from sweep.launch.devices import cores, gpus
 from sweep.launch.supervisor import Orders
@@ -145,7 +145,11 @@ def diagnose(experiment: ExperimentConfig) -> Diagnosis:
     """What this machine has and lacks for an experiment. Leaves nothing behind but what a plan does."""
     from sweep.doctor import Needs, examine
 
-    memory_bytes, refusal = 0, None
+    memory_bytes, refusal, launch_refusal = 0, None, None
+    try:
+        check_launch(experiment.launch)
+    except SweepError as error:
+        launch_refusal = str(error)
     try:
         memory_bytes = max(run.memory_bytes for run in plan(experiment).runs)
     except SweepError as error:
@@ -162,6 +166,8 @@ def diagnose(experiment: ExperimentConfig) -> Diagnosis:
         packages=tuple(packages),
         memory_bytes=memory_bytes,
         refusal=refusal,
+        launch=experiment.launch.name,
+        launch_refusal=launch_refusal,
     )
     return examine(needs, len(cores()))
 
@@ -250,6 +256,10 @@ def run(
     _check_device(experiment)
     for arm in arms:
         _check_evaluation(arm)
+    where = hparam_directory if check_hparams else sweep_directory
+    store = RunStore(where(experiment))
+    if not all(store.has_result(run.run_key) for arm_plan in asked for run in arm_plan.runs):
+        check_launch(experiment.launch)
     check_space(asked)
 
     def watched(stage: str, n_bytes_done: int, n_bytes: int) -> None:
@@ -262,8 +272,6 @@ def run(
     drawn = [draw(arm) for arm in arms]
     for arm_plan, data in zip(drawn, prepared, strict=True):
         _check_data(arm_plan, data)
-    where = hparam_directory if check_hparams else sweep_directory
-    store = RunStore(where(experiment))
     _check_results(store, experiment)
     for arm_plan in drawn:
         store.add_plan(arm_plan)
@@ -419,9 +427,8 @@ def _check_results(store: RunStore, experiment: ExperimentConfig) -> None:
 
 def _pardon(store: RunStore, pardon: str | None) -> None:
     """Whoever starts a sweep again wants its failed runs tried again."""
-    for seen in store.status().runs:
-        if seen.finished and not store.has_result(seen.run_key):
-            store.retry(seen.run_key, pardon)
+    for seen in store.failed():
+        store.retry(seen.run_key, pardon)
 
 
 def _n_results(status: SweepStatus) -> int:

@@ -10,11 +10,8 @@ from sweep.store.status import RunStatus
 
 
 def failed_runs(sweep_dir: Path) -> tuple[RunStatus, ...]:
-    """The runs that were given up; none where there is no sweep yet."""
-    store = RunStore(sweep_dir)
-    if not (sweep_dir / "plans").is_dir():
-        return ()
-    return tuple(seen for seen in store.status().runs if seen.finished and not store.has_result(seen.run_key))
+    """The runs that `sweep run --only failed` takes up; none where there is no sweep yet."""
+    return RunStore(sweep_dir).failed() if (sweep_dir / "plans").is_dir() else ()
 
 
 def reindex(sweep_dir: Path) -> tuple[Path, ...]:

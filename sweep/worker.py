@@ -30,6 +30,7 @@ from sweep.launch.admission import Admission, admission_from
 from sweep.launch.base import PARDON_VARIABLE
 from sweep.launch.deadline import Deadline, read_deadline
 from sweep.launch.devices import gpus
+from sweep.launch.environment import count_of
 from sweep.launch.stopping import StopFlag, ignore_stop_signals, stop_with_supervisor, stopped_by_signals
 from sweep.records import Placement, RunResult, TrackedRun, TrainFunction
 from sweep.store.failures import classify
@@ -43,6 +44,7 @@ from sweep.store.run_store import RunStore
 from sweep.tracking.base import GuardedTracker, track
 
 MIN_WAIT_S, MAX_WAIT_S = 0.05, 1.0  # between two looks at runs that others hold
+THREADS = "SWEEP_N_THREADS"  # environment variable: those of a run on a CPU; by default 1
 EXIT_FAILED, EXIT_BUG, EXIT_INTERRUPTED = 1, 70, 75
 
 
@@ -260,10 +262,11 @@ def work(
 
     `on_stuck` is called, from another thread, when a run has been silent for so long that it was given to
     others. No run is begun that could neither end nor save before SWEEP_DEADLINE. Raises InputError when
-    `sweep_dir` holds no plan.
+    `sweep_dir` holds no plan, and for a variable of ours that is no number.
     """
     stop = stop or StopFlag()
     code_version()  # of the code that is loaded now: the sources may be edited while we work
+    count_of(os.environ, THREADS)  # a bad number is the worker's fault, and must not end runs as failed
     worker = Worker(
         RunStore(sweep_dir, pardon=os.environ.get(PARDON_VARIABLE)),
         train,
@@ -280,7 +283,8 @@ def work(
 def placement(entry: PlanEntry) -> Placement:
     """Where a run is carried out: what its latest plan says, overruled by what this worker's launcher says.
 
-    By hand, a worker takes the first GPU it sees, else one thread of the CPU.
+    By hand, a worker takes the first GPU it sees, else one thread of the CPU. Raises InputError for threads
+    that are no number.
     """
     experiment, environ = entry.experiment, os.environ
     device = environ.get("SWEEP_DEVICE") or _device(experiment.trainer.device)
@@ -288,7 +292,7 @@ def placement(entry: PlanEntry) -> Placement:
     return Placement(
         data_dir=Path(data_dir) if data_dir else platformdirs.user_cache_path("sweep"),
         device=device,
-        n_threads=int(environ.get("SWEEP_N_THREADS", "1")),
+        n_threads=count_of(environ, THREADS) or 1,
         micro_batch_size=experiment.trainer.micro_batch_size,
         checkpoint_interval_s=experiment.trainer.checkpoint_interval_s,
         keep_checkpoint=experiment.trainer.keep_checkpoint,

@@ -254,3 +254,13 @@ def test_gpus_are_those_of_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert installed_gpus() == []
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     assert installed_gpus() == []
+
+
+def test_a_launcher_that_cannot_work_here_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    settings = ["experiment=smoke", f"results_dir={tmp_path}", f"data_dir={tmp_path}"]
+    slurm = diagnose(compose_experiment([*settings, "launch=slurm"]))
+    assert "launch" in missing(slurm)
+    assert "launch=slurm needs sbatch" in slurm.to_text()
+    local = diagnose(compose_experiment(settings))
+    assert "launch" not in [check.name for check in local.checks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 import shutil
@@ -16,7 +17,7 @@ import pytest
 
 from sweep import study
 from sweep.compose import compose_experiment
-from sweep.errors import InputError, Interrupted
+from sweep.errors import InputError, Interrupted, SafetyError
 from sweep.records import BOOKKEEPING_COLUMNS
 from tests.shell import command, document, environment, sweep
 
@@ -290,3 +291,22 @@ def test_a_plan_is_refused_as_its_runs_would_be(tmp_path):
         study.plan(
             compose_experiment([*asked, "optimizer=muon", "trainer.parallel=fsdp", "batch_tokens=512"])
         )
+
+
+def test_a_launcher_that_cannot_work_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    settings = [*SMALL, f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path / 'results'}"]
+    with pytest.raises(InputError, match="launch=slurm needs sbatch"):
+        study.run(compose_experiment([*settings, "launch=slurm"]))
+    refusal = SafetyError if importlib.util.find_spec("ray") else InputError
+    with pytest.raises(refusal):
+        study.run(compose_experiment([*settings, "launch=ray", "launch.address=head:6379"]))
+    assert not (tmp_path / "results").exists()
+    assert not list((tmp_path / "data").glob("*/manifest.json"))
+
+
+def test_a_plan_that_cannot_be_spread_over_its_devices_is_refused_before_it_is_shown(tmp_path):
+    settings = [*SMALL, f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path}", "trainer.n_devices=2"]
+    with pytest.raises(InputError, match=r"trainer\.n_devices=2 is more than the 1 sequences"):
+        study.plan(compose_experiment(settings))

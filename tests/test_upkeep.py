@@ -14,6 +14,7 @@ from sweep.compose import compose_experiment
 from sweep.errors import IndexUnavailable
 from sweep.store.run_store import RunStore
 from tests.shell import sweep
+from tests.toy_trainer import toy_sweep
 
 SMALL = ("experiment=smoke", "data=synthetic", "budgets=[5e8]", "grid.d_model=[8,12,16,24]")
 MORE = ("grid.min_steps=5", "batch_tokens=64", "evaluation.n_tokens=1024", "launch.n_workers=1")
@@ -60,6 +61,22 @@ def test_only_failed_trains_just_the_failed_runs(tmp_path, experiment, monkeypat
     assert set(table(tmp_path)) == set(names)
 
 
+def test_a_rerun_of_failed_runs_that_was_stopped_goes_on(tmp_path, experiment, monkeypatch):
+    names = [run.config.name for run in study.plan(experiment).runs]
+    monkeypatch.setenv("TOY_FAULT", f"data:{names[1]}")
+    study.run(experiment)
+    stopped = study.run(experiment, only="failed", should_stop=lambda: True)
+    assert stopped.interrupted
+    sweep_dir = study.sweep_directory(experiment)
+    assert [run.name for run in upkeep.failed_runs(sweep_dir)] == [names[1]]
+
+    monkeypatch.delenv("TOY_FAULT")
+    assert study.run(experiment, only="failed").status.counts == {"done": 4}
+    assert upkeep.failed_runs(sweep_dir) == ()
+    (sweep_dir / "runs" / stopped.status.runs[0].run_key / "result.json").unlink()
+    assert upkeep.failed_runs(sweep_dir) == ()  # a result that was deleted is no failure
+
+
 def test_only_failed_without_failed_runs_says_so_and_writes_nothing(tmp_path):
     done = sweep("run", "--only", "failed", "experiment=smoke", cwd=tmp_path)
     assert done.returncode == 0
@@ -104,3 +121,11 @@ def test_a_finished_sweep_run_again_catches_its_copy_up(tmp_path, experiment):
     again = study.run(experiment)
     assert (again.was_finished, again.index_problem) == (True, None)
     assert len(table(tmp_path)) == 4
+
+
+def test_watching_a_sweep_that_was_drained_comes_to_an_end(tmp_path):
+    store = toy_sweep(tmp_path / "sweep", 2)
+    store.cancel()
+    seen = sweep("status", str(store.sweep_dir), "--watch", cwd=tmp_path)
+    assert seen.returncode == 0
+    assert "cancelled" in seen.stdout + seen.stderr

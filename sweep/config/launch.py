@@ -45,6 +45,7 @@ def _sbatch_options(options: Mapping[str, str | int | bool]) -> Mapping[str, str
 
 SbatchValue = Annotated[str, AfterValidator(_printable)]
 TimeLimit = Annotated[str, BeforeValidator(_time_limit)]
+Workers = Annotated[int, Field(gt=0, le=10_000)]  # more is a slip of the hand, and each is a process
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 SbatchOptions = Annotated[Mapping[str, bool | int | SbatchValue], AfterValidator(_sbatch_options)]
 
@@ -64,7 +65,7 @@ class LocalLaunch(_Launch):
     """Supervised processes on this machine."""
 
     name: Literal["local"]
-    n_workers: Count | None  # null: one per GPU, or one per CPU core
+    n_workers: Workers | None  # null: one per GPU, or one per CPU core
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +73,7 @@ class SlurmLaunch(_Launch):
     """An array of SLURM jobs, a worker in each; null leaves an option of sbatch to the cluster."""
 
     name: Literal["slurm"]
-    n_workers: Count  # jobs in the array
+    n_workers: Workers  # jobs in the array
     partition: SbatchValue | None = None
     account: SbatchValue | None = None
     gres: SbatchValue | None = None  # of one worker, such as gpu:1
@@ -91,7 +92,7 @@ class RayLaunch(_Launch):
     """Tasks of a Ray cluster, a worker in each."""
 
     name: Literal["ray"]
-    n_workers: Count
+    n_workers: Workers
     address: SbatchValue | None = None  # of a running cluster, as host:6379; null: one of our own, here
     cpus_per_worker: Count = 1
     gpus_per_worker: NonNegative = 0

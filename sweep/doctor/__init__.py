@@ -28,6 +28,7 @@ def examine(needs: Needs, n_cores: int) -> Diagnosis:
             *check_packages(needs.packages),
             *check_torch(torch, needs),
             *check_extras(),
+            *check_launcher(needs),
             check_plan(needs.refusal),
         )
     )
@@ -38,3 +39,12 @@ def check_plan(refusal: str | None) -> Check:
     if refusal is None:
         return Check(name="plan", state="ok", found="the experiment can be planned")
     return Check(name="plan", state="missing", found=refusal, remedy="change the experiment as it says")
+
+
+def check_launcher(needs: Needs) -> list[Check]:
+    """Whether workers can be started as asked; nothing is said of workers on this machine."""
+    if needs.launch == "local":
+        return []
+    if needs.launch_refusal is None:
+        return [Check(name="launch", state="ok", found=f"launch={needs.launch} can be asked for workers")]
+    return [Check(name="launch", state="missing", found=needs.launch_refusal, remedy="do as it says")]

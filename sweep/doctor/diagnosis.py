@@ -57,3 +57,5 @@ class Needs:
     packages: tuple[str, ...]  # that must be importable, torch among them
     memory_bytes: int  # of the largest run
     refusal: str | None  # why no plan can be made, if none can
+    launch: str = "local"  # the launcher
+    launch_refusal: str | None = None  # why it cannot work from here

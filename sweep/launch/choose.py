@@ -6,9 +6,18 @@ from dataclasses import replace
 
 from sweep.config import LaunchConfig
 from sweep.launch.base import Launcher
-from sweep.launch.ray import RayLauncher
-from sweep.launch.slurm import SlurmLauncher
+from sweep.launch.ray import RayLauncher, check_cluster
+from sweep.launch.slurm import SlurmLauncher, check_tools
 from sweep.launch.supervisor import Orders, local_launcher, start_detached
+
+
+def check_launch(launch: LaunchConfig) -> None:
+    """Raises InputError or SafetyError where `launch.name` cannot work, as far as this machine tells."""
+    match launch.name:
+        case "slurm":
+            check_tools()
+        case "ray":
+            check_cluster(launch)
 
 
 def make_launcher(launch: LaunchConfig, orders: Orders) -> Launcher:

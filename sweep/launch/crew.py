@@ -49,10 +49,11 @@ def measure_and_remember(
     """Measure how many workers share a device best with the sizes of `plans`, and remember it.
 
     Takes about half a minute for each size and number of workers. Raises InputError when a process cannot
-    train.
+    train, or the file of measurements is damaged.
     """
     trainer = plans[0].experiment.trainer
     device = devices(trainer.device)[0]
+    remembered(device.name)  # a file that is damaged is told before minutes are spent
     bench = Bench(
         device=device,
         cores=cores(),

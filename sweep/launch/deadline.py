@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sweep.errors import InputError
+from sweep.launch.environment import number_of
 
 STOP_AT = "SWEEP_DEADLINE"
 """Environment variable: when a worker begins to save and leave, in seconds since 1970."""
@@ -41,16 +41,8 @@ class Deadline:
 
 def read_deadline(environ: Mapping[str, str] = os.environ) -> Deadline:
     """The deadline that the environment tells. Raises InputError when it is no number."""
-    stop_at, min_claim_s = _number(environ, STOP_AT), _number(environ, MIN_CLAIM_S)
+    stop_at, min_claim_s = number_of(environ, STOP_AT), number_of(environ, MIN_CLAIM_S)
     return Deadline(
         stop_at=None if stop_at is None else time.monotonic() + stop_at - time.time(),
         min_claim_s=DEFAULT_MIN_CLAIM_S if min_claim_s is None else min_claim_s,
     )
-
-
-def _number(environ: Mapping[str, str], name: str) -> float | None:
-    text = environ.get(name, "")
-    try:
-        return float(text) if text else None
-    except ValueError:
-        raise InputError(f"{name}={text!r} is no number of seconds: unset it, or give one") from None

@@ -48,14 +48,13 @@ class RayLauncher:
 
     def __init__(self, launch: RayLaunch, orders: Orders) -> None:
         """Raises InputError without Ray, SafetyError for a running cluster without token authentication."""
-        if importlib.util.find_spec("ray") is None:
-            raise InputError("launch=ray needs Ray: pip install 'sweep[ray]'")
-        check_token(launch, os.environ)
+        check_cluster(launch)
         self._store = RunStore(orders.sweep_dir, pardon=orders.pardon)
         self._launch = launch
         # A packing is of one machine; here each task has its own device.
+        # A task's supervisor starts a worker beside itself: were it told of Ray, it would submit tasks too.
         self._orders = dataclasses.replace(
-            orders, n_workers=1, n_threads=launch.cpus_per_worker, packing=None
+            orders, launcher="local", n_workers=1, n_threads=launch.cpus_per_worker, packing=None
         )
         self._pending: list[Any] = []
         self._ends: list[TaskEnd] = []
@@ -166,6 +165,13 @@ def carry_out(orders_json: str, code: str) -> dict[str, Any]:
         if process.poll() is None:
             process.terminate()
             process.wait()
+
+
+def check_cluster(launch: RayLaunch) -> None:
+    """Raises InputError without Ray, SafetyError for a running cluster without token authentication."""
+    if importlib.util.find_spec("ray") is None:
+        raise InputError("launch=ray needs Ray: pip install 'sweep[ray]'")
+    check_token(launch, os.environ)
 
 
 def check_token(launch: RayLaunch, environ: Mapping[str, str]) -> None:

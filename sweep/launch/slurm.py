@@ -58,18 +58,13 @@ class SlurmLauncher:
 
     def __init__(self, launch: SlurmLaunch, orders: Orders) -> None:
         """Raises InputError where there is no SLURM."""
-        missing = [tool for tool in ("sbatch", "squeue", "scancel", "scontrol") if shutil.which(tool) is None]
-        if missing:
-            raise InputError(
-                f"launch=slurm needs {', '.join(missing)}, not found here: start from a login node of the "
-                f"cluster, or choose launch=local"
-            )
+        check_tools()
         self._store = RunStore(orders.sweep_dir, pardon=orders.pardon)
         self._launch = launch
         self._directory = Path(orders.sweep_dir)
         # A packing is of one machine; here each task has its own device.
         self._orders = dataclasses.replace(
-            orders, n_workers=1, n_threads=launch.cpus_per_worker, packing=None
+            orders, launcher="local", n_workers=1, n_threads=launch.cpus_per_worker, packing=None
         )
         self._tasks: tuple[Task, ...] | None = None
         self._looked_at = float("-inf")
@@ -77,9 +72,13 @@ class SlurmLauncher:
 
     @property
     def job_name(self) -> str:
-        """The name of this sweep's jobs, the same from every machine that sees it under this path."""
+        """The name of this sweep's jobs, the same from every machine that sees it under this path.
+
+        Jobs that work only at pardoned runs have another: they stand in for no others, nor others for them.
+        """
         name = re.sub(r"[^A-Za-z0-9._+-]", "_", self._directory.name)[:40]
-        digest = hashlib.sha256(str(self._directory).encode()).hexdigest()[:10]
+        told = "\0".join((str(self._directory), *filter(None, [self._orders.pardon])))
+        digest = hashlib.sha256(told.encode()).hexdigest()[:10]
         return f"sweep-{name}-{digest}"
 
     def start(self) -> None:
@@ -186,6 +185,16 @@ class SlurmLauncher:
 
     def _cancel(self, *which: str) -> None:
         _run(["scancel", "--quiet", f"--user={_user()}", f"--name={self.job_name}", *which])
+
+
+def check_tools() -> None:
+    """Raises InputError where there is no SLURM."""
+    missing = [tool for tool in ("sbatch", "squeue", "scancel", "scontrol") if shutil.which(tool) is None]
+    if missing:
+        raise InputError(
+            f"launch=slurm needs {', '.join(missing)}, not found here: start from a login node of the "
+            f"cluster, or choose launch=local"
+        )
 
 
 def _is_held(task: Task) -> bool:

@@ -12,13 +12,15 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
+from sweep.credentials import redact
 from sweep.errors import InputError, SweepError
 from sweep.launch.deadline import MIN_CLAIM_S, STOP_AT
 from sweep.launch.stopping import STOP_SIGNALS, StopFlag, ignore_stop_signals
-from sweep.launch.supervisor import EXIT_FAILED, EXIT_STOPPED, read_orders, supervise
+from sweep.launch.supervisor import EXIT_BUG, EXIT_FAILED, EXIT_STOPPED, read_orders, supervise
 from sweep.store.run_store import RunStore
 
 
@@ -80,8 +82,11 @@ def main(argv: Sequence[str]) -> int:
         os.environ.update(tell_deadline(os.environ, *margins))
         code = supervise(orders, stop)
     except (SweepError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{redact(str(error))}\n")
         return error.exit_code if isinstance(error, SweepError) else EXIT_FAILED
+    except Exception:  # our bug: the log shows where, without the secrets a message may quote
+        sys.stderr.write(redact(traceback.format_exc()))
+        return EXIT_BUG
     store = RunStore(orders.sweep_dir)
     ended_by_slurm = received & {signal.SIGTERM, signal.SIGINT}
     if code == EXIT_STOPPED and not ended_by_slurm and not store.cancelled() and requeue(os.environ):

@@ -10,21 +10,24 @@ import os
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweep.config import LaunchConfig
+from sweep.credentials import redact
 from sweep.errors import InputError, SweepError
 from sweep.launch.base import Launcher
 from sweep.launch.local import LocalLauncher
 from sweep.launch.stopping import StopFlag, ignore_stop_signals, stop_with_supervisor, stopped_by_signals
 from sweep.launch.watch import see_through
 from sweep.plan.packing import Packing
+from sweep.store.index_writer import catch_up
 from sweep.store.run_store import RunStore
 
 LOOK_S = 0.5  # between two looks at the stop flag
-EXIT_FAILED, EXIT_STOPPED = 1, 75
+EXIT_FAILED, EXIT_BUG, EXIT_STOPPED = 1, 70, 75
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,12 +89,22 @@ def supervise(orders: Orders, stop: StopFlag) -> int:
     """
     check_visible((orders.sweep_dir, *orders.needs))
     state = see_through(_launcher(orders), should_stop=lambda: stop.reason is not None, look=lambda: LOOK_S)
+    _complete_copy(RunStore(orders.sweep_dir))
     if state.gave_up:
         sys.stderr.write(f"{state.gave_up}\n")
         return EXIT_FAILED
     if state.stopped:
         return EXIT_STOPPED
     return EXIT_FAILED if RunStore(orders.sweep_dir).status().n_failed else 0
+
+
+def _complete_copy(store: RunStore) -> None:
+    """What workers could not write into the SQL copy, once all is done: nobody else may come to do it."""
+    if store.status().finished:
+        experiment = store.latest_experiment()
+        problem = catch_up(store, experiment.store, experiment.name)
+        if problem is not None:
+            sys.stderr.write(f"{redact(problem)}\n")
 
 
 def check_visible(paths: Sequence[str]) -> None:
@@ -139,8 +152,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return supervise(read_orders(arguments[0] if arguments else ""), stop)
         except (SweepError, OSError) as error:
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(f"{redact(str(error))}\n")
             return error.exit_code if isinstance(error, SweepError) else EXIT_FAILED
+        except Exception:  # our bug: the log shows where, without the secrets a message may quote
+            sys.stderr.write(redact(traceback.format_exc()))
+            return EXIT_BUG
 
 
 if __name__ == "__main__":

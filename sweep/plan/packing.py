@@ -58,8 +58,8 @@ def remembered(device: str) -> tuple[Throughput, ...]:
     """What was measured on `device`; empty when nothing was. Raises InputError for a file that is damaged."""
     path = packing_file()
     try:
-        return tuple(Throughput(**row) for row in _read(path).get(device, ()))
-    except TypeError:
+        return tuple(_row(row) for row in _read(path).get(device, ()))
+    except (TypeError, ValueError):
         raise InputError(
             f"{path} is no record of sweep doctor --packing: delete it and measure again"
         ) from None
@@ -102,13 +102,23 @@ def _speedup(rows: Sequence[Throughput], n_params: int, n_workers: int, mps: boo
     return together / alone[nearest]
 
 
+def _row(values: dict[str, Any]) -> Throughput:
+    """Raises TypeError or ValueError for what no measurement gives."""
+    row = Throughput(**values)
+    if type(row.mps) is not bool or any(type(n) is not int for n in (row.n_params, row.n_workers)):
+        raise TypeError(values)
+    if min(row.n_params, row.n_workers) < 1 or not 0 < row.steps_per_second < math.inf:
+        raise ValueError(values)
+    return row
+
+
 def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
     try:
         content = json.loads(path.read_text())
-        devices: dict[str, list[dict[str, Any]]] = content["devices"]
+        devices: dict[str, list[dict[str, Any]]] = dict(content["devices"].items())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
             f"{path} is no record of sweep doctor --packing: delete it and measure again"
         ) from None

@@ -83,6 +83,10 @@ class RunQueue:
     def _load(self) -> None:
         self._signature = plans_signature(self._sweep_dir)
         entries = read_entries(self._sweep_dir, self._pardon)
-        self._trunks = Trunks(self._sweep_dir, entries)
+        if self._pardon is None:
+            self._trunks = Trunks(self._sweep_dir, entries)
+        else:  # pardoned runs branch from, and must leave, what the sweep's other runs share with them
+            claimed = {entry.run_key for entry in entries}
+            self._trunks = Trunks(self._sweep_dir, read_entries(self._sweep_dir), claimed)
         self._entries = [entry for entry in entries if entry.run_key not in self._finished]
         self._cursor, self._waiting = 0, []

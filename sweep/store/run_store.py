@@ -12,7 +12,7 @@ from sweep.config import ExperimentConfig, RunConfig, read_run
 from sweep.errors import DataError, InputError
 from sweep.identity import run_key
 from sweep.records import CurvePoint, Plan, Point
-from sweep.store.attempts import LOST, list_attempts, read_attempt
+from sweep.store.attempts import LOST, list_attempts, read_attempt, read_pardon
 from sweep.store.claims import Claimer
 from sweep.store.files import check_filesystem, json_bytes, read_json, replace
 from sweep.store.held import write_end
@@ -27,7 +27,7 @@ from sweep.store.plans import (
 )
 from sweep.store.points import ResultError, StoredResult, not_fitted, read_result
 from sweep.store.queue import RunQueue
-from sweep.store.status import SweepStatus, sweep_status
+from sweep.store.status import RunStatus, SweepStatus, sweep_status
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +98,18 @@ class RunStore:
     def status(self) -> SweepStatus:
         """Every run's state. Raises InputError when there is no readable plan."""
         return sweep_status(self.sweep_dir, self.entries(), cancelled=self.cancelled())
+
+    def failed(self) -> tuple[RunStatus, ...]:
+        """The runs that were given up, and those pardoned by a name since that still wait for their result.
+
+        The latter are of a rerun of failed runs that was stopped. Raises as `status` does.
+        """
+        waiting = (seen for seen in self.status().runs if not self.has_result(seen.run_key))
+        return tuple(
+            seen
+            for seen in waiting
+            if seen.finished or (seen.status not in ("leased", "planned") and self._pardoned(seen.run_key))
+        )
 
     def has_result(self, key: str) -> bool:
         """Whether the run has a readable result."""
@@ -183,6 +195,9 @@ class RunStore:
             if not (run_dir / "result.json").exists() and _mark_dead(run_dir, worker_id, reason, log):
                 return entry.run_key
         return None
+
+    def _pardoned(self, key: str) -> bool:
+        return read_pardon(run_directory(self.sweep_dir, key)) is not None
 
     def _existing(self, key: str) -> Path:
         run_dir = run_directory(self.sweep_dir, key)

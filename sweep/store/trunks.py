@@ -6,7 +6,7 @@ nothing, to the same result.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Sequence, Set
 from pathlib import Path
 
 from sweep.records import Trunk, trunk_state
@@ -17,9 +17,14 @@ from sweep.store.plans import PlanEntry, run_directory
 class Trunks:
     """The trunks of a sweep's runs, as far as several runs of its plans share one."""
 
-    def __init__(self, sweep_dir: Path, entries: Sequence[PlanEntry]) -> None:
-        """`entries` are all runs of the sweep, in the order in which they are claimed."""
-        self._sweep_dir = sweep_dir
+    def __init__(
+        self, sweep_dir: Path, entries: Sequence[PlanEntry], claimed: Set[str] | None = None
+    ) -> None:
+        """`entries` are all runs of the sweep, in the order in which they are claimed.
+
+        `claimed` are the keys of those that are waited for, None for all: nobody may train the others now.
+        """
+        self._sweep_dir, self._claimed = sweep_dir, claimed
         groups: dict[str, list[PlanEntry]] = {}
         for entry in entries:
             if entry.trunk is not None:
@@ -56,7 +61,9 @@ class Trunks:
             return False
         earlier = group[: group.index(entry)]
         return any(
-            other.branch_step >= entry.branch_step and not self._is_done(other, finished) for other in earlier
+            other.branch_step >= entry.branch_step and not self._is_done(other, finished)
+            for other in earlier
+            if self._claimed is None or other.run_key in self._claimed
         )
 
     def prune(self, entry: PlanEntry, finished: Container[str]) -> None:

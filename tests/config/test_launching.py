@@ -43,6 +43,7 @@ def test_a_stored_plan_of_before_there_were_others_is_still_read() -> None:
         (("launch=slrm",), "choose from local, ray, slurm"),
         (("launch=slurm", "launch.partitoin=gpu"), "did you mean launch.partition"),
         (("launch=slurm", "launch.n_workers=0"), "launch.n_workers=0 is not valid"),
+        (("launch.n_workers=1e9",), "it should be less than or equal to 10000"),
         (("launch=slurm", "launch.time=90"), "give [days-]hours:minutes:seconds"),
         (("launch=slurm", "launch.time=10:00"), "give [days-]hours:minutes:seconds"),
         (("launch=slurm", "launch.partition='a\nb'"), "printable characters"),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
-import pytest
-
-from sweep.launch.admission import DIRECTORY, MEMORY, Admission, admission_from
+from sweep.launch.admission import DIRECTORY, MEMORY, Admission, admission_directory, admission_from
 from sweep.worker import work
 from tests.toy_trainer import toy_sweep, train
 
@@ -66,10 +65,29 @@ def test_what_a_killed_process_held_is_free_at_once(tmp_path):
 def test_a_file_in_the_way_is_never_followed(tmp_path, monkeypatch):
     monkeypatch.setattr("secrets.token_hex", lambda n: "name")
     (tmp_path / "name.bytes").symlink_to(tmp_path / "elsewhere")
-    admission = Admission(tmp_path, 100)
-    with pytest.raises(FileExistsError):
-        admission.hold(1)
+    hold(Admission(tmp_path, 100), 1)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_directory_that_goes_is_made_again_and_one_that_cannot_be_had_limits_nothing(tmp_path):
+    first, second = Admission(tmp_path / "gpu", 100), Admission(tmp_path / "gpu", 100)
+    hold(first, 60)
+    shutil.rmtree(tmp_path / "gpu")  # as when the temporary directory is cleared
+    first.release()
+    hold(first, 60)
+    assert free(second) == 40
+    first.release()
+    (tmp_path / "file").touch()
+    nowhere = Admission(tmp_path / "file" / "gpu", 100)
+    hold(nowhere, 60)
+    assert free(nowhere) is None
+    nowhere.release()
+
+
+def test_what_is_held_does_not_lie_where_a_logout_clears(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert admission_directory("GPU-1").parent.parent == tmp_path
 
 
 def test_a_launcher_that_says_nothing_shares_nothing(tmp_path):

@@ -40,6 +40,30 @@ def test_a_deadline_that_is_no_number_is_bad_input(
     assert "SWEEP_DEADLINE='tomorrow' is no number of seconds" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SWEEP_DEADLINE", "nan"),
+        ("SWEEP_MIN_CLAIM_S", "inf"),
+        ("SWEEP_ADMISSION_BYTES", "much"),
+        ("SWEEP_N_THREADS", "0"),
+    ],
+)
+def test_other_numbers_told_to_a_worker_are_checked_too(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+) -> None:
+    monkeypatch.setenv("SWEEP_ADMISSION_DIR", str(tmp_path / "device"))
+    monkeypatch.setenv(name, value)
+    store = toy_sweep(tmp_path / "sweep", 1)
+    assert main([str(tmp_path / "sweep")], train=train) == 2
+    assert f"{name}={value!r} is no " in capsys.readouterr().err
+    assert store.status().counts == {"planned": 1}
+
+
 def test_no_run_is_claimed_that_could_not_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWEEP_DEADLINE", str(time.time() + 20))
     store = toy_sweep(tmp_path, 2)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +14,15 @@ import pytest
 
 from sweep.launch import supervisor
 from sweep.launch.choose import detach
+from sweep.launch.stopping import StopFlag
 from sweep.launch.supervisor import Orders
 from sweep.store.attempts import read_attempts
 from sweep.store.files import read_json
 from sweep.store.run_store import RunStore
+from sweep.worker import work
 from tests.faults.processes import start, wait_until
 from tests.launch.contract import leave_nothing_running, toy_command, undisturbed
-from tests.toy_trainer import science, toy_sweep
+from tests.toy_trainer import science, toy_sweep, train
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +91,34 @@ def test_a_signal_to_the_supervisor_drains_its_workers(tmp_path: Path) -> None:
     background.terminate()
     wait_until(lambda: supervisors(store) == [])
     assert store.status().counts == {"preempted": 1}
+
+
+def test_points_the_sql_copy_lacks_at_the_end_are_written_by_the_supervisor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = toy_sweep(tmp_path / "sweep", 2)
+    assert work(store.sweep_dir, train=train).n_done == 2  # while there was no database
+    monkeypatch.setenv("SWEEP_INDEX_URL", f"sqlite:///{tmp_path / 'copy.db'}")
+    command = tuple(toy_command(store.sweep_dir))
+    orders = Orders(sweep_dir=str(store.sweep_dir), device="cpu", command=command)
+    assert supervisor.supervise(orders, StopFlag()) == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as connection:
+        assert connection.execute("select count(*) from sweep_points").fetchall() == [(2,)]
+
+
+def test_an_error_nobody_foresaw_is_noted_without_the_secret_it_quotes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "canary-5b7e21")
+
+    def fail(argument: str) -> None:
+        raise RuntimeError(f"no answer for {os.environ['SOME_API_KEY']}")
+
+    monkeypatch.setattr(supervisor, "read_orders", fail)
+    assert supervisor.main(["{}"]) == 70
+    said = capsys.readouterr().err
+    assert "RuntimeError: no answer for" in said
+    assert "canary" not in said
 
 
 @pytest.mark.parametrize("argument", ["", "{", "[]", '{"sweep_dirs": 1}'])

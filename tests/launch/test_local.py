@@ -215,7 +215,7 @@ def test_one_worker_goes_to_each_gpu(tmp_path):
 
 @pytest.mark.usefixtures("three_gpus")
 def test_measured_packing_puts_several_workers_on_a_gpu_and_tells_them_of_its_memory(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(local, "mps_daemon", lambda visible: nullcontext({"MPS": f"of {visible}"}))
     store = toy_sweep(tmp_path / "sweep", 1, n_workers=None)
     packing = Packing(n_workers=2, mps=True, speedup=1.5)

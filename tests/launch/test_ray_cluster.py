@@ -14,7 +14,7 @@ from sweep.config import RayLaunch
 from sweep.errors import InputError, SafetyError
 from sweep.launch import ray as launching
 from sweep.launch.ray import RayLauncher, carry_out, check_enforced, check_token
-from sweep.launch.supervisor import Orders
+from sweep.launch.supervisor import Orders, read_orders
 from tests.toy_trainer import toy_sweep
 
 FAR = RayLaunch(name="ray", n_workers=1, lease_s=120, stall_s=900, max_failures=3, address="head:6379")
@@ -81,6 +81,15 @@ def test_ray_that_is_not_installed_is_bad_input(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(launching.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'sweep\[ray\]'"):
         RayLauncher(FAR, Orders(sweep_dir=str(tmp_path), device="cpu"))
+
+
+def test_a_task_starts_a_worker_and_no_further_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "check_cluster", lambda launch: None)
+    store = toy_sweep(tmp_path / "sweep", 1)
+    detached = Orders(sweep_dir=str(store.sweep_dir), launcher="ray")  # of the supervisor that submits
+    told = RayLauncher(FAR, detached)._orders
+    assert told.launcher == "local"
+    assert read_orders(told.argument()).launcher == "local"
 
 
 def test_a_task_begins_nothing_where_the_sweep_is_not_seen_or_the_code_is_another(tmp_path: Path) -> None:

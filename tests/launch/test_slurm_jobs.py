@@ -131,6 +131,21 @@ def test_a_second_launcher_finds_the_jobs_of_the_first(tmp_path: Path, tools: Pa
     assert again.wait(30).n_running == 0
 
 
+def test_jobs_for_failed_runs_alone_are_counted_apart(tmp_path: Path, tools: Path) -> None:
+    store = sweep(tmp_path / "sweep", n_steps=2000)
+    everything = make(store, TOY_STEP_S=0.01)
+    everything.start()
+    store.retry(store.entries()[0].run_key, "again")
+    limited = SlurmLauncher(LAUNCH, replace(orders(store), pardon="again"))
+    limited.start()
+    assert len(fake_slurm.submissions(tools)) == 2
+    limited.stop()
+    assert limited.wait(30).n_running == 0
+    assert everything.wait(0).n_running == 1
+    everything.stop()
+    assert everything.wait(30).n_running == 0
+
+
 def test_detached_it_returns_at_once_and_the_jobs_go_on(tmp_path: Path) -> None:
     store = sweep(tmp_path / "sweep", n_steps=50)
     command = toy_command(store.sweep_dir, TOY_STEP_S=0.02)

@@ -69,7 +69,19 @@ def test_each_device_is_remembered():
 
 
 @pytest.mark.usefixtures("cache")
-@pytest.mark.parametrize("content", ["", "[]", '{"devices": {"one": [{"n": 1}]}}', '{"devices": {"one": 3}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"devices": []}',
+        '{"devices": {"one": 3}}',
+        '{"devices": {"one": [{"n": 1}]}}',
+        '{"devices": {"one": [{"n_params": "x", "n_workers": 1, "mps": false, "steps_per_second": 1}]}}',
+        '{"devices": {"one": [{"n_params": 5, "n_workers": 1, "mps": false, "steps_per_second": 0}]}}',
+        '{"devices": {"one": [{"n_params": 5, "n_workers": 1, "mps": false, "steps_per_second": NaN}]}}',
+    ],
+)
 def test_a_damaged_record_is_named(content):
     packing_file().write_text(content)
     with pytest.raises(InputError, match=r"packing\.json is no record of sweep doctor --packing"):

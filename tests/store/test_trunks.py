@@ -148,3 +148,18 @@ def test_killed_workers_leave_nobody_waiting(tmp_path, n_rounds):
         kill(*workers)
     work(store.sweep_dir, train=train)
     assert science(store) == science(calm)
+
+
+def test_a_pardoned_branch_starts_from_the_sweeps_trunk_and_leaves_it_to_the_others(tmp_path):
+    runs = [branch(n) for n in (20, 30, 50)]
+    branched_sweep(tmp_path, *runs).retry(planned(runs[1]).run_key, "again")
+    queue = RunStore(tmp_path, pardon="again").queue("worker")
+    found = queue.claim()
+    assert found is not None  # the trunk's first run is not waited for: nobody trains it now
+    entry, attempt = found
+    assert entry.name == "30-s0"
+    assert queue.trunk(entry).other_steps == (16,)
+    leave(RunStore(tmp_path), runs[0], 16)
+    attempt.commit({})
+    queue.prune_trunk(entry)
+    assert trunk_state(tmp_path / "trunks" / trunk_key(runs[0]), 16).is_dir()
