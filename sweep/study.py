@@ -7,43 +7,68 @@ fitted = fit_sweep(sweep_directory(experiment), experiment.fit)
 
 from __future__ import annotations
 
-import importlib.util
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import platformdirs
+from typing import TYPE_CHECKING, Literal
 
 from sweep.config import ExperimentConfig, absolute_index_url
-from sweep.data.batches import TrainBatches, evaluation_windows
 from sweep.data.shards import PreparedData, find_manifest, prepare
 from sweep.data.sources import scan
 from sweep.data.tokenizers import tokenizer_sha256, vocab_size
-from sweep.errors import DataError, InputError, Interrupted, SweepError
+from sweep.errors import InputError, Interrupted, SweepError
 from sweep.launch import sharing
 from sweep.launch.base import Launcher
 from sweep.launch.choose import check_launch, make_launcher
 from sweep.launch.choose import detach as start_detached
 from sweep.launch.crew import crew
-from sweep.launch.devices import cores, gpus
+from sweep.launch.devices import cores
 from sweep.launch.supervisor import Orders
 from sweep.launch.watch import see_through
-from sweep.plan.devices import check_devices
-from sweep.plan.estimate import disk_bytes
+from sweep.places import data_directory, hparam_directory, sweep_directory
 from sweep.plan.grid import make_plan
 from sweep.plan.hparam_check import HparamCheck, plan_check
-from sweep.records import Dataset, Plan, PlannedRun
-from sweep.report.hparam_summary import hyperparameters
+from sweep.preflight import (
+    check_arms,
+    check_data,
+    check_device,
+    check_evaluation,
+    check_extras,
+    check_results,
+    check_space,
+    check_spread,
+)
+from sweep.records import Dataset, Plan
+from sweep.report.plans import known_hparams, plan_document, run_states
 from sweep.store.index_writer import catch_up, check_index, index_packages
 from sweep.store.run_store import RunStore
-from sweep.store.space import check_free_space
 from sweep.store.status import SweepStatus
 
 if TYPE_CHECKING:  # a plan needs none of it
     from sweep.doctor import Diagnosis
+
+__all__ = [
+    "DataProgress",
+    "RunOutcome",
+    "check_extras",
+    "check_space",
+    "data_directory",
+    "dataset",
+    "diagnose",
+    "hparam_check",
+    "hparam_directory",
+    "known_hparams",
+    "latest_experiment",
+    "launch_warnings",
+    "plan",
+    "plan_document",
+    "prepare_data",
+    "run",
+    "run_states",
+    "sweep_directory",
+]
 
 POLL_S = 0.5  # between two looks at a running sweep
 
@@ -62,16 +87,6 @@ class RunOutcome:
     gave_up: str | None  # why dead workers were not replaced any more
     index_problem: str | None = None  # why the SQL copy lacks points
     detached: bool = False  # workers go on without us
-
-
-def sweep_directory(experiment: ExperimentConfig) -> Path:
-    """Where the experiment's sweep lies."""
-    return Path(experiment.results_dir) / experiment.name
-
-
-def data_directory(experiment: ExperimentConfig) -> Path:
-    """Where prepared data lies: `data_dir`, else the user's cache directory."""
-    return Path(experiment.data_dir) if experiment.data_dir else platformdirs.user_cache_path("sweep")
 
 
 def latest_experiment(sweep_dir: Path) -> ExperimentConfig:
@@ -109,13 +124,8 @@ def plan(experiment: ExperimentConfig) -> Plan:
     Raises InputError when none can be trained, or one not on as many devices as asked for.
     """
     drawn = make_plan(experiment, dataset(experiment))
-    _check_devices(drawn)
+    check_spread(drawn)
     return drawn
-
-
-def hparam_directory(experiment: ExperimentConfig) -> Path:
-    """Where the runs of a hyperparameter check lie: a sweep of its own inside the experiment's."""
-    return sweep_directory(experiment) / "hparams"
 
 
 def hparam_check(experiment: ExperimentConfig) -> HparamCheck:
@@ -172,58 +182,6 @@ def diagnose(experiment: ExperimentConfig) -> Diagnosis:
     return examine(needs, len(cores()))
 
 
-def run_states(drawn: Plan) -> dict[str, str]:
-    """By run key, what a plan shows of each run: cached when it has a result, else planned."""
-    store = RunStore(sweep_directory(drawn.experiment))
-    return {run.run_key: "cached" if store.has_result(run.run_key) else "planned" for run in drawn.runs}
-
-
-def plan_document(plans: Sequence[Plan], states: Mapping[str, str]) -> dict[str, Any]:
-    """What `sweep plan --json` prints; several plans are the arms of one sweep."""
-    return {
-        "experiment": plans[0].experiment.name,
-        "runs": [_run_document(run, states[run.run_key]) for drawn in plans for run in drawn.runs],
-        "dropped": [asdict(cell) for drawn in plans for cell in drawn.dropped],
-        "warnings": [warning for drawn in plans for warning in drawn.warnings],
-        "flops_shared": sum(run.flops_shared for drawn in plans for run in drawn.runs),
-        "hyperparameters": known_hparams(plans[0]),
-    }
-
-
-def known_hparams(drawn: Plan) -> Mapping[str, Any] | str:
-    """What is known of a plan's learning rate and batch: the worst corner of their check, or "unmeasured"."""
-    named = ((run.config.name, run.run_key) for run in drawn.runs)
-    return hyperparameters(sweep_directory(drawn.experiment), drawn.experiment.arm, named)
-
-
-def _run_document(run: PlannedRun, state: str) -> dict[str, Any]:
-    config = run.config
-    return {
-        "run_key": run.run_key,
-        "name": config.name,
-        "arm": config.arm,
-        "flops_budget": config.flops_budget,
-        "flops": run.flops,
-        "flops_shared": run.flops_shared,
-        "budget_error": run.budget_error,
-        "n_params": run.n_params,
-        "n_tokens": config.n_tokens,
-        "epochs": run.epochs,
-        "d_model": config.model.d_model,
-        "n_layers": config.model.n_layers,
-        "n_heads": config.model.n_heads,
-        "batch_tokens": config.batch_tokens,
-        "n_steps": config.n_steps,
-        "lr_peak": config.optimizer.lr_peak,
-        "warmup_steps": config.schedule.warmup_steps,
-        "seed": config.seed,
-        "memory_bytes": run.memory_bytes,
-        "time_s": run.time_s,
-        "cost": run.cost,
-        "status": state,
-    }
-
-
 def run(
     *experiments: ExperimentConfig,
     on_progress: DataProgress | None = None,
@@ -248,14 +206,14 @@ def run(
     draw = _plan_check if check_hparams else plan
     asked = [draw(arm) for arm in arms]  # a bad experiment is refused before anything is written
     if not check_hparams:  # where the arms' checks meet, one run serves both
-        _check_arms(asked)
+        check_arms(asked)
     for arm_plan in asked:
-        _check_devices(arm_plan)
+        check_spread(arm_plan)
     check_extras()
     check_index(experiment.store)
-    _check_device(experiment)
+    check_device(experiment)
     for arm in arms:
-        _check_evaluation(arm)
+        check_evaluation(arm)
     where = hparam_directory if check_hparams else sweep_directory
     store = RunStore(where(experiment))
     if not all(store.has_result(run.run_key) for arm_plan in asked for run in arm_plan.runs):
@@ -271,8 +229,8 @@ def run(
     prepared = [prepare_data(arm, watched) for arm in arms]
     drawn = [draw(arm) for arm in arms]
     for arm_plan, data in zip(drawn, prepared, strict=True):
-        _check_data(arm_plan, data)
-    _check_results(store, experiment)
+        check_data(arm_plan, data)
+    check_results(store, experiment)
     for arm_plan in drawn:
         store.add_plan(arm_plan)
     store.clear_cancel()
@@ -350,79 +308,6 @@ def _absolute(experiment: ExperimentConfig) -> ExperimentConfig:
     if url is not None:
         experiment = replace(experiment, store=replace(experiment.store, index_url=absolute_index_url(url)))
     return experiment
-
-
-def check_extras() -> None:
-    """Raises InputError when a library that only training needs is not installed."""
-    missing = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(f"training needs {' and '.join(missing)}: pip install 'sweep[train]'")
-
-
-def _check_devices(drawn: Plan) -> None:
-    """Raises InputError when a run of the plan cannot be spread over as many devices as asked for."""
-    trainer = drawn.experiment.trainer
-    for run in drawn.runs:
-        check_devices(run.config, trainer.n_devices, trainer.parallel)
-
-
-def _check_data(drawn: Plan, prepared: PreparedData) -> None:
-    """Raises DataError when the corpus is too small for a batch or for the held-out windows of the plan."""
-    for config in {run.config.model.seq_len: run.config for run in drawn.runs}.values():
-        evaluation_windows(prepared.heldout, config.model.seq_len, config.evaluation.n_tokens)
-    largest = max(drawn.runs, key=lambda run: run.config.batch_tokens).config
-    TrainBatches(prepared.train, largest.model.seq_len, largest.batch_size, largest.seed)
-
-
-def _check_arms(drawn: Sequence[Plan]) -> None:
-    """Raises InputError when two arms ask for the same run: their difference changes no result."""
-    owner: dict[str, str | None] = {}
-    for arm_plan in drawn:
-        arm = arm_plan.experiment.arm
-        for run_key in {run.run_key for run in arm_plan.runs}:
-            if owner.setdefault(run_key, arm) != arm:
-                raise InputError(
-                    f"arms {owner[run_key]} and {arm} are the same runs: choose keys that change a result"
-                )
-
-
-def _check_evaluation(experiment: ExperimentConfig) -> None:
-    """Raises DataError when more is to be scored than is held out: a token stands for a byte at least."""
-    corpus = scan(experiment.data, data_directory(experiment))
-    if corpus.n_bytes_held_out is None or corpus.n_documents is None:
-        return  # not known before the text is read
-    most = corpus.n_bytes_held_out + corpus.n_documents
-    if experiment.evaluation.n_tokens > most:
-        raise DataError(
-            f"evaluation.n_tokens={experiment.evaluation.n_tokens:,} is more than the {most:,} tokens that "
-            f"could be held out: lower it, or raise data.holdout_frac"
-        )
-
-
-def check_space(drawn: Sequence[Plan]) -> None:
-    """Raises SafetyError when the runs that have no result yet may not fit where the sweep lies."""
-    experiment = drawn[0].experiment
-    store = RunStore(sweep_directory(experiment))
-    left = [run.config for arm in drawn for run in arm.runs if not store.has_result(run.run_key)]
-    keep = experiment.trainer.keep_checkpoint
-    if left:
-        needed = disk_bytes(left, crew(drawn).n_workers, keep_checkpoint=keep)
-        check_free_space(store.sweep_dir, needed)
-
-
-def _check_device(experiment: ExperimentConfig) -> None:
-    if experiment.launch.name == "local" and experiment.trainer.device == "cuda" and not gpus():
-        raise InputError("trainer.device=cuda, and this machine shows no GPU: choose trainer.device=cpu")
-
-
-def _check_results(store: RunStore, experiment: ExperimentConfig) -> None:
-    """Raises SafetyError on a file system that cannot hold a sweep, InputError when it cannot be written."""
-    try:
-        store.check_filesystem()
-    except OSError as error:
-        raise InputError(
-            f"results_dir={experiment.results_dir} cannot be written ({error.strerror}): choose another"
-        ) from None
 
 
 def _pardon(store: RunStore, pardon: str | None) -> None:

@@ -12,6 +12,7 @@ import torch
 from sweep import study
 from sweep.compose import compose_experiment
 from sweep.errors import SafetyError
+from sweep.plan.estimate import disk_bytes
 from sweep.store import space
 from sweep.store.files import read_json
 from sweep.train.checkpoint import Checkpoint, load_latest, save_checkpoint
@@ -170,7 +171,7 @@ def test_a_sweep_that_may_not_fit_is_refused_before_anything_is_written(tmp_path
         ]
     )
     drawn = study.plan(experiment)
-    needed = study.disk_bytes([run.config for run in drawn.runs], 2, keep_checkpoint=False)
+    needed = disk_bytes([run.config for run in drawn.runs], 2, keep_checkpoint=False)
     usage = type("Usage", (), {"free": 0})
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: usage)
     usage.free = 1.2 * needed - 1

@@ -1,0 +1,64 @@
+"""A plan as a document: what `sweep plan --json` prints, which runs are cached, and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sweep.places import sweep_directory
+from sweep.records import Plan, PlannedRun
+from sweep.report.hparam_summary import hyperparameters
+from sweep.store.run_store import RunStore
+
+
+def run_states(drawn: Plan) -> dict[str, str]:
+    """By run key, what a plan shows of each run: cached when it has a result, else planned."""
+    store = RunStore(sweep_directory(drawn.experiment))
+    return {run.run_key: "cached" if store.has_result(run.run_key) else "planned" for run in drawn.runs}
+
+
+def plan_document(plans: Sequence[Plan], states: Mapping[str, str]) -> dict[str, Any]:
+    """What `sweep plan --json` prints; several plans are the arms of one sweep."""
+    return {
+        "experiment": plans[0].experiment.name,
+        "runs": [_run_document(run, states[run.run_key]) for drawn in plans for run in drawn.runs],
+        "dropped": [asdict(cell) for drawn in plans for cell in drawn.dropped],
+        "warnings": [warning for drawn in plans for warning in drawn.warnings],
+        "flops_shared": sum(run.flops_shared for drawn in plans for run in drawn.runs),
+        "hyperparameters": known_hparams(plans[0]),
+    }
+
+
+def known_hparams(drawn: Plan) -> Mapping[str, Any] | str:
+    """What is known of a plan's learning rate and batch: the worst corner of their check, or "unmeasured"."""
+    named = ((run.config.name, run.run_key) for run in drawn.runs)
+    return hyperparameters(sweep_directory(drawn.experiment), drawn.experiment.arm, named)
+
+
+def _run_document(run: PlannedRun, state: str) -> dict[str, Any]:
+    config = run.config
+    return {
+        "run_key": run.run_key,
+        "name": config.name,
+        "arm": config.arm,
+        "flops_budget": config.flops_budget,
+        "flops": run.flops,
+        "flops_shared": run.flops_shared,
+        "budget_error": run.budget_error,
+        "n_params": run.n_params,
+        "n_tokens": config.n_tokens,
+        "epochs": run.epochs,
+        "d_model": config.model.d_model,
+        "n_layers": config.model.n_layers,
+        "n_heads": config.model.n_heads,
+        "batch_tokens": config.batch_tokens,
+        "n_steps": config.n_steps,
+        "lr_peak": config.optimizer.lr_peak,
+        "warmup_steps": config.schedule.warmup_steps,
+        "seed": config.seed,
+        "memory_bytes": run.memory_bytes,
+        "time_s": run.time_s,
+        "cost": run.cost,
+        "status": state,
+    }
