@@ -64,10 +64,10 @@ def draw_all(
     }
     directory.mkdir(parents=True, exist_ok=True)
     return [
-        save_figure(figure, directory / f"{name}.{suffix}")
+        path
         for name, figure in figures.items()
         if figure is not None
-        for suffix in ("png", "svg")
+        for path in save_figure(figure, directory / name)
     ]
 
 

@@ -25,7 +25,7 @@ def draw_hparams(report: HparamReport, directory: Path) -> list[Path]:
     if figure is None:
         return []
     directory.mkdir(parents=True, exist_ok=True)
-    return [save_figure(figure, directory / f"hparams.{suffix}") for suffix in ("png", "svg")]
+    return save_figure(figure, directory / "hparams")
 
 
 def hparam_figure(curves: Sequence[HparamCurve]) -> Figure | None:

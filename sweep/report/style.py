@@ -164,7 +164,16 @@ def short_count(value: float) -> str:
     return f"{value:.3g}"
 
 
-def save_figure(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Write `stem` as PNG and SVG; returns both paths. They are laid out once."""
+    paths = []
+    for suffix in ("png", "svg"):
+        paths.append(_save(figure, stem.with_name(f"{stem.name}.{suffix}")))
+        figure.set_layout_engine("none")
+    return paths
+
+
+def _save(figure: Figure, path: Path) -> Path:
     """Write by unique temporary name and rename, so that nobody reads half a figure."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     suffix = path.suffix[1:]
