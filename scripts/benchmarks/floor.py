@@ -55,7 +55,7 @@ def attention(shape: Shape, precision: str, device: str, *, fused: bool) -> Call
 
     def mixed() -> Tensor:
         if not fused:
-            return causal_attention(packed, None, Heads(heads, heads, d // heads, None))
+            return causal_attention(packed, None, Heads(heads, heads, d // heads, None, (d // heads) ** -0.5))
         q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in packed.split(d, dim=2))
         return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
 
