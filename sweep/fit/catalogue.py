@@ -63,7 +63,8 @@ CATALOGUE: dict[str, PublishedLaw] = {
         range_source="not printed: the top is their largest model, 1.5e9 parameters, for 2.5e5 steps of 2^19 "
         "tokens; seven decades below it, as their abstract counts the trends",
         rounded=True,
-        remark="a learning-rate schedule not matched to D and small models: see porian_2024",
+        remark="L(N) = (8.8e13/N)^0.076 and L(D) = (5.4e13/D)^0.095 where the other does not limit; a "
+        "learning-rate schedule not matched to D and small models: see porian_2024",
         n_opt=(1.3e9 / PF_DAY**0.73, 0.73),
         d_opt=(2e10 / PF_DAY**0.27, 0.27),
         loss_opt=(3.1e8 * PF_DAY, 0.050),
