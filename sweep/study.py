@@ -231,11 +231,11 @@ def run(
     for arm_plan, data in zip(drawn, prepared, strict=True):
         check_data(arm_plan, data)
     check_results(store, experiment)
+    pardon = None if only is None else secrets.token_hex(8)
+    _pardon(store, pardon)  # before the plan, whose change has live workers look again
     for arm_plan in drawn:
         store.add_plan(arm_plan)
     store.clear_cancel()
-    pardon = None if only is None else secrets.token_hex(8)
-    _pardon(store, pardon)
     before = store.status()
     if before.finished:
         return RunOutcome(
@@ -312,6 +312,8 @@ def _absolute(experiment: ExperimentConfig) -> ExperimentConfig:
 
 def _pardon(store: RunStore, pardon: str | None) -> None:
     """Whoever starts a sweep again wants its failed runs tried again."""
+    if not (store.sweep_dir / "plans").is_dir():
+        return
     for seen in store.failed():
         store.retry(seen.run_key, pardon)
 

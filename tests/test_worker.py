@@ -93,6 +93,19 @@ def test_a_result_that_is_not_finite_is_a_failure(tmp_path):
     assert "loss=nan" in store.status().runs[0].reason
 
 
+def test_a_live_queue_takes_up_what_was_pardoned_once_the_plan_is_written_again(tmp_path):
+    plan = toy_plan(1, max_failures=1)
+    store = toy_sweep(tmp_path, 1, max_failures=1)
+    queue = store.queue("worker")
+    _, attempt = queue.claim()
+    attempt.end("failed:code", "a bug", 0)
+    assert queue.claim() is None
+    assert queue.finished
+    store.retry(plan.runs[0].run_key)
+    store.add_plan(plan)
+    assert queue.claim() is not None
+
+
 def test_twenty_preemptions_in_a_row_cost_no_retry_and_change_no_result(tmp_path):
     calm = toy_sweep(tmp_path / "calm", 1, n_steps=30)
     work(tmp_path / "calm", train=train)

@@ -13,6 +13,8 @@ import psutil
 
 from sweep.plan.packing import Packing
 
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Linux control groups, version 2; docker --cpus writes it
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
@@ -31,14 +33,23 @@ def devices(wanted: str) -> tuple[Device, ...]:
 
 
 def cores() -> tuple[int, ...]:
-    """One logical CPU of every physical core this process may use."""
+    """One logical CPU of every physical core this process may use, within a container's quota."""
     if not hasattr(os, "sched_getaffinity"):
         return tuple(range(psutil.cpu_count(logical=False) or psutil.cpu_count() or 1))
     allowed = sorted(os.sched_getaffinity(0))
     first_of: dict[str, int] = {}
     for cpu in allowed:
         first_of.setdefault(_siblings(cpu), cpu)
-    return tuple(sorted(first_of.values()))
+    return tuple(sorted(first_of.values()))[: _quota(CPU_QUOTA)]
+
+
+def _quota(file: Path) -> int | None:
+    """Processors' worth of time that a control group may use, at least 1; None without a limit."""
+    try:
+        quota, period = file.read_text().split()
+        return None if quota == "max" else max(1, round(int(quota) / int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def n_places(n_workers: int | None, device: str, packing: Packing | None = None, n_devices: int = 1) -> int:

@@ -80,8 +80,13 @@ class RunQueue:
         self._waiting.append(entry)  # also one we now hold: its attempt may end without a result
         return (entry, outcome) if isinstance(outcome, HeldAttempt) else None
 
+    def _has_result(self, key: str) -> bool:
+        return (run_directory(self._sweep_dir, key) / "result.json").exists()
+
     def _load(self) -> None:
         self._signature = plans_signature(self._sweep_dir)
+        # A run that was given up may have been pardoned since; one with a result stays finished.
+        self._finished = {key for key in self._finished if self._has_result(key)}
         entries = read_entries(self._sweep_dir, self._pardon)
         if self._pardon is None:
             self._trunks = Trunks(self._sweep_dir, entries)

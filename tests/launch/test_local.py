@@ -268,3 +268,15 @@ def test_waiting_costs_no_processor_time(tmp_path, monkeypatch):
     assert time.process_time() - before < 0.1
     supervisor.kill()
     supervisor.wait(5)
+
+
+@pytest.mark.parametrize(
+    ("content", "n_cores"),
+    [("200000 100000", 2), ("50000 100000", 1), ("max 100000", None), ("", None), ("1 0", None)],
+)
+def test_a_container_gets_as_many_workers_as_its_quota_is_worth(tmp_path, monkeypatch, content, n_cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(devices, "_siblings", str)
+    monkeypatch.setattr(devices, "CPU_QUOTA", tmp_path / "cpu.max")
+    (tmp_path / "cpu.max").write_text(content)
+    assert len(devices.cores()) == (n_cores or 8)
