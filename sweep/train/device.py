@@ -35,16 +35,6 @@ def model_flops_utilisation(flops: int, seconds: float, device: torch.device) ->
     return None if peak is None or seconds <= 0 else flops / seconds / peak
 
 
-def settle_cpu(n_threads: int) -> None:
-    """How this process computes on the CPU: with so many threads, and numbers below 1e-38 as zeros.
-
-    The moments of a row that no gradient reaches any more decay towards zero, and arithmetic on the denormal
-    numbers on the way is up to a hundred times slower.
-    """
-    torch.set_num_threads(n_threads)
-    torch.set_flush_denormal(True)
-
-
 def use_determinism(wanted: bool, device: torch.device) -> None:
     """Make a GPU's kernels repeat to the bit, or let them be fast again; a CPU's repeat as they are.
 

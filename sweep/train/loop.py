@@ -22,7 +22,6 @@ from sweep.train.device import (
     device_name,
     model_flops_utilisation,
     return_freed_memory,
-    settle_cpu,
     use_determinism,
 )
 from sweep.train.evaluate import Score
@@ -42,7 +41,7 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
     Raises Interrupted, its state saved, when the session asks to stop; DataError when the prepared data is
     missing or damaged; RankLost when the run is on several devices and one of their processes died.
     """
-    settle_cpu(placement.n_threads)
+    torch.set_num_threads(placement.n_threads)
     ledger, device = Ledger(), torch.device(placement.device)
     use_determinism(placement.deterministic, device)
     memory = PeakMemory(device)

@@ -22,7 +22,7 @@ from sweep.data.batches import evaluation_windows
 from sweep.data.shards import open_prepared
 from sweep.records import Placement
 from sweep.train.checkpoint import load_step
-from sweep.train.device import is_out_of_memory, settle_cpu, use_determinism
+from sweep.train.device import is_out_of_memory, use_determinism
 from sweep.train.parallel import join, leave
 from sweep.train.ranks import Command
 from sweep.train.trainer import Trainer
@@ -33,7 +33,7 @@ def serve(spec: dict[str, Any]) -> None:
     run, where = read_run(spec["run"]), spec["placement"]
     placement = Placement(**(where | {"data_dir": Path(where["data_dir"])}))
     device = torch.device(placement.device)
-    settle_cpu(placement.n_threads)
+    torch.set_num_threads(placement.n_threads)
     use_determinism(placement.deterministic, device)
     data = open_prepared(placement.data_dir, run.corpus_sha256, run.tokenizer_sha256)
     _say("ready")

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from sweep.config import RunConfig, read_run
 from sweep.models.gpt import GPT
 from sweep.records import Placement
-from sweep.train.device import settle_cpu
 from sweep.train.step import TrainingStep
 
 WARM_STEPS = 5  # compilation, graphs and the allocator's first requests lie in them
@@ -28,7 +27,7 @@ WARM_STEPS = 5  # compilation, graphs and the allocator's first requests lie in 
 def measure(task: dict[str, Any], lines: IO[str], out: IO[str]) -> None:
     """Hold the conversation about one task: {"run": .., "device": .., "n_threads": ..}."""
     run = read_run(task["run"])
-    settle_cpu(task["n_threads"])
+    torch.set_num_threads(task["n_threads"])
     take_step = _training_step(run, task)
     for step in range(WARM_STEPS):
         take_step(step % run.n_steps)
