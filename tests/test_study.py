@@ -18,6 +18,7 @@ import pytest
 from sweep import study
 from sweep.compose import compose_experiment
 from sweep.errors import InputError, Interrupted, SafetyError
+from sweep.plan.estimate import disk_bytes
 from sweep.records import BOOKKEEPING_COLUMNS
 from tests.shell import command, document, environment, sweep
 
@@ -173,7 +174,7 @@ def test_the_room_estimated_for_a_sweep_is_enough(finished, data_dir):
     root = finished[0] / "results/smoke"
     written = sum(path.stat().st_blocks * 512 for path in root.rglob("*"))
     drawn = study.plan(compose_experiment([*SMALL, f"data_dir={data_dir}"]))
-    estimate = study.disk_bytes([run.config for run in drawn.runs], 2, keep_checkpoint=False)
+    estimate = disk_bytes([run.config for run in drawn.runs], 2, keep_checkpoint=False)
     assert written < estimate < 20 * written
 
 

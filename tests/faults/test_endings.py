@@ -85,7 +85,7 @@ def corpus(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"), [(float("nan"), "training loss is nan"), (1e6, "is above 2 times ln V")]
+    ("spoil", "reason"), [(float("nan"), "training loss is nan"), (1e6, "is above 2 times its first record")]
 )
 def test_a_loss_that_is_lost_ends_the_run_within_a_log_interval(
     tmp_path, monkeypatch, corpus, measured, spoil, reason
