@@ -148,7 +148,7 @@ def test_sigterm_saves_and_leaves_with_75(finished, tmp_path, data_dir):
     pd.testing.assert_frame_equal(science(tmp_path), science(finished[0]))
 
 
-@pytest.mark.parametrize("n_kills", [2, *(pytest.param(n, marks=pytest.mark.long) for n in (10, 20))])
+@pytest.mark.parametrize("n_kills", [pytest.param(n, marks=pytest.mark.long) for n in (10, 20)])
 def test_killing_the_whole_tree_loses_and_doubles_nothing(
     finished, tmp_path, data_dir, record_property, n_kills
 ):
