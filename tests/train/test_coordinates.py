@@ -39,7 +39,7 @@ def found(optimizer, lr, parametrization, family, widths):
     ("optimizer", "lr", "widths"),
     [
         ("adamw", 0.01, (32, 64, 128, 256, 512)),
-        ("sgd", 0.1, (32, 64, 128, 256, 512)),
+        pytest.param("sgd", 0.1, (32, 64, 128, 256, 512), marks=pytest.mark.long),
         ("muon", 0.01, (32, 64, 128)),
     ],
 )

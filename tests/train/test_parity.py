@@ -130,7 +130,12 @@ def plain_losses(model, weights):
     return losses
 
 
-@pytest.mark.parametrize("model", MODELS, ids=label)
+def _case(number, model):
+    """Every fifth by default, which has every value of every choice; all of them in the long form."""
+    return pytest.param(model, id=label(model), marks=[pytest.mark.long] if number % 5 else [])
+
+
+@pytest.mark.parametrize("model", [_case(number, model) for number, model in enumerate(MODELS)])
 def test_losses_are_those_of_a_plain_implementation(tmp_path, model):
     run = replace(RUN, model=model)
     ours = GPT(model)
