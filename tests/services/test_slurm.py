@@ -110,7 +110,7 @@ def test_a_time_limit_shorter_than_the_sweep(
     store = smoke("launch.time=00:01:00", "launch.signal_s=40", "launch.min_claim_s=4", "launch.n_workers=1")
     finish(cluster, store)
     assert science(store.sweep_dir) == undisturbed
-    # Runs of a second or two mostly end before the worker must leave: what it may not do is lose or fail one.
+    check_resumed(store.sweep_dir)  # how many depends on the machine: these runs take a second or two
     assert {state for tried in states(store) for state in tried} <= {"preempted", "done"}
 
 
