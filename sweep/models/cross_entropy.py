@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from sweep.models.gemm import bf16_copy, times, times_transposed, transposed_times
+from sweep.models.gemm import add_transposed_times, bf16_copy, times, times_transposed
 
 CPU_CHUNK_ELEMENTS = 2**20
 """Logits held at once on the CPU: 4 MB in fp32, which a level-2 or -3 cache holds."""
@@ -47,19 +47,10 @@ class _SummedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, n_rows: int, bf16: bool, learns: bool
     ) -> Tensor:
-        narrow = bf16_copy(weight) if bf16 else weight
-        total = torch.zeros((), dtype=_wide(hidden), device=hidden.device)
-        d_hidden = torch.empty_like(hidden, dtype=_wide(hidden)) if learns else None
-        d_weight: Tensor | None = None
-        for start in range(0, hidden.size(0), n_rows):
-            rows = hidden[start : start + n_rows].to(narrow.dtype)
-            loss, d_logits = _chunk(rows, narrow, targets[start : start + n_rows], learns)
-            total = total + loss
-            if d_hidden is not None:
-                d_logits = d_logits.to(narrow.dtype)
-                d_hidden[start : start + n_rows] = times(d_logits, narrow)
-                part = transposed_times(d_logits, rows).to(_wide(weight))
-                d_weight = part if d_weight is None else d_weight.add_(part)
+        if not learns:
+            return _loss(hidden, weight, targets, n_rows, bf16)
+        d_weight = torch.zeros_like(weight, dtype=_wide(weight))
+        total, d_hidden = loss_and_gradients(hidden, weight, targets, d_weight, n_rows=n_rows, bf16=bf16)
         ctx.save_for_backward(d_hidden, d_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
         return total
@@ -71,16 +62,51 @@ class _SummedCrossEntropy(torch.autograd.Function):
         return (d_hidden * grad).to(of_hidden), (d_weight * grad).to(of_weight), None, None, None, None
 
 
-def _chunk(rows: Tensor, weight: Tensor, targets: Tensor, learns: bool) -> tuple[Tensor, Tensor]:
-    """The summed loss of some rows, and the gradient of their logits where it is wanted.
+def loss_and_gradients(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    d_weight: Tensor,
+    *,
+    n_rows: int,
+    bf16: bool,
+    scale: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """`summed_cross_entropy` and `scale` times its gradients: that of `weight` is added to `d_weight`.
+
+    Returns the loss, shape (), unscaled, and the scaled gradient of `hidden`, shape (n, d), both fp32.
+    """
+    narrow = bf16_copy(weight) if bf16 else weight
+    total = torch.zeros((), dtype=_wide(hidden), device=hidden.device)
+    d_hidden = torch.empty_like(hidden, dtype=_wide(hidden))
+    for start in range(0, hidden.size(0), n_rows):
+        rows = hidden[start : start + n_rows].to(narrow.dtype)
+        loss, d_logits = _chunk(rows, narrow, targets[start : start + n_rows])
+        total += loss
+        d_logits = d_logits.to(narrow.dtype)
+        torch.mul(times(d_logits, narrow), scale, out=d_hidden[start : start + n_rows])
+        add_transposed_times(d_weight, d_logits, rows, scale)
+    return total, d_hidden
+
+
+def _loss(hidden: Tensor, weight: Tensor, targets: Tensor, n_rows: int, bf16: bool) -> Tensor:
+    narrow = bf16_copy(weight) if bf16 else weight
+    total = torch.zeros((), dtype=_wide(hidden), device=hidden.device)
+    for start in range(0, hidden.size(0), n_rows):
+        rows = hidden[start : start + n_rows].to(narrow.dtype)
+        logits = times_transposed(rows, narrow)
+        total += F.cross_entropy(logits.to(_wide(logits)), targets[start : start + n_rows], reduction="sum")
+    return total
+
+
+def _chunk(rows: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The summed loss of some rows, and the gradient of their logits.
 
     With m the largest logit and p_max the largest probability, log sum exp = m - log p_max: the softmax is
     the only pass that exponentiates, and nothing underflows.
     """
     logits = times_transposed(rows, weight)
     logits = logits.to(_wide(logits))
-    if not learns:
-        return F.cross_entropy(logits, targets, reduction="sum"), logits
     picked = targets[:, None]
     at_target = logits.gather(1, picked)
     largest = logits.amax(1, keepdim=True)

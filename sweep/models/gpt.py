@@ -9,14 +9,14 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from sweep.config import ModelConfig
+from sweep.models.attention import rotary_table
 from sweep.models.cross_entropy import (
     CPU_CHUNK_ELEMENTS,
     GPU_CHUNK_ELEMENTS,
     chunk_rows,
     summed_cross_entropy,
 )
-from sweep.models.gemm import Linear, is_bf16
-from sweep.models.layers import NORMS, Block, rotary_table
+from sweep.models.layers import NORMS, Block, Linear, is_bf16
 
 POSITION_STD = 0.5
 """Of learned positions at the start, times that of the tokens: 0.01 and 0.02 in GPT-2's released code."""

@@ -1,27 +1,61 @@
-"""The parts of a decoder block: norms, rotary positions, attention, MLPs."""
+"""The parts of a decoder block as torch modules: norms, linear maps, attention, MLPs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from sweep.config import ModelConfig
-from sweep.models.attention import Heads, causal_attention, is_dense
-from sweep.models.gemm import Linear
-from sweep.models.pointwise import rms_norm, squared_relu, tanh_gelu
+from sweep.models.attention import Heads, fused_attention
+from sweep.models.gemm import affine
+
+_BF16: ContextVar[bool] = ContextVar("bf16_linear_maps", default=False)
+
+
+@contextlib.contextmanager
+def bf16_linear_maps(enabled: bool) -> Iterator[None]:
+    """Within, linear maps on the CPU multiply bf16 operands; sums, results and weights stay fp32."""
+    token = _BF16.set(enabled)
+    try:
+        yield
+    finally:
+        _BF16.reset(token)
+
+
+def is_bf16(device_type: str = "cpu") -> bool:
+    """Whether linear maps multiply bf16 operands now: inside `bf16_linear_maps` or torch's autocast."""
+    return _BF16.get() if device_type == "cpu" else torch.is_autocast_enabled(device_type)
+
+
+class Linear(nn.Linear):
+    """nn.Linear, and on the CPU the products of `sweep.models.gemm` where no gradient is wanted."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (..., in_features) to (..., out_features)."""
+        if x.device.type != "cpu":
+            return super().forward(x)
+        if _BF16.get():
+            y = F.linear(x.bfloat16(), self.weight.bfloat16()).float()
+            return y if self.bias is None else y + self.bias
+        if torch.is_grad_enabled():
+            return super().forward(x)
+        y = affine(x.reshape(-1, x.size(-1)), self.weight, self.bias, None)
+        return y.view(*x.shape[:-1], -1)
 
 
 def gelu(x: Tensor) -> Tensor:
     """GELU in the tanh form of GPT-2 (Hendrycks & Gimpel 2016), any shape."""
-    return tanh_gelu(x) if x.device.type == "cpu" else F.gelu(x, approximate="tanh")
+    return F.gelu(x, approximate="tanh")
 
 
 def relu2(x: Tensor) -> Tensor:
     """max(x, 0)² (So et al. 2021, Primer), any shape."""
-    return squared_relu(x) if x.device.type == "cpu" else F.relu(x).square()
+    return F.relu(x).square()
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -41,8 +75,6 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., d_model) to the same."""
-        if x.device.type == "cpu":
-            return rms_norm(x, self.gain, self.eps)
         return F.rms_norm(x, (x.size(-1),), self.gain, self.eps)
 
 
@@ -63,26 +95,6 @@ class LayerNorm(nn.Module):
 NORMS: dict[str, Callable[[ModelConfig], nn.Module]] = {"rms": RMSNorm, "layer": LayerNorm}
 
 
-def rotary_table(seq_len: int, head_dim: int, base: float) -> Tensor:
-    """Cosines and sines of position times frequency, shape (2, seq_len, head_dim / 2).
-
-    Source: Su et al. 2021 (RoFormer), section 3.2.2; frequency i is base^(-2i / head_dim).
-    """
-    frequencies = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-    angles = torch.arange(seq_len, dtype=torch.float64)[:, None] * frequencies
-    return torch.stack((angles.cos(), angles.sin())).float()
-
-
-def rotate(x: Tensor, rotary: Tensor) -> Tensor:
-    """Rotate the pairs (i, i + head_dim/2) of `x`, shape (B, heads, T, head_dim), by their positions.
-
-    `rotary` is the table's first T positions, shape (2, T, head_dim / 2).
-    """
-    cos, sin = rotary.unbind(0)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-
-
 class Attention(nn.Module):
     """Causal self-attention in heads, with rotary positions and QK-norm where the config has them.
 
@@ -94,43 +106,19 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
-        self.qk_norm, self.qk_gain = config.qk_norm, config.qk_gain
-        # None is 1/sqrt(head_dim)
-        self.scale = None if config.attention_scale == 1 else config.attention_scale * self.head_dim**-0.5
+        self.heads = Heads(
+            n_heads=config.n_heads,
+            n_kv_heads=config.n_kv_heads,
+            head_dim=config.head_dim,
+            qk_gain=config.qk_gain if config.qk_norm else None,
+            scale=config.attention_scale * config.head_dim**-0.5,
+        )
         self.qkv = Linear(config.d_model, config.d_model + 2 * config.d_kv, bias=config.bias)
         self.out = Linear(config.d_model, config.d_model, bias=config.bias)
 
-    def forward(self, x: Tensor, rotary: Tensor | None, residual: Tensor | None = None) -> Tensor:
-        """Shape (B, T, d_model) to the same; `rotary` as in `rotate`, `residual` is added to the result."""
-        qkv = self.qkv(x)
-        if qkv.device.type == "cpu" and is_dense(qkv.size(1)):
-            gain = self.qk_gain if self.qk_norm else None
-            scale = self.head_dim**-0.5 if self.scale is None else self.scale
-            heads = Heads(self.n_heads, self.n_kv_heads, self.head_dim, gain, scale)
-            return self.out(causal_attention(qkv, rotary, heads), residual)
-        return self.out(self._attend(qkv, rotary), residual)
-
-    def _attend(self, qkv: Tensor, rotary: Tensor | None) -> Tensor:
-        """Shape (B, T, d_model + 2 d_kv) to (B, T, d_model), by torch's fused attention."""
-        batch, seq_len, _ = qkv.shape
-        heads = qkv.view(batch, seq_len, -1, self.head_dim).transpose(1, 2)
-        query_key, value = heads.split((self.n_heads + self.n_kv_heads, self.n_kv_heads), dim=1)  # type: ignore[no-untyped-call]
-        if self.qk_norm:
-            query_key = F.rms_norm(query_key, (self.head_dim,)) * self.qk_gain
-        if rotary is not None:
-            query_key = rotate(query_key, rotary)
-        query, key = query_key.split((self.n_heads, self.n_kv_heads), dim=1)
-        mixed = F.scaled_dot_product_attention(
-            query, self._shared(key), self._shared(value), is_causal=True, scale=self.scale
-        )
-        return mixed.transpose(1, 2).reshape(batch, seq_len, -1)
-
-    def _shared(self, heads: Tensor) -> Tensor:
-        """Keys or values, one copy for each head of queries: not every fused kernel takes fewer heads."""
-        if self.n_kv_heads == self.n_heads:
-            return heads
-        return heads.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)
+    def forward(self, x: Tensor, rotary: Tensor | None) -> Tensor:
+        """Shape (B, T, d_model) to the same; `rotary` as in `rotate`."""
+        return self.out(fused_attention(self.qkv(x), rotary, self.heads))
 
 
 class MLP(nn.Module):
@@ -138,13 +126,13 @@ class MLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation = config.activation
         self.up = Linear(config.d_model, config.d_ff, bias=config.bias)
         self.down = Linear(config.d_ff, config.d_model, bias=config.bias)
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Shape (B, T, d_model) to the same; `residual` is added to the result."""
-        return self.down(self.activation(self.up(x)), residual)
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, T, d_model) to the same."""
+        return self.down(ACTIVATIONS[self.activation](self.up(x)))
 
 
 class SwiGLU(nn.Module):
@@ -156,9 +144,9 @@ class SwiGLU(nn.Module):
         self.up = Linear(config.d_model, config.d_ff, bias=config.bias)
         self.down = Linear(config.d_ff, config.d_model, bias=config.bias)
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Shape (B, T, d_model) to the same; `residual` is added to the result."""
-        return self.down(F.silu(self.gate(x)) * self.up(x), residual)
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, T, d_model) to the same."""
+        return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
 class Block(nn.Module):
@@ -175,5 +163,5 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rotary: Tensor | None) -> Tensor:
         """Shape (B, T, d_model) to the same; `rotary` as in `rotate`."""
-        x = self.attention(self.attention_norm(x), rotary, x)
-        return self.mlp(self.mlp_norm(x), x)
+        x = x + self.attention(self.attention_norm(x), rotary)
+        return x + self.mlp(self.mlp_norm(x))

@@ -14,13 +14,14 @@ RUNTIME_BYTES = {
     "cpu": 110_000_000,  # pages of its libraries that a first run touches; torch 2.13
     "cuda": 32 << 20,  # the workspace of cuBLAS on Hopper, which torch's allocator counts
 }
-MLP_COPIES = {"relu2": 2, "gelu": 3, "gelu_exact": 2, "swiglu": 4}  # kept between its two linear maps
-MAX_DENSE_SEQ_LEN = 256  # as sweep.models.attention: up to here the CPU keeps the scores of attention
+MLP_COPIES = {"relu2": 2, "gelu": 3, "gelu_exact": 2, "swiglu": 4}
+"""Of the MLP's width, kept for the backward pass: what the activation goes by, and what it gives."""
+MAX_DENSE_SEQ_LEN = 256  # as sweep.models.cpu.attention: up to here the CPU keeps the scores of attention
 LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**29}  # at most, as sweep.models.cross_entropy and sweep.train.cuda
 MIN_CHUNK_ROWS = 64
-FRAGMENTATION = {"cpu": 1.22, "cuda": 1.0}
-"""Resident over asked for, of blocks as large as activations: the C library's heap against torch's allocator,
-of which only what is allocated counts here."""
+FRAGMENTATION = {("cpu", "fp32"): 1.1, ("cpu", "bf16"): 1.2, ("cuda", "fp32"): 1.0, ("cuda", "bf16"): 1.0}
+"""Resident over asked for, of blocks as large as activations: the C library's heap, where casts leave holes,
+against torch's allocator, of which only what is allocated counts here."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,37 +89,36 @@ def memory(run: RunConfig, micro_batch_size: int | None, *, device: str = "cpu")
 
 def _training_pass(run: RunConfig, micro_batch_size: int | None, device: str) -> Memory:
     """What is kept for the backward pass, and a chunk's logits thrice in fp32: as they are, as probabilities
-    and on their way there.
-
-    AdamW's flat gradient is gathered on the CPU from those of the parameters, so there are two; on a GPU one.
+    and on their way there. A CPU makes the embedding's gradient beside the one it is added to.
     """
     model = run.model
     tokens = min(micro_batch_size or run.batch_size, run.batch_size) * model.seq_len
     kept = tokens * _activation_bytes_per_token(run, device)
-    copies = 2 if device == "cpu" and run.optimizer.name == "adamw" else 1
+    counts = flops.n_params(model)
     chunk = max(MIN_CHUNK_ROWS * model.vocab_size, LOGITS_AT_ONCE[device])
     return _with_weights(
         run,
         device,
-        gradients=4 * copies * flops.n_params(model).total,
-        activations=round(FRAGMENTATION[device] * kept),
+        gradients=4 * (counts.total + (model.vocab_size * model.d_model if device == "cpu" else 0)),
+        activations=round(FRAGMENTATION[device, run.precision] * kept),
         logits=12 * min(tokens * model.vocab_size, chunk),
     )
 
 
 def _scoring_pass(run: RunConfig, device: str) -> Memory:
-    """In fp32 whatever the training: what one block has at once, and the logits in two forms.
+    """In fp32 whatever the training: what one block has at once, then the logits in two forms in its place.
 
-    AdamW's flat gradient stays where it is.
+    The gradients stay where they are.
     """
     model, tokens = run.model, min(EVALUATION_BATCH_TOKENS, run.evaluation.n_tokens)
-    block = (flops.mlp_matrices(model) + 1) * model.d_ff + 8 * model.d_model + 2 * _scores(model, device)
+    block = (flops.mlp_matrices(model) + 1) * model.d_ff + 8 * model.d_model
+    activations = round(FRAGMENTATION[device, "fp32"] * tokens * 4 * block)
     return _with_weights(
         run,
         device,
-        gradients=4 * flops.n_params(model).total if run.optimizer.name == "adamw" else 0,
-        activations=round(FRAGMENTATION[device] * tokens * 4 * block),
-        logits=tokens * 8 * model.vocab_size,
+        gradients=4 * flops.n_params(model).total,
+        activations=activations,
+        logits=max(0, tokens * 8 * model.vocab_size - activations),
     )
 
 
@@ -154,28 +154,46 @@ def disk_bytes(runs: Sequence[RunConfig], n_workers: int, *, keep_checkpoint: bo
 
 
 def _activation_bytes_per_token(run: RunConfig, device: str) -> int:
-    """Bytes kept for the backward pass by one position, and what the backward pass of a block adds to them.
-
-    In fp32 a block keeps what two norms take or divide and what they give (4 d), queries, keys and values as
-    attention takes them, queries and keys before rotation with QK-norm and again where attention is fused
-    and rotates, shared keys and values once for each head of queries (2 d) there, the scores of attention
-    where they are kept, what it gives (d, twice where fused), and what the MLP's activation takes and makes
-    (MLP_COPIES d_ff). In bf16 the operands of linear maps, and on a GPU their results, take half. The
-    backward pass of the last block has two more of the scores, of the MLP's width, and a few of d.
-    """
+    """Bytes kept for the backward pass by one position, and what that of one block adds to them."""
     model = run.model
+    narrow = 2 if run.precision == "bf16" else 4
+    if device == "cpu":
+        per_block = _kept_on_cpu(model, narrow)
+    else:
+        per_block = (_kept_by_fused_attention(model) + 4 * model.d_model) * narrow
+        per_block += MLP_COPIES[model.activation] * model.d_ff * narrow
+    d, d_ff, scores = model.d_model, model.d_ff, _scores(model, device)
+    return model.n_layers * per_block + 4 * max(3 * d_ff + 5 * d, 2 * scores + 9 * d)
+
+
+def _kept_on_cpu(model: ModelConfig, narrow: int) -> int:
+    """Bytes a position leaves in one block of `sweep.models.cpu`; operands of linear maps take `narrow` each.
+
+    Both norms keep what they divide and leave what the next map multiplies. Attention keeps its scores and
+    what it was given, queries and keys once more where they are normalised, where they are rotated, and
+    queries where their keys are shared; the MLP what its activation goes by, then its result, an operand.
+    """
     d, d_kv, d_ff = model.d_model, model.d_kv, model.d_ff
-    scores = _scores(model, device)
-    attention = (1 + model.qk_norm) * (d + d_kv) + d_kv + d + scores
-    if not scores:
-        shared = 0 if model.n_kv_heads == model.n_heads else 2 * d
-        attention += (model.positions == "rope") * (d + d_kv) + shared + d
-    block = 4 * d + attention + MLP_COPIES[model.activation] * d_ff
-    narrow = 0
-    if run.precision == "bf16":
-        narrow = 3 * d + d_ff if device == "cpu" else block // 2
-    once = 2 * scores + 2 * d_ff + 4 * d + 4 * d
-    return 4 * (model.n_layers * block + once) - 2 * model.n_layers * narrow
+    norms = 2 * d * (4 + narrow)
+    if _scores(model, "cpu"):
+        again = (model.qk_norm + (model.positions == "rope")) * (d + d_kv)
+        shared = d if model.n_kv_heads < model.n_heads else 0
+        attention = 4 * (d + 2 * d_kv + again + shared + _scores(model, "cpu")) + narrow * d
+    else:
+        attention = 4 * _kept_by_fused_attention(model) + (narrow * d if narrow < 4 else 0)
+    bare = narrow if model.activation == "gelu_exact" and not model.bias else 4
+    mlp = d_ff * ((MLP_COPIES[model.activation] - 1) * bare + narrow)
+    return norms + attention + mlp
+
+
+def _kept_by_fused_attention(model: ModelConfig) -> int:
+    """Numbers a position leaves: queries, keys and values as they come, queries and keys again where they are
+    normalised or rotated, shared keys and values once for each head of queries, and what comes out, twice.
+    """
+    d, d_kv = model.d_model, model.d_kv
+    shared = 0 if model.n_kv_heads == model.n_heads else 2 * d
+    again = (model.qk_norm or model.positions == "rope") * (d + d_kv)
+    return d + 2 * d_kv + again + shared + 2 * d + model.n_heads
 
 
 def _scores(model: ModelConfig, device: str) -> int:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sweep.config import RunConfig
-from sweep.models.gemm import bf16_linear_maps
+from sweep.models.cpu import decoder
 from sweep.models.gpt import GPT
+from sweep.models.layers import bf16_linear_maps
 from sweep.optim.optimizers import build_optimizer, set_lr
 from sweep.optim.schedules import lr_frac
 from sweep.records import Placement
@@ -42,6 +43,7 @@ class TrainingStep:
         self.optimizer = build_optimizer(model, run.optimizer)
         self.update = build_update(model, self.optimizer, run.optimizer.grad_clip)
         self.share = ranks.share(run.batch_size)
+        self._written_out = decoder.suits(model)
         self.choices: dict[str, str | int | float] = {}
         self.micro_batch_size = min(placement.micro_batch_size or run.batch_size, len(self.share))
         self._cuda: CudaLoss | None = None
@@ -131,7 +133,11 @@ class TrainingStep:
         """The part of the batch's mean loss that `tokens` make, its gradient added to the parameters'."""
         if self._cuda is not None:
             return self._cuda.backward(tokens)
-        with narrow_products(self.device.type, self.run.precision == "bf16"):
+        bf16 = self.run.precision == "bf16"
+        if self._written_out:
+            n_batch_tokens = self.run.batch_tokens
+            return decoder.add_gradients(self.model, tokens, n_batch_tokens=n_batch_tokens, bf16=bf16)
+        with narrow_products(self.device.type, bf16):
             loss = self.model.total_loss(tokens[:, :-1], tokens[:, 1:]) / self.run.batch_tokens
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()

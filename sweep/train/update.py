@@ -44,9 +44,7 @@ class PlainUpdate:
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, grad_clip: float) -> None:
         self.model, self.optimizer, self.grad_clip = model, optimizer, grad_clip
         # A captured backward pass adds to the very tensors that were the gradients at its capture.
-        self.keeps_gradients = all(
-            type(p) is nn.Parameter and p.device.type == "cuda" for p in model.parameters()
-        )
+        self.keeps_gradients = all(type(p) is nn.Parameter for p in model.parameters())
 
     def __call__(self) -> None:
         """Clip, step, and drop the gradients."""
@@ -64,8 +62,8 @@ class FlatUpdate:
     """AdamW over one flat tensor for each group: parameters and moments become views of flat storage.
 
     To others nothing changes: the model's parameters keep their names and shapes, the optimizer's state stays
-    one set of tensors for each parameter, and a loaded state is taken over. The gradients are gathered when
-    they are used; on a CUDA device they are views that the backward pass adds to, so that it can be a graph.
+    one set of tensors for each parameter, and a loaded state is taken over. The gradients are views that the
+    backward pass adds to.
     """
 
     def __init__(self, optimizer: torch.optim.AdamW, grad_clip: float) -> None:
@@ -78,8 +76,6 @@ class FlatUpdate:
 
     def __call__(self) -> None:
         """Clip by the norm over all groups, update every group, forget the gradients."""
-        for group in self.groups:
-            group.gather()
         norms = [torch.linalg.vector_norm(group.gradient) for group in self.groups]
         norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
         divisor = ((norm + CLIP_EPS) / self.grad_clip).clamp_(min=1.0)
@@ -120,12 +116,10 @@ class _FlatGroup:
         self.values = torch.empty(n_elements, device=device)
         self.gradient, self.mean, self.square = (torch.zeros_like(self.values) for _ in range(3))
         self.steps = torch.zeros(len(self.parameters), device=device)
-        self.in_place = device.type == "cuda"
-        for parameter, view in zip(self.parameters, self._views(self.values), strict=True):
-            view.copy_(parameter.detach())
-            parameter.data = view
-        if self.in_place:
-            self._attach()
+        views = zip(self.parameters, self._views(self.values), self._views(self.gradient), strict=True)
+        for parameter, value, gradient in views:
+            value.copy_(parameter.detach())
+            parameter.data, parameter.grad = value, gradient
 
     def adopt(self, state: dict[Any, Any]) -> None:
         """Copy what the optimizer knows of each parameter, and put views in its place."""
@@ -141,17 +135,6 @@ class _FlatGroup:
                     view.zero_()
             state[parameter] = own
 
-    def gather(self) -> None:
-        """Collect the gradients of the backward pass into the flat one."""
-        if self.in_place:
-            return
-        parts = [
-            p.grad.reshape(-1) if p.grad is not None else torch.zeros(p.numel()) for p in self.parameters
-        ]
-        torch.cat(parts, out=self.gradient)
-        for parameter in self.parameters:
-            parameter.grad = None
-
     def step(self, divisor: Tensor) -> None:
         """AdamW on the gradient over `divisor` (Loshchilov & Hutter 2019, algorithm 2)."""
         self.steps += 1
@@ -163,21 +146,11 @@ class _FlatGroup:
                 lr=settings["lr"], beta1=beta1, beta2=beta2, weight_decay=settings["weight_decay"],
                 eps=settings["eps"], amsgrad=False, maximize=False, grad_scale=divisor, found_inf=None,
             )  # fmt: skip
-        if self.in_place:
-            self.gradient.zero_()
+        self.gradient.zero_()
 
     def forget(self) -> None:
         """Drop gradients of a batch that is begun again."""
-        if self.in_place:
-            self.gradient.zero_()
-            self._attach()
-        else:
-            for parameter in self.parameters:
-                parameter.grad = None
-
-    def _attach(self) -> None:
-        for parameter, view in zip(self.parameters, self._views(self.gradient), strict=True):
-            parameter.grad = view
+        self.gradient.zero_()
 
     def _views(self, flat: Tensor) -> list[Tensor]:
         """Pieces of a flat tensor in the shapes of the parameters."""

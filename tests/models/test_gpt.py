@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sweep.errors import InputError
+from sweep.models.attention import rotary_table, rotate
 from sweep.models.gpt import GPT
-from sweep.models.layers import rotary_table, rotate
 from tests.configs import TINY
 
 VARIANTS = [

@@ -1,4 +1,6 @@
-"""The CPU's own functions: their gradients by finite differences, their values against torch's plain ones."""
+"""The CPU's written-out parts: values and gradients against torch's plain operations and autograd."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,73 +8,118 @@ import torch.nn.functional as F  # noqa: N812
 from torch.autograd import gradcheck
 
 from sweep.models import gemm
-from sweep.models.attention import Heads, causal_attention
+from sweep.models.attention import Heads, rotary_table, rotate
+from sweep.models.cpu import pointwise
+from sweep.models.cpu.attention import causal_attention
+from sweep.models.cpu.linear import linear
 from sweep.models.cross_entropy import summed_cross_entropy
-from sweep.models.layers import rotary_table, rotate
-from sweep.models.pointwise import rms_norm, squared_relu, tanh_gelu
+from sweep.models.layers import LayerNorm, Linear, RMSNorm, bf16_linear_maps
+from tests.configs import TINY
 
 GENERATOR = torch.Generator().manual_seed(0)
 
 
 def random(*shape, dtype=torch.float64):
-    return torch.randn(shape, dtype=dtype, generator=GENERATOR).requires_grad_()
+    return torch.randn(shape, dtype=dtype, generator=GENERATOR)
 
 
-def test_gradients_of_norms_and_activations():
-    x, gain = random(3, 4, 6), random(6)
-    assert gradcheck(lambda x, g: rms_norm(x, g, 1e-3), (x, gain))
-    assert gradcheck(tanh_gelu, (x,))
-    assert gradcheck(squared_relu, (x,))
+def agree(part, plain, x, parameters=(), **tolerance):
+    """A part's value, and the gradients it gives, are those of `plain` under autograd."""
+    with torch.no_grad():
+        value, pull = part(x.clone())
+    g = random(*value.shape, dtype=value.dtype)
+    leaf = x.clone().requires_grad_()
+    expected = plain(leaf)
+    gradients = torch.autograd.grad(expected, [leaf, *parameters], g.to(expected.dtype))
+    with torch.no_grad():
+        d_x = pull(g.clone())
+    torch.testing.assert_close(value, expected.detach(), check_dtype=False, **tolerance)
+    for mine, its in zip([d_x, *(p.grad for p in parameters)], gradients, strict=True):
+        torch.testing.assert_close(mine, its, check_dtype=False, **tolerance)
 
 
-def test_values_of_norms_and_activations():
-    x, gain = random(3, 4, 6), random(6)
-    assert torch.allclose(rms_norm(x, gain, 1e-3), F.rms_norm(x, (6,), gain, 1e-3))
-    assert torch.allclose(tanh_gelu(x), F.gelu(x, approximate="tanh"))
-    assert torch.allclose(squared_relu(x), F.relu(x) ** 2)
+def drawn(module):
+    module = module.double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(random(*parameter.shape))
+    return module
+
+
+@pytest.mark.parametrize("kind", [RMSNorm, LayerNorm])
+@pytest.mark.parametrize("bias", [True, False])
+def test_norms(kind, bias):
+    module = drawn(kind(replace(TINY, bias=bias, norm_eps=1e-3)))
+    x = random(12, TINY.d_model)
+    agree(lambda x: pointwise.norm(x, module), module, x, list(module.parameters()))
+
+
+PLAIN = {
+    "relu2": lambda x: F.relu(x) ** 2,
+    "gelu": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_exact": F.gelu,
+}
+
+
+@pytest.mark.parametrize("name", pointwise.ACTIVATIONS)
+def test_activations(name):
+    agree(pointwise.ACTIVATIONS[name], PLAIN[name], random(5, 7))
+
+
+@pytest.mark.parametrize("name", pointwise.TAKES_BF16)
+def test_activations_that_take_bf16_give_what_casts_around_them_would(name):
+    x, g = random(64, 64).bfloat16(), random(64, 64).bfloat16()
+    narrow, pull = pointwise.ACTIVATIONS[name](x)
+    wide, pull_wide = pointwise.ACTIVATIONS[name](x.float())
+    assert torch.equal(narrow, wide.bfloat16())
+    assert torch.equal(pull(g), pull_wide(g.float()).bfloat16())
+
+
+def test_the_gate():
+    gate, up, g = (random(5, 7) for _ in range(3))
+    value, pull = pointwise.gated_silu(gate, up)
+    leaves = gate.clone().requires_grad_(), up.clone().requires_grad_()
+    expected = F.silu(leaves[0]) * leaves[1]
+    torch.testing.assert_close(value, expected.detach())
+    torch.testing.assert_close(pull(g.clone()), torch.autograd.grad(expected, leaves, g))
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("residual", [True, False])
-def test_gradients_of_a_linear_map(bias, residual):
-    inputs = [
-        random(2, 3, 4),
-        random(5, 4),
-        random(5) if bias else None,
-        random(2, 3, 5) if residual else None,
-    ]
-    assert gradcheck(gemm.linear, tuple(inputs))
-
-
-@pytest.mark.parametrize("shape", [(1024, 128, 384), (1024, 512, 128), (96, 8, 8)])
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_linear_map_equals_torchs_whatever_library_multiplies(shape, bias):
+@pytest.mark.parametrize("shape", [(6, 4, 5), (1024, 128, 384), (1024, 512, 128)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_linear_map_whatever_library_multiplies(bias, residual, shape, dtype):
     n, k, m = shape
-    inputs = [random(n, k, dtype=torch.float32), random(m, k, dtype=torch.float32)]
-    inputs += [random(m, dtype=torch.float32)] if bias else [None]
-    inputs += [random(n, m, dtype=torch.float32)]
-    x, weight, b, residual = inputs
-    given = [t for t in inputs if t is not None]
-    grad = torch.randn(n, m, generator=GENERATOR)
-    ours = gemm.linear(x, weight, b, residual)
-    theirs = F.linear(x, weight, b) + residual
-    assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-4)
-    pairs = zip(torch.autograd.grad(ours, given, grad), torch.autograd.grad(theirs, given, grad), strict=True)
-    for mine, its in pairs:
-        assert torch.allclose(mine, its, rtol=1e-5, atol=1e-4)
+    layer = drawn(Linear(k, m, bias=bias)).to(dtype)
+    added = random(n, m, dtype=dtype) if residual else None
+    tolerance = {"rtol": 1e-5, "atol": 2e-4} if dtype == torch.float32 else {}
+    agree(
+        lambda x: linear(x, layer, bf16=False, residual=added),
+        lambda x: F.linear(x, layer.weight, layer.bias) + (0 if added is None else added),
+        random(n, k, dtype=dtype),
+        list(layer.parameters()),
+        **tolerance,
+    )
 
 
-def test_a_bf16_linear_map_is_fp32_products_of_rounded_operands():
-    x, weight = random(64, 32, dtype=torch.float32), random(48, 32, dtype=torch.float32)
-    with gemm.bf16_linear_maps(True):
-        y = gemm.linear(x, weight)
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_bf16_linear_map_is_fp32_products_of_rounded_operands(monkeypatch, native, bias):
+    monkeypatch.setattr(gemm, "bf16_is_native", lambda: native)
+    x, layer = random(64, 32, dtype=torch.float32), drawn(Linear(32, 48, bias=bias)).float()
+    weight, added = layer.weight.detach().bfloat16().float(), random(64, 48, dtype=torch.float32)
+    with torch.no_grad():
+        y, pull = linear(x, layer, bf16=True, residual=added)
+    exact = F.linear(x.bfloat16().float(), weight, layer.bias) + added
     assert y.dtype == torch.float32
-    exact = F.linear(x.bfloat16().float(), weight.bfloat16().float())
-    assert torch.allclose(y, exact, rtol=2**-8, atol=1e-6)
-    dx, dw = torch.autograd.grad(y.sum(), (x, weight))
+    torch.testing.assert_close(y, exact, rtol=2**-7, atol=2**-6)
     ones = torch.ones(64, 48)
-    assert torch.allclose(dx, ones @ weight.bfloat16().float(), rtol=2**-8, atol=1e-5)
-    assert torch.allclose(dw, ones.T @ x.bfloat16().float(), rtol=2**-8, atol=1e-5)
+    with torch.no_grad():
+        d_x = pull(ones.clone())
+    torch.testing.assert_close(d_x.float(), ones @ weight, rtol=2**-7, atol=1e-5)
+    torch.testing.assert_close(layer.weight.grad, ones.T @ x.bfloat16().float(), rtol=2**-7, atol=1e-5)
+    with bf16_linear_maps(True):
+        torch.testing.assert_close(layer(x) + added, y, rtol=2**-7, atol=2**-6)
 
 
 def test_a_bf16_copy_is_made_once_and_again_when_told():
@@ -83,44 +130,66 @@ def test_a_bf16_copy_is_made_once_and_again_when_told():
     assert gemm.bf16_copy(weight) is not first
 
 
-HEADS = [Heads(2, 2, 4, None, 0.5), Heads(4, 2, 4, None, 0.25), Heads(2, 1, 4, 1.2, 0.5)]
+HEADS = [
+    Heads(2, 2, 4, None, 0.5),
+    Heads(4, 2, 4, None, 0.25),
+    Heads(2, 1, 4, 1.2, 0.5),
+    Heads(3, 3, 4, 2.0, 0.5),
+]
 
 
-def plain_attention(qkv, rotary, heads):
-    batch, seq_len, _ = qkv.shape
-    split = qkv.view(batch, seq_len, -1, heads.head_dim).transpose(1, 2)
+def plain_attention(rows, seq_len, rotary, heads):
+    split = rows.view(-1, seq_len, rows.size(-1) // heads.head_dim, heads.head_dim).transpose(1, 2)
     qk, value = split.split((heads.n_heads + heads.n_kv_heads, heads.n_kv_heads), dim=1)
     if heads.qk_gain is not None:
         qk = F.rms_norm(qk, (heads.head_dim,)) * heads.qk_gain
     if rotary is not None:
         qk = rotate(qk, rotary)
     query, key = qk.split((heads.n_heads, heads.n_kv_heads), dim=1)
-    mixed = F.scaled_dot_product_attention(
-        query, key, value, is_causal=True, enable_gqa=True, scale=heads.scale
-    )
-    return mixed.transpose(1, 2).reshape(batch, seq_len, -1)
+    group = heads.n_heads // heads.n_kv_heads
+    scores = query @ key.repeat_interleave(group, 1).transpose(2, 3) * heads.scale
+    seen = torch.ones(seq_len, seq_len, dtype=torch.bool).tril()
+    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+    mixed = weights @ value.repeat_interleave(group, 1)
+    return mixed.transpose(1, 2).reshape(len(rows), -1)
 
 
 @pytest.mark.parametrize("turned", [True, False])
 @pytest.mark.parametrize("heads", HEADS)
-def test_attention_against_torchs_and_by_finite_differences(heads, turned):
-    qkv = random(2, 5, (heads.n_heads + 2 * heads.n_kv_heads) * heads.head_dim)
-    rotary = rotary_table(5, heads.head_dim, 100.0).double() if turned else None
-    assert torch.allclose(causal_attention(qkv, rotary, heads), plain_attention(qkv, rotary, heads))
-    assert gradcheck(lambda x: causal_attention(x, rotary, heads), (qkv,))
+@pytest.mark.parametrize("seq_len", [5, 300])  # scores kept, and torch's fused kernel
+def test_attention(heads, turned, seq_len):
+    rotary = rotary_table(seq_len, heads.head_dim, 100.0).double() if turned else None
+    rows = random(2 * seq_len, (heads.n_heads + 2 * heads.n_kv_heads) * heads.head_dim)
+    agree(
+        lambda x: causal_attention(x, seq_len, rotary, heads, torch.float64),
+        lambda x: plain_attention(x, seq_len, rotary, heads),
+        rows,
+    )
+
+
+@pytest.mark.parametrize("seq_len", [5, 300])
+def test_attention_of_bf16_projections_is_computed_in_fp32(seq_len):
+    heads = Heads(4, 2, 8, None, 8**-0.5)
+    rows = random(2 * seq_len, 64, dtype=torch.float32).bfloat16()
+    mixed, pull = causal_attention(rows, seq_len, None, heads, torch.bfloat16)
+    wide, pull_wide = causal_attention(rows.float(), seq_len, None, heads, torch.float32)
+    assert torch.equal(mixed, wide.bfloat16())
+    g = random(*mixed.shape).bfloat16()
+    assert torch.equal(pull(g), pull_wide(g.float()).bfloat16())
 
 
 @pytest.mark.parametrize("n_rows", [3, 7, 64])
 def test_cross_entropy_in_chunks_against_torchs_and_by_finite_differences(n_rows):
-    hidden, weight = random(7, 4), random(9, 4)
+    hidden, weight = random(7, 4).requires_grad_(), random(9, 4).requires_grad_()
     targets = torch.randint(0, 9, (7,), generator=GENERATOR)
 
     def summed(hidden, weight):
         return summed_cross_entropy(hidden, weight, targets, n_rows=n_rows)
 
-    assert torch.allclose(
-        summed(hidden, weight), F.cross_entropy(hidden @ weight.T, targets, reduction="sum")
-    )
+    expected = F.cross_entropy(hidden @ weight.T, targets, reduction="sum")
+    assert torch.allclose(summed(hidden, weight), expected)
+    with torch.no_grad():
+        assert torch.allclose(summed(hidden, weight), expected)
     assert gradcheck(summed, (hidden, weight))
 
 

@@ -7,6 +7,7 @@ import torch
 
 from sweep.data.batches import TrainBatches
 from sweep.errors import Interrupted
+from sweep.models.cpu import decoder
 from sweep.models.gpt import GPT
 from sweep.store.failures import classify
 from sweep.train.checkpoint import load_latest
@@ -32,20 +33,20 @@ class Allocator:
 
     def __init__(self, monkeypatch, error, limit=10**9, at=(), scoring_limit=10**9):
         self.sizes = []
-        for name in ("total_loss", "losses"):  # of training and of scoring
-            self._watch(monkeypatch, name, error, limit if name == "total_loss" else scoring_limit, at)
+        self._watch(monkeypatch, decoder, "add_gradients", error, limit, at)  # of training
+        self._watch(monkeypatch, GPT, "losses", error, scoring_limit, at)
 
-    def _watch(self, monkeypatch, name, error, limit, at):
-        real = getattr(GPT, name)
+    def _watch(self, monkeypatch, owner, name, error, limit, at):
+        real = getattr(owner, name)
 
-        def watched(model, tokens, targets):
+        def watched(model, tokens, *args, **kwargs):
             number, size = len(self.sizes), len(tokens)
             self.sizes.append(size)
             if size > limit or number in at:
                 raise error
-            return real(model, tokens, targets)
+            return real(model, tokens, *args, **kwargs)
 
-        monkeypatch.setattr(GPT, name, watched)
+        monkeypatch.setattr(owner, name, watched)
 
 
 def read_rows(monkeypatch):
