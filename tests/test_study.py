@@ -22,7 +22,6 @@ from sweep.plan.estimate import disk_bytes
 from sweep.records import BOOKKEEPING_COLUMNS
 from tests.shell import command, document, environment, sweep
 
-pytestmark = pytest.mark.xdist_group("study")  # they share one finished sweep
 SMALL = (
     "experiment=smoke",
     "budgets=[5e8,1e9,2e9]",
