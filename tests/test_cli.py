@@ -11,6 +11,7 @@ import pytest
 
 from tests.fit.planted import PlantedLaw, isoflop_points
 from tests.shell import command, document, environment, sweep
+from tests.verbs import forked
 
 
 def table(directory: Path) -> Path:
@@ -109,7 +110,7 @@ def test_bad_input_is_one_sentence_exit_2_and_nothing_written(tmp_path, argument
     takes_overrides = arguments[0] not in ("cancel", "exclude", "status", "report")
     has_own = any("data_dir" in argument or argument == "--config-dir" for argument in arguments)
     own_data = [f"data_dir={tmp_path}.data"] if takes_overrides and not has_own else []
-    done = sweep(*arguments, *own_data, cwd=tmp_path)
+    done = forked(*arguments, *own_data, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith(sentence)
