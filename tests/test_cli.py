@@ -143,7 +143,7 @@ assert not loaded, loaded
 
 def test_verbs_of_a_laptop_load_no_torch(tmp_path):
     path = table(tmp_path)
-    law = sweep("fit", f"points={path}", "fit.n_bootstrap=20", "--json", cwd=tmp_path).stdout
+    law = forked("fit", f"points={path}", "fit.n_bootstrap=20", "--json", cwd=tmp_path).stdout
     (tmp_path / "fit.json").write_text(law)
     for arguments in (
         ["--help"],
