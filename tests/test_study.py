@@ -157,6 +157,7 @@ def test_sigterm_saves_and_leaves_with_75(finished, tmp_path, data_dir):
     pd.testing.assert_frame_equal(points, same_runs(science(finished[0]), points))
 
 
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize(
     "n_kills",
     [
