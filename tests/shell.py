@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,10 @@ def sweep(*arguments: object, cwd: Path, timeout: float = 200) -> subprocess.Com
     )
 
 
-def document(*arguments: object, cwd: Path) -> Any:
+def document(
+    *arguments: object, cwd: Path, call: Callable[..., subprocess.CompletedProcess[str]] = sweep
+) -> Any:
     """What a verb prints with --json: all of stdout."""
-    done = sweep(*arguments, "--json", cwd=cwd)
+    done = call(*arguments, "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -58,7 +58,8 @@ def test_the_search_finds_a_planted_one(tmp_path):
 def test_a_real_sweep_with_tracking_writes_none(tmp_path, secrets):
     options = [
         "budgets=[5e8]",
-        "grid.d_model=[8,12]",
+        "grid.d_model=[16,24]",
+        "launch.n_workers=1",
         "tracking=wandb",
         "tracking.mode=offline",
         "fit.n_bootstrap=2",

@@ -11,6 +11,7 @@ import pytest
 
 from tests.fit.planted import PlantedLaw, isoflop_points
 from tests.shell import command, document, environment, sweep
+from tests.verbs import forked
 
 
 def table(directory: Path) -> Path:
@@ -37,7 +38,7 @@ def test_plan_json_has_the_promised_keys(tmp_path):
 
 def test_fit_of_a_table_prints_one_document_and_writes_nothing(tmp_path):
     path = table(tmp_path)
-    fit = document("fit", f"points={path}", "fit.n_bootstrap=50", cwd=tmp_path)
+    fit = document("fit", f"points={path}", "fit.n_bootstrap=50", cwd=tmp_path, call=forked)
     assert {"schema_version", "points", "conventions", "methods", "agreement", "backtest"} <= fit.keys()
     assert {"isoflop", "parametric"} <= set(fit["methods"])
     assert {"a", "b", "ci", "E", "A", "B", "alpha", "beta"} <= fit["methods"]["parametric"].keys()
@@ -45,16 +46,18 @@ def test_fit_of_a_table_prints_one_document_and_writes_nothing(tmp_path):
 
 
 def test_a_saved_fit_predicts(tmp_path):
-    done = sweep("fit", f"points={table(tmp_path)}", "fit.n_bootstrap=50", "--json", cwd=tmp_path)
+    done = forked("fit", f"points={table(tmp_path)}", "fit.n_bootstrap=50", "--json", cwd=tmp_path)
     (tmp_path / "fit.json").write_text(done.stdout)
-    one = document("predict", "law=fit.json", "flops=1e20", "experiment=isoflop_1gpu", cwd=tmp_path)
+    one = document(
+        "predict", "law=fit.json", "flops=1e20", "experiment=isoflop_1gpu", cwd=tmp_path, call=forked
+    )
     assert one["flops"] == 1e20
     assert {"n_params_opt", "n_tokens_opt", "loss_opt", "ci", "prediction_interval"} <= one["methods"][
         "parametric"
     ].keys()
     assert {"d_model", "n_layers", "batch_tokens", "n_steps", "lr_peak"} <= one["shape"].keys()
     assert abs(one["shape"]["flops"] / 1e20 - 1) < 0.02
-    both = document("predict", "law=fit.json", "flops=[1e20,1e21]", cwd=tmp_path)
+    both = document("predict", "law=fit.json", "flops=[1e20,1e21]", cwd=tmp_path, call=forked)
     assert [answer["flops"] for answer in both] == [1e20, 1e21]
     assert both[0] == one | {"shape": None}  # whose family and rules would it be?
 
@@ -109,7 +112,7 @@ def test_bad_input_is_one_sentence_exit_2_and_nothing_written(tmp_path, argument
     takes_overrides = arguments[0] not in ("cancel", "exclude", "status", "report")
     has_own = any("data_dir" in argument or argument == "--config-dir" for argument in arguments)
     own_data = [f"data_dir={tmp_path}.data"] if takes_overrides and not has_own else []
-    done = sweep(*arguments, *own_data, cwd=tmp_path)
+    done = forked(*arguments, *own_data, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith(sentence)
@@ -120,7 +123,7 @@ def test_bad_input_is_one_sentence_exit_2_and_nothing_written(tmp_path, argument
 
 def test_an_unknown_verb_or_option_is_bad_input(tmp_path):
     for arguments in (["paln"], ["plan", "--jsn"], ["exclude", "a", "b"]):
-        done = sweep(*arguments, cwd=tmp_path)
+        done = forked(*arguments, cwd=tmp_path)
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
 
@@ -140,7 +143,7 @@ assert not loaded, loaded
 
 def test_verbs_of_a_laptop_load_no_torch(tmp_path):
     path = table(tmp_path)
-    law = sweep("fit", f"points={path}", "fit.n_bootstrap=20", "--json", cwd=tmp_path).stdout
+    law = forked("fit", f"points={path}", "fit.n_bootstrap=20", "--json", cwd=tmp_path).stdout
     (tmp_path / "fit.json").write_text(law)
     for arguments in (
         ["--help"],

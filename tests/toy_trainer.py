@@ -2,8 +2,8 @@
 
 `python -m tests.toy_trainer DIR` is a worker. The environment says how long steps take (TOY_STEP_S), how
 often a checkpoint is written (TOY_CHECKPOINT_STEPS), where every start of a training is noted (TOY_JOURNAL),
-and of every checkpoint (TOY_SAVES), and what goes wrong: TOY_FAULT=KIND:NAME makes the run called NAME do so
-half-way; several are separated by commas.
+every checkpoint (TOY_SAVES), and until when the worker of a training has time (TOY_DEADLINES), and what goes
+wrong: TOY_FAULT=KIND:NAME makes the run called NAME do so half-way; several are separated by commas.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 from sweep import flops
 from sweep.config import ExperimentConfig, RunConfig
 from sweep.errors import DataError, Interrupted
+from sweep.launch.deadline import STOP_AT
 from sweep.launch.stopping import ignore_stop_signals
 from sweep.records import (
     BOOKKEEPING_COLUMNS,
@@ -81,6 +82,7 @@ def science(store: RunStore) -> dict[str, dict[str, Any]]:
 def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunResult:
     """The state is a hash chain over the steps: one too few, too many or out of turn changes the loss."""
     _note(f"{run.name}\n")
+    _note(f"{run.name} {os.environ.get(STOP_AT)}\n", "TOY_DEADLINES")
     checkpoint = session.checkpoint_dir / "state.json"
     state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"step": 0, "chain": run.name}
     every = int(os.environ.get("TOY_CHECKPOINT_STEPS", "3"))

@@ -123,10 +123,13 @@ class SlurmLauncher:
         self._cancel()
 
     def _script(self) -> str:
-        """The batch script: what it starts, no more. Options and variables are sbatch's arguments."""
+        """The batch script: what it starts, no more. Options and variables are sbatch's arguments.
+
+        SLURM may send its warning up to a minute early: until our handlers stand it ends nothing.
+        """
         words = supervisor_command(self._orders, "sweep.launch.slurm_job")
         settings = [f"--signal-s={self._launch.signal_s}", f"--min-claim-s={self._launch.min_claim_s:g}"]
-        return f"#!/bin/sh\nexec {shlex.join([*words, *settings])}\n"
+        return f"#!/bin/sh\ntrap '' USR1\nexec {shlex.join([*words, *settings])}\n"
 
     def _submit(self, script: Path, n_jobs: int) -> None:
         done = _run(["sbatch", *self._options(n_jobs), str(script)])

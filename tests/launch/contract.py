@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from sweep.config import LaunchConfig
 from sweep.launch.base import Launcher, LaunchState
 from sweep.launch.choose import make_launcher
 from sweep.launch.supervisor import Orders
@@ -37,6 +38,21 @@ def toy_command(sweep_dir: Path, **toy: object) -> list[str]:
     return ["/usr/bin/env", f"PYTHONPATH={ROOT}", *settings, *words]
 
 
+def toy_sweep_for(launch: LaunchConfig, directory: Path, n_runs: int, n_steps: int = 12) -> RunStore:
+    """A sweep of toy runs with these launch settings."""
+    plan = toy_plan(n_runs, n_steps)
+    store = RunStore(directory)
+    store.add_plan(replace(plan, experiment=replace(plan.experiment, launch=launch)))
+    return store
+
+
+def toy_launcher(store: RunStore, command: list[str] | None = None, **toy: object) -> Launcher:
+    """The launcher a sweep asks for, of workers that have the toy trainer or of another command."""
+    words = tuple(command or toy_command(store.sweep_dir, **toy))
+    orders = Orders(sweep_dir=str(store.sweep_dir.absolute()), device="cpu", command=words)
+    return make_launcher(store.latest_experiment().launch, orders)
+
+
 class LauncherContract:
     """Tests of one launcher. `launch` and `prepare` are what differs."""
 
@@ -50,21 +66,10 @@ class LauncherContract:
 
     def sweep(self, directory: Path, n_runs: int, n_steps: int = 12, **launch: Any) -> RunStore:
         """A sweep of toy runs for two workers."""
-        plan = toy_plan(n_runs, n_steps)
-        own = replace(self.launch, **({"n_workers": 2} | launch))
-        store = RunStore(directory)
-        store.add_plan(replace(plan, experiment=replace(plan.experiment, launch=own)))
-        return store
+        return toy_sweep_for(replace(self.launch, **({"n_workers": 2} | launch)), directory, n_runs, n_steps)
 
     def launcher(self, store: RunStore, command: list[str] | None = None, **toy: object) -> Launcher:
-        launch = store.latest_experiment().launch
-        command = command or toy_command(store.sweep_dir, **toy)
-        return make_launcher(
-            launch,
-            Orders(
-                sweep_dir=str(store.sweep_dir.absolute()), device="cpu", command=command and tuple(command)
-            ),
-        )
+        return toy_launcher(store, command, **toy)
 
     def test_two_workers_share_a_sweep_and_train_each_run_once(self, tmp_path: Path) -> None:
         store = self.sweep(tmp_path / "sweep", 8)

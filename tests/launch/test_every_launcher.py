@@ -35,7 +35,6 @@ class TestSlurm(LauncherContract):
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 @pytest.mark.filterwarnings("ignore")  # Ray's own, of its daemons' open files above all
-@pytest.mark.xdist_group("ray")
 class TestRay(LauncherContract):
     launch = RayLaunch(name="ray", n_workers=2, **BELIEF)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -108,6 +110,19 @@ def test_a_job_at_its_time_limit_saves_requeues_and_goes_on(tmp_path: Path) -> N
     (run_dir,) = (store.sweep_dir / "runs").iterdir()
     assert len(list(run_dir.glob("attempts/*"))) >= 2
     assert "requeued" in next((store.sweep_dir / "logs").glob("slurm-*.log")).read_text()
+
+
+def test_a_warning_that_comes_before_a_job_has_started_does_not_end_it(
+    tmp_path: Path, tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tools / "sbatch").write_text("#!/bin/sh\necho 1\n")
+    interpreter = tmp_path / "interpreter"
+    interpreter.write_text("#!/bin/sh\nkill -USR1 $$\nexit 7\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    store = sweep(tmp_path / "sweep")
+    make(store).start()
+    assert subprocess.run(["sh", store.sweep_dir / "slurm.sh"], timeout=20).returncode == 7
 
 
 def test_a_limit_that_leaves_no_time_to_train_is_refused_by_the_job(tmp_path: Path) -> None:

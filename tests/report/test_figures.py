@@ -22,22 +22,28 @@ def sweep():
     return planted_sweep()
 
 
-def test_every_figure_appears_as_png_and_svg(sweep, tmp_path):
+@pytest.fixture(scope="module")
+def drawn(sweep, tmp_path_factory):
+    """Every figure of it, and matplotlib's settings before they were drawn."""
+    directory = tmp_path_factory.mktemp("drawn") / "figures"
     before = dict(mpl.rcParams)
-    paths = draw_all(*sweep, tmp_path / "figures")
+    return draw_all(*sweep, directory), directory, before
+
+
+def test_every_figure_appears_as_png_and_svg(drawn):
+    paths, directory, before = drawn
     assert [path.name for path in paths] == [
         f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")
     ]
-    assert sorted((tmp_path / "figures").iterdir()) == sorted(paths)
+    assert sorted(directory.iterdir()) == sorted(paths)
     for path in paths:
         content = path.read_bytes()
         assert content.startswith(PNG_SIGNATURE if path.suffix == ".png" else b"<?xml")
     assert dict(mpl.rcParams) == before
 
 
-def test_the_same_numbers_give_the_same_bytes(sweep, tmp_path):
-    found, points, _ = sweep
-    first, second = (draw_all(found, points, {}, tmp_path / name) for name in ("a", "b"))
+def test_the_same_numbers_give_the_same_bytes(sweep, drawn, tmp_path):
+    first, second = drawn[0], draw_all(*sweep, tmp_path)
     assert [path.name for path in first] == [path.name for path in second]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()

@@ -39,16 +39,24 @@ class Buildah:
     """buildah with a store of its own, so that nothing of this machine's is touched."""
 
     store: Path
+    driver: str = "overlay"
 
     def command(self, *arguments: str) -> list[str]:
         places = ["--root", str(self.store / "root"), "--runroot", str(self.store / "run")]
-        return ["buildah", *places, "--storage-driver", "vfs", *arguments]
+        return ["buildah", *places, "--storage-driver", self.driver, *arguments]
 
     def build(self, context: Path, tag: str, *arguments: str) -> str:
         """Builds a directory's Dockerfile; returns what was said."""
         options = ["--isolation", "chroot", "--network", "host", "--layers", *arguments]
         done = run(self.command("bud", *options, "-t", tag, str(context)), 1500)
         return done.stdout + done.stderr
+
+
+def buildah_in(store: Path) -> Buildah:
+    """Layers laid over each other where the file system can do it, else copied: some gigabytes for each."""
+    layered = Buildah(store=store / "overlay")
+    asked = subprocess.run(layered.command("info"), capture_output=True, timeout=60)
+    return layered if asked.returncode == 0 else Buildah(store=store / "vfs", driver="vfs")
 
 
 def debian(target: Path) -> Path:
@@ -115,7 +123,8 @@ class Image:
 
 @pytest.fixture(scope="module")
 def image(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    buildah = Buildah(store=tmp_path_factory.mktemp("store"))
+    store = tmp_path_factory.mktemp("store")
+    buildah = buildah_in(store)
     base = tmp_path_factory.mktemp("base")
     debian(base)
     (base / "Dockerfile").write_text("FROM scratch\nADD debian.tar /\n")
@@ -123,7 +132,7 @@ def image(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     arguments = ("--build-arg", "BASE=localhost/debian", *pip_mounts(base))
     said = buildah.build(checkout, "localhost/sweep", *arguments)
     yield Image(buildah=buildah, tag="localhost/sweep", arguments=arguments, said=said)
-    shutil.rmtree(buildah.store)  # gigabytes
+    shutil.rmtree(store)  # gigabytes
 
 
 def config_of(image: Image) -> dict[str, object]:

@@ -6,6 +6,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,17 @@ import pytest
 
 from sweep.config import SlurmLaunch
 from sweep.launch import slurm
+from sweep.store.attempts import Attempt, read_attempts
+from sweep.store.files import read_json, read_records
 from sweep.store.run_store import RunStore
-from tests.launch.contract import LauncherContract
+from tests.launch.contract import LauncherContract, toy_launcher, toy_sweep_for
+from tests.launch.contract import undisturbed as calm_toys
 from tests.launch.test_every_launcher import BELIEF
 from tests.services.conftest import need
 from tests.services.slurm_cluster import TOOLS, SlurmCluster, until
 from tests.services.smoke import SMOKE, attempts, check_resumed, saved_by, science
 from tests.shell import sweep
+from tests.toy_trainer import science as toy_science
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(420)]
 
@@ -51,8 +58,16 @@ class TestSlurmContract(LauncherContract):
 
 
 @pytest.fixture
-def smoke(cluster: SlurmCluster, tmp_path: Path, data_dir: Path) -> Iterator[Callable[..., RunStore]]:
-    """Submits a smoke sweep, detached; whatever is left of it ends with the test."""
+def emptied(cluster: SlurmCluster) -> Iterator[SlurmCluster]:
+    """Whatever a test leaves in the queue ends with it."""
+    yield cluster
+    cluster.ask("scancel", "--user=root")
+    until(lambda: cluster.ask("squeue", "-h") == "")
+
+
+@pytest.fixture
+def smoke(emptied: SlurmCluster, tmp_path: Path, data_dir: Path) -> Callable[..., RunStore]:
+    """Submits a smoke sweep, detached."""
 
     def submit(*overrides: str) -> RunStore:
         done = sweep("run", "--detach", *SMOKE, *SLURM, *overrides, f"data_dir={data_dir}", cwd=tmp_path)
@@ -60,9 +75,7 @@ def smoke(cluster: SlurmCluster, tmp_path: Path, data_dir: Path) -> Iterator[Cal
         assert "sweep status results/smoke --watch" in done.stderr
         return RunStore(tmp_path / "results/smoke")
 
-    yield submit
-    cluster.ask("scancel", "--user=root")
-    until(lambda: cluster.ask("squeue", "-h") == "")
+    return submit
 
 
 def finish(cluster: SlurmCluster, store: RunStore, timeout_s: float = 300) -> None:
@@ -104,14 +117,52 @@ def test_preemption_and_a_dead_node_lose_and_double_nothing(
     assert all("is gone" in str(reason) for reason in lost), lost
 
 
-def test_a_time_limit_shorter_than_the_sweep(
-    cluster: SlurmCluster, smoke: Callable[..., RunStore], undisturbed: dict[str, Any]
+def test_a_time_limit_shorter_than_any_run(
+    emptied: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = smoke("launch.time=00:01:00", "launch.signal_s=40", "launch.min_claim_s=4", "launch.n_workers=1")
-    finish(cluster, store)
-    assert science(store.sweep_dir) == undisturbed
-    check_resumed(store.sweep_dir)  # how many depends on the machine: these runs take a second or two
-    assert {state for tried in states(store) for state in tried} <= {"preempted", "done"}
+    """Each job lends fifteen of the thirty-two seconds a run takes, or less.
+
+    SLURM may send its warning up to a minute early, so at any moment of these jobs.
+    """
+    monkeypatch.setattr(slurm, "LOOK_S", 0.5)
+    limit = replace(TestSlurmContract.launch, time="00:01:00", signal_s=45, min_claim_s=2, max_failures=1)
+    store = toy_sweep_for(limit, tmp_path / "sweep", 2, n_steps=64)
+    deadlines = tmp_path / "deadlines"
+    toy = {"TOY_STEP_S": 0.5, "TOY_CHECKPOINT_STEPS": 1000, "TOY_DEADLINES": deadlines}  # saved when it stops
+    launcher = toy_launcher(store, **toy)
+    launcher.start()
+    patience = time.monotonic() + 300
+    while (state := launcher.wait(1)).n_running:
+        assert time.monotonic() < patience, (store.status().counts, emptied.ask("squeue"))
+        emptied.hurry()
+    assert (state.stopped, state.gave_up) == (False, None)
+    assert store.status().counts == {"done": 2}
+    assert toy_science(store) == calm_toys(tmp_path, 2, n_steps=64)
+    for run in (store.sweep_dir / "runs").iterdir():
+        tried = read_attempts(run)
+        assert [attempt.state for attempt in tried] == ["preempted"] * (len(tried) - 1) + ["done"]
+        assert len(tried) >= 3  # interrupted twice at least
+        for earlier, later in pairwise(tried):
+            assert earlier.step >= 1
+            assert first_step(later) == earlier.step + 1
+        lines = [line.split() for line in deadlines.read_text().splitlines()]
+        told = [float(until_s) for name, until_s in lines if name == name_of(run)]
+        left_s = [until_s - claimed_at(attempt) for until_s, attempt in zip(told, tried, strict=True)]
+        assert min(left_s) > limit.min_claim_s - 1, left_s  # a moment passes between the look and the claim
+
+
+def first_step(attempt: Attempt) -> int:
+    return int(next(read_records(attempt.path / "metrics.jsonl"))["step"])
+
+
+def name_of(run_dir: Path) -> str:
+    return str((read_json(run_dir / "config.json") or {})["name"])
+
+
+def claimed_at(attempt: Attempt) -> float:
+    """In seconds since 1970."""
+    claim = read_json(attempt.path / "claim.json") or {}
+    return datetime.fromisoformat(claim["claimed_at"]).timestamp()
 
 
 def states(store: RunStore) -> list[list[str | None]]:

@@ -132,15 +132,15 @@ def test_a_whole_sweep_is_tracked_and_keeps_secrets_to_itself(tmp_path, monkeypa
     canary = "canary-4f1d9b"
     monkeypatch.setenv("MY_SECRET_TOKEN", canary)
     assert environment()["MY_SECRET_TOKEN"] == canary
-    done = sweep(
-        "run", *SMALL, "budgets=[5e8]", "tracking=wandb", f"data_dir={tmp_path / 'data'}", cwd=tmp_path
-    )
+    few = ("budgets=[5e8]", "grid.d_model=[16,24]", "launch.n_workers=1", "fit.n_bootstrap=2")
+    done = sweep("run", *SMALL, *few, "tracking=wandb", f"data_dir={tmp_path / 'data'}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     root = tmp_path / "results/smoke"
     points = {
         path.parent.name: json.loads(path.read_text())["point"] for path in root.glob("runs/*/result.json")
     }
     shown = {run_id: summary for run_id, _, summary, _ in content(root)}
+    assert len(points) == 2
     assert {key: summary["loss"] for key, summary in shown.items()} == {
         key: pytest.approx(point["loss"]) for key, point in points.items()
     }

@@ -1,0 +1,35 @@
+"""Which tests stay together when they are spread over processes: those that share something costly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+TOGETHER = {
+    "tests/test_study.py": "study",  # one finished sweep
+    "tests/launch/test_every_launcher.py::TestRay": "ray",  # one cluster
+    "tests/report/test_figures.py": "figures",  # drawn once
+    "tests/services/test_by_hand.py": "smoke",  # one undisturbed sweep
+    "tests/services/test_ray.py": "smoke",
+    "tests/services/test_slurm.py": "smoke",
+    "tests/services/test_image.py": "image",
+    "tests/services/test_postgresql.py": "postgresql",  # one server
+}
+"""By how their names begin: marks of pytest-xdist 3.8 (--dist loadgroup) do nothing under pytest 9.2."""
+
+
+def group(nodeid: str) -> str:
+    """The name of what a test is sent to a process with; its own where it stands alone."""
+    return next((name for start, name in TOGETHER.items() if nodeid.startswith(start)), nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling  # not where pytest-xdist is switched off
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    return Scheduling(config, log)
