@@ -10,6 +10,7 @@ TOGETHER = {
     "tests/test_study.py": "study",  # one finished sweep
     "tests/launch/test_every_launcher.py::TestRay": "ray",  # one cluster
     "tests/report/test_figures.py": "figures",  # drawn once
+    "tests/train/test_trunk.py": "trunk",  # one trunk trained beforehand
     "tests/services/test_by_hand.py": "smoke",  # one undisturbed sweep
     "tests/services/test_ray.py": "smoke",
     "tests/services/test_slurm.py": "smoke",

@@ -59,8 +59,10 @@ VARIANTS = architectures(vocab_size=256, d_model=16, d_ff=16, n_layers=1)
 @pytest.mark.parametrize(
     ("model", "schedule"),
     [
-        pytest.param(model, schedule, id=f"{label(model)}-{schedule}")
-        for model, schedule in zip(VARIANTS, itertools.cycle(SCHEDULES), strict=False)
+        pytest.param(
+            model, schedule, id=f"{label(model)}-{schedule}", marks=[pytest.mark.long] if number % 5 else []
+        )
+        for number, (model, schedule) in enumerate(zip(VARIANTS, itertools.cycle(SCHEDULES), strict=False))
     ],
 )
 def test_every_architecture_commits_a_point(corpus, tmp_path, model, schedule):
