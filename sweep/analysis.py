@@ -28,8 +28,6 @@ from sweep.plan.grid import tokens_of_budget
 from sweep.plan.hparam_check import HparamCheck
 from sweep.plan.shapes import nearest_shape, shape_of_width, width_step
 from sweep.records import Point
-from sweep.report.figures import draw_all
-from sweep.report.hparam_figures import draw_hparams
 from sweep.report.hparam_summary import HPARAMS, hyperparameters
 from sweep.report.hparams import HparamReport, document, measure, read_reports
 from sweep.store.files import read_json
@@ -145,6 +143,9 @@ def report(sweep_dir: Path) -> list[Path]:
 
 
 def _draw_arm(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> list[Path]:
+    from sweep.report.figures import draw_all  # matplotlib takes long to import, and fits need none of it
+    from sweep.report.hparam_figures import draw_hparams
+
     directory = arm_directory(sweep_dir, arm)
     fitted = read_fit(fit_file(directory))
     points = [point for point in stored.points if point.arm == arm]
@@ -163,6 +164,8 @@ def measure_hparams(checks: Sequence[HparamCheck], sweep_dir: Path, check_dir: P
     `check_dir` holds the check's own runs; those that the grid has too are read from the sweep. Settings
     without a result leave their corner incomplete.
     """
+    from sweep.report.hparam_figures import draw_hparams  # with matplotlib, as above
+
     points = [*RunStore(sweep_dir).points().points, *RunStore(check_dir).points().points]
     losses = {str(point.run_key): point.loss for point in points}
     reports = [measure(check, losses) for check in checks]

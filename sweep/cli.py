@@ -238,7 +238,8 @@ def export(
 @app.command()
 def fit(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
     """Fit scaling laws to a sweep, or to any table: points=FILE.csv."""
-    from sweep import analysis, study
+    from sweep import analysis
+    from sweep.places import sweep_directory
 
     sweep_dir, overrides = _split(arguments)
     experiment = _experiment_of(sweep_dir, overrides, config_dir)
@@ -248,7 +249,7 @@ def fit(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJs
         fits: dict[str | None, Fit] = {None: analysis.fit_table(experiment)}
     else:
         fits = analysis.fit_sweep(
-            sweep_dir or study.sweep_directory(experiment), experiment.fit, reconcile=experiment.reconcile
+            sweep_dir or sweep_directory(experiment), experiment.fit, reconcile=experiment.reconcile
         )
     show_fits(fits, as_json)
 

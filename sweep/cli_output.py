@@ -38,7 +38,8 @@ def loading_ahead(on_status: Callable[[SweepStatus], None]) -> Callable[[SweepSt
 def _load() -> None:
     with contextlib.suppress(OSError, AttributeError):  # Linux alone has a niceness for each thread
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-    importlib.import_module("sweep.analysis")
+    for module in ("sweep.analysis", "sweep.store.tables", "sweep.report.figures"):
+        importlib.import_module(module)
 
 
 def fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
