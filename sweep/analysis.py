@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sweep.errors import InputError, SafetyError
 from sweep.fit import Fit, Prediction, Question, fit, published_fit, read_fit, read_table
 from sweep.fit import predict as predict_at
 from sweep.fit.observations import ExcludedPoint
+from sweep.forks import run_forked
 from sweep.plan import rules
 from sweep.plan.grid import tokens_of_budget
 from sweep.plan.hparam_check import HparamCheck
@@ -132,30 +134,35 @@ def write_fit(path: Path, fitted: Fit) -> None:
     replace_file(path, (json.dumps(fitted.to_json(), indent=1, allow_nan=False) + "\n").encode())
 
 
-def report(sweep_dir: Path) -> list[Path]:
+def report(sweep_dir: Path, n_processes: int = 1) -> list[Path]:
     """Draw the figures of a sweep, of each arm by itself, from its points and its fit; returns the files.
 
-    Raises InputError when there is no fit yet.
+    With several processes figures are drawn side by side (see `run_forked`). Raises InputError when there is
+    no fit yet.
     """
     stored = RunStore(sweep_dir).points()
     arms = dict.fromkeys(point.arm for point in stored.points) or {None: None}
-    return [path for arm in arms for path in _draw_arm(sweep_dir, stored, arm)]
+    jobs = [job for arm in arms for job in _drawing_jobs(sweep_dir, stored, arm)]
+    drawn = [path for paths in run_forked(jobs, n_processes) for path in paths]
+    for arm in arms:
+        figures = arm_directory(sweep_dir, arm) / "figures"
+        for old in {*figures.glob("*.png"), *figures.glob("*.svg")} - set(drawn):
+            old.unlink()  # of an earlier fit, which this one does not bear out
+    return drawn
 
 
-def _draw_arm(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> list[Path]:
-    from sweep.report.figures import draw_all  # matplotlib takes long to import, and fits need none of it
+def _drawing_jobs(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> list[Callable[[], list[Path]]]:
+    from sweep.report.figures import drawing_jobs  # matplotlib takes long to import, and fits need none of it
     from sweep.report.hparam_figures import draw_hparams
 
     directory = arm_directory(sweep_dir, arm)
     fitted = read_fit(fit_file(directory))
     points = [point for point in stored.points if point.arm == arm]
-    figures = directory / "figures"
-    drawn = draw_all(fitted, points, stored.curves, figures)
     checked = [report for report in read_hparams(sweep_dir) if report.arm == arm]
-    drawn += [path for report in checked for path in draw_hparams(report, figures)]
-    for old in {*figures.glob("*.png"), *figures.glob("*.svg")} - set(drawn):
-        old.unlink()  # of an earlier fit, which this one does not bear out
-    return drawn
+    return [
+        *drawing_jobs(fitted, points, stored.curves, directory / "figures"),
+        *(partial(draw_hparams, report, directory / "figures") for report in checked),
+    ]
 
 
 def measure_hparams(checks: Sequence[HparamCheck], sweep_dir: Path, check_dir: Path) -> list[HparamReport]:

@@ -278,8 +278,9 @@ def predict(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: 
 def report(arguments: Arguments = None, config_dir: ConfigDir = None) -> None:
     """Draw the figures of a sweep from its points and its fit."""
     from sweep import analysis
+    from sweep.launch.devices import cores
 
-    for path in analysis.report(_directory(arguments, config_dir)):
+    for path in analysis.report(_directory(arguments, config_dir), len(cores())):
         say(str(path))
 
 

@@ -45,10 +45,11 @@ def _load() -> None:
 def fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
     """Fit a sweep, show its laws, draw its figures, and name every file."""
     from sweep import analysis
+    from sweep.launch.devices import cores
 
     fits = analysis.fit_sweep(sweep_dir, experiment.fit)
     show_fits(fits, as_json=False)
-    figures = analysis.report(sweep_dir)
+    figures = analysis.report(sweep_dir, len(cores()))
     laws = [analysis.arm_directory(sweep_dir, arm) / "fit.json" for arm in fits]
     for path in (sweep_dir / "points.csv", sweep_dir / "points.parquet", *laws, *figures):
         say(str(path))
