@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -43,14 +44,18 @@ SETTING_COLUMNS = (
 ).split()
 """What tells two points of one cell apart, in the words of points.csv."""
 
+WORTH_A_FORK = 6  # points of an arm: fewer are refused by every method that takes time
 MAX_DOUBLINGS = 14  # of the width, over which sizes past those trained are known
 
 
-def fit_sweep(sweep_dir: Path, config: FitConfig, *, reconcile: bool = False) -> dict[str | None, Fit]:
+def fit_sweep(
+    sweep_dir: Path, config: FitConfig, *, reconcile: bool = False, n_processes: int = 1
+) -> dict[str | None, Fit]:
     """Fit a sweep's points, each arm by itself; writes the points' tables and a fit.json for each arm.
 
-    The only key is None where there are no arms; `arm_directory` says where an arm's files lie. Raises
-    InputError when no run has finished, SafetyError when runs of several settings would be fitted together.
+    The only key is None where there are no arms; `arm_directory` says where an arm's files lie. With several
+    processes arms are fitted side by side (see `run_forked`). Raises InputError when no run has finished,
+    SafetyError when runs of several settings would be fitted together.
     """
     store = RunStore(sweep_dir)
     stored = store.points()
@@ -58,10 +63,14 @@ def fit_sweep(sweep_dir: Path, config: FitConfig, *, reconcile: bool = False) ->
         raise InputError(f"{sweep_dir} holds no finished run to fit: start it with sweep run")
     _check_settings(stored)
     store.write_points()
+    n_points = Counter(point.arm for point in stored.points)
+    if max(n_points.values()) < WORTH_A_FORK:
+        n_processes = 1
     fits: dict[str | None, Fit] = {}
-    for arm in dict.fromkeys(point.arm for point in stored.points):
+    jobs = [partial(_fit_arm, stored, arm, config, reconcile) for arm in n_points]
+    for arm, fitted in zip(n_points, run_forked(jobs, n_processes), strict=True):
         known = hyperparameters(sweep_dir, arm, ((point.name, point.run_key) for point in stored.points))
-        fits[arm] = replace(_fit_arm(stored, arm, config, reconcile), hyperparameters=known)
+        fits[arm] = replace(fitted, hyperparameters=known)
         write_fit(arm_directory(sweep_dir, arm) / "fit.json", fits[arm])
     return fits
 

@@ -239,6 +239,7 @@ def export(
 def fit(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
     """Fit scaling laws to a sweep, or to any table: points=FILE.csv."""
     from sweep import analysis
+    from sweep.launch.devices import cores
     from sweep.places import sweep_directory
 
     sweep_dir, overrides = _split(arguments)
@@ -249,7 +250,10 @@ def fit(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJs
         fits: dict[str | None, Fit] = {None: analysis.fit_table(experiment)}
     else:
         fits = analysis.fit_sweep(
-            sweep_dir or sweep_directory(experiment), experiment.fit, reconcile=experiment.reconcile
+            sweep_dir or sweep_directory(experiment),
+            experiment.fit,
+            reconcile=experiment.reconcile,
+            n_processes=len(cores()),
         )
     show_fits(fits, as_json)
 

@@ -47,7 +47,7 @@ def fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
     from sweep import analysis
     from sweep.launch.devices import cores
 
-    fits = analysis.fit_sweep(sweep_dir, experiment.fit)
+    fits = analysis.fit_sweep(sweep_dir, experiment.fit, n_processes=len(cores()))
     show_fits(fits, as_json=False)
     figures = analysis.report(sweep_dir, len(cores()))
     laws = [analysis.arm_directory(sweep_dir, arm) / "fit.json" for arm in fits]
