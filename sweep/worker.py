@@ -7,6 +7,7 @@ signals and commits holds, and is tested, for any train function.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import secrets
 import socket
@@ -341,8 +342,13 @@ def main(argv: Sequence[str] | None = None, *, train: TrainFunction | None = Non
 
 def _train_loop(sweep_dir: Path) -> TrainFunction:
     check_data(RunStore(sweep_dir))
-    from sweep.train.loop import train  # torch takes seconds to import, and tests bring their own
+    gc.disable()  # what is imported stays: it is looked through for garbage neither now nor before every run
+    try:
+        from sweep.train.loop import train  # torch takes seconds to import, and tests bring their own
 
+        gc.freeze()
+    finally:
+        gc.enable()
     return train
 
 
