@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import signal
@@ -345,6 +346,8 @@ def main() -> None:
         traceback.print_exception(error)
         say(f"this is a bug in sweep, please report it with the lines above: {type(error).__name__}: {error}")
         sys.exit(EXIT_BUG)
+    finally:
+        gc.freeze()  # Python would look through all that is loaded for garbage, a last time, before it leaves
 
 
 def _say_how_to_follow(sweep_dir: Path) -> None:
