@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,12 @@ from sweep.errors import InputError, SafetyError
 from sweep.fit import Fit, Prediction, Question, fit, published_fit, read_fit, read_table
 from sweep.fit import predict as predict_at
 from sweep.fit.observations import ExcludedPoint
+from sweep.forks import run_forked
 from sweep.plan import rules
 from sweep.plan.grid import tokens_of_budget
 from sweep.plan.hparam_check import HparamCheck
 from sweep.plan.shapes import nearest_shape, shape_of_width, width_step
 from sweep.records import Point
-from sweep.report.figures import draw_all
-from sweep.report.hparam_figures import draw_hparams
 from sweep.report.hparam_summary import HPARAMS, hyperparameters
 from sweep.report.hparams import HparamReport, document, measure, read_reports
 from sweep.store.files import read_json
@@ -43,14 +44,18 @@ SETTING_COLUMNS = (
 ).split()
 """What tells two points of one cell apart, in the words of points.csv."""
 
+WORTH_A_FORK = 6  # points of an arm: fewer are refused by every method that takes time
 MAX_DOUBLINGS = 14  # of the width, over which sizes past those trained are known
 
 
-def fit_sweep(sweep_dir: Path, config: FitConfig, *, reconcile: bool = False) -> dict[str | None, Fit]:
+def fit_sweep(
+    sweep_dir: Path, config: FitConfig, *, reconcile: bool = False, n_processes: int = 1
+) -> dict[str | None, Fit]:
     """Fit a sweep's points, each arm by itself; writes the points' tables and a fit.json for each arm.
 
-    The only key is None where there are no arms; `arm_directory` says where an arm's files lie. Raises
-    InputError when no run has finished, SafetyError when runs of several settings would be fitted together.
+    The only key is None where there are no arms; `arm_directory` says where an arm's files lie. With several
+    processes arms are fitted side by side (see `run_forked`). Raises InputError when no run has finished,
+    SafetyError when runs of several settings would be fitted together.
     """
     store = RunStore(sweep_dir)
     stored = store.points()
@@ -58,10 +63,14 @@ def fit_sweep(sweep_dir: Path, config: FitConfig, *, reconcile: bool = False) ->
         raise InputError(f"{sweep_dir} holds no finished run to fit: start it with sweep run")
     _check_settings(stored)
     store.write_points()
+    n_points = Counter(point.arm for point in stored.points)
+    if max(n_points.values()) < WORTH_A_FORK:
+        n_processes = 1
     fits: dict[str | None, Fit] = {}
-    for arm in dict.fromkeys(point.arm for point in stored.points):
+    jobs = [partial(_fit_arm, stored, arm, config, reconcile) for arm in n_points]
+    for arm, fitted in zip(n_points, run_forked(jobs, n_processes), strict=True):
         known = hyperparameters(sweep_dir, arm, ((point.name, point.run_key) for point in stored.points))
-        fits[arm] = replace(_fit_arm(stored, arm, config, reconcile), hyperparameters=known)
+        fits[arm] = replace(fitted, hyperparameters=known)
         write_fit(arm_directory(sweep_dir, arm) / "fit.json", fits[arm])
     return fits
 
@@ -134,27 +143,35 @@ def write_fit(path: Path, fitted: Fit) -> None:
     replace_file(path, (json.dumps(fitted.to_json(), indent=1, allow_nan=False) + "\n").encode())
 
 
-def report(sweep_dir: Path) -> list[Path]:
+def report(sweep_dir: Path, n_processes: int = 1) -> list[Path]:
     """Draw the figures of a sweep, of each arm by itself, from its points and its fit; returns the files.
 
-    Raises InputError when there is no fit yet.
+    With several processes figures are drawn side by side (see `run_forked`). Raises InputError when there is
+    no fit yet.
     """
     stored = RunStore(sweep_dir).points()
     arms = dict.fromkeys(point.arm for point in stored.points) or {None: None}
-    return [path for arm in arms for path in _draw_arm(sweep_dir, stored, arm)]
+    jobs = [job for arm in arms for job in _drawing_jobs(sweep_dir, stored, arm)]
+    drawn = [path for paths in run_forked(jobs, n_processes) for path in paths]
+    for arm in arms:
+        figures = arm_directory(sweep_dir, arm) / "figures"
+        for old in {*figures.glob("*.png"), *figures.glob("*.svg")} - set(drawn):
+            old.unlink()  # of an earlier fit, which this one does not bear out
+    return drawn
 
 
-def _draw_arm(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> list[Path]:
+def _drawing_jobs(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> list[Callable[[], list[Path]]]:
+    from sweep.report.figures import drawing_jobs  # matplotlib takes long to import, and fits need none of it
+    from sweep.report.hparam_figures import draw_hparams
+
     directory = arm_directory(sweep_dir, arm)
     fitted = read_fit(fit_file(directory))
     points = [point for point in stored.points if point.arm == arm]
-    figures = directory / "figures"
-    drawn = draw_all(fitted, points, stored.curves, figures)
     checked = [report for report in read_hparams(sweep_dir) if report.arm == arm]
-    drawn += [path for report in checked for path in draw_hparams(report, figures)]
-    for old in {*figures.glob("*.png"), *figures.glob("*.svg")} - set(drawn):
-        old.unlink()  # of an earlier fit, which this one does not bear out
-    return drawn
+    return [
+        *drawing_jobs(fitted, points, stored.curves, directory / "figures"),
+        *(partial(draw_hparams, report, directory / "figures") for report in checked),
+    ]
 
 
 def measure_hparams(checks: Sequence[HparamCheck], sweep_dir: Path, check_dir: Path) -> list[HparamReport]:
@@ -163,6 +180,8 @@ def measure_hparams(checks: Sequence[HparamCheck], sweep_dir: Path, check_dir: P
     `check_dir` holds the check's own runs; those that the grid has too are read from the sweep. Settings
     without a result leave their corner incomplete.
     """
+    from sweep.report.hparam_figures import draw_hparams  # with matplotlib, as above
+
     points = [*RunStore(sweep_dir).points().points, *RunStore(check_dir).points().points]
     losses = {str(point.run_key): point.loss for point in points}
     reports = [measure(check, losses) for check in checks]

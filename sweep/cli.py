@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import signal
@@ -238,7 +239,9 @@ def export(
 @app.command()
 def fit(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
     """Fit scaling laws to a sweep, or to any table: points=FILE.csv."""
-    from sweep import analysis, study
+    from sweep import analysis
+    from sweep.launch.devices import cores
+    from sweep.places import sweep_directory
 
     sweep_dir, overrides = _split(arguments)
     experiment = _experiment_of(sweep_dir, overrides, config_dir)
@@ -248,7 +251,10 @@ def fit(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJs
         fits: dict[str | None, Fit] = {None: analysis.fit_table(experiment)}
     else:
         fits = analysis.fit_sweep(
-            sweep_dir or study.sweep_directory(experiment), experiment.fit, reconcile=experiment.reconcile
+            sweep_dir or sweep_directory(experiment),
+            experiment.fit,
+            reconcile=experiment.reconcile,
+            n_processes=len(cores()),
         )
     show_fits(fits, as_json)
 
@@ -277,8 +283,9 @@ def predict(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: 
 def report(arguments: Arguments = None, config_dir: ConfigDir = None) -> None:
     """Draw the figures of a sweep from its points and its fit."""
     from sweep import analysis
+    from sweep.launch.devices import cores
 
-    for path in analysis.report(_directory(arguments, config_dir)):
+    for path in analysis.report(_directory(arguments, config_dir), len(cores())):
         say(str(path))
 
 
@@ -339,6 +346,8 @@ def main() -> None:
         traceback.print_exception(error)
         say(f"this is a bug in sweep, please report it with the lines above: {type(error).__name__}: {error}")
         sys.exit(EXIT_BUG)
+    finally:
+        gc.freeze()  # Python would look through all that is loaded for garbage, a last time, before it leaves
 
 
 def _say_how_to_follow(sweep_dir: Path) -> None:

@@ -38,16 +38,18 @@ def loading_ahead(on_status: Callable[[SweepStatus], None]) -> Callable[[SweepSt
 def _load() -> None:
     with contextlib.suppress(OSError, AttributeError):  # Linux alone has a niceness for each thread
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-    importlib.import_module("sweep.analysis")
+    for module in ("sweep.analysis", "sweep.store.tables", "sweep.report.figures"):
+        importlib.import_module(module)
 
 
 def fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
     """Fit a sweep, show its laws, draw its figures, and name every file."""
     from sweep import analysis
+    from sweep.launch.devices import cores
 
-    fits = analysis.fit_sweep(sweep_dir, experiment.fit)
+    fits = analysis.fit_sweep(sweep_dir, experiment.fit, n_processes=len(cores()))
     show_fits(fits, as_json=False)
-    figures = analysis.report(sweep_dir)
+    figures = analysis.report(sweep_dir, len(cores()))
     laws = [analysis.arm_directory(sweep_dir, arm) / "fit.json" for arm in fits]
     for path in (sweep_dir / "points.csv", sweep_dir / "points.parquet", *laws, *figures):
         say(str(path))

@@ -7,6 +7,7 @@ signals and commits holds, and is tested, for any train function.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import secrets
 import socket
@@ -44,6 +45,7 @@ from sweep.store.run_store import RunStore
 from sweep.tracking.base import GuardedTracker, track
 
 MIN_WAIT_S, MAX_WAIT_S = 0.05, 1.0  # between two looks at runs that others hold
+WAIT_FRAC = 0.1  # of the time waited so far: what a look may come too late
 THREADS = "SWEEP_N_THREADS"  # environment variable: those of a run on a CPU; by default 1
 EXIT_FAILED, EXIT_BUG, EXIT_INTERRUPTED = 1, 70, 75
 
@@ -114,7 +116,7 @@ class Worker:
 
     def work(self) -> WorkerSummary:
         """Carry out runs until every one is finished, or until asked to stop."""
-        wait_s, interrupted = MIN_WAIT_S, True
+        idle_since, interrupted = time.monotonic(), True
         while not self._asked_to_stop():
             claimed = self._claim()
             if claimed is not None:
@@ -125,13 +127,13 @@ class Worker:
                         self._admission.release()
                 self._queue.prune_trunk(claimed[0])
                 self._counts[ended.partition(":")[0]] += 1
-                wait_s = MIN_WAIT_S
+                idle_since = time.monotonic()
             elif self._queue.finished:
                 interrupted = False
                 break
             else:
-                time.sleep(wait_s)
-                wait_s = min(2 * wait_s, MAX_WAIT_S)
+                waited_s = time.monotonic() - idle_since
+                time.sleep(min(MAX_WAIT_S, max(MIN_WAIT_S, WAIT_FRAC * waited_s)))
         self._index.close()
         return WorkerSummary(
             **{f"n_{state}": n for state, n in self._counts.items()}, interrupted=interrupted
@@ -340,8 +342,13 @@ def main(argv: Sequence[str] | None = None, *, train: TrainFunction | None = Non
 
 def _train_loop(sweep_dir: Path) -> TrainFunction:
     check_data(RunStore(sweep_dir))
-    from sweep.train.loop import train  # torch takes seconds to import, and tests bring their own
+    gc.disable()  # what is imported stays: it is looked through for garbage neither now nor before every run
+    try:
+        from sweep.train.loop import train  # torch takes seconds to import, and tests bring their own
 
+        gc.freeze()
+    finally:
+        gc.enable()
     return train
 
 

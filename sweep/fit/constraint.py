@@ -9,11 +9,13 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.interpolate import PchipInterpolator
+
+if TYPE_CHECKING:  # scipy takes long to import, and few fits are extended
+    from scipy.interpolate import PchipInterpolator
 
 FloatArray = npt.NDArray[np.float64]
 Constraint = Literal["exact", "6nd"]
@@ -65,6 +67,8 @@ class FlopsPerToken:
         The family is taken only where it agrees with the points at their largest N within SAME_FAMILY; its
         ln f is moved by what is left, so that f stays continuous. A 6 N convention is never extended.
         """
+        from scipy.interpolate import PchipInterpolator
+
         edge = self.center + self.high
         log_n, log_f = np.log(n_params), np.log(flops_per_token)
         if self.kind == "6nd" or not log_n.min() <= edge < log_n.max():

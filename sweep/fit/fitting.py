@@ -10,9 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from sweep.config import FitConfig
 from sweep.errors import InputError
@@ -36,6 +34,9 @@ from sweep.fit.reconcile import reconciled
 from sweep.fit.refusals import Refusal, RefusedError
 from sweep.fit.repetition_law import DataConstrainedLaw
 from sweep.records import CurvePoint, Point
+
+if TYPE_CHECKING:  # pandas takes long to import, and points need none of it
+    import pandas as pd
 
 SCHEMA_VERSION = 1
 METHODS: dict[str, Callable[[Observations, FitConfig], Law]] = {
@@ -163,7 +164,7 @@ def fit(
     Raises:
         InputError: the points are no usable table.
     """
-    if isinstance(points, pd.DataFrame):
+    if not isinstance(points, Sequence):
         points = from_dataframe(points)
     observations = observe(
         points,

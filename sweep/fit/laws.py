@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeAlias, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from sweep.fit.observations import RunNoise
 
@@ -146,6 +145,8 @@ class Law(abc.ABC):
         band = self.interval("loss_opt", flops)
         if band is None or self.noise is None:
             return None
+        from scipy.special import stdtrit  # slow to import, as all of scipy
+
         t = float(stdtrit(self.noise.n_dof, 0.5 + self.confidence / 2))
         estimate, spread = math.log(self.loss_opt(float(flops))), t * self.noise.sd
         lower = estimate - math.hypot(estimate - math.log(band[0]), spread)

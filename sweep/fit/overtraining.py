@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import fdtrc
 
 from sweep.config import FitConfig
 from sweep.fit.bootstrap import degenerate_warning, trunk_warning
@@ -114,6 +113,8 @@ def _tie_warning(data: CentredData, theta: FloatArray) -> tuple[str, ...]:
     loose = float(minimise(data, theta[None], SQUARES).objective[0])
     if n_dof < 1 or loose <= NO_NOISE * len(data.y) or tied <= loose:
         return ()
+    from scipy.special import fdtrc  # slow to import, as all of scipy
+
     ratio = (tied - loose) / loose * n_dof
     if fdtrc(1, n_dof, ratio) >= DOUBTFUL:
         return ()

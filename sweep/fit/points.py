@@ -6,20 +6,24 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from sweep.config import ColumnsConfig
 from sweep.errors import InputError
 from sweep.records import Point
+
+if TYPE_CHECKING:  # pandas takes long to import, and a sweep's own points need none of it
+    import pandas as pd
 
 DEFAULT_COLUMNS = ColumnsConfig(**{field.name: field.name for field in dataclasses.fields(ColumnsConfig)})
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     """Text stays text: a run key such as 12345678e1234567 is not a number. A name given twice is refused."""
+    import pandas as pd
+
     header = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, nrows=1)
     names = header.iloc[0].tolist()
     marks = [mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]]
@@ -33,9 +37,15 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
+def _read_parquet(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_parquet(path)
+
+
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": _read_csv,
-    ".parquet": lambda path: pd.read_parquet(path),
+    ".parquet": _read_parquet,
 }
 STATUSES = ("done", "diverged")
 TEXT_COLUMNS = (
@@ -51,7 +61,7 @@ TEXT_COLUMNS = (
 )
 SIDE_COLUMNS = ("flops_chinchilla", "epochs")  # numbers that only some methods ask for
 OPTIONAL = ("flops_budget", "n_params_non_embedding", "n_tokens_unique", "trunk")
-MISSING_TEXT = frozenset({"", "nan", "none", "null", "<na>", "na"})
+MISSING_TEXT = frozenset({"", "nan", "none", "null", "<na>", "na"})  # pandas' NA is "<na>"
 
 
 def read_table(path: str | Path, columns: ColumnsConfig = DEFAULT_COLUMNS) -> tuple[Point, ...]:
@@ -179,7 +189,7 @@ def _number(value: Any) -> float | None:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or value is pd.NA or str(value).strip().lower() in MISSING_TEXT
+    return value is None or str(value).strip().lower() in MISSING_TEXT
 
 
 def _texts(column: pd.Series) -> list[str | None]:

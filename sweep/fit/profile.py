@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from sweep.fit.centred import CentredData
 from sweep.fit.estimation import SurfaceForm
@@ -61,6 +60,8 @@ def profile_likelihood(
     squares = 2.0 * float(best.objective[0])
     if n_dof < 1 or squares < NO_NOISE * len(data.y):
         return {}
+    from scipy.special import stdtrit  # slow to import, as all of scipy
+
     limit = 0.5 * squares * (1.0 + float(stdtrit(n_dof, 0.5 + confidence / 2)) ** 2 / n_dof)
     ends = _ends(data, best.theta[0], limit)
     found = {}

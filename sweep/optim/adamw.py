@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import nn
 
 from sweep.config import RunOptimizer
 from sweep.optim.groups import Kind, Setting, grouped
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's AdamW, whose methods are reached without torch._dynamo.
+
+    torch hides them from its compiler behind wrappers that load it, some eight hundred modules, with the
+    first optimizer that a process makes. We compile models and no method of an optimizer, so nothing is to be
+    hidden: these are the functions within the wrappers. `step` still loads it, which training does not call.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
 
 
 def adamw_settings(config: RunOptimizer) -> dict[Kind, Setting]:
@@ -40,6 +56,4 @@ def build_adamw(model: nn.Module, config: RunOptimizer) -> torch.optim.Optimizer
 def adamw(model: nn.Module, config: RunOptimizer, settings: dict[Kind, Setting]) -> torch.optim.Optimizer:
     """AdamW over the kinds of parameters in `settings`."""
     groups = grouped(model, settings, config.lr_peak)
-    return torch.optim.AdamW(
-        groups, lr=config.lr_peak, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
-    )
+    return AdamW(groups, lr=config.lr_peak, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,23 +53,30 @@ def draw_all(
 
     `curves` maps run keys to training curves. Files appear by rename; the same numbers give the same bytes.
     """
-    figures = {
-        "isoflop_curves": isoflop_figure(isoflop_curves(fit, points)),
-        "optima": optimum_figure(optimum_curves(fit), optimum_marks(fit)),
-        "training": training_figure(training_curves(fit, points, curves)),
-        "isoloss": isoloss_figure(isoloss(fit, points)),
-        "residuals": residual_figure(residuals(fit, points)),
-        "clouds": cloud_figure(clouds(fit)),
-        "backtest": backtest_figure(backtest_marks(fit)),
-        "utilisation": utilisation_figure(device_rates(points)),
+    return [path for job in drawing_jobs(fit, points, curves, directory) for path in job()]
+
+
+def drawing_jobs(
+    fit: Fit, points: Sequence[Point], curves: Mapping[str, Sequence[CurvePoint]], directory: Path
+) -> list[Callable[[], list[Path]]]:
+    """What `draw_all` does, a figure a call: drawn if there are numbers, its files returned."""
+    figures: dict[str, Callable[[], Figure | None]] = {
+        "isoflop_curves": lambda: isoflop_figure(isoflop_curves(fit, points)),
+        "optima": lambda: optimum_figure(optimum_curves(fit), optimum_marks(fit)),
+        "training": lambda: training_figure(training_curves(fit, points, curves)),
+        "isoloss": lambda: isoloss_figure(isoloss(fit, points)),
+        "residuals": lambda: residual_figure(residuals(fit, points)),
+        "clouds": lambda: cloud_figure(clouds(fit)),
+        "backtest": lambda: backtest_figure(backtest_marks(fit)),
+        "utilisation": lambda: utilisation_figure(device_rates(points)),
     }
     directory.mkdir(parents=True, exist_ok=True)
-    return [
-        path
-        for name, figure in figures.items()
-        if figure is not None
-        for path in save_figure(figure, directory / name)
-    ]
+    return [partial(_draw, figure, directory / name) for name, figure in figures.items()]
+
+
+def _draw(make: Callable[[], Figure | None], stem: Path) -> list[Path]:
+    figure = make()
+    return [] if figure is None else save_figure(figure, stem)
 
 
 def isoflop_figure(curves: Sequence[IsoflopCurve]) -> Figure | None:

@@ -165,12 +165,19 @@ def short_count(value: float) -> str:
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write `stem` as PNG and SVG; returns both paths. They are laid out once."""
-    paths = []
-    for suffix in ("png", "svg"):
-        paths.append(_save(figure, stem.with_name(f"{stem.name}.{suffix}")))
-        figure.set_layout_engine("none")
-    return paths
+    """Write `stem` as PNG and SVG; returns both paths. They are laid out once, at the PNG's resolution."""
+    with style():
+        _lay_out(figure)
+        return [_save(figure, stem.with_name(f"{stem.name}.{suffix}")) for suffix in ("png", "svg")]
+
+
+def _lay_out(figure: Figure) -> None:
+    """For good: with an engine, `savefig` draws every file twice, the first time to no end but the layout."""
+    figure.dpi = STYLE["savefig.dpi"]
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
 
 
 def _save(figure: Figure, path: Path) -> Path:
@@ -179,8 +186,7 @@ def _save(figure: Figure, path: Path) -> Path:
     suffix = path.suffix[1:]
     metadata = {"Date": None} if suffix == "svg" else {"Software": None}
     try:
-        with style():
-            figure.savefig(temporary, format=suffix, metadata=metadata)
+        figure.savefig(temporary, format=suffix, metadata=metadata)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,6 +1,8 @@
 """The optimizers: their groups, their steps against updates written out, their own FLOPs."""
 
 import copy
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -47,6 +49,23 @@ def test_only_matrices_decay():
     decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] > 0 for p in g["params"]}
     for parameter in model.parameters():
         assert (id(parameter) in decayed) == (parameter.dim() >= 2)
+
+
+WITHOUT_COMPILER = """
+import sys, torch
+from sweep.optim.adamw import adamw, adamw_settings
+from tests.configs import tiny_run
+config = tiny_run().optimizer
+optimizer = adamw(torch.nn.Linear(3, 2), config, adamw_settings(config))
+optimizer.load_state_dict(optimizer.state_dict())
+optimizer.zero_grad()
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_adamw_is_built_saved_and_restored_without_torchs_compiler():
+    """Its import takes as long as torch's own, once in every worker."""
+    subprocess.run([sys.executable, "-c", WITHOUT_COMPILER], check=True)
 
 
 def test_two_steps_equal_the_update_written_out():

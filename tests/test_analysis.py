@@ -1,0 +1,44 @@
+"""Arms fitted and drawn side by side: the same files as one after the other."""
+
+from dataclasses import replace
+
+import pytest
+
+from sweep import analysis
+from sweep.fit import DEFAULTS
+from sweep.store.run_store import RunStore, StoredPoints
+from tests.report.test_curves import planted_sweep
+
+
+@pytest.fixture
+def two_arms(monkeypatch):
+    """A store of two arms with planted points, the second's losses higher."""
+    _, points, _ = planted_sweep()
+    arms = [
+        replace(
+            point,
+            arm=arm,
+            run_key=f"{arm}-{index}",
+            name=f"{arm}-{index}",
+            loss=point.loss and point.loss + offset,
+        )
+        for arm, offset in (("a", 0.0), ("b", 0.3))
+        for index, point in enumerate(points)
+    ]
+    stored = StoredPoints(points=tuple(arms), excluded=(), curves={})
+    monkeypatch.setattr(RunStore, "points", lambda self: stored)
+    monkeypatch.setattr(RunStore, "write_points", lambda self: ())
+
+
+def test_forks_write_the_same_files(two_arms, tmp_path):
+    written = []
+    for n_processes in (1, 2):
+        directory = tmp_path / str(n_processes)
+        config = replace(DEFAULTS, n_bootstrap=0, methods=("isoflop",))
+        fits = analysis.fit_sweep(directory, config, n_processes=n_processes)
+        assert list(fits) == ["a", "b"]
+        drawn = analysis.report(directory, n_processes)
+        laws = [analysis.arm_directory(directory, arm) / "fit.json" for arm in fits]
+        written.append({path.relative_to(directory): path.read_bytes() for path in (*laws, *drawn)})
+    assert written[0] == written[1]
+    assert len(written[0]) > 6
