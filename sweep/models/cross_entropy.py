@@ -84,9 +84,9 @@ def loss_and_gradients(
         loss, d_logits = _chunk(rows, narrow, targets[start : start + n_rows])
         total += loss
         d_logits = d_logits.to(narrow.dtype)
-        torch.mul(times(d_logits, narrow), scale, out=d_hidden[start : start + n_rows])
+        d_hidden[start : start + n_rows] = times(d_logits, narrow)
         add_transposed_times(d_weight, d_logits, rows, scale)
-    return total, d_hidden
+    return total, d_hidden if scale == 1 else d_hidden.mul_(scale)
 
 
 def _loss(hidden: Tensor, weight: Tensor, targets: Tensor, n_rows: int, bf16: bool) -> Tensor:

@@ -33,7 +33,7 @@ def build_update(model: nn.Module, optimizer: torch.optim.Optimizer, grad_clip: 
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     plain = all(type(p) is nn.Parameter and p.dtype == torch.float32 for p in parameters)
-    if type(optimizer) is torch.optim.AdamW and plain and len({p.device for p in parameters}) == 1:
+    if isinstance(optimizer, torch.optim.AdamW) and plain and len({p.device for p in parameters}) == 1:
         return FlatUpdate(optimizer, grad_clip)
     return PlainUpdate(model, optimizer, grad_clip)
 
