@@ -158,7 +158,10 @@ def _say_outcome(outcome: RunOutcome) -> None:
 @app.command()
 def worker(directory: Directory) -> None:
     """Join a sweep from any process that sees its directory."""
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "sweep.worker", str(directory)])
+    from sweep.launch.local import MEMORY_VARIABLES
+
+    command = [sys.executable, "-P", "-m", "sweep.worker", str(directory)]
+    os.execve(sys.executable, command, MEMORY_VARIABLES | os.environ)
 
 
 @app.command()

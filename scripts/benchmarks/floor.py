@@ -10,7 +10,8 @@ from torch import Tensor
 
 from scripts.benchmarks.shapes import Shape
 from sweep.models import gemm
-from sweep.models.attention import Heads, causal_attention
+from sweep.models.attention import Heads
+from sweep.models.cpu.attention import causal_attention
 
 Product = Callable[[], Tensor]
 
@@ -48,19 +49,22 @@ def products(shape: Shape, precision: str, device: str, *, plain: bool) -> Calla
 def attention(shape: Shape, precision: str, device: str, *, fused: bool) -> Callable[[], None]:
     """Attention of every layer, forward and backward, on packed projections: torch's fused one, or ours."""
     dtype = torch.bfloat16 if precision == "bf16" and device != "cpu" else torch.float32
-    d, heads = shape.d_model, shape.n_heads
+    d, n_heads = shape.d_model, shape.n_heads
     size = (shape.batch_size, shape.seq_len, 3 * d)
     packed = torch.randn(size, dtype=dtype, device=device, requires_grad=True)
     grad = torch.randn(*size[:2], d, dtype=dtype, device=device)
+    heads = Heads(n_heads, n_heads, d // n_heads, None, (d // n_heads) ** -0.5)
 
-    def mixed() -> Tensor:
-        if not fused:
-            return causal_attention(packed, None, Heads(heads, heads, d // heads, None, (d // heads) ** -0.5))
-        q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in packed.split(d, dim=2))
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
-
-    def call() -> None:
+    def ours() -> None:
+        rows = packed.detach().flatten(0, 1)
         for _ in range(shape.n_layers):
-            torch.autograd.grad(mixed(), packed, grad)
+            _, pull = causal_attention(rows, shape.seq_len, None, heads, dtype)
+            pull(grad.flatten(0, 1))
 
-    return call
+    def torchs() -> None:
+        for _ in range(shape.n_layers):
+            q, k, v = (t.unflatten(2, (n_heads, -1)).transpose(1, 2) for t in packed.split(d, dim=2))
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+            torch.autograd.grad(mixed, packed, grad)
+
+    return torchs if fused else ours

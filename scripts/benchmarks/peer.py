@@ -1,8 +1,15 @@
-"""nanoGPT, unmodified, from a checkout by path: its model beside ours, and its train.py as a program."""
+"""nanoGPT, unmodified, from a checkout by path: its model beside ours, its steps, its train.py.
+
+`python -m scripts.benchmarks.peer CHECKOUT TOKENS` is a process that takes its steps, as many as each line it
+reads says, and answers with their median seconds.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from scripts.benchmarks.shapes import Shape, batches, stepper
+from scripts.benchmarks.shapes import R2, Shape, batches, stepper
+from scripts.benchmarks.timing import seconds
+from sweep.launch.local import MEMORY_VARIABLES
 from sweep.models.gpt import GPT
 
 NAMES = {
@@ -42,6 +51,38 @@ def model(module: ModuleType, shape: Shape) -> Any:
     )  # fmt: skip
     torch.manual_seed(0)
     return module.GPT(config)
+
+
+class Steps:
+    """Its steps of shape R2 in a process of its own: what we set for our workers' memory is not its doing."""
+
+    def __init__(self, checkout: Path, tokens: Path) -> None:
+        command = [sys.executable, "-m", "scripts.benchmarks.peer", str(checkout), str(tokens)]
+        self._process = subprocess.Popen(
+            command, env=environment(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def __call__(self, repeats: int) -> float:
+        """Median seconds of `repeats` steps."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{repeats}\n")
+        self._process.stdin.flush()
+        while True:  # its model announces itself
+            line = self._process.stdout.readline()
+            if line.startswith("median "):
+                return float(line.split()[1])
+
+    def end(self) -> None:
+        """Have the process leave."""
+        self._process.communicate()
+
+
+def environment() -> dict[str, str]:
+    """Ours, without what would throttle the peer or is set for our workers."""
+    dropped = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", *MEMORY_VARIABLES)
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    return kept | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def step(decoder: Any, shape: Shape, tokens: Path) -> Callable[[], float]:
@@ -93,3 +134,15 @@ def copy_weights(decoder: Any, target: GPT) -> None:
                 continue
             _, _, layer, part = name.split(".", 3)
             own[f"blocks.{layer}.{NAMES[part]}"].copy_(tensor)
+
+
+def main(checkout: str, tokens: str) -> None:
+    """Answer each line of the standard input."""
+    torch.set_num_threads(2)
+    call = step(model(load(Path(checkout)), R2), R2, Path(tokens))
+    for line in sys.stdin:
+        print("median", seconds(call, int(line)), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ import numpy as np
 
 from sweep import flops
 
+from .peer import environment
 from .shapes import CPU_SHAPES, Shape
 
 SHAPES = (CPU_SHAPES[1], CPU_SHAPES[2], CPU_SHAPES[0])
@@ -81,14 +81,14 @@ class Race:
         start = time.perf_counter()
         for index in range(len(self.runs)):
             subprocess.run(
-                self._command(index), cwd=self.peer, check=True, env=_environment(), **_log(self, index)
+                self._command(index), cwd=self.peer, check=True, env=environment(), **_log(self, index)
             )
         return time.perf_counter() - start
 
     def parallel(self) -> float:
         """Seconds of xargs -P2 over the same commands, one thread each."""
         lines = "".join(" ".join(self._command(index)[1:]) + "\n" for index in range(len(self.runs)))
-        environment = _environment() | {"OMP_NUM_THREADS": "1"}
+        one_thread = environment() | {"OMP_NUM_THREADS": "1"}
         command = ["xargs", "-P2", "-L1", sys.executable]
         start = time.perf_counter()
         subprocess.run(
@@ -96,7 +96,7 @@ class Race:
             input=lines.encode(),
             cwd=self.peer,
             check=True,
-            env=environment,
+            env=one_thread,
             stdout=subprocess.DEVNULL,
         )
         return time.perf_counter() - start
@@ -148,7 +148,7 @@ class Race:
         command = [sys.executable, "-c", SWEEP, verb, *arguments, "--config-dir", str(self.configs)]
         if not any(argument.startswith("points=") for argument in arguments):
             command += [f"results_dir={self.directory / 'results'}", f"data_dir={self.data}"]
-        done = subprocess.run(command, capture_output=True, env=_environment(), check=False)
+        done = subprocess.run(command, capture_output=True, env=environment(), check=False)
         if done.returncode:
             raise RuntimeError(f"sweep {verb} left with {done.returncode}: {done.stderr.decode()[-2000:]}")
         return done.stdout
@@ -191,13 +191,6 @@ def _log(race: Race, index: int) -> dict[str, Any]:
 
 def _name(shape: Shape) -> str:
     return f"race_d{shape.d_model}"
-
-
-def _environment() -> dict[str, str]:
-    """Ours, without what would throttle the peer."""
-    dropped = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    return kept | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def _text() -> bytes:
