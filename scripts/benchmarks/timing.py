@@ -55,7 +55,10 @@ def rounds(contestants: Mapping[str, Callable[[], float]], n: int) -> list[Round
     seen = []
     for _ in range(n):
         before = probe()
-        taken = {name: contestant() for name, contestant in contestants.items()}
+        taken = {}
+        for name, contestant in contestants.items():
+            taken[name] = contestant()
+            print(f"round {len(seen) + 1} {name} {taken[name]:.4g} s", flush=True)
         seen.append(Round(seconds=taken, probe_s=max(before, probe())))
     standard = min(one.probe_s for one in seen)
     return [one for one in seen if one.probe_s <= standard * (1 + PROBE_TOLERANCE)]

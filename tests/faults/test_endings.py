@@ -10,10 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 from sweep.launch.local import LocalLauncher
-from sweep.models.gpt import GPT
+from sweep.models.cpu import decoder
 from sweep.store.attempts import read_attempts
 from sweep.store.run_store import RunStore
 from sweep.train.loop import train as real_train
@@ -96,17 +95,21 @@ def test_a_loss_that_is_lost_ends_the_run_within_a_log_interval(
     runs = tuple(planned(replace(base, name=f"run-{seed}", seed=seed)) for seed in (0, 1))
     store = RunStore(tmp_path)
     store.add_plan(replace(toy_plan(1), runs=runs))
-    began, whole = 60, GPT.total_loss
+    began, whole = 60, decoder.add_gradients
     calls = []
 
-    def spoilt(self, *args):
+    def spoilt(model, *args, **kwargs):
         calls.append(None)
-        return whole(self, *args) * (spoil if torch.is_grad_enabled() and len(calls) > began else 1.0)
+        factor = spoil if len(calls) > began else 1.0
+        loss = whole(model, *args, **kwargs) * factor
+        for parameter in model.parameters():
+            parameter.grad.mul_(factor)
+        return loss
 
     def train_one_spoilt(run, placement, session):
         with monkeypatch.context() as patch:
             if run.seed == 0:
-                patch.setattr(GPT, "total_loss", spoilt)
+                patch.setattr(decoder, "add_gradients", spoilt)
             return real_train(run, placement, session)
 
     assert work(tmp_path, train=train_one_spoilt).n_diverged == 1
