@@ -20,12 +20,15 @@ if TYPE_CHECKING:  # scipy and pandas: --help must not wait for them
     from sweep.store.status import SweepStatus
 
 
+LOADER = "loading ahead"  # the name of a thread
+
+
 def loading_ahead(on_status: Callable[[SweepStatus], None]) -> Callable[[SweepStatus], None]:
     """`on_status` which, when first called, has what fits and draws loaded on cycles that workers leave.
 
     It takes a second or two that would otherwise come after the last run.
     """
-    loader = threading.Thread(target=_load, name="loading ahead", daemon=True)
+    loader = threading.Thread(target=_load, name=LOADER, daemon=True)
 
     def told(status: SweepStatus) -> None:
         if loader.ident is None:
@@ -42,11 +45,19 @@ def _load() -> None:
         importlib.import_module(module)
 
 
+def _wait_for_loader() -> None:
+    """A fork made while another thread imports would wait for that import for ever."""
+    for thread in threading.enumerate():
+        if thread.name == LOADER:
+            thread.join()
+
+
 def fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
     """Fit a sweep, show its laws, draw its figures, and name every file."""
     from sweep import analysis
     from sweep.launch.devices import cores
 
+    _wait_for_loader()
     fits = analysis.fit_sweep(sweep_dir, experiment.fit, n_processes=len(cores()))
     show_fits(fits, as_json=False)
     figures = analysis.report(sweep_dir, len(cores()))

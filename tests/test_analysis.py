@@ -1,10 +1,14 @@
 """Arms fitted and drawn side by side: the same files as one after the other."""
 
+import threading
+import time
 from dataclasses import replace
 
 import pytest
 
-from sweep import analysis
+from sweep import analysis, cli_output
+from sweep.compose import compose_experiment
+from sweep.errors import InputError
 from sweep.fit import DEFAULTS
 from sweep.store.run_store import RunStore, StoredPoints
 from tests.report.test_curves import planted_sweep
@@ -42,3 +46,19 @@ def test_forks_write_the_same_files(two_arms, tmp_path):
         written.append({path.relative_to(directory): path.read_bytes() for path in (*laws, *drawn)})
     assert written[0] == written[1]
     assert len(written[0]) > 6
+
+
+def test_fits_wait_for_what_is_loaded_ahead(monkeypatch, tmp_path):
+    """A fork beside a thread that imports could wait for that import for ever."""
+    loaded, seen = threading.Event(), []
+    loader = threading.Thread(target=lambda: (time.sleep(0.2), loaded.set()), name=cli_output.LOADER)
+
+    def fit_sweep(*args, **kwargs):
+        seen.append(loaded.is_set())
+        raise InputError("enough")
+
+    monkeypatch.setattr(analysis, "fit_sweep", fit_sweep)
+    loader.start()
+    with pytest.raises(InputError):
+        cli_output.fit_and_draw(tmp_path, compose_experiment(["experiment=smoke"]))
+    assert seen == [True]

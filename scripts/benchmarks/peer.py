@@ -70,6 +70,8 @@ class Steps:
         self._process.stdin.flush()
         while True:  # its model announces itself
             line = self._process.stdout.readline()
+            if not line:
+                raise RuntimeError(f"the peer left with {self._process.wait()}")
             if line.startswith("median "):
                 return float(line.split()[1])
 

@@ -95,7 +95,7 @@ def _cpu_words() -> frozenset[str]:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b; of bf16 operands to rounding the same wherever it is made: products in fp32, the sum rounded."""
+    """a @ b; bf16 operands give the same numbers, to rounding, on every CPU."""
     if a.dtype == torch.bfloat16 and a.device.type == "cpu" and not bf16_is_native():
         return (a.float() @ b.float()).bfloat16()
     return a @ b

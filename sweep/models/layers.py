@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sweep.config import ModelConfig
 from sweep.models.attention import Heads, fused_attention
-from sweep.models.gemm import affine
+from sweep.models.gemm import affine, bf16_is_native
 
 _BF16: ContextVar[bool] = ContextVar("bf16_linear_maps", default=False)
 
@@ -33,14 +33,17 @@ def is_bf16(device_type: str = "cpu") -> bool:
 
 
 class Linear(nn.Linear):
-    """nn.Linear, and on the CPU the products of `sweep.models.gemm` where no gradient is wanted."""
+    """nn.Linear, and on the CPU, in fp32, the products of `sweep.models.gemm` where no gradient is wanted."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., in_features) to (..., out_features)."""
         if x.device.type != "cpu":
             return super().forward(x)
         if _BF16.get():
-            y = F.linear(x.bfloat16(), self.weight.bfloat16()).float()
+            x, weight = x.bfloat16(), self.weight.bfloat16()
+            if not bf16_is_native():
+                x, weight = x.float(), weight.float()  # the product is rounded all the same
+            y = F.linear(x, weight).bfloat16().float()
             return y if self.bias is None else y + self.bias
         if torch.is_grad_enabled():
             return super().forward(x)

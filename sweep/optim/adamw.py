@@ -16,7 +16,8 @@ class AdamW(torch.optim.AdamW):
 
     torch hides them from its compiler behind wrappers that load it, some eight hundred modules, with the
     first optimizer that a process makes. We compile models and no method of an optimizer, so nothing is to be
-    hidden: these are the functions within the wrappers. `step` still loads it, which training does not call.
+    hidden: these are the functions within the wrappers. `step` still loads it, which a flat update does not
+    call.
     """
 
     add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)

@@ -43,11 +43,11 @@ class PlainUpdate:
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, grad_clip: float) -> None:
         self.model, self.optimizer, self.grad_clip = model, optimizer, grad_clip
-        # A captured backward pass adds to the very tensors that were the gradients at its capture.
+        # Backward passes add to what is there, captured ones to the very tensors of their capture.
         self.keeps_gradients = all(type(p) is nn.Parameter for p in model.parameters())
 
     def __call__(self) -> None:
-        """Clip, step, and drop the gradients."""
+        """Clip, step, and forget the gradients."""
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
         self.optimizer.step()
         self.forget()
@@ -120,6 +120,7 @@ class _FlatGroup:
         for parameter, value, gradient in views:
             value.copy_(parameter.detach())
             parameter.data, parameter.grad = value, gradient
+        self.first = self.parameters[0].grad
 
     def adopt(self, state: dict[Any, Any]) -> None:
         """Copy what the optimizer knows of each parameter, and put views in its place."""
@@ -137,6 +138,7 @@ class _FlatGroup:
 
     def step(self, divisor: Tensor) -> None:
         """AdamW on the gradient over `divisor` (Loshchilov & Hutter 2019, algorithm 2)."""
+        assert self.parameters[0].grad is self.first, "gradients of a flat update stay where they are"
         self.steps += 1
         settings = self.settings
         beta1, beta2 = settings["betas"]
