@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from sweep.models.gemm import add_transposed_times, bf16_copy, times, times_transposed
+from sweep.models.gemm import add_transposed_times, bf16_copy, times, times_transposed, wide
 
 CPU_CHUNK_ELEMENTS = 2**20
 """Logits held at once on the CPU: 4 MB in fp32, which a level-2 or -3 cache holds."""
@@ -49,7 +49,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         if not learns:
             return _loss(hidden, weight, targets, n_rows, bf16)
-        d_weight = torch.zeros_like(weight, dtype=_wide(weight))
+        d_weight = torch.zeros_like(weight, dtype=wide(weight))
         total, d_hidden = loss_and_gradients(hidden, weight, targets, d_weight, n_rows=n_rows, bf16=bf16)
         ctx.save_for_backward(d_hidden, d_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
@@ -77,8 +77,8 @@ def loss_and_gradients(
     Returns the loss, shape (), unscaled, and the scaled gradient of `hidden`, shape (n, d), both fp32.
     """
     narrow = bf16_copy(weight) if bf16 else weight
-    total = torch.zeros((), dtype=_wide(hidden), device=hidden.device)
-    d_hidden = torch.empty_like(hidden, dtype=_wide(hidden))
+    total = torch.zeros((), dtype=wide(hidden), device=hidden.device)
+    d_hidden = torch.empty_like(hidden, dtype=wide(hidden))
     for start in range(0, hidden.size(0), n_rows):
         rows = hidden[start : start + n_rows].to(narrow.dtype)
         loss, d_logits = _chunk(rows, narrow, targets[start : start + n_rows])
@@ -91,11 +91,11 @@ def loss_and_gradients(
 
 def _loss(hidden: Tensor, weight: Tensor, targets: Tensor, n_rows: int, bf16: bool) -> Tensor:
     narrow = bf16_copy(weight) if bf16 else weight
-    total = torch.zeros((), dtype=_wide(hidden), device=hidden.device)
+    total = torch.zeros((), dtype=wide(hidden), device=hidden.device)
     for start in range(0, hidden.size(0), n_rows):
         rows = hidden[start : start + n_rows].to(narrow.dtype)
         logits = times_transposed(rows, narrow)
-        total += F.cross_entropy(logits.to(_wide(logits)), targets[start : start + n_rows], reduction="sum")
+        total += F.cross_entropy(logits.to(wide(logits)), targets[start : start + n_rows], reduction="sum")
     return total
 
 
@@ -106,7 +106,7 @@ def _chunk(rows: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tenso
     the only pass that exponentiates, and nothing underflows.
     """
     logits = times_transposed(rows, weight)
-    logits = logits.to(_wide(logits))
+    logits = logits.to(wide(logits))
     picked = targets[:, None]
     at_target = logits.gather(1, picked)
     largest = logits.amax(1, keepdim=True)
@@ -114,8 +114,3 @@ def _chunk(rows: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tenso
     loss = (largest - at_target - p.amax(1, keepdim=True).log()).sum()
     p.scatter_add_(1, picked, p.new_full((), -1.0).expand(picked.shape))
     return loss, p
-
-
-def _wide(tensor: Tensor) -> torch.dtype:
-    """fp32 for narrower types."""
-    return tensor.dtype if tensor.dtype == torch.float64 else torch.float32

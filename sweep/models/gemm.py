@@ -101,6 +101,11 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return a @ b
 
 
+def wide(tensor: Tensor) -> torch.dtype:
+    """What sums over `tensor` are kept in: fp32 for it and for narrower types."""
+    return tensor.dtype if tensor.dtype == torch.float64 else torch.float32
+
+
 def _suits_onednn(x: Tensor, n_macs: int) -> bool:
     on_cpu = x.device.type == "cpu"  # the fused head is a GPU's too, in a machine whose CPU oneDNN suits
     return on_cpu and x.dtype == torch.float32 and n_macs >= MIN_ONEDNN_MACS and onednn_is_faster()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sweep.models.attention import Heads, fused_attention
 from sweep.models.cpu.linear import Pullback
+from sweep.models.gemm import wide
 
 MAX_DENSE_SEQ_LEN = 256
 """Longest sequence whose scores are kept; measured on Zen 5."""
@@ -39,7 +40,7 @@ def _fused(
     qkv: Tensor, seq_len: int, rotary: Tensor | None, heads: Heads, dtype: torch.dtype
 ) -> tuple[Tensor, Pullback]:
     with torch.enable_grad():
-        leaf = qkv.detach().to(_wide(qkv)).view(-1, seq_len, qkv.size(-1)).requires_grad_()
+        leaf = qkv.detach().to(wide(qkv)).view(-1, seq_len, qkv.size(-1)).requires_grad_()
         mixed = fused_attention(leaf, rotary, heads)
     qkv_dtype = qkv.dtype
 
@@ -107,7 +108,7 @@ class _Dense:
     def _heads_first(self, rows: Tensor) -> Tensor:
         """Rows (B·T, heads·head_dim) to (heads, B, T, head_dim), in fp32 or wider: one copy."""
         split = rows.view(*self.shape, -1, self.heads.head_dim).permute(2, 0, 1, 3)
-        return rows.new_empty(split.shape, dtype=_wide(rows)).copy_(split)
+        return rows.new_empty(split.shape, dtype=wide(rows)).copy_(split)
 
     def _grouped(self, queries: Tensor) -> Tensor:
         """(n_heads, B, T, head_dim) to (n_kv·B, group·T, head_dim): a view where no keys are shared."""
@@ -158,10 +159,6 @@ def turn(x: Tensor, rotary: Tensor, *, back: bool = False) -> Tensor:
     torch.mul(second, cos, out=two)
     two.addcmul_(first, sin, value=sign)
     return turned
-
-
-def _wide(tensor: Tensor) -> torch.dtype:
-    return tensor.dtype if tensor.dtype == torch.float64 else torch.float32
 
 
 @functools.lru_cache(maxsize=16)
