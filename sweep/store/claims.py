@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import secrets
 import time
 from collections.abc import Callable
@@ -147,10 +148,11 @@ def set_aside(attempt: Attempt, expiry: Expiry) -> bool:
 
 
 def _rename_exclusively(source: Path, target: Path) -> None:
+    """Raises FileExistsError where the name is taken, even if whoever took it has withdrawn by now."""
     try:
         source.rename(target)
     except OSError as error:
-        if target.exists():  # ENOTEMPTY, EEXIST or what else a file system calls it
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) or target.exists():  # or what else it is called
             raise FileExistsError(target) from error
         raise
 

@@ -1,8 +1,10 @@
 """Who may take a run: free, live, ended, expired; and that no claim is ever given twice."""
 
+import shutil
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -168,6 +170,28 @@ def test_a_claimer_that_slept_through_the_commit_withdraws(run_dir, monkeypatch)
 
     monkeypatch.setattr(Claimer, "_prepare", sleep_first)
     assert slow.claim(run_dir, **LEASE) is Verdict.BUSY
+
+
+def test_a_name_whose_taker_withdrew_at_this_moment_counts_as_taken(run_dir, monkeypatch):
+    """Two claimers slept through a commit; one is refused the name that the other gives back in between."""
+    rename = Path.rename
+    attempt = run_dir / "attempts" / "1"
+
+    def refused(source, target):
+        if Path(target) != attempt:
+            return rename(source, target)
+        attempt.mkdir()
+        (attempt / "claim.json").write_text("{}")
+        try:
+            return rename(source, target)
+        finally:
+            shutil.rmtree(attempt)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    assert Claimer("late").claim(run_dir, **LEASE) is Verdict.BUSY
+    assert list((run_dir / "attempts").iterdir()) == []
+    monkeypatch.undo()
+    assert take(run_dir).number == 1
 
 
 def test_one_expired_lease_and_many_observers_give_one_new_holder(tmp_path, monkeypatch):
