@@ -1,13 +1,13 @@
-"""The gradient of a micro-batch on a CUDA device: compiled, replayed as a graph where launches dominate.
+"""Steps on a CUDA device: compiled; where launches dominate, graphs of the micro-batch and of the update.
 
-What is chosen by timing is in `CudaLoss.choices`, so that a resumed run takes the same kernels.
+What is chosen by timing is in `CudaStep.choices`, so that a resumed run takes the same kernels.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FunctionType
 
 import torch
@@ -19,6 +19,7 @@ from sweep import flops
 from sweep.config import RunConfig
 from sweep.models.cross_entropy import chunk_rows, summed_cross_entropy
 from sweep.models.gpt import GPT
+from sweep.train.update import FlatUpdate, Update
 
 GRAPH_BELOW_PARAMS = 30_000_000
 """Non-embedding parameters up to which a step is bound by its launches, and a CUDA graph pays."""
@@ -60,8 +61,8 @@ def hidden_under(attention: str) -> Hidden:
     return FunctionType(code, GPT.hidden.__globals__, code.co_name)
 
 
-class CudaLoss:
-    """Backward passes of one run's micro-batches. Nothing here waits for the device once it is warm."""
+class CudaStep:
+    """One run's backward passes and updates. Nothing here waits for the device once it is warm."""
 
     def __init__(
         self,
@@ -77,20 +78,49 @@ class CudaLoss:
         self.compile_s = 0.0
         self._graphs: dict[int, _Graph] = {}  # by the sequences of a micro-batch
         self._warm: set[int] = set()  # sizes of micro-batches that have been compiled and captured
+        self._has_updated = False
+        self._update_graph: torch.cuda.CUDAGraph | None = None
 
     def backward(self, tokens: Tensor) -> Tensor:
         """Add the gradient of `tokens`, shape (B, T + 1), to the parameters'; its part of the mean loss."""
         if tokens.size(0) in self._warm:
             return self._pass(tokens)
-        torch.cuda.synchronize(self.device)
-        started = time.monotonic()
-        if "attention" not in self.choices:
-            self._choose(tokens.size(0))
-        loss = self._pass(tokens)
-        torch.cuda.synchronize(self.device)
-        self.compile_s += time.monotonic() - started
+        with self._compiling():
+            if "attention" not in self.choices:
+                self._choose(tokens.size(0))
+            loss = self._pass(tokens)
         self._warm.add(tokens.size(0))
         return loss
+
+    def update(self, update: Update) -> None:
+        """Carry out `update` after the backward passes of a step: as a graph, where those are and it can be.
+
+        The graph holds the addresses of flat storage; learning rates are written to the device before each
+        replay. The first update is carried out as it is, which warms up what a capture must not set up.
+        """
+        if not (self.choices["graph"] and isinstance(update, FlatUpdate)):
+            update()
+            return
+        if not self._has_updated:
+            self._has_updated = True
+            update()
+            return
+        if self._update_graph is None:
+            graph = torch.cuda.CUDAGraph()
+            with self._compiling(), capture(graph):
+                update.apply()
+            self._update_graph = graph
+        update.load_rates()
+        self._update_graph.replay()
+
+    @contextlib.contextmanager
+    def _compiling(self) -> Iterator[None]:
+        """Within, time counts as `compile_s`; what was asked of the device before does not."""
+        torch.cuda.synchronize(self.device)
+        started = time.monotonic()
+        yield
+        torch.cuda.synchronize(self.device)
+        self.compile_s += time.monotonic() - started
 
     def _pass(self, tokens: Tensor) -> Tensor:
         if not self.choices["graph"]:
@@ -101,7 +131,7 @@ class CudaLoss:
         return graph(tokens)
 
     def release(self) -> None:
-        """Give back the memory of all graphs."""
+        """Give back the memory of the passes' graphs."""
         self._graphs.clear()
         self._warm.clear()
 
@@ -189,7 +219,7 @@ class _Graph:
                 backward(self.tokens)
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with capture(self.graph):
             self.loss = backward(self.tokens)
         for parameter, gradient in zip(model.parameters(), kept, strict=True):
             if parameter.grad is not None:  # what the warm-up added
@@ -200,6 +230,11 @@ class _Graph:
         self.tokens.copy_(tokens)
         self.graph.replay()
         return self.loss.clone()
+
+
+def capture(graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:
+    """Record what this thread asks of the device; others, as those that watch over ranks, may go on."""
+    return torch.cuda.graph(graph, capture_error_mode="thread_local")
 
 
 def _seconds(call: Callable[[], None], repeats: int = 5) -> float:

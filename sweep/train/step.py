@@ -19,7 +19,7 @@ from sweep.models.layers import bf16_linear_maps
 from sweep.optim.optimizers import build_optimizer, set_lr
 from sweep.optim.schedules import lr_frac
 from sweep.records import Placement
-from sweep.train.cuda import CudaLoss
+from sweep.train.cuda import CudaStep
 from sweep.train.device import is_out_of_memory
 from sweep.train.ranks import ALONE, Ranks
 from sweep.train.update import build_update
@@ -46,13 +46,13 @@ class TrainingStep:
         self._written_out = decoder.suits(model)
         self.choices: dict[str, str | int | float] = {}
         self.micro_batch_size = min(placement.micro_batch_size or run.batch_size, len(self.share))
-        self._cuda: CudaLoss | None = None
+        self._cuda: CudaStep | None = None
         if (
             self.device.type == "cuda" and not ranks.sharded
         ):  # whose hooks want their own way through the model
             # all workers of a machine, and later sweeps, find what one of them compiled
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(placement.data_dir / "compiled"))
-            self._cuda = CudaLoss(
+            self._cuda = CudaStep(
                 model, run, self.device, self.choices, deterministic=placement.deterministic
             )
         self._ahead: tuple[int, int, Tensor] | None = None  # the first rows of the next step, on their way
@@ -92,8 +92,11 @@ class TrainingStep:
         loss = self._gradients(step)
         self.ranks.reduce(self.model, loss)
         set_lr(self.optimizer, run.optimizer.lr_peak * lr_frac(step, run.schedule, run.n_steps))
-        self.update()
-        if self._cuda is not None and step + 1 < run.n_steps:  # while the device is busy
+        if self._cuda is None:
+            self.update()
+            return loss
+        self._cuda.update(self.update)
+        if step + 1 < run.n_steps:  # while the device is busy
             first = self.share[: self.micro_batch_size]
             rows = self.rows(step + 1, first.start, first.stop)
             self._ahead = (step + 1, first.stop, self._to_device(rows))

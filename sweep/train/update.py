@@ -76,12 +76,22 @@ class FlatUpdate:
 
     def __call__(self) -> None:
         """Clip by the norm over all groups, update every group, forget the gradients."""
+        self.load_rates()
+        self.apply()
+        weights_changed()
+
+    def load_rates(self) -> None:
+        """Take over the learning rates that the optimizer's groups hold now."""
+        for group in self.groups:
+            group.load_rate()
+
+    def apply(self) -> None:
+        """The update itself, with the rates that were loaded: on the device alone, so a graph can hold it."""
         norms = [torch.linalg.vector_norm(group.gradient) for group in self.groups]
         norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
         divisor = ((norm + CLIP_EPS) / self.grad_clip).clamp_(min=1.0)
         for group in self.groups:
             group.step(divisor)
-        weights_changed()
 
     def forget(self) -> None:
         """Drop the gradients of a batch that is begun again."""
@@ -116,6 +126,8 @@ class _FlatGroup:
         self.values = torch.empty(n_elements, device=device)
         self.gradient, self.mean, self.square = (torch.zeros_like(self.values) for _ in range(3))
         self.steps = torch.zeros(len(self.parameters), device=device)
+        # On a GPU in memory, where a graph of the update reads it; as a number it would be part of the graph.
+        self.lr = torch.zeros((), device=device) if device.type == "cuda" else 0.0
         views = zip(self.parameters, self._views(self.values), self._views(self.gradient), strict=True)
         for parameter, value, gradient in views:
             value.copy_(parameter.detach())
@@ -136,6 +148,13 @@ class _FlatGroup:
                     view.zero_()
             state[parameter] = own
 
+    def load_rate(self) -> None:
+        """Take the learning rate from the settings; nothing waits for the device."""
+        if isinstance(self.lr, Tensor):
+            self.lr.fill_(self.settings["lr"])
+        else:
+            self.lr = self.settings["lr"]
+
     def step(self, divisor: Tensor) -> None:
         """AdamW on the gradient over `divisor` (Loshchilov & Hutter 2019, algorithm 2)."""
         assert self.parameters[0].grad is self.first, "gradients of a flat update stay where they are"
@@ -145,7 +164,7 @@ class _FlatGroup:
         with torch.no_grad():
             torch._fused_adamw_(
                 [self.values], [self.gradient], [self.mean], [self.square], [], [self.steps[0]],
-                lr=settings["lr"], beta1=beta1, beta2=beta2, weight_decay=settings["weight_decay"],
+                lr=self.lr, beta1=beta1, beta2=beta2, weight_decay=settings["weight_decay"],
                 eps=settings["eps"], amsgrad=False, maximize=False, grad_scale=divisor, found_inf=None,
             )  # fmt: skip
         self.gradient.zero_()

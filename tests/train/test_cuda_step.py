@@ -1,5 +1,6 @@
 """Steps on a CUDA device: graphs and compiled code against eager ones, memory that runs out, resuming."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,18 @@ def test_graphs_add_to_the_gradients_of_every_optimizer(tmp_path, name):
     plain = losses(stepper(tmp_path, run=run))
     assert losses(stepper(tmp_path, run=run, graph=True)) == pytest.approx(plain, rel=5e-3)
     assert plain[-1] != pytest.approx(plain[0], rel=1e-4)
+
+
+def test_a_graph_of_the_update_takes_up_a_state_that_is_loaded(tmp_path):
+    step = stepper(tmp_path, graph=True)
+    losses(step, range(4))
+    weights = {name: value.clone() for name, value in step.model.state_dict().items()}
+    moments = copy.deepcopy(step.optimizer.state_dict())
+    expected = losses(step, range(4, 8))
+    step.model.load_state_dict(weights)
+    step.optimizer.load_state_dict(moments)
+    assert losses(step, range(4, 8)) == pytest.approx(expected, rel=1e-4)
+    assert step._cuda._update_graph is not None
 
 
 def test_fp32_steps_run_whatever_the_cpu_is(tmp_path, monkeypatch):

@@ -1,0 +1,141 @@
+"""How a step's graphs are captured and replayed: recorded operations on the CPU in place of CUDA's graphs."""
+
+import contextlib
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from sweep.models.gpt import GPT
+from sweep.records import Placement
+from sweep.train.cuda import CudaStep
+from sweep.train.step import TrainingStep
+from tests.configs import TINY, tiny_run
+
+RUN = tiny_run(model=replace(TINY, seq_len=16, vocab_size=64), batch_tokens=8 * 16, n_tokens=8 * 16 * 12)
+DATA = np.random.default_rng(0).integers(0, 64, (12, 8, 17))
+CHOSEN = {"attention": "math", "head_rows": 40, "compile": False}
+
+
+class Graph(TorchDispatchMode):
+    """What is done while it records is undone, as if only captured; a replay does it to the same memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.tape, self.before, self.replays = [], {}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        names = [argument.name for argument in func._schema.arguments]
+        for name, value in [*zip(names, args, strict=False), *kwargs.items()]:
+            if name in written(func):
+                for tensor in tree_leaves(value):
+                    self.before.setdefault(id(tensor), (tensor, tensor.clone()))
+        out = func(*args, **kwargs)
+        self.tape.append((func, args, kwargs, out))
+        return out
+
+    def undo(self):
+        for tensor, value in reversed(list(self.before.values())):
+            tensor.copy_(value)
+
+    @torch.no_grad()
+    def replay(self):
+        self.replays += 1
+        for func, args, kwargs, out in self.tape:
+            again = func(*args, **kwargs)
+            for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+def written(func):
+    return {a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write}
+
+
+@contextlib.contextmanager
+def recording(graph, **_):
+    with graph:
+        yield
+    with torch.no_grad():
+        graph.undo()
+
+
+class Stream:
+    def wait_stream(self, other):
+        pass
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    fakes = {"synchronize": lambda *_: None, "Stream": Stream, "current_stream": Stream, "CUDAGraph": Graph,
+             "stream": lambda _: contextlib.nullcontext(), "graph": recording}  # fmt: skip
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+
+
+def stepper(tmp_path, run, *, graph, micro_batch_size=None):
+    model = GPT(run.model)
+    model.initialise(torch.Generator().manual_seed(0))
+    placement = Placement(
+        data_dir=tmp_path, device="cpu", n_threads=1, micro_batch_size=micro_batch_size,
+        checkpoint_interval_s=1e9,
+    )  # fmt: skip
+    step = TrainingStep(model, run, placement, lambda number, a, b: DATA[number, a:b])
+    step._cuda = CudaStep(model, run, torch.device("cpu"), step.choices)
+    for group in getattr(step.update, "groups", ()):
+        group.lr = torch.zeros(())  # as on a GPU
+    step.choose({**CHOSEN, "graph": graph})
+    return step
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 4, 3])
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
+def test_replayed_steps_equal_those_carried_out(tmp_path, recorded, name, micro_batch_size):
+    optimizer = replace(RUN.optimizer, name=name, momentum=None if name == "adamw" else 0.9)
+    run = replace(RUN, optimizer=optimizer)
+    plain = stepper(tmp_path, run, graph=False, micro_batch_size=micro_batch_size)
+    step = stepper(tmp_path, run, graph=True, micro_batch_size=micro_batch_size)
+    for number in range(12):  # through a warm-up and a decay of the learning rate
+        assert torch.equal(step(number), plain(number))
+    assert all(map(torch.equal, step.model.parameters(), plain.model.parameters()))
+    n_shapes = 2 if micro_batch_size == 3 else 1
+    assert len(step._cuda._graphs) == n_shapes
+    captured = step._cuda._update_graph
+    assert captured is None if name != "adamw" else captured.replays == 11
+
+
+def test_a_replayed_update_uses_the_state_that_was_loaded(tmp_path, recorded):
+    step = stepper(tmp_path, RUN, graph=True)
+    for number in range(6):
+        step(number)
+    weights, moments = copy.deepcopy(step.model.state_dict()), copy.deepcopy(step.optimizer.state_dict())
+    expected = [step(number) for number in range(6, 12)]
+    step.model.load_state_dict(weights)
+    step.optimizer.load_state_dict(moments)
+    assert all(map(torch.equal, [step(number) for number in range(6, 12)], expected))
+    assert step._cuda._update_graph.replays == 17
+
+
+def test_memory_that_runs_out_drops_the_passes_graphs_alone(tmp_path, recorded, monkeypatch):
+    plain = stepper(tmp_path, RUN, graph=False, micro_batch_size=4)
+    step = stepper(tmp_path, RUN, graph=True)
+    for number in range(4):
+        assert float(step(number)) == pytest.approx(float(plain(number)), rel=1e-5)
+    backward = step._cuda.backward
+
+    def failing(tokens):
+        if len(tokens) > 4:
+            raise torch.OutOfMemoryError("planted")
+        return backward(tokens)
+
+    monkeypatch.setattr(step._cuda, "backward", failing)
+    for number in range(4, 12):
+        assert float(step(number)) == pytest.approx(float(plain(number)), rel=1e-5)
+    assert step.micro_batch_size == 4
+    assert list(step._cuda._graphs) == [4]
+    assert step._cuda._update_graph.replays == 11
