@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sweep import flops
 from sweep.config import EVALUATION_BATCH_TOKENS, EstimateConfig, ModelConfig, RunConfig
@@ -19,6 +19,7 @@ MLP_COPIES = {"relu2": 2, "gelu": 3, "gelu_exact": 2, "swiglu": 4}
 MAX_DENSE_SEQ_LEN = 256  # as sweep.models.cpu.attention: up to here the CPU keeps the scores of attention
 LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**29}  # at most, as sweep.models.cross_entropy and sweep.train.cuda
 MIN_CHUNK_ROWS = 64
+NOISE_PARTS = 8  # of a batch, as sweep.train.noise_scale
 FRAGMENTATION = {("cpu", "fp32"): 1.1, ("cpu", "bf16"): 1.2, ("cuda", "fp32"): 1.0, ("cuda", "bf16"): 1.0}
 """Resident over asked for, of blocks as large as activations: the C library's heap, where casts leave holes,
 against torch's allocator, of which only what is allocated counts here."""
@@ -72,18 +73,22 @@ def cost(seconds: float, estimate: EstimateConfig) -> float:
     return seconds / 3600 * estimate.price_per_hour
 
 
-def memory_bytes(run: RunConfig, micro_batch_size: int | None) -> int:
+def memory_bytes(run: RunConfig, micro_batch_size: int | None, *, measures_noise: bool = False) -> int:
     """Peak bytes of a worker with this run, on the CPU."""
-    return memory(run, micro_batch_size).total
+    return memory(run, micro_batch_size, measures_noise=measures_noise).total
 
 
-def memory(run: RunConfig, micro_batch_size: int | None, *, device: str = "cpu") -> Memory:
-    """A run's peak memory by component: of its training or of its scoring pass, whichever needs more.
+def memory(
+    run: RunConfig, micro_batch_size: int | None, *, device: str = "cpu", measures_noise: bool = False
+) -> Memory:
+    """A run's peak memory by component: of training, scoring or measuring noise, whichever needs most.
 
     On "cpu" it is the rise of the resident high-water mark, measured to be within 20 % above 200 MB; on
     "cuda" torch's max_memory_allocated in eager mode, from the same components and not yet measured.
     """
-    passes = (_training_pass(run, micro_batch_size, device), _scoring_pass(run, device))
+    passes = [_training_pass(run, micro_batch_size, device), _scoring_pass(run, device)]
+    if measures_noise:
+        passes.append(_noise_pass(run, micro_batch_size, device))
     return max(passes, key=lambda peak: peak.rise)
 
 
@@ -103,6 +108,13 @@ def _training_pass(run: RunConfig, micro_batch_size: int | None, device: str) ->
         activations=round(FRAGMENTATION[device, run.precision] * kept),
         logits=12 * min(tokens * model.vocab_size, chunk),
     )
+
+
+def _noise_pass(run: RunConfig, micro_batch_size: int | None, device: str) -> Memory:
+    """A small part of the batch, with two sets of gradients beside the run's own: its own, and their mean."""
+    part = max(1, min(micro_batch_size or run.batch_size, run.batch_size // NOISE_PARTS))
+    peak = _training_pass(run, part, device)
+    return replace(peak, gradients=peak.gradients + 8 * flops.n_params(run.model).total)
 
 
 def _scoring_pass(run: RunConfig, device: str) -> Memory:

@@ -211,7 +211,11 @@ def _planned(experiment: ExperimentConfig, dataset: Dataset, planned: GridCell, 
         n_params=flops.n_params(cell.model).total,
         budget_error=exact / cell.budget - 1,
         epochs=_epochs(cell.n_tokens, dataset),
-        memory_bytes=estimate.memory_bytes(run, experiment.trainer.micro_batch_size),
+        memory_bytes=estimate.memory_bytes(
+            run,
+            experiment.trainer.micro_batch_size,
+            measures_noise=experiment.trainer.measure_noise_scale,
+        ),
         time_s=seconds,
         cost=estimate.cost(seconds, experiment.estimate),
     )

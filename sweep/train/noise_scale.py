@@ -96,21 +96,22 @@ class NoiseScale:
         for index in range(n_parts):
             gradients = self._gradients(step, index * self.part_size)
             small += _squared_norm(gradients) / n_parts
-            shares = torch._foreach_div(gradients, float(n_parts))
+            torch._foreach_div_(gradients, float(n_parts))
             if mean:
-                torch._foreach_add_(mean, shares)
+                torch._foreach_add_(mean, gradients)
             else:
-                mean = list(shares)
-        return small, _squared_norm(tuple(mean))
+                mean = gradients
+            del gradients  # else those of two parts would be there at once
+        return small, _squared_norm(mean)
 
-    def _gradients(self, step: int, start: int) -> tuple[Tensor, ...]:
+    def _gradients(self, step: int, start: int) -> list[Tensor]:
         device = next(self.model.parameters()).device
         tokens = torch.from_numpy(self.rows(step, start, start + self.part_size)).to(device)
         with narrow_products(device.type, self.run.precision == "bf16"):
             loss = self.model.total_loss(tokens[:, :-1], tokens[:, 1:])
-        return torch.autograd.grad(loss / tokens[:, 1:].numel(), list(self.model.parameters()))
+        return list(torch.autograd.grad(loss / tokens[:, 1:].numel(), list(self.model.parameters())))
 
 
-def _squared_norm(gradients: tuple[Tensor, ...]) -> float:
+def _squared_norm(gradients: list[Tensor]) -> float:
     norms = torch.stack(torch._foreach_norm(gradients)).double()
     return float(norms.square().sum())

@@ -1,6 +1,7 @@
 """`python -m tests.plan.memory_probe DATA_DIR JSON`: one shape's peak memory, in bytes.
 
-JSON holds `model` (changes to MODEL), `batch_size`, and optionally `micro_batch_size` and `precision`.
+JSON holds `model` (changes to MODEL), `batch_size`, and optionally `micro_batch_size`, `precision` and
+`measure_noise_scale`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ def main() -> None:
     case = json.loads(sys.argv[2])
     run = probe_run(corpus.manifest, case)
     with tempfile.TemporaryDirectory() as checkpoints:
-        where = placement(corpus, micro_batch_size=case.get("micro_batch_size"))
+        where = placement(
+            corpus,
+            micro_batch_size=case.get("micro_batch_size"),
+            measure_noise_scale=case.get("measure_noise_scale", False),
+        )
         result = train(run, where, Session(Path(checkpoints)))
     print(result.peak_memory_bytes)
 

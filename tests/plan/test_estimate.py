@@ -16,10 +16,12 @@ from sweep.plan.estimate import (
     LOGITS_AT_ONCE,
     MAX_DENSE_SEQ_LEN,
     MIN_CHUNK_ROWS,
+    NOISE_PARTS,
     _training_pass,
     memory,
     memory_bytes,
 )
+from sweep.train import noise_scale
 from sweep.train.cuda import CHUNK_ELEMENTS
 from tests.configs import TINY, tiny_run
 
@@ -86,6 +88,7 @@ def test_limits_are_those_of_the_kernels():
     assert MAX_DENSE_SEQ_LEN == attention.MAX_DENSE_SEQ_LEN
     assert {"cpu": cross_entropy.CPU_CHUNK_ELEMENTS, "cuda": max(CHUNK_ELEMENTS)} == LOGITS_AT_ONCE
     assert cross_entropy.MIN_CHUNK_ROWS == MIN_CHUNK_ROWS
+    assert noise_scale.N_PARTS == NOISE_PARTS
 
 
 STATES = {"adamw": {}, "muon": {"momentum": 0.9}, "sgd": {"momentum": 0.9}, "plain sgd": {}}
