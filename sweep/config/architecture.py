@@ -39,6 +39,7 @@ class ArchitectureConfig:
     qk_norm: bool
     qk_gain: Positive
     embedding_scale: Positive
+    init_std: Positive | None = None
 
     def __post_init__(self) -> None:
         for one, other in (("n_layers", "aspect_ratio"), ("n_heads", "head_dim")):

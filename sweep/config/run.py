@@ -58,9 +58,10 @@ class ModelConfig:
     tied: bool
     qk_norm: bool
     qk_gain: Positive  # multiplies the normalised queries and keys; without effect when qk_norm is false
-    embedding_scale: Positive  # root mean square of the embedded tokens at the start
+    embedding_scale: Positive  # root mean square of the embedded tokens at the start, unless init_std is set
     output_scale: Positive = 1.0  # multiplies the logits; mup lowers it with the width
     attention_scale: Positive = 1.0  # multiplies the scores beside 1/sqrt(head_dim); mup, likewise
+    init_std: Positive | None = None  # of every weight at the start, whatever its width; None: 1/sqrt(fan_in)
 
     def __post_init__(self) -> None:
         if self.d_model % self.n_heads:

@@ -30,7 +30,8 @@ class GPT(nn.Module):
     divided by sqrt(2 L) more (Radford et al. 2019, section 2.3); embedding and head 1/sqrt(d_model), so that
     logits have variance 1 at the start and the loss there is ln V + 1/2; learned positions half of that. The
     sum of token and position is multiplied by embedding_scale·sqrt(d_model), which makes the root mean square
-    of the embedded tokens embedding_scale. Gains start at 1, biases at 0. mup draws the same weights
+    of the embedded tokens embedding_scale. With init_std that number stands for 1/sqrt(fan_in) and for both
+    tables, as 0.02 does in nanoGPT. Gains start at 1, biases at 0. mup draws the same weights
     and changes output_scale, attention_scale and the learning rates (`sweep.plan.parametrization`).
     """
 
@@ -58,10 +59,10 @@ class GPT(nn.Module):
                 if parameter.dim() < 2:
                     parameter.fill_(0 if name.endswith("bias") else 1)
                     continue
-                std = parameter.size(-1) ** -0.5
+                std = self.config.init_std or parameter.size(-1) ** -0.5
                 if name.endswith(("attention.out.weight", "mlp.down.weight")):
                     std *= residual
-                if name == "positions.weight":
+                if name == "positions.weight" and self.config.init_std is None:
                     std *= POSITION_STD
                 parameter.normal_(std=std, generator=generator)
 

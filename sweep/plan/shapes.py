@@ -44,6 +44,7 @@ def shape_of_width(d_model: int, architecture: ArchitectureConfig, vocab_size: i
         qk_norm=a.qk_norm,
         qk_gain=a.qk_gain,
         embedding_scale=a.embedding_scale,
+        init_std=a.init_std,
     )
 
 

@@ -125,6 +125,18 @@ def test_gains_start_at_one_biases_at_zero_and_positions_at_half_the_tokens():
     assert positions / tokens == pytest.approx(0.5, rel=0.03)
 
 
+def test_a_given_standard_deviation_starts_every_matrix_and_table_at_any_width():
+    """As nanoGPT starts: 0.02, over sqrt(2 L) where a matrix writes to the residual stream."""
+    for d_model in (64, 128):
+        changes = {"d_model": d_model, "d_ff": 4 * d_model, "vocab_size": 512, "seq_len": 256}
+        model = built(replace(TINY, positions="learned", init_std=0.02, **changes))
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2:
+                writes = name.endswith(("attention.out.weight", "mlp.down.weight"))
+                expected = 0.02 / math.sqrt(2 * TINY.n_layers) if writes else 0.02
+                assert parameter.std().item() == pytest.approx(expected, rel=0.05), name
+
+
 def test_shared_keys_and_values_equal_ones_copied_to_every_head():
     """A model of two key heads for four is the model of four whose neighbours' keys and values agree."""
     few = built(replace(TINY, n_heads=4, n_kv_heads=2, bias=True))

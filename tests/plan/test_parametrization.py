@@ -58,7 +58,7 @@ def test_new_fields_at_their_defaults_leave_the_key_as_it_was():
     """Also read back from a config that was stored before they were there."""
     stored = to_dict(tiny_run())
     for section, keys in {
-        "model": ("output_scale", "attention_scale"),
+        "model": ("output_scale", "attention_scale", "init_std"),
         "optimizer": ("momentum", "nesterov", "ns_steps", "muon_scaling", "width_ratio"),
     }.items():
         for key in keys:
@@ -73,6 +73,7 @@ REFUSED = [
     (["mup_base_width=64"], "parametrization=standard and mup_base_width=64: mup needs the width"),
     (["parametrization=mup", "mup_base_width=64"], "optimizer.lr=tiny with parametrization=mup scales"),
     ([*MUP[:1], "mup_base_width=17", MUP[2]], "mup_base_width=17 is no width here: d_model=17"),
+    ([*MUP, "model.init_std=0.02"], "model.init_std=0.02 with parametrization=mup: mup starts matrices at"),
     (["optimizer=sgd"], "optimizer.lr=tiny was measured with adamw, whose updates do not shrink"),
     (["optimizer=muon", "optimizer.muon_scaling=original"], "optimizer.lr=tiny was measured with adamw, and"),
     (["+optimizer.momentum=0.9"], "optimizer.momentum=0.9 and optimizer.nesterov=false have no effect on"),
