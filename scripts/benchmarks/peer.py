@@ -1,11 +1,12 @@
 """nanoGPT, unmodified, from a checkout by path: its model beside ours, its steps, its train.py.
 
-`python -m scripts.benchmarks.peer CHECKOUT TOKENS` is a process that takes its steps, as many as each line it
-reads says, and answers with their median seconds.
+`python -m scripts.benchmarks.peer CHECKOUT SHAPE DEVICE TOKENS` is a process that takes its steps, as many as
+each line it reads says, and answers with their median seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from scripts.benchmarks.shapes import R2, Shape, batches, stepper
+from scripts.benchmarks.shapes import CPU_SHAPES, GPU_SHAPES, Shape, batches, stepper
 from scripts.benchmarks.timing import seconds
 from sweep.launch.local import MEMORY_VARIABLES
 from sweep.models.gpt import GPT
@@ -54,13 +55,14 @@ def model(module: ModuleType, shape: Shape) -> Any:
 
 
 class Steps:
-    """Its steps of shape R2 in a process of its own: what we set for our workers' memory is not its doing."""
+    """Its steps of a shape in a process of its own: what we set for our workers' memory is not its doing."""
 
-    def __init__(self, checkout: Path, tokens: Path) -> None:
-        command = [sys.executable, "-m", "scripts.benchmarks.peer", str(checkout), str(tokens)]
+    def __init__(self, checkout: Path, shape: Shape, device: str, tokens: Path) -> None:
+        arguments = [str(checkout), shape.name, device, str(tokens)]
         self._process = subprocess.Popen(
-            command, env=environment(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+            [sys.executable, "-m", "scripts.benchmarks.peer", *arguments],
+            env=environment(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
 
     def __call__(self, repeats: int) -> float:
         """Median seconds of `repeats` steps."""
@@ -87,30 +89,46 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-def step(decoder: Any, shape: Shape, tokens: Path) -> Callable[[], float]:
-    """One iteration as its train.py writes it, memory map, float32 and CPU included."""
-    optimizer = decoder.configure_optimizers(0.1, 1e-3, (0.9, 0.95), "cpu")
+def step(decoder: Any, shape: Shape, device: str, tokens: Path) -> Callable[[], None]:
+    """One iteration as its train.py writes it, the next batch read ahead; on CUDA in bf16 and compiled."""
+    cuda = device == "cuda"
+    optimizer = decoder.to(device).configure_optimizers(0.1, 1e-3, (0.9, 0.95), device)
     size = shape.seq_len
+    run = decoder
+    if cuda:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        run = torch.compile(decoder)
 
-    def call() -> float:
+    def batch() -> tuple[torch.Tensor, torch.Tensor]:
         data = np.memmap(tokens, dtype=np.uint16, mode="r")
         ix = torch.randint(len(data) - size, (shape.batch_size,))
         x = torch.stack([torch.from_numpy(data[i : i + size].astype(np.int64)) for i in ix])
         y = torch.stack([torch.from_numpy(data[i + 1 : i + 1 + size].astype(np.int64)) for i in ix])
-        return _learn(decoder, optimizer, x, y)
+        if cuda:
+            x, y = (t.pin_memory().to(device, non_blocking=True) for t in (x, y))
+        return x, y
+
+    ahead = [batch()]
+
+    def call() -> None:
+        x, y = ahead.pop()
+        with torch.autocast("cuda", torch.bfloat16) if cuda else contextlib.nullcontext():
+            _, loss = run(x, y)
+        ahead.append(batch())
+        _update(decoder, optimizer, loss)
+        if not cuda:
+            loss.item()
 
     return call
 
 
-def _learn(decoder: Any, optimizer: Any, x: torch.Tensor, y: torch.Tensor) -> float:
+def _update(decoder: Any, optimizer: Any, loss: torch.Tensor) -> None:
     for group in optimizer.param_groups:
         group["lr"] = 1e-3
-    _, loss = decoder(x, y)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(loss.item())
 
 
 def parity(module: ModuleType, shape: Shape) -> float:
@@ -121,7 +139,9 @@ def parity(module: ModuleType, shape: Shape) -> float:
     optimizer = decoder.configure_optimizers(0.1, 1e-3, (0.9, 0.95), "cpu")
     worst = 0.0
     for number, tokens in enumerate(torch.from_numpy(batches(shape)[:PARITY_STEPS])):
-        theirs = _learn(decoder, optimizer, tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+        _, loss = decoder(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+        _update(decoder, optimizer, loss)
+        theirs = loss.item()
         worst = max(worst, abs(float(ours(number)) - theirs) / theirs)
     return worst
 
@@ -138,10 +158,11 @@ def copy_weights(decoder: Any, target: GPT) -> None:
             own[f"blocks.{layer}.{NAMES[part]}"].copy_(tensor)
 
 
-def main(checkout: str, tokens: str) -> None:
+def main(checkout: str, name: str, device: str, tokens: str) -> None:
     """Answer each line of the standard input."""
     torch.set_num_threads(2)
-    call = step(model(load(Path(checkout)), R2), R2, Path(tokens))
+    shape = next(shape for shape in CPU_SHAPES + GPU_SHAPES if shape.name == name)
+    call = step(model(load(Path(checkout)), shape), shape, device, Path(tokens))
     for line in sys.stdin:
         print("median", seconds(call, int(line)), flush=True)
 

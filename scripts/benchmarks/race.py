@@ -1,4 +1,4 @@
-"""Nine runs from the command to the fitted curve: `sweep run` against a loop over nanoGPT's train.py."""
+"""Many runs from the command to the fitted curve: `sweep run` against a loop over nanoGPT's train.py."""
 
 from __future__ import annotations
 
@@ -15,40 +15,70 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tokenizers
 
 from sweep import flops
 
 from .peer import environment
-from .shapes import CPU_SHAPES, Shape
+from .shapes import CPU_RACE_SHAPES, GPU_RACE_SHAPES, GPU_SHAPES, Shape
 
-SHAPES = (CPU_SHAPES[1], CPU_SHAPES[2], CPU_SHAPES[0])
-BUDGETS = (5e10, 1e11, 2e11)
-EVALUATION_TOKENS = 32_768
-N_DOCUMENTS, DOCUMENT_BYTES = 200, 5_000
+DOCUMENT_BYTES = 5_000
+SEPARATOR = "<|endoftext|>"
 SWEEP = "import sys; from sweep.cli import main; sys.exit(main())"
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # where compiled code is kept, for both: each start finds it empty
 
 EXPERIMENT = """# @package _global_
 defaults:
   - override /data: text
-  - override /tokenizer: byte
+  - override /tokenizer: {tokenizer}
   - override /model: gpt2
 name: race
-budgets: [5e10, 1e11, 2e11]
+budgets: {budgets}
 grid: {{d_model: [{d}], max_budget_error: 0.2, min_steps: 1, max_epochs: 1e9}}
 model: {{seq_len: {t}, n_layers: {layers}, aspect_ratio: null, n_heads: {heads}, head_dim: null,
-  width_multiple: 4, bias: false, activation: gelu_exact, embedding_scale: {scale}}}
+  width_multiple: 4, bias: false, activation: gelu_exact, embedding_scale: {scale},
+  init_std: 0.02}}
 data: {{files: ["{text}"], delimiter: "\\n\\n"}}
-tokenizer: {{vocab_size: 65}}
+tokenizer: {{vocab_size: {vocab}{tokenizer_path}}}
 batch_tokens: {batch}
 optimizer: {{lr: 0.003}}
+precision: {precision}
 evaluation: {{n_tokens: {evaluation}}}
-trainer: {{device: cpu}}
+trainer: {{device: {device}}}
 """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Course:
+    """What is run: every shape at every budget."""
+
+    device: str
+    shapes: tuple[Shape, ...]
+    budgets: tuple[float, ...]
+    n_documents: int
+    evaluation_tokens: int
+
+    @property
+    def cuda(self) -> bool:
+        """Whether it is run on a GPU: in bf16, compiled."""
+        return self.device == "cuda"
+
+
+CPU = Course(
+    device="cpu", shapes=CPU_RACE_SHAPES, budgets=(5e10, 1e11, 2e11), n_documents=200, evaluation_tokens=2**15
+)
+GPU = Course(
+    device="cuda", shapes=GPU_RACE_SHAPES, budgets=(1e15, 3e15, 1e16), n_documents=2_000,
+    evaluation_tokens=2**20,
+)  # fmt: skip
+GPU_LARGE = Course(
+    device="cuda", shapes=GPU_SHAPES[1:4], budgets=(1e17,), n_documents=2_000, evaluation_tokens=2**20
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One of the nine, as planned by us."""
+    """One of them, as planned by us."""
 
     shape: Shape
     budget: float
@@ -59,36 +89,38 @@ class Run:
 class Race:
     """Both programs on one token file below `directory`; each start is from an empty results directory."""
 
-    def __init__(self, directory: Path, peer: Path) -> None:
-        self.directory, self.peer = directory, peer
+    def __init__(self, directory: Path, peer: Path, course: Course) -> None:
+        self.directory, self.peer, self.course = directory, peer, course
         self.configs, self.data = directory / "configs", directory / "data"
         self._write_experiments()
-        self._sweep("data", "prepare", "experiment=race_d32")
-        self.runs = [run for shape in SHAPES for run in self._plan(shape)]
+        self._sweep("data", "prepare", f"experiment={_name(course.shapes[0])}")
+        self.runs = [run for shape in course.shapes for run in self._plan(shape)]
         self._prepare_peer()
 
     def ours(self) -> float:
         """Seconds of `sweep run`, and of the fit over all its points."""
         shutil.rmtree(self.directory / "results", ignore_errors=True)
-        names = ",".join(_name(shape) for shape in SHAPES)
+        shutil.rmtree(self.directory / "compiled", ignore_errors=True)
+        names = ",".join(_name(shape) for shape in self.course.shapes)
         start = time.perf_counter()
         self._sweep("run", f"arms={{experiment: [{names}]}}")
         self._sweep("fit", f"points={self.directory / 'results/race/points.csv'}")
         return time.perf_counter() - start
 
     def sequential(self) -> float:
-        """Seconds of train.py nine times, one after the other, with its own thread settings."""
+        """Seconds of train.py as often, one after the other, with its own thread settings."""
+        shutil.rmtree(self.directory / "compiled", ignore_errors=True)
         start = time.perf_counter()
         for index in range(len(self.runs)):
             subprocess.run(
-                self._command(index), cwd=self.peer, check=True, env=environment(), **_log(self, index)
+                self._command(index), cwd=self.peer, check=True, env=self._environment(), **_log(self, index)
             )
         return time.perf_counter() - start
 
     def parallel(self) -> float:
         """Seconds of xargs -P2 over the same commands, one thread each."""
         lines = "".join(" ".join(self._command(index)[1:]) + "\n" for index in range(len(self.runs)))
-        one_thread = environment() | {"OMP_NUM_THREADS": "1"}
+        one_thread = self._environment() | {"OMP_NUM_THREADS": "1"}
         command = ["xargs", "-P2", "-L1", sys.executable]
         start = time.perf_counter()
         subprocess.run(
@@ -124,13 +156,18 @@ class Race:
 
     def _write_experiments(self) -> None:
         (self.configs / "experiment").mkdir(parents=True)
-        text = self.directory / "corpus.txt"
-        text.write_bytes(_text())
-        for shape in SHAPES:
+        text, tokenizer = self.directory / "corpus.txt", self.directory / "tokenizer.json"
+        course = self.course
+        text.write_bytes(_text(course.n_documents))
+        _byte_tokenizer().save(str(tokenizer))
+        for shape in course.shapes:
             content = EXPERIMENT.format(
                 d=shape.d_model, t=shape.seq_len, layers=shape.n_layers, heads=shape.n_heads, text=text,
-                batch=shape.batch_size * shape.seq_len, evaluation=EVALUATION_TOKENS,
-                scale=1 / math.sqrt(shape.d_model),
+                batch=shape.batch_size * shape.seq_len, evaluation=course.evaluation_tokens,
+                scale=1 / math.sqrt(shape.d_model), vocab=shape.vocab_size, device=course.device,
+                budgets=list(course.budgets), precision="bf16" if course.cuda else "fp32",
+                tokenizer="pretrained" if course.cuda else "byte",
+                tokenizer_path=f', path: "{tokenizer}"' if course.cuda else "",
             )  # fmt: skip
             (self.configs / "experiment" / f"{_name(shape)}.yaml").write_text(content)
 
@@ -148,21 +185,26 @@ class Race:
         command = [sys.executable, "-c", SWEEP, verb, *arguments, "--config-dir", str(self.configs)]
         if not any(argument.startswith("points=") for argument in arguments):
             command += [f"results_dir={self.directory / 'results'}", f"data_dir={self.data}"]
-        done = subprocess.run(command, capture_output=True, env=environment(), check=False)
+        done = subprocess.run(command, capture_output=True, env=self._environment(), check=False)
         if done.returncode:
             raise RuntimeError(f"sweep {verb} left with {done.returncode}: {done.stderr.decode()[-2000:]}")
         return done.stdout
 
+    def _environment(self) -> dict[str, str]:
+        return environment() | {COMPILED: str(self.directory / "compiled")}
+
     def _prepare_peer(self) -> None:
         """Its own prepare.py writes its data directory, the vocabulary of 65 in its format included.
 
-        Then the token files become ours: both store ids as little-endian uint16.
+        Without one, on a GPU, it takes 50,304. Then the token files become ours: both store ids as
+        little-endian uint16.
         """
         own = self.directory / "peer"
         own.mkdir()
-        shutil.copy(self.peer / "data/shakespeare_char/prepare.py", own)
-        (own / "input.txt").write_text("".join(map(chr, range(48, 48 + 65))) * 10)
-        subprocess.run([sys.executable, "prepare.py"], cwd=own, check=True, stdout=subprocess.DEVNULL)
+        if not self.course.cuda:
+            shutil.copy(self.peer / "data/shakespeare_char/prepare.py", own)
+            (own / "input.txt").write_text("".join(map(chr, range(48, 48 + 65))) * 10)
+            subprocess.run([sys.executable, "prepare.py"], cwd=own, check=True, stdout=subprocess.DEVNULL)
         for split, theirs in (("train", "train.bin"), ("heldout", "val.bin")):
             shards = sorted((self.data / "prepared").glob(f"*/{split}-[0-9]*.bin"))
             assert shards, f"no shards of {split} in {self.data}"
@@ -170,12 +212,13 @@ class Race:
             ids.tofile(own / theirs)
 
     def _command(self, index: int) -> list[str]:
-        run = self.runs[index]
+        run, course = self.runs[index], self.course
         shape, steps = run.shape, run.n_steps
-        batches = EVALUATION_TOKENS / (shape.batch_size * shape.seq_len)
+        batches = course.evaluation_tokens / (shape.batch_size * shape.seq_len)
         settings: Mapping[str, Any] = {
-            "out_dir": self.directory / f"out-{index}", "dataset": self.directory / "peer", "device": "cpu",
-            "dtype": "float32", "compile": False, "eval_interval": steps, "max_iters": steps,
+            "out_dir": self.directory / f"out-{index}", "dataset": self.directory / "peer",
+            "device": course.device, "dtype": "bfloat16" if course.cuda else "float32",
+            "compile": course.cuda, "eval_interval": steps, "max_iters": steps,
             "eval_iters": max(1, round(batches / 4)),  # of two splits, twice: as many tokens as ours
             "log_interval": 10, "batch_size": shape.batch_size, "block_size": shape.seq_len,
             "n_layer": shape.n_layers, "n_head": shape.n_heads, "n_embd": shape.d_model, "dropout": 0.0,
@@ -193,13 +236,24 @@ def _name(shape: Shape) -> str:
     return f"race_d{shape.d_model}"
 
 
-def _text() -> bytes:
+def _byte_tokenizer() -> tokenizers.Tokenizer:
+    """Bytes as tokens, in the format of somebody else's tokenizer: those may pad their vocabulary."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    model = tokenizers.models.BPE({symbol: i for i, symbol in enumerate(alphabet)}, [])
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.add_special_tokens([SEPARATOR])
+    return tokenizer
+
+
+def _text(n_documents: int) -> bytes:
     """Documents of words over the bytes 1 to 64, which as ids, with 0 for a document's end, make V = 65."""
     generator = random.Random(0)
     symbols = [byte for byte in range(1, 65) if byte not in (10, 13)]
     words = [bytes(generator.choices(symbols, k=generator.randint(2, 7))) for _ in range(300)]
     weights = [1 / rank for rank in range(1, len(words) + 1)]
     documents = []
-    for _ in range(N_DOCUMENTS):
+    for _ in range(n_documents):
         documents.append(b"\x20".join(generator.choices(words, weights, k=DOCUMENT_BYTES // 5)))
     return b"\n\n".join(documents)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from scripts.benchmarks import peer
 from scripts.benchmarks.floor import attention, products
-from scripts.benchmarks.race import Race
+from scripts.benchmarks.race import CPU, GPU, GPU_LARGE, Course, Race
 from scripts.benchmarks.shapes import CPU_SHAPES, GPU_SHAPES, R2, Shape, counted, stepper
 from scripts.benchmarks.timing import median, ratio, rounds, seconds
 from sweep import flops
@@ -42,8 +43,12 @@ def measure(known: Document, parts: Sequence[str], checkout: Path | None, n: int
         document["rows"] = _steps(device)
     if "r2" in parts and device == "cpu":
         _limits(document, checkout, n, scratch)
-    if "r1" in parts and checkout is not None and device == "cpu":
-        _race(document, checkout, n, scratch)
+    if "r2" in parts and device == "cuda" and checkout is not None:
+        _beside(document, checkout, n, scratch)
+    if "r1" in parts and checkout is not None:
+        _race(document, "r1", CPU if device == "cpu" else GPU, checkout, n, scratch)
+    if "r1_large" in parts and checkout is not None and device == "cuda":
+        _race(document, "r1_large", GPU_LARGE, checkout, n, scratch)
     print(document["machine"], document["ratios"])
     return document
 
@@ -94,9 +99,7 @@ def _limits(document: Document, checkout: Path | None, n: int, scratch: Path) ->
     if checkout is not None:
         module = peer.load(checkout)
         document["parity"] = {"shape": R2.name, "steps": peer.PARITY_STEPS, "worst": peer.parity(module, R2)}
-        tokens = scratch / "tokens.bin"
-        np.random.default_rng(0).integers(0, R2.vocab_size, 100_000).astype(np.uint16).tofile(tokens)
-        steps = peer.Steps(checkout, tokens)
+        steps = peer.Steps(checkout, R2, "cpu", _random_tokens(scratch, R2))
         steps(3)
         contestants["peer_fp32"] = lambda: steps(CALLS)
     valid = rounds(contestants, n)
@@ -125,21 +128,55 @@ def _limits(document: Document, checkout: Path | None, n: int, scratch: Path) ->
         ratios["r2_bf16"] = ratio(valid, "peer_fp32", "ours_bf16")
 
 
-def _race(document: Document, checkout: Path, n: int, scratch: Path) -> None:
-    """R1: three programs in turn, the same exact FLOPs each."""
-    race = Race(scratch / "race", checkout)
-    contestants = {"ours": race.ours, "sequential": race.sequential, "parallel": race.parallel}
+def _beside(document: Document, checkout: Path, n: int, scratch: Path) -> None:
+    """R2 on a GPU, size by size: our steps and the peer's in turn, both in bf16 and compiled."""
+    document["r2"] = []
+    for shape in GPU_SHAPES:
+        ours = counted(stepper(shape, "bf16", "cuda"))
+        theirs = peer.Steps(checkout, shape, "cuda", _random_tokens(scratch, shape))
+        seconds(ours, CALLS)
+        theirs(CALLS)
+        contestants = {"ours": partial(seconds, ours, CALLS), "peer": partial(theirs, CALLS)}
+        valid = rounds(contestants, n)
+        theirs.end()
+        row = {
+            "shape": shape.name,
+            "n_valid": len(valid),
+            "seconds": {name: median(valid, name) for name in contestants},
+            "ratio": ratio(valid, "peer", "ours"),
+        }
+        document["r2"].append(row)
+        print(row, flush=True)
+        if shape.name == "124M":
+            document["ratios"]["r2_bf16"] = row["ratio"]
+        del ours, contestants
+        torch.cuda.empty_cache()  # the next peer is another process
+
+
+def _random_tokens(scratch: Path, shape: Shape) -> Path:
+    """A token file as the peer reads it."""
+    path = scratch / f"tokens-{shape.vocab_size}.bin"
+    np.random.default_rng(0).integers(0, shape.vocab_size, 100_000).astype(np.uint16).tofile(path)
+    return path
+
+
+def _race(document: Document, key: str, course: Course, checkout: Path, n: int, scratch: Path) -> None:
+    """R1: the programs in turn, the same exact FLOPs each; two at once only where each has a core."""
+    race = Race(scratch / key, checkout, course)
+    contestants = {"ours": race.ours, "sequential": race.sequential}
+    if not course.cuda:
+        contestants["parallel"] = race.parallel
     valid = rounds(contestants, n)
-    document["r1"] = {
+    document[key] = {
         "n_valid": len(valid),
         "seconds": {name: median(valid, name) for name in contestants} if valid else None,
         "rounds": [dict(one.seconds) for one in valid],
         "flops": sum(run.flops for run in race.runs),
         "runs": race.losses(),
     }
-    document["ratios"]["r1_sequential"] = ratio(valid, "sequential", "ours")
-    document["ratios"]["r1_parallel"] = ratio(valid, "parallel", "ours")
-    print(document["r1"])
+    for name in contestants.keys() - {"ours"}:
+        document["ratios"][f"{key}_{name}"] = ratio(valid, name, "ours")
+    print(document[key])
 
 
 def _print(row: Document) -> None:

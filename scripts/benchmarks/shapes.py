@@ -60,6 +60,7 @@ CPU_SHAPES = (
     Shape(name="demo d24", d_model=24, n_layers=2, n_heads=2, seq_len=64, batch_size=24, vocab_size=1024),
     Shape(name="demo d96", d_model=96, n_layers=2, n_heads=2, seq_len=64, batch_size=7, vocab_size=1024),
 )
+CPU_RACE_SHAPES = (CPU_SHAPES[1], CPU_SHAPES[2], R2)
 
 
 def _gpu(name: str, d_model: int, n_layers: int, batch_size: int) -> Shape:
@@ -73,6 +74,13 @@ GPU_SHAPES = (
     _gpu("1M", 128, 4, 64), _gpu("10M", 320, 8, 64), _gpu("30M", 512, 10, 64),
     _gpu("124M", 768, 12, 64), _gpu("350M", 1024, 24, 32), _gpu("1B", 1536, 32, 16),
 )  # fmt: skip
+
+
+GPU_RACE_SHAPES = (
+    _gpu("race 1M", 128, 4, 16), _gpu("race 3M", 192, 6, 16), _gpu("race 5M", 256, 6, 16),
+    _gpu("race 10M", 320, 8, 16), _gpu("race 30M", 512, 10, 16),
+)  # fmt: skip
+"""Of 1e15 to 1e16 FLOPs, at batches that leave the largest tens of steps."""
 
 
 def batches(shape: Shape, n: int = 64) -> NDArray[np.int64]:
