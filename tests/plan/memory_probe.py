@@ -1,7 +1,7 @@
 """`python -m tests.plan.memory_probe DATA_DIR JSON`: one shape's peak memory, in bytes.
 
-JSON holds `model` (changes to MODEL), `batch_size`, and optionally `micro_batch_size`, `precision` and
-`measure_noise_scale`.
+JSON holds `model` (changes to MODEL), `batch_size`, and optionally `micro_batch_size`, `precision`,
+`evaluation_tokens` and `measure_noise_scale`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def probe_run(manifest: Manifest, case: dict[str, Any]) -> RunConfig:
         batch_tokens=tokens,
         n_tokens=N_STEPS * tokens,
         schedule=RunSchedule(name="cosine", warmup_steps=1, decay_steps=0, final_lr_frac=0.0),
-        evaluation=EvaluationConfig(n_tokens=16384),
+        evaluation=EvaluationConfig(n_tokens=case.get("evaluation_tokens", 16384)),
         optimizer=replace(tiny_run().optimizer, lr_peak=1e-5),  # a run that diverges is not scored
         precision=case.get("precision", "fp32"),
     )

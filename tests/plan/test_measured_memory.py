@@ -25,6 +25,7 @@ CASES = {
         "batch_size": 16,
         "micro_batch_size": 1,
         "measure_noise_scale": True,
+        "evaluation_tokens": 256,
         "model": {"d_model": 512, "n_layers": 6, "d_ff": 2048},
     },
     "scores": {"batch_size": 32, "model": SMALL | {"seq_len": 256, "n_heads": 8, "n_kv_heads": 8}},
