@@ -260,11 +260,6 @@ class ExperimentConfig:
                 f"parametrization={self.parametrization} and mup_base_width={self.mup_base_width}: mup needs "
                 f"the width its learning rate was tuned at, such as 64, and standard has none"
             )
-        if self.parametrization == "mup" and self.model.init_std is not None:
-            raise InputError(
-                f"model.init_std={self.model.init_std:g} with parametrization=mup: mup starts matrices at "
-                f"1/sqrt(fan_in), choose model.init_std=null or parametrization=standard"
-            )
         if self.parametrization == "mup" and isinstance(self.optimizer.lr, str):
             raise InputError(
                 f"optimizer.lr={self.optimizer.lr} with parametrization=mup scales with the size twice: give "

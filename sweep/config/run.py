@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -58,10 +59,14 @@ class ModelConfig:
     tied: bool
     qk_norm: bool
     qk_gain: Positive  # multiplies the normalised queries and keys; without effect when qk_norm is false
-    embedding_scale: Positive  # root mean square of the embedded tokens at the start, unless init_std is set
+    embedding_scale: (
+        Positive  # root mean square of the embedded tokens at the start; without effect by init_std
+    )
     output_scale: Positive = 1.0  # multiplies the logits; mup lowers it with the width
     attention_scale: Positive = 1.0  # multiplies the scores beside 1/sqrt(head_dim); mup, likewise
-    init_std: Positive | None = None  # of every weight at the start, whatever its width; None: 1/sqrt(fan_in)
+    init_std: Positive | None = (
+        None  # of matrices and tables at the start; None: by width (`sweep.models.gpt`)
+    )
 
     def __post_init__(self) -> None:
         if self.d_model % self.n_heads:
@@ -84,6 +89,11 @@ class ModelConfig:
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.d_model // self.n_heads
+
+    @property
+    def input_scale(self) -> float:
+        """Multiplies the embedded tokens: a table drawn at 1/sqrt(d_model) then has embedding_scale."""
+        return 1.0 if self.init_std is not None else self.embedding_scale * math.sqrt(self.d_model)
 
     @property
     def d_kv(self) -> int:
@@ -166,6 +176,11 @@ class RunConfig:
             raise InputError(
                 f"parametrization=standard with model.output_scale={scales[0]:g}, model.attention_scale="
                 f"{scales[1]:g} and optimizer.width_ratio={scales[2]:g}: these belong to mup, make them 1"
+            )
+        if self.parametrization == "mup" and self.model.init_std is not None:
+            raise InputError(
+                f"model.init_std={self.model.init_std:g} with parametrization=mup: mup starts matrices at "
+                f"1/sqrt(fan_in), choose model.init_std=null or parametrization=standard"
             )
         if self.batch_tokens % self.model.seq_len:
             raise InputError(

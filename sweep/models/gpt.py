@@ -30,9 +30,10 @@ class GPT(nn.Module):
     divided by sqrt(2 L) more (Radford et al. 2019, section 2.3); embedding and head 1/sqrt(d_model), so that
     logits have variance 1 at the start and the loss there is ln V + 1/2; learned positions half of that. The
     sum of token and position is multiplied by embedding_scale·sqrt(d_model), which makes the root mean square
-    of the embedded tokens embedding_scale. With init_std that number stands for 1/sqrt(fan_in) and for both
-    tables, as 0.02 does in nanoGPT. Gains start at 1, biases at 0. mup draws the same weights
-    and changes output_scale, attention_scale and the learning rates (`sweep.plan.parametrization`).
+    of the embedded tokens embedding_scale. With init_std that number stands for 1/sqrt(fan_in) and for the
+    tables' alike, and nothing multiplies their sum: 0.02 is how nanoGPT starts. Gains start at 1, biases at
+    0. mup draws the same weights as without init_std, and changes output_scale, attention_scale and the
+    learning rates (`sweep.plan.parametrization`).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -49,7 +50,7 @@ class GPT(nn.Module):
             self.head.weight = self.embedding.weight
         self.rotary: Tensor | None
         self.register_buffer("rotary", _rotary(config), persistent=False)
-        self.input_scale = config.embedding_scale * math.sqrt(config.d_model)
+        self.input_scale = config.input_scale
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all weights anew, in a fixed order: the same generator state gives the same weights."""

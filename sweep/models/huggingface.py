@@ -6,7 +6,6 @@ transformers is not needed for either: a checkpoint is config.json and model.saf
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -199,7 +198,7 @@ def _unscaled(config: ModelConfig, tensors: Tensors) -> tuple[ModelConfig, Tenso
     Untied, the tables themselves are multiplied. Tied, the whole residual stream is divided by s instead:
     what writes to it is divided by s, and every norm's eps by s², so that the norms' outputs stay.
     """
-    scale = config.embedding_scale * math.sqrt(config.d_model)
+    scale = config.input_scale
     plain = replace(config, embedding_scale=config.d_model**-0.5)
     if not config.tied:
         tables = {"embedding.weight", "positions.weight"}

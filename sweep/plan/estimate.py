@@ -111,10 +111,14 @@ def _training_pass(run: RunConfig, micro_batch_size: int | None, device: str) ->
 
 
 def _noise_pass(run: RunConfig, micro_batch_size: int | None, device: str) -> Memory:
-    """A small part of the batch, with two sets of gradients beside the run's own: its own, and their mean."""
+    """A small part of the batch, with two sets of gradients beside the run's own: its own, and their mean.
+
+    It goes through the modules, which on a CPU keep bf16 copies of the weights once more.
+    """
     part = max(1, min(micro_batch_size or run.batch_size, run.batch_size // NOISE_PARTS))
-    peak = _training_pass(run, part, device)
-    return replace(peak, gradients=peak.gradients + 8 * flops.n_params(run.model).total)
+    peak, n_params = _training_pass(run, part, device), flops.n_params(run.model).total
+    copies = 2 * n_params if run.precision == "bf16" and device == "cpu" else 0
+    return replace(peak, gradients=peak.gradients + 8 * n_params, parameters=peak.parameters + copies)
 
 
 def _scoring_pass(run: RunConfig, device: str) -> Memory:

@@ -1,7 +1,7 @@
 """What a parametrisation makes of a model: the multipliers and the ratio of widths that a run carries.
 
 Legend: m = d_model / base width. Both parametrisations draw the same initial weights (`sweep.models.gpt`), of
-variance 1/fan_in, and are one at m = 1.
+variance 1/fan_in unless `standard` is told another, and are one at m = 1.
 """
 
 from __future__ import annotations

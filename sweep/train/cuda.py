@@ -233,7 +233,7 @@ class _Graph:
 
 
 def capture(graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:
-    """Record what this thread asks of the device; others, as those that watch over ranks, may go on."""
+    """Record what the current stream is asked for; other threads, as one that watches ranks, may go on."""
     return torch.cuda.graph(graph, capture_error_mode="thread_local")
 
 

@@ -68,7 +68,7 @@ class NoiseScale:
     def measure(self, step: int) -> None:
         """Add the estimates at `step`'s batch and the present weights, where that step is one to measure.
 
-        A device that has no room for a second set of gradients measures nothing from then on.
+        A device that has no room for two more sets of gradients measures nothing from then on.
         """
         if step not in self.steps:
             return
