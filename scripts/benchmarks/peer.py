@@ -134,11 +134,12 @@ def _update(decoder: Any, optimizer: Any, loss: torch.Tensor) -> None:
 def parity(module: ModuleType, shape: Shape) -> float:
     """The largest relative difference of losses over the first steps, from its weights and common data."""
     decoder = model(module, shape)
-    ours = stepper(shape, "fp32", "cpu")
+    ours, data = stepper(shape, "fp32", "cpu", Path()), batches(shape)
     copy_weights(decoder, ours.model)
     optimizer = decoder.configure_optimizers(0.1, 1e-3, (0.9, 0.95), "cpu")
     worst = 0.0
-    for number, tokens in enumerate(torch.from_numpy(batches(shape)[:PARITY_STEPS])):
+    for number in range(PARITY_STEPS):
+        tokens = torch.from_numpy(data.at(number))
         _, loss = decoder(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
         _update(decoder, optimizer, loss)
         theirs = loss.item()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import shutil
 import subprocess
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tokenizers
 
 from sweep import flops
 
@@ -36,8 +34,7 @@ name: race
 budgets: {budgets}
 grid: {{d_model: [{d}], max_budget_error: 0.2, min_steps: 1, max_epochs: 1e9}}
 model: {{seq_len: {t}, n_layers: {layers}, aspect_ratio: null, n_heads: {heads}, head_dim: null,
-  width_multiple: 4, bias: false, activation: gelu_exact, embedding_scale: {scale},
-  init_std: 0.02}}
+  width_multiple: 4, bias: false, activation: gelu_exact, init_std: 0.02}}
 data: {{files: ["{text}"], delimiter: "\\n\\n"}}
 tokenizer: {{vocab_size: {vocab}{tokenizer_path}}}
 batch_tokens: {batch}
@@ -50,7 +47,7 @@ trainer: {{device: {device}}}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Course:
-    """What is run: every shape at every budget."""
+    """What is run: every shape at every budget, in FLOPs."""
 
     device: str
     shapes: tuple[Shape, ...]
@@ -159,12 +156,13 @@ class Race:
         text, tokenizer = self.directory / "corpus.txt", self.directory / "tokenizer.json"
         course = self.course
         text.write_bytes(_text(course.n_documents))
-        _byte_tokenizer().save(str(tokenizer))
+        if course.cuda:
+            _write_byte_tokenizer(tokenizer)
         for shape in course.shapes:
             content = EXPERIMENT.format(
                 d=shape.d_model, t=shape.seq_len, layers=shape.n_layers, heads=shape.n_heads, text=text,
                 batch=shape.batch_size * shape.seq_len, evaluation=course.evaluation_tokens,
-                scale=1 / math.sqrt(shape.d_model), vocab=shape.vocab_size, device=course.device,
+                vocab=shape.vocab_size, device=course.device,
                 budgets=list(course.budgets), precision="bf16" if course.cuda else "fp32",
                 tokenizer="pretrained" if course.cuda else "byte",
                 tokenizer_path=f', path: "{tokenizer}"' if course.cuda else "",
@@ -236,15 +234,17 @@ def _name(shape: Shape) -> str:
     return f"race_d{shape.d_model}"
 
 
-def _byte_tokenizer() -> tokenizers.Tokenizer:
+def _write_byte_tokenizer(path: Path) -> None:
     """Bytes as tokens, in the format of somebody else's tokenizer: those may pad their vocabulary."""
+    import tokenizers  # which the other parts can do without
+
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     model = tokenizers.models.BPE({symbol: i for i, symbol in enumerate(alphabet)}, [])
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     tokenizer.add_special_tokens([SEPARATOR])
-    return tokenizer
+    tokenizer.save(str(path))
 
 
 def _text(n_documents: int) -> bytes:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from scripts.benchmarks import peer
 from scripts.benchmarks.floor import attention, products
 from scripts.benchmarks.race import CPU, GPU, GPU_LARGE, Course, Race
-from scripts.benchmarks.shapes import CPU_SHAPES, GPU_SHAPES, R2, Shape, counted, stepper
+from scripts.benchmarks.shapes import (
+    CPU_SHAPES,
+    GPU_SHAPES,
+    R2,
+    Shape,
+    counted,
+    random_tokens,
+    stepper,
+)
 from scripts.benchmarks.timing import median, ratio, rounds, seconds
 from sweep import flops
 from sweep.models.gemm import bf16_is_native
 from sweep.train.device import device_name, model_flops_utilisation
 
+PARTS = ("steps", "r2", "r1", "r1_large")
 RATIOS = ("r1_sequential", "r1_parallel", "r2_fp32", "r2_bf16", "r3", "r3_bf16")
 CALLS = 20  # of a step in one round
 N_THREADS = 2
@@ -27,8 +35,23 @@ N_THREADS = 2
 Document = dict[str, Any]
 
 
-def measure(known: Document, parts: Sequence[str], checkout: Path | None, n: int, scratch: Path) -> Document:
-    """The document that `known` becomes when `parts` are measured, `n` rounds each."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What is to be measured, and where it goes."""
+
+    parts: Sequence[str]
+    checkout: Path | None  # of the peer
+    n_rounds: int
+    scratch: Path
+    shapes: Sequence[str] | None  # by name, for steps and for R2 on a GPU; None: all
+    budgets: Sequence[float] | None  # of R1, in FLOPs; None: its own
+    save: Callable[
+        [Document], None
+    ]  # called as often as something is done: later parts may not come to an end
+
+
+def measure(known: Document, order: Order) -> Document:
+    """The document that `known`, which is of the same machine and torch, becomes when parts are measured."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(min(N_THREADS, torch.get_num_threads()) if device == "cpu" else 1)
     document = {
@@ -37,32 +60,42 @@ def measure(known: Document, parts: Sequence[str], checkout: Path | None, n: int
         "grid": [asdict(shape) for shape in (CPU_SHAPES if device == "cpu" else GPU_SHAPES)],
         "rows": [],
         "ratios": dict.fromkeys(RATIOS),
-        **known,
     }
-    if "steps" in parts:
-        document["rows"] = _steps(device)
-    if "r2" in parts and device == "cpu":
-        _limits(document, checkout, n, scratch)
-    if "r2" in parts and device == "cuda" and checkout is not None:
-        _beside(document, checkout, n, scratch)
-    if "r1" in parts and checkout is not None:
-        _race(document, "r1", CPU if device == "cpu" else GPU, checkout, n, scratch)
-    if "r1_large" in parts and checkout is not None and device == "cuda":
-        _race(document, "r1_large", GPU_LARGE, checkout, n, scratch)
+    if all(known.get(key) == document[key] for key in ("machine", "torch")):
+        document |= known
+    courses = {"r1": CPU} if device == "cpu" else {"r1": GPU, "r1_large": GPU_LARGE}
+    for part in PARTS:
+        if part not in order.parts:
+            continue
+        if part == "steps":
+            _steps(document, order, device)
+        elif part == "r2" and device == "cpu":
+            _limits(document, order)
+        elif part == "r2" and order.checkout is not None:
+            _beside(document, order, order.checkout)
+        elif part in courses and order.checkout is not None:
+            _race(document, part, courses[part], order, order.checkout)
+        order.save(document)
     print(document["machine"], document["ratios"])
     return document
 
 
-def _steps(device: str) -> list[Document]:
+def _chosen(shapes: Sequence[Shape], order: Order) -> list[Shape]:
+    return [shape for shape in shapes if order.shapes is None or shape.name in order.shapes]
+
+
+def _steps(document: Document, order: Order, device: str) -> None:
     """One row for each shape and precision."""
-    rows = []
-    for shape in CPU_SHAPES if device == "cpu" else GPU_SHAPES:
+    document["rows"] = []
+    for shape in _chosen(CPU_SHAPES if device == "cpu" else GPU_SHAPES, order):
         for precision in ("fp32", "bf16") if device == "cpu" else ("bf16",):
-            step = counted(stepper(shape, precision, device))
-            seconds(step, 5)
-            rows.append(_row(shape, precision, device, seconds(step, CALLS)))
-            _print(rows[-1])
-    return rows
+            step = stepper(shape, precision, device, order.scratch)
+            call = counted(step)
+            seconds(call, 5)
+            row = _row(shape, precision, device, seconds(call, CALLS))
+            document["rows"].append(row | {"micro_batch_size": step.micro_batch_size})
+            _print(row)
+            order.save(document)
 
 
 def _row(shape: Shape, precision: str, device: str, step_s: float) -> Document:
@@ -81,8 +114,9 @@ def _row(shape: Shape, precision: str, device: str, step_s: float) -> Document:
     }
 
 
-def _limits(document: Document, checkout: Path | None, n: int, scratch: Path) -> None:
+def _limits(document: Document, order: Order) -> None:
     """R2 and R3: our steps, their floors and the peer's step, in turn."""
+    checkout = order.checkout
     contestants: dict[str, Callable[[], float]] = {}
 
     def enter(name: str, call: Callable[[], object]) -> None:
@@ -90,7 +124,7 @@ def _limits(document: Document, checkout: Path | None, n: int, scratch: Path) ->
         contestants[name] = lambda: seconds(call, CALLS)
 
     for precision in ("fp32", "bf16"):
-        enter(f"ours_{precision}", counted(stepper(R2, precision, "cpu")))
+        enter(f"ours_{precision}", counted(stepper(R2, precision, "cpu", order.scratch)))
         enter(f"gemm_{precision}", products(R2, precision, "cpu", plain=False))
         if precision == "fp32" or bf16_is_native():  # torch's takes a second where it is not
             enter(f"gemm_torch_{precision}", products(R2, precision, "cpu", plain=True))
@@ -99,10 +133,10 @@ def _limits(document: Document, checkout: Path | None, n: int, scratch: Path) ->
     if checkout is not None:
         module = peer.load(checkout)
         document["parity"] = {"shape": R2.name, "steps": peer.PARITY_STEPS, "worst": peer.parity(module, R2)}
-        steps = peer.Steps(checkout, R2, "cpu", _random_tokens(scratch, R2))
+        steps = peer.Steps(checkout, R2, "cpu", _token_file(order.scratch, R2))
         steps(3)
         contestants["peer_fp32"] = lambda: steps(CALLS)
-    valid = rounds(contestants, n)
+    valid = rounds(contestants, order.n_rounds)
     if checkout is not None:
         steps.end()
     names = list(contestants)
@@ -128,45 +162,56 @@ def _limits(document: Document, checkout: Path | None, n: int, scratch: Path) ->
         ratios["r2_bf16"] = ratio(valid, "peer_fp32", "ours_bf16")
 
 
-def _beside(document: Document, checkout: Path, n: int, scratch: Path) -> None:
-    """R2 on a GPU, size by size: our steps and the peer's in turn, both in bf16 and compiled."""
+def _beside(document: Document, order: Order, checkout: Path) -> None:
+    """R2 on a GPU, size by size: our steps and the peer's in turn, both in bf16 and compiled.
+
+    A size at which the peer ends early, as for want of memory, has no ratio.
+    """
     document["r2"] = []
-    for shape in GPU_SHAPES:
-        ours = counted(stepper(shape, "bf16", "cuda"))
-        theirs = peer.Steps(checkout, shape, "cuda", _random_tokens(scratch, shape))
-        seconds(ours, CALLS)
-        theirs(CALLS)
-        contestants = {"ours": partial(seconds, ours, CALLS), "peer": partial(theirs, CALLS)}
-        valid = rounds(contestants, n)
+    for shape in _chosen(GPU_SHAPES, order):
+        torch.cuda.empty_cache()  # of the shape before: the peer is another process
+        theirs = peer.Steps(checkout, shape, "cuda", _token_file(order.scratch, shape))
+        row: Document = {"shape": shape.name, "ratio": None}
+        try:
+            theirs(CALLS)
+            step = stepper(shape, "bf16", "cuda", order.scratch)
+            ours = counted(step)
+            seconds(ours, CALLS)
+            contestants = {"ours": partial(seconds, ours, CALLS), "peer": partial(theirs, CALLS)}
+            valid = rounds(contestants, order.n_rounds)
+            row |= {
+                "n_valid": len(valid),
+                "seconds": {name: median(valid, name) for name in contestants},
+                "ratio": ratio(valid, "peer", "ours"),
+                "micro_batch_size": step.micro_batch_size,
+            }
+            del step, ours, contestants
+        except (RuntimeError, BrokenPipeError) as error:
+            row["reason"] = str(error)
         theirs.end()
-        row = {
-            "shape": shape.name,
-            "n_valid": len(valid),
-            "seconds": {name: median(valid, name) for name in contestants},
-            "ratio": ratio(valid, "peer", "ours"),
-        }
         document["r2"].append(row)
         print(row, flush=True)
         if shape.name == "124M":
             document["ratios"]["r2_bf16"] = row["ratio"]
-        del ours, contestants
-        torch.cuda.empty_cache()  # the next peer is another process
+        order.save(document)
 
 
-def _random_tokens(scratch: Path, shape: Shape) -> Path:
-    """A token file as the peer reads it."""
+def _token_file(scratch: Path, shape: Shape) -> Path:
+    """Our tokens as the peer reads them."""
     path = scratch / f"tokens-{shape.vocab_size}.bin"
-    np.random.default_rng(0).integers(0, shape.vocab_size, 100_000).astype(np.uint16).tofile(path)
+    random_tokens(shape).astype("<u2").tofile(path)
     return path
 
 
-def _race(document: Document, key: str, course: Course, checkout: Path, n: int, scratch: Path) -> None:
+def _race(document: Document, key: str, course: Course, order: Order, checkout: Path) -> None:
     """R1: the programs in turn, the same exact FLOPs each; two at once only where each has a core."""
-    race = Race(scratch / key, checkout, course)
+    if order.budgets is not None:
+        course = replace(course, budgets=tuple(order.budgets))
+    race = Race(order.scratch / key, checkout, course)
     contestants = {"ours": race.ours, "sequential": race.sequential}
     if not course.cuda:
         contestants["parallel"] = race.parallel
-    valid = rounds(contestants, n)
+    valid = rounds(contestants, order.n_rounds)
     document[key] = {
         "n_valid": len(valid),
         "seconds": {name: median(valid, name) for name in contestants} if valid else None,

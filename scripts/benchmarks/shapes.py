@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from sweep.config import EvaluationConfig, ModelConfig, RunConfig, RunOptimizer, RunSchedule
+from sweep.data.batches import TrainBatches
+from sweep.data.token_files import Tokens
 from sweep.models.gpt import GPT
 from sweep.records import Placement
 from sweep.train.step import TrainingStep
@@ -80,25 +82,31 @@ GPU_RACE_SHAPES = (
     _gpu("race 1M", 128, 4, 16), _gpu("race 3M", 192, 6, 16), _gpu("race 5M", 256, 6, 16),
     _gpu("race 10M", 320, 8, 16), _gpu("race 30M", 512, 10, 16),
 )  # fmt: skip
-"""Of 1e15 to 1e16 FLOPs, at batches that leave the largest tens of steps."""
+"""Of 1e15 to 1e16 FLOPs, at batches that leave the largest 150 steps of the smallest budget."""
+
+N_RANDOM_TOKENS = 2**20
 
 
-def batches(shape: Shape, n: int = 64) -> NDArray[np.int64]:
-    """Random token ids, shape (n, batch_size, seq_len + 1), the same at every call."""
-    size = (n, shape.batch_size, shape.seq_len + 1)
-    return np.random.default_rng(0).integers(0, shape.vocab_size, size)
+def random_tokens(shape: Shape) -> NDArray[np.uint16]:
+    """Token ids as a file holds them, the same at every call."""
+    return np.random.default_rng(0).integers(0, shape.vocab_size, N_RANDOM_TOKENS).astype(np.uint16)
 
 
-def stepper(shape: Shape, precision: str, device: str) -> TrainingStep:
-    """Our training step on random tokens."""
-    data, run = batches(shape), shape.run(precision)
+def batches(shape: Shape) -> TrainBatches:
+    """Batches of random tokens, read as a run reads its own."""
+    return TrainBatches(Tokens([random_tokens(shape)]), shape.seq_len, shape.batch_size, seed=0)
+
+
+def stepper(shape: Shape, precision: str, device: str, scratch: Path) -> TrainingStep:
+    """Our training step on random tokens; what it compiles is kept below `scratch`."""
+    run = shape.run(precision)
     model = GPT(run.model)
     model.initialise(torch.Generator().manual_seed(0))
     placement = Placement(
-        data_dir=Path(), device=device, n_threads=torch.get_num_threads(), micro_batch_size=None,
+        data_dir=scratch, device=device, n_threads=torch.get_num_threads(), micro_batch_size=None,
         checkpoint_interval_s=1e9,
     )  # fmt: skip
-    return TrainingStep(model.to(device), run, placement, lambda step, a, b: data[step % len(data), a:b])
+    return TrainingStep(model.to(device), run, placement, batches(shape).rows)
 
 
 def counted(step: TrainingStep) -> Callable[[], None]:

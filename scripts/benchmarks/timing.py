@@ -23,7 +23,10 @@ class Round:
 
 def seconds(call: Callable[[], object], repeats: int) -> float:
     """Median over `repeats` calls; on a CUDA device of the means over so many in a row."""
-    in_a_row = IN_A_ROW if torch.cuda.is_available() else 1
+    return _median(call, repeats, IN_A_ROW if torch.cuda.is_available() else 1)
+
+
+def _median(call: Callable[[], object], repeats: int, in_a_row: int) -> float:
     taken = []
     for _ in range(-(-repeats // in_a_row)):
         _wait()
@@ -41,11 +44,11 @@ def _wait() -> None:
 
 
 def probe() -> float:
-    """A 1-thread product of 512 by 512 matrices: how fast the machine is now."""
+    """A 1-thread product of 512 by 512 matrices on the CPU: how fast the machine is now."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     a = torch.ones(512, 512)
-    taken = seconds(lambda: torch.mm(a, a), 15)
+    taken = _median(lambda: torch.mm(a, a), 15, in_a_row=1)
     torch.set_num_threads(threads)
     return taken
 
