@@ -55,6 +55,7 @@ def test_the_search_finds_a_planted_one(tmp_path):
     assert len(leaks(tmp_path)) == 1
 
 
+@pytest.mark.ci
 def test_a_real_sweep_with_tracking_writes_none(tmp_path, secrets):
     options = [
         "budgets=[5e8]",

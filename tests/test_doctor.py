@@ -75,6 +75,7 @@ def test_torch_is_asked_for_real() -> None:
     assert found["devices"]["cpu"]["dtypes"]["fp32"] is True
 
 
+@pytest.mark.ci
 def test_the_verb_exits_with_its_verdict_and_loads_no_torch(tmp_path: Path) -> None:
     script = (
         "import sys; from sweep.cli import main\n"

@@ -130,6 +130,7 @@ def test_status_fit_report_and_exclude_on_the_sweep(finished, tmp_path):
     (directory / f"results/smoke/runs/{key}/excluded.json").unlink()
 
 
+@pytest.mark.ci
 def test_two_runs_at_once_share_the_work(finished, tmp_path, data_dir):
     both = [start(tmp_path, data_dir, *LESS) for _ in range(2)]
     said = [process.communicate(timeout=200)[1] for process in both]
@@ -140,6 +141,7 @@ def test_two_runs_at_once_share_the_work(finished, tmp_path, data_dir):
     assert attempts == [1] * 8
 
 
+@pytest.mark.ci
 def test_sigterm_saves_and_leaves_with_75(finished, tmp_path, data_dir):
     process = start(tmp_path, data_dir, *LESS)
     wait_for_results(tmp_path, 1)
@@ -161,7 +163,7 @@ def test_sigterm_saves_and_leaves_with_75(finished, tmp_path, data_dir):
 @pytest.mark.parametrize(
     "n_kills",
     [
-        pytest.param(10, marks=[pytest.mark.long, pytest.mark.ci]),
+        pytest.param(10, marks=pytest.mark.ci),
         pytest.param(20, marks=pytest.mark.long),
     ],
 )
@@ -225,6 +227,7 @@ def test_data_is_prepared_once_and_inspected(tmp_path, data_dir):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.ci
 def test_a_deleted_result_is_trained_again_and_an_exchanged_config_refused(finished, tmp_path, data_dir):
     """Exactly the deleted one; a config.json that holds another run is never trained under the wrong name."""
     shutil.copytree(finished[0] / "results", tmp_path / "results")
@@ -251,6 +254,7 @@ def test_results_that_cannot_be_written_are_refused(tmp_path, data_dir):
     assert "results_dir=file/below cannot be written" in done.stderr
 
 
+@pytest.mark.ci
 def test_arms_share_a_sweep_and_are_fitted_apart(tmp_path, data_dir):
     arms = "arms={optimizer.lr:[0.01,0.02],tokenizer:[byte]}"
     few = (*SMALL, "budgets=[5e8]", "grid.d_model=[12,16,24]")
@@ -277,6 +281,7 @@ def test_arms_share_a_sweep_and_are_fitted_apart(tmp_path, data_dir):
     assert "are the same runs" in refused.stderr
 
 
+@pytest.mark.ci
 def test_variants_of_one_name_are_not_fitted_together(finished, tmp_path, data_dir):
     """Another learning rate under the same name is another run of the same cell: refused, exit 3."""
     shutil.copytree(finished[0] / "results", tmp_path / "results")

@@ -37,6 +37,7 @@ def table(tmp_path):
         connection.close()
 
 
+@pytest.mark.ci
 def test_only_failed_trains_just_the_failed_runs(tmp_path, experiment, monkeypatch):
     names = [run.config.name for run in study.plan(experiment).runs]
     monkeypatch.setenv("TOY_FAULT", f"data:{names[1]}")

@@ -281,6 +281,7 @@ def test_data_sets_of_the_hub(tmp_path: Path) -> None:
     assert not found["torch"]
 
 
+@pytest.mark.ci
 def test_without_a_network_it_says_at_once_what_to_do(tmp_path: Path) -> None:
     import socket
 

@@ -184,6 +184,7 @@ def test_coverage_of_the_envelopes_loss_at_length(sd):
         check({f"loss_opt {reach}x": summary(truth, told)}, len(laws))
 
 
+@pytest.mark.ci
 def test_prediction_intervals_hold_new_runs():
     """One new run at the optimum of the largest budget, against its 90 % prediction interval."""
     budgets = np.geomspace(1e11, 6.4e12, 4)

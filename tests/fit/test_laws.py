@@ -110,6 +110,7 @@ def test_floor_law_recovers_its_own_form():
     assert all(part.shape == (2,) for part in stacked)
 
 
+@pytest.mark.ci
 @given(seed=st.integers(0, 50), units=st.tuples(*[st.sampled_from([1e-6, 1.0, 1e3, 1e9])] * 2))
 @settings(max_examples=12, deadline=None)
 def test_estimates_do_not_depend_on_row_order_or_units(seed, units):
@@ -136,6 +137,7 @@ def test_estimates_do_not_depend_on_row_order_or_units(seed, units):
         assert theirs.loss_opt(3e12 * unit_c) == pytest.approx(ours.loss_opt(3e12), rel=1e-7)
 
 
+@pytest.mark.ci
 @given(seed=st.integers(0, 50))
 @settings(max_examples=6, deadline=None)
 def test_budgets_given_twice_change_no_estimate(seed):

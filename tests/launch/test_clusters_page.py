@@ -41,6 +41,7 @@ def test_the_settings_of_a_command_are_valid(command: list[str]) -> None:
     assert experiment.name == "smoke"
 
 
+@pytest.mark.ci
 def test_the_commands_of_a_sweep_in_the_background_work(tmp_path: Path) -> None:
     for verb, *words in COMMANDS[:3]:
         settings = [*SMALL, "launch.n_workers=1", f"data_dir={tmp_path / 'data'}"] if verb == "run" else []

@@ -33,6 +33,7 @@ def test_the_ends_and_the_middle_of_the_time_are_measured():
     assert [run.n_params for run in sizes_to_measure(runs[:1])] == [10]
 
 
+@pytest.mark.ci
 def test_processes_are_measured_together_and_the_choice_is_remembered(monkeypatch):
     monkeypatch.setattr("sweep.launch.crew.cores", lambda: devices.cores()[:2])
     plan = replace(toy_plan(1, n_workers=None), runs=(sized(10, 1.0),))

@@ -100,6 +100,7 @@ def test_sbatch_gets_every_option_as_one_argument_and_a_named_environment(
     assert store.status().counts == {"done": 1}
 
 
+@pytest.mark.ci
 def test_a_job_at_its_time_limit_saves_requeues_and_goes_on(tmp_path: Path) -> None:
     """Three seconds a job, one of them for training: many jobs make one run, none of its steps is lost."""
     launch = replace(LAUNCH, time="00:00:06", signal_s=3, min_claim_s=0.5)

@@ -128,6 +128,7 @@ def test_a_failing_tracker_says_so_once_and_costs_nothing(caplog):
     ]
 
 
+@pytest.mark.ci
 def test_a_whole_sweep_is_tracked_and_keeps_secrets_to_itself(tmp_path, monkeypatch):
     canary = "canary-4f1d9b"
     monkeypatch.setenv("MY_SECRET_TOKEN", canary)

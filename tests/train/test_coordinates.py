@@ -40,7 +40,7 @@ def found(optimizer, lr, parametrization, family, widths):
     [
         ("adamw", 0.01, (32, 64, 128, 256, 512)),
         pytest.param("sgd", 0.1, (32, 64, 128, 256, 512), marks=pytest.mark.long),
-        ("muon", 0.01, (32, 64, 128)),
+        pytest.param("muon", 0.01, (32, 64, 128), marks=pytest.mark.ci),
     ],
 )
 def test_mup_is_flat_and_standard_grows(optimizer, lr, widths, family):

@@ -74,6 +74,7 @@ def test_transformers_scores_the_committed_loss(finished, corpus, tmp_path, name
     assert model.config.eos_token_id == tokenizer.eos_token_id == 0
 
 
+@pytest.mark.ci
 def test_the_verb_writes_and_refuses_in_one_sentence(finished, tmp_path):
     directory, keys = finished
 

@@ -93,6 +93,7 @@ def test_few_late_steps_are_measured(n_steps):
     assert len(steps) <= max(8, n_steps / 50)
 
 
+@pytest.mark.ci
 def test_of_several_ranks_the_first_measures_what_one_would(corpus, tmp_path):
     run = run_on(corpus, n_tokens=256 * 12)
     one = train(run, placement(corpus, measure_noise_scale=True), Session(tmp_path / "one"))

@@ -158,6 +158,7 @@ def test_a_sweep_of_branches_spends_what_it_computes_and_clusters_them(corpus, t
     assert not (tmp_path / "trunks" / trunk_key(runs[0])).exists()  # nobody needs it any more
 
 
+@pytest.mark.ci
 def test_several_ranks_leave_and_take_up_a_trunk(corpus, tmp_path, alone):
     short, long = branch(corpus, STEPS[0]), branch(corpus, STEPS[-1])
     where = {"n_devices": 2, "measure_noise_scale": True}
