@@ -178,6 +178,7 @@ def test_a_check_cut_short_says_what_is_incomplete(experiment, monkeypatch):
     assert len(InProcess.trained) == len(set(InProcess.trained)) == 60
 
 
+@pytest.mark.ci
 def test_the_command_prints_one_document(experiment, tmp_path):
     check(experiment)
     arguments = [*SMALL, f"results_dir={tmp_path}", f"data_dir={tmp_path / 'data'}"]

@@ -12,8 +12,8 @@ COMMANDS = [
 
 
 def _case(arguments):
-    measures = [pytest.mark.long] if "--packing" in arguments else []  # minutes
-    return pytest.param(arguments, id=" ".join(arguments), marks=measures)
+    slow = pytest.mark.long if "--packing" in arguments else pytest.mark.ci  # minutes, or seconds
+    return pytest.param(arguments, id=" ".join(arguments), marks=slow)
 
 
 @pytest.mark.parametrize("arguments", [_case(arguments) for arguments in COMMANDS])

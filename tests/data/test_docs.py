@@ -72,6 +72,7 @@ def test_the_page_has_commands_for_everything() -> None:
         assert any(choice in command for command in COMMANDS)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_command_works(
     command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

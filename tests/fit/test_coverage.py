@@ -118,6 +118,7 @@ def check(results, n_sets):
         assert 0.5 <= width <= 2.0, (key, width)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["isoflop", "parametric"])
 def test_nominal_90_percent_intervals_hold_the_truth_about_as_often(name):
     check(simulate(name, tiny_grid(TINY, 7, 4), 0.004, 50), 50)

@@ -21,6 +21,7 @@ class TestLocal(LauncherContract):
     launch = LocalLaunch(name="local", n_workers=2, **BELIEF)
 
 
+@pytest.mark.ci
 class TestSlurm(LauncherContract):
     launch = SlurmLaunch(name="slurm", n_workers=2, **BELIEF)
 
@@ -33,6 +34,7 @@ class TestSlurm(LauncherContract):
         leave_nothing_running(tmp_path)
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 @pytest.mark.filterwarnings("ignore")  # Ray's own, of its daemons' open files above all
 class TestRay(LauncherContract):

@@ -50,6 +50,7 @@ def children():
     return found
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_ranks_give_the_losses_of_one_and_may_become_one(corpus, tmp_path, run, parallel):
     one = train(run, placement(corpus), Session(tmp_path))
