@@ -311,8 +311,11 @@ def _absolute(experiment: ExperimentConfig) -> ExperimentConfig:
 
 
 def _pardon(store: RunStore, pardon: str | None) -> None:
-    """Whoever starts a sweep again wants its failed runs tried again."""
-    if not (store.sweep_dir / "plans").is_dir():
+    """Whoever starts a sweep again wants its failed runs tried again.
+
+    Another process may be writing the sweep's first plan at this moment: then there is nothing to pardon yet.
+    """
+    if not store.has_plan():
         return
     for seen in store.failed():
         store.retry(seen.run_key, pardon)

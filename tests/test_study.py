@@ -20,6 +20,7 @@ from sweep.compose import compose_experiment
 from sweep.errors import InputError, Interrupted, SafetyError
 from sweep.plan.estimate import disk_bytes
 from sweep.records import BOOKKEEPING_COLUMNS
+from sweep.store.run_store import RunStore
 from tests.shell import command, document, environment, sweep
 
 SMALL = (
@@ -128,6 +129,11 @@ def test_status_fit_report_and_exclude_on_the_sweep(finished, tmp_path):
     without = document("fit", "results/smoke", "fit.n_bootstrap=20", cwd=directory)
     assert without["points"]["excluded"] == [{"run_key": key, "reason": "by hand"}]
     (directory / f"results/smoke/runs/{key}/excluded.json").unlink()
+
+
+def test_a_sweep_whose_first_plan_is_being_written_has_nothing_to_pardon(tmp_path):
+    (tmp_path / "plans").mkdir()
+    study._pardon(RunStore(tmp_path), None)
 
 
 @pytest.mark.ci

@@ -21,6 +21,7 @@ from sweep.store.plans import (
     RUN_KEY,
     PlanEntry,
     latest_experiment,
+    plan_files,
     read_entries,
     run_directory,
     write_plan,
@@ -69,6 +70,10 @@ class RunStore:
         Raises SafetyError when a run's config.json was exchanged.
         """
         return write_plan(self.sweep_dir, plan)
+
+    def has_plan(self) -> bool:
+        """Whether a plan is there: its directory may be before it is."""
+        return bool(plan_files(self.sweep_dir))
 
     def entries(self) -> list[PlanEntry]:
         """The runs of all plans, longest first. Raises InputError when there is no readable plan."""
