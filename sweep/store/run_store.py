@@ -175,7 +175,7 @@ class RunStore:
 
     def cancel(self) -> None:
         """Ask all workers to stop at the next step with their state saved."""
-        if not (self.sweep_dir / "plans").is_dir():
+        if not self.has_plan():
             raise InputError(f"{self.sweep_dir} is no directory of a sweep: it holds no plans")
         replace(self._cancel, json_bytes({"cancelled_at": _now()}))
 
