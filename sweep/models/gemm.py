@@ -8,6 +8,7 @@ sizes alone, never on a timing: the same machine always takes the same path. Oth
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +123,12 @@ def bf16_copy(weight: Tensor) -> Tensor:
     copy = weight.detach().bfloat16()
     weight._bf16_copy = (version, copy)  # type: ignore[attr-defined]
     return copy
+
+
+def drop_bf16_copies(weights: Iterable[Tensor]) -> None:
+    """Free the copies that these parameters have: the next call casts anew."""
+    for weight in weights:
+        weight._bf16_copy = None  # type: ignore[attr-defined]
 
 
 def weights_changed() -> None:

@@ -19,6 +19,7 @@ from sweep.models.layers import bf16_linear_maps
 from sweep.optim.optimizers import build_optimizer, set_lr
 from sweep.optim.schedules import lr_frac
 from sweep.records import Placement
+from sweep.train.cpu import CpuPasses
 from sweep.train.cuda import CudaStep
 from sweep.train.device import is_out_of_memory
 from sweep.train.ranks import ALONE, Ranks
@@ -43,7 +44,7 @@ class TrainingStep:
         self.optimizer = build_optimizer(model, run.optimizer)
         self.update = build_update(model, self.optimizer, run.optimizer.grad_clip)
         self.share = ranks.share(run.batch_size)
-        self._written_out = decoder.suits(model)
+        self._cpu = CpuPasses(model, run) if decoder.suits(model) else None
         self.choices: dict[str, str | int | float] = {}
         self.micro_batch_size = min(placement.micro_batch_size or run.batch_size, len(self.share))
         self._cuda: CudaStep | None = None
@@ -82,6 +83,14 @@ class TrainingStep:
         self.choices.update(choices)
         self.micro_batch_size = min(self.micro_batch_size, micro)
 
+    def release(self) -> None:
+        """Give back the memory that passes keep for the next ones, which have to ask for it anew."""
+        for passes in (self._cpu, self._cuda):
+            if passes is not None:
+                passes.release()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def __call__(self, step: int) -> Tensor:
         """Take step number `step`, from 0. Returns the batch's mean loss in nats per token, on the device.
 
@@ -117,10 +126,7 @@ class TrainingStep:
         self.update.forget()
         self.micro_batch_size = (self.micro_batch_size + 1) // 2
         self._ahead = None
-        if self._cuda is not None:
-            self._cuda.release()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.release()
 
     def _accumulate(self, step: int) -> Tensor:
         """Our part of the batch's mean loss, in nats per token; its gradient is left on the parameters."""
@@ -136,10 +142,9 @@ class TrainingStep:
         """The part of the batch's mean loss that `tokens` make, its gradient added to the parameters'."""
         if self._cuda is not None:
             return self._cuda.backward(tokens)
+        if self._cpu is not None:
+            return self._cpu.backward(tokens)
         bf16 = self.run.precision == "bf16"
-        if self._written_out:
-            n_batch_tokens = self.run.batch_tokens
-            return decoder.add_gradients(self.model, tokens, n_batch_tokens=n_batch_tokens, bf16=bf16)
         with narrow_products(self.device.type, bf16):
             loss = self.model.total_loss(tokens[:, :-1], tokens[:, 1:]) / self.run.batch_tokens
         loss.backward()  # type: ignore[no-untyped-call]

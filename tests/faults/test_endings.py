@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from sweep.launch.local import LocalLauncher
-from sweep.models.cpu import decoder
 from sweep.store.attempts import read_attempts
 from sweep.store.run_store import RunStore
+from sweep.train.cpu import CpuPasses
 from sweep.train.loop import train as real_train
 from sweep.train.trainer import record_steps
 from sweep.worker import main, work
@@ -95,21 +95,21 @@ def test_a_loss_that_is_lost_ends_the_run_within_a_log_interval(
     runs = tuple(planned(replace(base, name=f"run-{seed}", seed=seed)) for seed in (0, 1))
     store = RunStore(tmp_path)
     store.add_plan(replace(toy_plan(1), runs=runs))
-    began, whole = 60, decoder.add_gradients
+    began, whole = 60, CpuPasses.backward
     calls = []
 
-    def spoilt(model, *args, **kwargs):
+    def spoilt(passes, tokens):
         calls.append(None)
         factor = spoil if len(calls) > began else 1.0
-        loss = whole(model, *args, **kwargs) * factor
-        for parameter in model.parameters():
+        loss = whole(passes, tokens) * factor
+        for parameter in passes.model.parameters():
             parameter.grad.mul_(factor)
         return loss
 
     def train_one_spoilt(run, placement, session):
         with monkeypatch.context() as patch:
             if run.seed == 0:
-                patch.setattr(decoder, "add_gradients", spoilt)
+                patch.setattr(CpuPasses, "backward", spoilt)
             return real_train(run, placement, session)
 
     assert work(tmp_path, train=train_one_spoilt).n_diverged == 1

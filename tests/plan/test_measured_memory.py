@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 SMALL = {"d_model": 128, "n_layers": 4, "d_ff": 512}
 CASES = {
     "activations": {"batch_size": 64, "model": SMALL},
+    "parts of two sizes": {"batch_size": 112, "micro_batch_size": 64, "model": SMALL},
     "logits": {"batch_size": 16, "model": SMALL | {"vocab_size": 8192}},
     "weights": {
         "batch_size": 2,
@@ -36,6 +37,7 @@ CASES = {
         "precision": "bf16",
         "model": {"d_model": 512, "n_layers": 6, "d_ff": 2048},
     },
+    "noise beside activations": {"batch_size": 64, "measure_noise_scale": True, "model": SMALL},
     "scores": {"batch_size": 32, "model": SMALL | {"seq_len": 256, "n_heads": 8, "n_kv_heads": 8}},
     "fused attention": {"batch_size": 16, "model": SMALL | {"seq_len": 512}},
     "bf16": {"batch_size": 64, "precision": "bf16", "model": SMALL},

@@ -7,10 +7,11 @@ import torch
 
 from sweep.data.batches import TrainBatches
 from sweep.errors import Interrupted
-from sweep.models.cpu import decoder
+from sweep.models.cpu.replay import Recording, Workspace
 from sweep.models.gpt import GPT
 from sweep.store.failures import classify
 from sweep.train.checkpoint import load_latest
+from sweep.train.cpu import CpuPasses
 from sweep.train.loop import train
 from tests.train.sessions import Session, placement, run_on
 
@@ -29,22 +30,22 @@ def run(corpus):
 
 
 class Allocator:
-    """Fails forward passes of more sequences than `limit`, and those whose number, from 0, is in `at`."""
+    """Fails passes of more sequences than `limit`, and those whose number, from 0, is in `at`."""
 
     def __init__(self, monkeypatch, error, limit=10**9, at=(), scoring_limit=10**9):
         self.sizes = []
-        self._watch(monkeypatch, decoder, "add_gradients", error, limit, at)  # of training
+        self._watch(monkeypatch, CpuPasses, "backward", error, limit, at)  # of training
         self._watch(monkeypatch, GPT, "losses", error, scoring_limit, at)
 
     def _watch(self, monkeypatch, owner, name, error, limit, at):
         real = getattr(owner, name)
 
-        def watched(model, tokens, *args, **kwargs):
+        def watched(owner, tokens, *args, **kwargs):
             number, size = len(self.sizes), len(tokens)
             self.sizes.append(size)
             if size > limit or number in at:
                 raise error
-            return real(model, tokens, *args, **kwargs)
+            return real(owner, tokens, *args, **kwargs)
 
         monkeypatch.setattr(owner, name, watched)
 
@@ -96,6 +97,26 @@ def test_a_failure_within_accumulation_begins_the_batch_again(corpus, tmp_path, 
     assert [i for start, stop in whole for i in range(start, stop)] == list(range(8))
 
 
+@pytest.mark.parametrize("micro", [8, 4])
+def test_no_room_for_a_replay_begins_the_batch_again(corpus, tmp_path, monkeypatch, run, micro):
+    """The recorded pass, of the second step or of the first's second half, has added to gradients."""
+    calm = train(run, placement(corpus), Session(tmp_path))
+    real, sizes = Recording.replay, []
+
+    def replay(self, workspace):
+        sizes.append(len(self._argument))
+        if sizes[-1] == micro:
+            raise ERRORS["cpu"]
+        return real(self, workspace)
+
+    monkeypatch.setattr(Recording, "replay", replay)
+    result = train(run, placement(corpus, micro_batch_size=micro), Session(tmp_path))
+    assert sizes == [micro, micro // 2]
+    assert result.choices["micro_batch_size"] == micro // 2
+    assert result.loss == pytest.approx(calm.loss, rel=1e-4)
+    assert schedule(result) == schedule(calm)
+
+
 def test_scoring_is_cut_down_too(corpus, tmp_path, monkeypatch, run):
     calm = train(run, placement(corpus), Session(tmp_path))
     allocator = Allocator(monkeypatch, ERRORS["cpu"], scoring_limit=20)
@@ -125,9 +146,10 @@ def test_one_sequence_too_much_is_out_of_memory(corpus, tmp_path, monkeypatch, r
     assert classify(caught.value)[0] == "failed:oom"
 
 
-def test_the_allocators_own_words_are_recognised():
+@pytest.mark.parametrize("ask", [lambda n: torch.empty(n, dtype=torch.uint8), Workspace().hold])
+def test_the_allocators_own_words_are_recognised(ask):
     with pytest.raises(RuntimeError) as caught:
-        torch.empty(1 << 55, dtype=torch.uint8)
+        ask(1 << 55)
     assert classify(caught.value)[0] == "failed:oom"
 
 

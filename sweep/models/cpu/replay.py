@@ -1,0 +1,356 @@
+"""A call recorded once and carried out again: its operations alone, on memory of their own.
+
+Between two operations of a small model, Python and torch are busy with calling functions, making views and
+asking for memory. None of that differs from one call to the next while shapes stay the same. A `Replay` holds
+what is left, a list of operations on tensors that are there already, as a CUDA graph does on a GPU. They are
+the operations recorded, in their order, so what they compute is the same to the bit.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+ALIGNMENT = 64
+"""Of every piece of memory, in bytes, as torch's own: how a kernel works may depend on it."""
+
+aten = torch.ops.aten
+_COPIES = frozenset({aten.clone.default, aten._to_copy.default})
+_EMPTY = frozenset(
+    {
+        aten.empty.memory_format,
+        aten.empty_like.default,
+        aten.empty_strided.default,
+        aten.new_empty.default,
+        aten.new_empty_strided.default,
+    }
+)
+
+Leaf = TypeVar("Leaf")
+
+
+class Recording:
+    """A call that was carried out once, and its operations. `result` is what it gave.
+
+    What the call reads or writes besides what it makes itself must stay where it is, such as parameters and
+    the gradients that they hold.
+    """
+
+    def __init__(self, call: Callable[[Tensor], Tensor], argument: Tensor) -> None:
+        self._argument = argument.clone()
+        with torch.no_grad(), _Recorder() as recorder:
+            self.result = call(self._argument).clone()
+        self._looked, self._steps, self._pieces = recorder.looked, recorder.steps, recorder.pieces
+        self._end = recorder.use(self.result)
+        self._pieces[self._end.piece].last = len(self._steps)
+
+    def replay(self, workspace: Workspace) -> Replay | None:
+        """What carries the call out again; None for one that looked at a value, since it may go on by it.
+
+        Nor has one that takes within a list what an operation gave in memory of its own. Raises what torch
+        raises where there is no room.
+        """
+        steps, pieces = self._steps, self._pieces
+        placed = [n for n, piece in enumerate(pieces) if _can_be_given_memory(steps[piece.first])]
+        if self._looked or not set(placed).issuperset(use.piece for step in steps for use in _fixed(step)):
+            return None
+        offsets, n_bytes = places({number: pieces[number] for number in placed})
+        workspace.hold(n_bytes)
+        room = _Room(pieces, offsets, workspace)
+        operations = [room.operation(n, step) for n, step in enumerate(steps) if step.function not in _EMPTY]
+        return Replay(self._argument, operations, room.tensor(self._end), workspace, n_bytes)
+
+
+class Workspace:
+    """Memory for replays that are carried out one at a time; between two of them it may be given back."""
+
+    def __init__(self) -> None:
+        self.storage = torch.UntypedStorage(0)  # type: ignore[no-untyped-call]
+
+    def hold(self, n_bytes: int) -> None:
+        """Have at least so much; raises what torch raises where there is no room."""
+        if self.storage.nbytes() < n_bytes:
+            self.free()  # else what is there would be copied
+            self.storage.resize_(n_bytes)
+
+    def free(self) -> None:
+        """Give it back."""
+        self.storage.resize_(0)
+
+
+class Replay:
+    """A recorded call for other arguments of the shape it had; it works on `n_bytes` of a workspace."""
+
+    def __init__(
+        self,
+        argument: Tensor,
+        operations: Sequence[Callable[[], object]],
+        result: Tensor,
+        workspace: Workspace,
+        n_bytes: int,
+    ) -> None:
+        self._argument, self._operations, self._result = argument, operations, result
+        self._workspace, self.n_bytes = workspace, n_bytes
+
+    @torch.no_grad()
+    def __call__(self, argument: Tensor) -> Tensor:
+        """The call's result, and whatever else it does."""
+        self._workspace.hold(self.n_bytes)
+        self._argument.copy_(argument)
+        for operation in self._operations:
+            operation()
+        return self._result.clone()  # the next time writes over the original
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A tensor whose memory the call asked for: which piece it was, and how it is looked at."""
+
+    piece: int
+    dtype: torch.dtype
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int  # in elements
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Memory that was asked for once: in which step, and in which it was used last."""
+
+    n_bytes: int
+    first: int
+    last: int
+    whole: _Use
+
+
+@dataclass(slots=True)
+class _Step:
+    """One operation. Tensors of the call are noted as `_Use`, others are there themselves."""
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    made: tuple[_Use | None, ...]  # its results whose memory it asked for
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within, operations are carried out and noted, but views, of which nothing is to be repeated."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.steps: list[_Step] = []
+        self.pieces: list[_Piece] = []
+        self.looked = False  # at a value
+        self._known: WeakKeyDictionary[torch.UntypedStorage, int] = WeakKeyDictionary()  # of those there are
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would load torch._dynamo, some eight hundred modules, to keep it away from here."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        given = {tensor.untyped_storage() for tensor in _leaves((args, kwargs), Tensor)}
+        noted_args, noted_kwargs = _mapped((args, kwargs), Tensor, self._noted)
+        result = func(*args, **kwargs)
+        results = tuple(result) if isinstance(result, tuple | list) else (result,)
+        new = [isinstance(one, Tensor) and one.untyped_storage() not in given for one in results]
+        if torch.Tag.inplace_view in func.tags or not (func._schema.is_mutable or any(new)):
+            self.looked |= not all(isinstance(one, Tensor) for one in results)
+            return result
+        number = len(self.steps)
+        for use in _leaves((noted_args, noted_kwargs), _Use):
+            self.pieces[use.piece].last = number
+        made = tuple(
+            self._new(one, number) if is_new else None for one, is_new in zip(results, new, strict=True)
+        )
+        self.steps.append(_Step(func, noted_args, noted_kwargs, made))
+        return result
+
+    def use(self, tensor: Tensor) -> _Use:
+        """A tensor of the call, as it is looked at."""
+        size, stride = tuple(tensor.size()), tuple(tensor.stride())
+        piece, offset = self._known[tensor.untyped_storage()], int(tensor.storage_offset())
+        return _Use(piece, tensor.dtype, size, stride, offset)
+
+    def _noted(self, tensor: Tensor) -> _Use | Tensor:
+        return self.use(tensor) if tensor.untyped_storage() in self._known else tensor
+
+    def _new(self, tensor: Tensor, number: int) -> _Use:
+        self._known[tensor.untyped_storage()] = len(self.pieces)
+        use = self.use(tensor)
+        self.pieces.append(_Piece(tensor.untyped_storage().nbytes(), number, number, use))
+        return use
+
+
+def _leaves(tree: Any, kind: type[Leaf]) -> Iterator[Leaf]:
+    """All of a kind in arguments, which torch gives as lists, tuples and dictionaries."""
+    if isinstance(tree, kind):
+        yield tree
+    elif isinstance(tree, dict):
+        yield from _leaves(tuple(tree.values()), kind)
+    elif isinstance(tree, list | tuple):
+        for part in tree:
+            yield from _leaves(part, kind)
+
+
+def _mapped(tree: Any, kind: type[Leaf], function: Callable[[Leaf], object]) -> Any:
+    """The same arguments with all of a kind replaced."""
+    if isinstance(tree, kind):
+        return function(tree)
+    if isinstance(tree, dict):
+        return {key: _mapped(part, kind, function) for key, part in tree.items()}
+    if type(tree) in (list, tuple):
+        return type(tree)(_mapped(part, kind, function) for part in tree)
+    return tree
+
+
+def _fixed(step: _Step) -> Iterator[_Use]:
+    """The arguments that can't be put in anew each time."""
+    nested = [arg for arg in step.args if not isinstance(arg, _Use)]
+    return _leaves((nested, step.kwargs), _Use)
+
+
+class _Room:
+    """Where a call's tensors are: placed in a workspace, or afloat, where an operation takes its own memory.
+
+    Not every operation can be given memory for its results. Theirs are held until nothing uses them any more,
+    and put in where an operation takes them.
+    """
+
+    def __init__(self, pieces: Sequence[_Piece], offsets: Mapping[int, int], workspace: Workspace) -> None:
+        self.pieces, self.offsets, self.workspace = pieces, offsets, workspace
+        self.afloat: list[Tensor | None] = [None] * len(pieces)
+        self._tensors: dict[_Use, Tensor] = {}
+
+    def tensor(self, use: _Use) -> Tensor:
+        """One that is placed."""
+        if use not in self._tensors:
+            start = self.offsets[use.piece] // use.dtype.itemsize + use.offset
+            tensor = torch.empty(0, dtype=use.dtype)
+            tensor.set_(self.workspace.storage, start, use.size, use.stride)
+            self._tensors[use] = tensor
+        return self._tensors[use]
+
+    def operation(self, number: int, step: _Step) -> Callable[[], object]:
+        """A step as a call without arguments."""
+        function, args, kwargs = _given_memory(step)
+        taken, made = self._afloat(args), self._afloat(step.made)
+        args = tuple(None if self._floats(arg) else arg for arg in args)
+        args, kwargs = _mapped((args, kwargs), _Use, self.tensor)
+        if not (taken or made):
+            return functools.partial(function, *args, **kwargs)
+        used = {use.piece for _, use in taken + made}
+        return _Afloat(
+            function=functools.partial(function, **kwargs),
+            args=list(args),
+            taken=tuple((position, use.piece, self._view(use)) for position, use in taken),
+            made=tuple((index if len(step.made) > 1 else None, use.piece) for index, use in made),
+            ends=tuple(piece for piece in used if self.pieces[piece].last == number),
+            held=self.afloat,
+        )
+
+    def _floats(self, leaf: object) -> TypeGuard[_Use]:
+        return isinstance(leaf, _Use) and leaf.piece not in self.offsets
+
+    def _afloat(self, leaves: tuple[object, ...]) -> list[tuple[int, _Use]]:
+        """Those without a place, and where they stand."""
+        return [(index, leaf) for index, leaf in enumerate(leaves) if self._floats(leaf)]
+
+    def _view(self, use: _Use) -> tuple[tuple[int, ...], tuple[int, ...], int] | None:
+        """How to look at a tensor that floats; None for as it was made."""
+        return None if use == self.pieces[use.piece].whole else (use.size, use.stride, use.offset)
+
+
+@dataclass(slots=True)
+class _Afloat:
+    """An operation that takes or makes tensors that float."""
+
+    function: Callable[..., Any]
+    args: list[Any]
+    taken: tuple[tuple[int, int, tuple[tuple[int, ...], tuple[int, ...], int] | None], ...]
+    made: tuple[tuple[int | None, int], ...]  # which of the results, where there are several, and its piece
+    ends: tuple[int, ...]  # pieces that nothing uses after this
+    held: list[Tensor | None]
+
+    def __call__(self) -> None:
+        held, args = self.held, self.args
+        for position, piece, view in self.taken:
+            whole = held[piece]
+            args[position] = whole if view is None else torch.as_strided(whole, *view)  # type: ignore[arg-type]
+        result = self.function(*args)
+        for index, piece in self.made:
+            held[piece] = result if index is None else result[index]
+        for position, _, _ in self.taken:
+            args[position] = None
+        for piece in self.ends:
+            held[piece] = None
+
+
+def _can_be_given_memory(step: _Step) -> bool:
+    return step.function in _EMPTY or step.function in _COPIES or _out_variant(step.function) is not None
+
+
+def _given_memory(step: _Step) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The function that computes a step's results where they belong, and its arguments."""
+    if step.function in _COPIES:
+        return aten.copy_.default, (step.made[0], step.args[0]), {}
+    variant = _out_variant(step.function)
+    if variant is None:
+        return step.function, step.args, step.kwargs
+    function, names = variant
+    return function, step.args, step.kwargs | dict(zip(names, step.made, strict=True))
+
+
+@functools.cache
+def _out_variant(function: Any) -> tuple[Any, tuple[str, ...]] | None:
+    """The overload of an operation that computes into given tensors, and their names.
+
+    Not one that torch generated, which computes elsewhere and copies.
+    """
+    packet, wanted = function.overloadpacket, [(a.name, str(a.type)) for a in function._schema.arguments]
+    for overload in packet.overloads():
+        variant = getattr(packet, overload)
+        arguments = variant._schema.arguments
+        outs = tuple(a.name for a in arguments if a.is_out)
+        others = [(a.name, str(a.type)) for a in arguments if not a.is_out]
+        if outs and others == wanted and torch.Tag.generated not in variant.tags:
+            return variant, outs
+    return None
+
+
+def places(pieces: Mapping[int, _Piece]) -> tuple[dict[int, int], int]:
+    """Where each piece begins, and the bytes of all: what is needed at the same time does not overlap.
+
+    Pieces in the order in which they are asked for, each in the smallest gap that holds it.
+    """
+    offsets: dict[int, int] = {}
+    taken: list[tuple[int, int, int]] = []  # begin, end, last step; in order, those needed
+    total = 0
+    for number, piece in pieces.items():
+        taken = sorted(block for block in taken if block[2] >= piece.first)
+        size = -(-piece.n_bytes // ALIGNMENT) * ALIGNMENT
+        start = _smallest_gap(taken, size)
+        offsets[number] = start
+        taken.append((start, start + size, piece.last))
+        total = max(total, start + size)
+    return offsets, total
+
+
+def _smallest_gap(taken: Sequence[tuple[int, int, int]], size: int) -> int:
+    """Where the smallest gap between blocks that holds `size` begins, or the end of all."""
+    gaps, end = [], 0
+    for start, stop, _ in taken:
+        if start - end >= size:
+            gaps.append((start - end, end))
+        end = max(end, stop)
+    return min(gaps)[1] if gaps else end

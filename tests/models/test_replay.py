@@ -1,0 +1,205 @@
+"""Replays of a pass: the same bits as the pass itself, for other tokens, weights and gradients so far."""
+
+import gc
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from sweep.models import gemm
+from sweep.models.cpu import decoder
+from sweep.models.cpu.replay import ALIGNMENT, Recording, Workspace, places
+from sweep.models.gpt import GPT
+from sweep.train.cpu import CpuPasses
+from tests.architectures import architectures, label
+from tests.configs import tiny_run
+
+MODELS = architectures(vocab_size=53, seq_len=12, d_model=16, d_ff=24, n_layers=2)
+LONG = [
+    replace(model, seq_len=320) for model in MODELS[::48]
+]  # torch's fused attention, and its backward pass
+
+
+def made(config, seed=0):
+    model = GPT(config)
+    model.initialise(torch.Generator().manual_seed(seed))
+    return model
+
+
+def tokens(config, seed, n_sequences=3):
+    shape = (n_sequences, config.seq_len + 1)
+    return torch.randint(config.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def stepped(model, loss):
+    """What a pass gave, and weights that are a little different afterwards, moved in place."""
+    given = [loss.clone(), *(p.grad.clone() for p in model.parameters())]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= 0.1 * parameter.grad
+            parameter.grad *= 0.5
+    gemm.weights_changed()
+    return given
+
+
+def run_of(config, precision="fp32"):
+    batch_tokens = 3 * config.seq_len
+    return tiny_run(model=config, precision=precision, batch_tokens=batch_tokens, n_tokens=40 * batch_tokens)
+
+
+def same(config, precision):
+    """Four passes of `CpuPasses`, of which two are replays, and four of the plain function."""
+    run = run_of(config, precision)
+    model, plain = made(config), made(config)
+    passes = CpuPasses(model, run)
+    for seed in range(4):
+        batch = tokens(config, seed)
+        mine = stepped(model, passes.backward(batch))
+        loss = decoder.add_gradients(plain, batch, n_batch_tokens=run.batch_tokens, bf16=precision == "bf16")
+        its = stepped(plain, loss)
+        assert all(torch.equal(a, b) for a, b in zip(mine, its, strict=True))
+    (recorded,) = passes._recorded.values()
+    return recorded.replay is not None
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("config", MODELS[::5], ids=label)  # every choice, with each of the others
+def test_passes_of_every_part(config, precision):
+    assert same(config, precision)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("config", LONG, ids=label)
+def test_long_sequences_are_passes_as_they_are(config, precision):
+    """What torch's fused kernel gives is joined in a list, in which nothing can be put in anew."""
+    assert not same(config, precision)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+@pytest.mark.parametrize("config", MODELS[::16], ids=label)
+def test_products_that_take_memory_of_their_own(monkeypatch, config):
+    monkeypatch.setattr(gemm, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(gemm, "MIN_ONEDNN_MACS", 1)
+    assert same(config, "fp32")
+
+
+def test_gradients_that_moved_are_found():
+    config = MODELS[0]
+    model = made(config)
+    passes = CpuPasses(model, run_of(config))
+    for seed in range(3):
+        passes.backward(tokens(config, seed))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    passes.backward(tokens(config, 3))
+    expected = made(config)
+    decoder.add_gradients(expected, tokens(config, 3), n_batch_tokens=36, bf16=False)
+    for mine, its in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(mine.grad, its.grad)
+
+
+def test_a_replay_keeps_its_memory_and_no_more():
+    config = replace(MODELS[0], n_layers=4)
+    model = made(config)
+    passes = CpuPasses(model, run_of(config))
+    passes.backward(tokens(config, 0))
+    before = live_bytes()
+    for seed in range(3):
+        passes.backward(tokens(config, seed))
+    (recorded,) = passes._recorded.values()
+    n_bytes = recorded.replay.n_bytes
+    own = n_bytes + tokens(config, 0).nbytes + 64  # the tokens' copy, the loss
+    del recorded
+    assert live_bytes() - before <= own
+    passes.release()
+    assert live_bytes() <= before + own - n_bytes
+
+
+def test_sizes_share_memory_that_is_given_back():
+    """Micro-batches of three and two sequences in turn, where somebody else wants the memory now and then."""
+    config = MODELS[0]
+    model, plain = made(config), made(config)
+    passes = CpuPasses(model, run_of(config))
+    for turn in range(12):
+        batch = tokens(config, turn, n_sequences=3 - turn % 2)
+        loss = passes.backward(batch)
+        if turn % 5 == 4:
+            passes.release()
+            assert passes._workspace.storage.nbytes() == 0
+        expected = decoder.add_gradients(plain, batch, n_batch_tokens=36, bf16=False)
+        assert torch.equal(loss, expected)
+    for mine, its in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(mine.grad, its.grad)
+    large, small = (passes._recorded[n].replay.n_bytes for n in (3, 2))
+    assert small < large == passes._workspace.storage.nbytes()
+
+
+def live_bytes():
+    gc.collect()
+    tensors = [found for found in gc.get_objects() if type(found) in (torch.Tensor, nn.Parameter)]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def doubled_unless_negative(x):
+    return x * 2 if x.sum() >= 0 else x
+
+
+def joined(x):
+    """An operation without a way to be given memory, and one that takes its result within a list."""
+    return torch.cat([F.layer_norm(x, x.shape), x])
+
+
+@pytest.mark.parametrize("call", [doubled_unless_negative, joined])
+def test_what_has_no_replay_has_its_result(call):
+    x = torch.tensor([1.0, 2.0, 4.0])
+    recording = Recording(call, x)
+    assert torch.equal(recording.result, call(x))
+    assert recording.replay(Workspace()) is None
+
+
+def written_and_viewed(x):
+    """Views of views, results that are written to later, two results at once, types and constants."""
+    y = (x.t() @ x).view(-1)[2:]
+    y.mul_(3).add_(torch.ones_like(y))
+    values, places = torch.stack([y, y.flip(0) * 2]).max(0)
+    y[0] = 7
+    z = torch.zeros(3, dtype=torch.float64).index_add_(0, places.new_tensor([0, 1, 1]), values[:3].double())
+    return F.layer_norm(z.float(), (3,))[:2] + y.bfloat16()[:2]
+
+
+def test_calls_of_many_kinds():
+    x = torch.arange(6.0).view(2, 3)
+    recording = Recording(written_and_viewed, x)
+    replay = recording.replay(Workspace())
+    for factor in (1.0, -0.3, 2.0):
+        assert torch.equal(replay(x * factor), written_and_viewed(x * factor))
+    assert torch.equal(recording.result, written_and_viewed(x))
+
+
+class Piece(NamedTuple):
+    n_bytes: int
+    first: int
+    last: int
+
+
+@given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 12)), max_size=40))
+def test_memory_that_is_needed_together_does_not_overlap(asked):
+    """Pieces of some bytes, each needed from its turn on for some turns more."""
+    pieces = {}
+    for turn, (n_bytes, more) in enumerate(asked):
+        pieces[turn] = Piece(n_bytes, turn, turn + more)
+    offsets, total = places(pieces)
+    assert set(offsets) == set(pieces)
+    bounds = {n: (offsets[n], offsets[n] + piece.n_bytes) for n, piece in pieces.items()}
+    for n, piece in pieces.items():
+        assert offsets[n] % ALIGNMENT == 0
+        assert bounds[n][1] <= total
+        for other in range(n):
+            if pieces[other].last >= piece.first and piece.n_bytes and pieces[other].n_bytes:
+                assert bounds[other][1] <= bounds[n][0] or bounds[n][1] <= bounds[other][0]
+    assert total <= sum(piece.n_bytes + ALIGNMENT for piece in pieces.values())
