@@ -113,7 +113,7 @@ def _suits_onednn(x: Tensor, n_macs: int) -> bool:
 
 
 def bf16_copy(weight: Tensor) -> Tensor:
-    """A parameter in bf16, cast once between two calls of `weights_changed`: micro-batches share the copy."""
+    """A parameter in bf16, cast once between two calls of `weights_changed`; a replay casts anew."""
     if weight.device.type != "cpu":
         return weight.to(torch.bfloat16)
     known: tuple[object, Tensor] | None = getattr(weight, "_bf16_copy", None)

@@ -21,8 +21,8 @@ LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**29}  # at most, as sweep.models.cross
 MIN_CHUNK_ROWS = 64
 NOISE_PARTS = 8  # of a batch, as sweep.train.noise_scale
 FRAGMENTATION = {("cpu", "fp32"): 1.1, ("cpu", "bf16"): 1.2, ("cuda", "fp32"): 1.0, ("cuda", "bf16"): 1.0}
-"""Resident over asked for, of blocks as large as activations: the C library's heap, where casts leave holes,
-against torch's allocator, of which only what is allocated counts here."""
+"""Resident over asked for, of blocks as large as activations: the C library's heap, where passes before the
+first replay, and casts above all, leave holes; of torch's allocator only what is allocated counts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,13 +11,13 @@ from sweep.models.cpu import decoder
 from sweep.models.cpu.replay import Recording, Replay, Workspace
 from sweep.models.gemm import drop_bf16_copies
 from sweep.models.gpt import GPT
-from sweep.train.device import return_freed_memory
+from sweep.train.device import is_out_of_memory, return_freed_memory
 
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    addresses: tuple[int, ...]  # where parameters and gradients were
-    replay: Replay | None
+    addresses: tuple[int | None, ...]  # where parameters and gradients were
+    replay: Replay | None  # None where there can't be one: passes of the size go as they are
 
 
 class CpuPasses:
@@ -25,7 +25,8 @@ class CpuPasses:
 
     The first of a size goes as it is, which sets up what later ones find there; the second is recorded and
     the others are its replays, the same to the bit. Should parameters or gradients have moved, it is recorded
-    anew. Sizes share memory, which is given back where a pass goes as it is.
+    anew; the parameters must be the objects they were. A pass that has no replay goes as it is each time.
+    Sizes share memory, which is given back where a pass goes as it is.
     """
 
     def __init__(self, model: GPT, run: RunConfig) -> None:
@@ -37,33 +38,50 @@ class CpuPasses:
 
     def backward(self, tokens: Tensor) -> Tensor:
         """Add the gradient of `tokens`, shape (B, T + 1), to the parameters'; its part of the mean loss."""
-        n_sequences = tokens.size(0)
+        n_sequences, addresses = tokens.size(0), self._addresses()
         known = self._recorded.get(n_sequences)
-        if known is not None and known.replay is not None and known.addresses == self._addresses():
+        if known is not None and known.replay is not None and known.addresses == addresses:
             return known.replay(tokens)
         self.release()
-        if n_sequences in self._warm and (known is None or known.replay is not None):
+        if (
+            n_sequences in self._warm
+            and None not in addresses
+            and (known is None or known.replay is not None)
+        ):
             return self._record(tokens)
+        loss = self._pass(tokens)
         self._warm.add(n_sequences)
-        return self._pass(tokens)
+        return loss
 
     def release(self) -> None:
         """Give back the memory of the replays until the next."""
         self._workspace.free()
+
+    def forget(self) -> None:
+        """Drop the replays, and whatever they hold."""
+        self.release()
+        self._recorded.clear()
 
     def _pass(self, tokens: Tensor) -> Tensor:
         n_batch_tokens, bf16 = self.run.batch_tokens, self.run.precision == "bf16"
         return decoder.add_gradients(self.model, tokens, n_batch_tokens=n_batch_tokens, bf16=bf16)
 
     def _record(self, tokens: Tensor) -> Tensor:
+        addresses = self._addresses()
         drop_bf16_copies(self._parameters)  # casts are part of what is recorded
         recording = Recording(self._pass, tokens)
         drop_bf16_copies(self._parameters)
         return_freed_memory()  # in pieces, of which the replay wants the whole
-        replay = recording.replay(self._workspace)
-        self._recorded[tokens.size(0)] = _Recorded(self._addresses(), replay)
+        replay = None
+        try:
+            replay = recording.replay(self._workspace)
+        except (MemoryError, RuntimeError) as error:  # the pass itself had room, and so will others
+            if not is_out_of_memory(error):
+                raise
+        self._recorded[tokens.size(0)] = _Recorded(addresses, replay)
         return recording.result
 
-    def _addresses(self) -> tuple[int, ...]:
+    def _addresses(self) -> tuple[int | None, ...]:
+        """Of parameters and of their gradients, where there are any."""
         tensors = (t for p in self._parameters for t in (p, p.grad))
-        return tuple(0 if tensor is None else tensor.data_ptr() for tensor in tensors)
+        return tuple(None if tensor is None else tensor.data_ptr() for tensor in tensors)

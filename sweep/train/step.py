@@ -83,11 +83,17 @@ class TrainingStep:
         self.choices.update(choices)
         self.micro_batch_size = min(self.micro_batch_size, micro)
 
-    def release(self) -> None:
-        """Give back the memory that passes keep for the next ones, which have to ask for it anew."""
-        for passes in (self._cpu, self._cuda):
-            if passes is not None:
-                passes.release()
+    def lend(self) -> None:
+        """Give back the memory that passes keep on a CPU: the next one gets it again at little cost."""
+        if self._cpu is not None:
+            self._cpu.release()
+
+    def forget_passes(self) -> None:
+        """Give back all memory that passes keep: the next ones begin anew."""
+        if self._cpu is not None:
+            self._cpu.forget()
+        if self._cuda is not None:
+            self._cuda.release()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -126,7 +132,7 @@ class TrainingStep:
         self.update.forget()
         self.micro_batch_size = (self.micro_batch_size + 1) // 2
         self._ahead = None
-        self.release()
+        self.forget_passes()
 
     def _accumulate(self, step: int) -> Tensor:
         """Our part of the batch's mean loss, in nats per token; its gradient is left on the parameters."""

@@ -82,7 +82,8 @@ class Trainer:
     def step(self) -> None:
         """One optimizer step over `batch_tokens` tokens."""
         self.ranks.announce(Command.STEP)
-        if self.noise is not None:
+        if self.noise is not None and self.progress.step in self.noise.steps:
+            self.take_step.lend()
             self.noise.measure(self.progress.step)
         loss = self.take_step(self.progress.step)
         self.loss_sums[0] += loss

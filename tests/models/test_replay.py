@@ -1,6 +1,5 @@
 """Replays of a pass: the same bits as the pass itself, for other tokens, weights and gradients so far."""
 
-import gc
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,17 +8,26 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from sweep.models import gemm
 from sweep.models.cpu import decoder
-from sweep.models.cpu.replay import ALIGNMENT, Recording, Workspace, places
+from sweep.models.cpu.replay import ALIGNMENT, Recording, Workspace, plan_memory
 from sweep.models.gpt import GPT
+from sweep.records import Placement
 from sweep.train.cpu import CpuPasses
+from sweep.train.step import TrainingStep
 from tests.architectures import architectures, label
 from tests.configs import tiny_run
+from tests.live_tensors import live_bytes
 
 MODELS = architectures(vocab_size=53, seq_len=12, d_model=16, d_ff=24, n_layers=2)
+WIDE = {  # what the small ones have not: wider heads, other activations and scales, a head in chunks
+    "d 64": replace(MODELS[0], d_model=64),
+    "gelu_exact": replace(MODELS[0], activation="gelu_exact", norm="layer", positions="learned", d_model=64),
+    "mup": replace(MODELS[0], output_scale=0.5),
+    "unscaled embedding": replace(MODELS[0], init_std=0.02),
+    "chunks": replace(MODELS[0], seq_len=48, vocab_size=307),
+}
 LONG = [
     replace(model, seq_len=320) for model in MODELS[::48]
 ]  # torch's fused attention, and its backward pass
@@ -49,7 +57,13 @@ def stepped(model, loss):
 
 def run_of(config, precision="fp32"):
     batch_tokens = 3 * config.seq_len
-    return tiny_run(model=config, precision=precision, batch_tokens=batch_tokens, n_tokens=40 * batch_tokens)
+    return tiny_run(
+        model=config,
+        precision=precision,
+        parametrization="standard" if config.output_scale == 1 else "mup",
+        batch_tokens=batch_tokens,
+        n_tokens=40 * batch_tokens,
+    )
 
 
 def same(config, precision):
@@ -74,6 +88,34 @@ def test_passes_of_every_part(config, precision):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", WIDE)
+def test_passes_of_other_parts(monkeypatch, name, precision):
+    monkeypatch.setattr(decoder, "CPU_CHUNK_ELEMENTS", 3 * 48 * 307 // 2)
+    assert same(WIDE[name], precision)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
+def test_steps_are_those_without_replays(monkeypatch, optimizer):
+    """Eight sequences in parts of three, by the run's own update."""
+    config = MODELS[0]
+    run = tiny_run(model=config, batch_tokens=96, n_tokens=96 * 12)
+    run = replace(run, optimizer=replace(run.optimizer, name=optimizer, momentum=0.9))
+    where = Placement(data_dir=None, device="cpu", n_threads=1, micro_batch_size=3, checkpoint_interval_s=60)
+
+    def trained():
+        model = made(config)
+        step = TrainingStep(
+            model, run, where, lambda n, start, stop: tokens(config, n, 8)[start:stop].numpy()
+        )
+        losses = [step(n) for n in range(6)]
+        return [*losses, *(p.detach().clone() for p in model.parameters())]
+
+    replayed = trained()
+    monkeypatch.setattr(CpuPasses, "backward", CpuPasses._pass)
+    assert all(torch.equal(a, b) for a, b in zip(replayed, trained(), strict=True))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("config", LONG, ids=label)
 def test_long_sequences_are_passes_as_they_are(config, precision):
     """What torch's fused kernel gives is joined in a list, in which nothing can be put in anew."""
@@ -88,17 +130,19 @@ def test_products_that_take_memory_of_their_own(monkeypatch, config):
     assert same(config, "fp32")
 
 
-def test_gradients_that_moved_are_found():
+@pytest.mark.parametrize("new", [torch.zeros_like, lambda parameter: None])
+def test_gradients_that_moved_are_found(new):
     config = MODELS[0]
     model = made(config)
     passes = CpuPasses(model, run_of(config))
     for seed in range(3):
         passes.backward(tokens(config, seed))
     for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    passes.backward(tokens(config, 3))
+        parameter.grad = new(parameter)
     expected = made(config)
-    decoder.add_gradients(expected, tokens(config, 3), n_batch_tokens=36, bf16=False)
+    for seed in range(3, 7):
+        passes.backward(tokens(config, seed))
+        decoder.add_gradients(expected, tokens(config, seed), n_batch_tokens=36, bf16=False)
     for mine, its in zip(model.parameters(), expected.parameters(), strict=True):
         assert torch.equal(mine.grad, its.grad)
 
@@ -139,14 +183,57 @@ def test_sizes_share_memory_that_is_given_back():
     assert small < large == passes._workspace.storage.nbytes()
 
 
-def live_bytes():
-    gc.collect()
-    tensors = [found for found in gc.get_objects() if type(found) in (torch.Tensor, nn.Parameter)]
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+def test_an_operation_that_fails_leaves_nothing_behind(monkeypatch):
+    """Memory that runs out within a replay is asked for in smaller parts next."""
+    config = replace(MODELS[0], norm="layer")
+    model = made(config)
+    passes = CpuPasses(model, run_of(config))
+    for seed in range(3):
+        passes.backward(tokens(config, seed))
+    before = live_bytes()
+    (recorded,) = passes._recorded.values()
+    operations = recorded.replay._operations
+    for number in range(0, len(operations), 5):
+        whole, operations[number] = operations[number], fail
+        with pytest.raises(MemoryError):
+            passes.backward(tokens(config, 3))
+        operations[number] = whole
+        assert live_bytes() == before
+    plain = made(config)
+    for parameter in model.parameters():
+        parameter.grad.zero_()
+    loss = passes.backward(tokens(config, 4))
+    assert torch.equal(loss, decoder.add_gradients(plain, tokens(config, 4), n_batch_tokens=36, bf16=False))
+    for mine, its in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(mine.grad, its.grad)
+
+
+def fail():
+    raise MemoryError
 
 
 def doubled_unless_negative(x):
     return x * 2 if x.sum() >= 0 else x
+
+
+def chosen(x):
+    return x[x > 1].sum()
+
+
+def as_bits(x):
+    return F.layer_norm(x, x.shape).view(torch.int32) + 1
+
+
+def constant(x):
+    return x + torch.tensor([1.0])
+
+
+kept = []
+
+
+def leaves_something(x):
+    kept.append(x * 2)
+    return x + 1
 
 
 def joined(x):
@@ -154,7 +241,9 @@ def joined(x):
     return torch.cat([F.layer_norm(x, x.shape), x])
 
 
-@pytest.mark.parametrize("call", [doubled_unless_negative, joined])
+@pytest.mark.parametrize(
+    "call", [doubled_unless_negative, chosen, as_bits, constant, leaves_something, joined]
+)
 def test_what_has_no_replay_has_its_result(call):
     x = torch.tensor([1.0, 2.0, 4.0])
     recording = Recording(call, x)
@@ -167,8 +256,8 @@ def written_and_viewed(x):
     y = (x.t() @ x).view(-1)[2:]
     y.mul_(3).add_(torch.ones_like(y))
     values, places = torch.stack([y, y.flip(0) * 2]).max(0)
-    y[0] = 7
-    z = torch.zeros(3, dtype=torch.float64).index_add_(0, places.new_tensor([0, 1, 1]), values[:3].double())
+    y[:1].fill_(7)
+    z = torch.zeros(3, dtype=torch.float64).index_add_(0, places[:3] % 3, values[:3].double())
     return F.layer_norm(z.float(), (3,))[:2] + y.bfloat16()[:2]
 
 
@@ -193,7 +282,7 @@ def test_memory_that_is_needed_together_does_not_overlap(asked):
     pieces = {}
     for turn, (n_bytes, more) in enumerate(asked):
         pieces[turn] = Piece(n_bytes, turn, turn + more)
-    offsets, total = places(pieces)
+    offsets, total = plan_memory(pieces)
     assert set(offsets) == set(pieces)
     bounds = {n: (offsets[n], offsets[n] + piece.n_bytes) for n, piece in pieces.items()}
     for n, piece in pieces.items():

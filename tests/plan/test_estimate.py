@@ -1,6 +1,5 @@
 """The memory estimate, against what the real model keeps for its backward pass."""
 
-import gc
 from dataclasses import replace
 
 import pytest
@@ -24,6 +23,7 @@ from sweep.plan.estimate import (
 from sweep.train import noise_scale
 from sweep.train.cuda import CHUNK_ELEMENTS
 from tests.configs import TINY, tiny_run
+from tests.live_tensors import live_bytes
 
 BASE = replace(TINY, d_model=64, n_heads=4, n_kv_heads=4, d_ff=256, n_layers=4, seq_len=64, vocab_size=256)
 MODELS = {
@@ -34,12 +34,6 @@ MODELS = {
     "exact": replace(BASE, activation="gelu_exact"),
     "long": replace(BASE, seq_len=512),
 }
-
-
-def live_bytes():
-    """Storage of every tensor there is."""
-    tensors = [found for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 def kept_bytes(monkeypatch, model, batch_size, precision):
@@ -54,7 +48,6 @@ def kept_bytes(monkeypatch, model, batch_size, precision):
     monkeypatch.setattr(decoder, "_head", watched)
     tokens = torch.zeros(batch_size, model.config.seq_len + 1, dtype=torch.long)
     for _ in range(2):  # what the first pass leaves for good, masks and bf16 copies, is not counted
-        gc.collect()  # of other tests
         before = live_bytes()
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t: t, lambda t: t

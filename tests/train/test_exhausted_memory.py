@@ -7,7 +7,7 @@ import torch
 
 from sweep.data.batches import TrainBatches
 from sweep.errors import Interrupted
-from sweep.models.cpu.replay import Recording, Workspace
+from sweep.models.cpu.replay import Workspace
 from sweep.models.gpt import GPT
 from sweep.store.failures import classify
 from sweep.train.checkpoint import load_latest
@@ -98,23 +98,20 @@ def test_a_failure_within_accumulation_begins_the_batch_again(corpus, tmp_path, 
 
 
 @pytest.mark.parametrize("micro", [8, 4])
-def test_no_room_for_a_replay_begins_the_batch_again(corpus, tmp_path, monkeypatch, run, micro):
-    """The recorded pass, of the second step or of the first's second half, has added to gradients."""
-    calm = train(run, placement(corpus), Session(tmp_path))
-    real, sizes = Recording.replay, []
+def test_no_room_for_a_replay_leaves_passes_as_they_are(corpus, tmp_path, monkeypatch, run, micro):
+    """The recorded pass had room, so others will: nothing is begun again, and no micro-batch is smaller."""
+    whole = train(run, placement(corpus, micro_batch_size=micro), Session(tmp_path / "whole"))
+    asked = []
 
-    def replay(self, workspace):
-        sizes.append(len(self._argument))
-        if sizes[-1] == micro:
-            raise ERRORS["cpu"]
-        return real(self, workspace)
+    def hold(self, n_bytes):
+        asked.append(n_bytes)
+        raise ERRORS["cpu"]
 
-    monkeypatch.setattr(Recording, "replay", replay)
-    result = train(run, placement(corpus, micro_batch_size=micro), Session(tmp_path))
-    assert sizes == [micro, micro // 2]
-    assert result.choices["micro_batch_size"] == micro // 2
-    assert result.loss == pytest.approx(calm.loss, rel=1e-4)
-    assert schedule(result) == schedule(calm)
+    monkeypatch.setattr(Workspace, "hold", hold)
+    result = train(run, placement(corpus, micro_batch_size=micro), Session(tmp_path / "tight"))
+    assert len(asked) == 1
+    assert result.choices == whole.choices
+    assert (result.loss, result.curve) == (whole.loss, whole.curve)
 
 
 def test_scoring_is_cut_down_too(corpus, tmp_path, monkeypatch, run):

@@ -33,6 +33,18 @@ _EMPTY = frozenset(
     }
 )
 
+_TURNS = frozenset(  # only how a tensor is looked at, which is noted with every use
+    {
+        aten.unsqueeze_.default,
+        aten.squeeze_.default,
+        aten.squeeze_.dim,
+        aten.t_.default,
+        aten.transpose_.default,
+    }
+)
+_CONSTANTS = frozenset({aten.lift_fresh.default, aten.lift_fresh_copy.default})
+_BY_VALUE = (torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output)
+
 Leaf = TypeVar("Leaf")
 
 
@@ -40,28 +52,30 @@ class Recording:
     """A call that was carried out once, and its operations. `result` is what it gave.
 
     What the call reads or writes besides what it makes itself must stay where it is, such as parameters and
-    the gradients that they hold.
+    the gradients that they hold; it must not read values by `numpy` or `tolist`, which is not seen.
     """
 
     def __init__(self, call: Callable[[Tensor], Tensor], argument: Tensor) -> None:
         self._argument = argument.clone()
-        with torch.no_grad(), _Recorder() as recorder:
+        with torch.no_grad(), _Recorder() as self._recorder:
             self.result = call(self._argument).clone()
-        self._looked, self._steps, self._pieces = recorder.looked, recorder.steps, recorder.pieces
-        self._end = recorder.use(self.result)
-        self._pieces[self._end.piece].last = len(self._steps)
+        self._end = self._recorder.use(self.result)
 
     def replay(self, workspace: Workspace) -> Replay | None:
-        """What carries the call out again; None for one that looked at a value, since it may go on by it.
+        """What carries the call out again; None for a call that can't be repeated as a list of operations.
 
-        Nor has one that takes within a list what an operation gave in memory of its own. Raises what torch
-        raises where there is no room.
+        It may have looked at a value, and gone on by it; have left something that is still there, which a
+        replay would not make again; have taken, within a list or by name, what an operation gave in memory of
+        its own. Raises what torch raises where there is no room.
         """
-        steps, pieces = self._steps, self._pieces
+        steps, pieces = self._recorder.steps, self._recorder.pieces
+        pieces[self._end.piece].last = len(steps)
         placed = [n for n, piece in enumerate(pieces) if _can_be_given_memory(steps[piece.first])]
-        if self._looked or not set(placed).issuperset(use.piece for step in steps for use in _fixed(step)):
+        if self._recorder.looked or self._recorder.left(self.result):
             return None
-        offsets, n_bytes = places({number: pieces[number] for number in placed})
+        if not set(placed).issuperset(use.piece for step in steps for use in _fixed(step, pieces)):
+            return None
+        offsets, n_bytes = plan_memory({number: pieces[number] for number in placed})
         workspace.hold(n_bytes)
         room = _Room(pieces, offsets, workspace)
         operations = [room.operation(n, step) for n, step in enumerate(steps) if step.function not in _EMPTY]
@@ -104,8 +118,14 @@ class Replay:
         """The call's result, and whatever else it does."""
         self._workspace.hold(self.n_bytes)
         self._argument.copy_(argument)
-        for operation in self._operations:
-            operation()
+        try:
+            for operation in self._operations:
+                operation()
+        except BaseException:
+            for operation in self._operations:
+                if isinstance(operation, _Afloat):
+                    operation.drop()
+            raise
         return self._result.clone()  # the next time writes over the original
 
 
@@ -147,7 +167,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[_Step] = []
         self.pieces: list[_Piece] = []
-        self.looked = False  # at a value
+        self.looked = False  # at a value, or did what can't be noted
         self._known: WeakKeyDictionary[torch.UntypedStorage, int] = WeakKeyDictionary()  # of those there are
 
     @classmethod
@@ -159,14 +179,19 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        self.looked |= func in _CONSTANTS or any(tag in func.tags for tag in _BY_VALUE)
         given = {tensor.untyped_storage() for tensor in _leaves((args, kwargs), Tensor)}
         noted_args, noted_kwargs = _mapped((args, kwargs), Tensor, self._noted)
         result = func(*args, **kwargs)
         results = tuple(result) if isinstance(result, tuple | list) else (result,)
         new = [isinstance(one, Tensor) and one.untyped_storage() not in given for one in results]
-        if torch.Tag.inplace_view in func.tags or not (func._schema.is_mutable or any(new)):
+        turns = torch.Tag.inplace_view in func.tags
+        if turns or not (func._schema.is_mutable or any(new)):
+            self.looked |= turns and func not in _TURNS
             self.looked |= not all(isinstance(one, Tensor) for one in results)
             return result
+        if func in _EMPTY:
+            noted_args, noted_kwargs = (), {}  # which say only how large
         number = len(self.steps)
         for use in _leaves((noted_args, noted_kwargs), _Use):
             self.pieces[use.piece].last = number
@@ -181,6 +206,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         size, stride = tuple(tensor.size()), tuple(tensor.stride())
         piece, offset = self._known[tensor.untyped_storage()], int(tensor.storage_offset())
         return _Use(piece, tensor.dtype, size, stride, offset)
+
+    def left(self, result: Tensor) -> bool:
+        """Whether something is still there that the call made, besides its result."""
+        return any(storage is not result.untyped_storage() for storage in self._known)
 
     def _noted(self, tensor: Tensor) -> _Use | Tensor:
         return self.use(tensor) if tensor.untyped_storage() in self._known else tensor
@@ -214,10 +243,11 @@ def _mapped(tree: Any, kind: type[Leaf], function: Callable[[Leaf], object]) -> 
     return tree
 
 
-def _fixed(step: _Step) -> Iterator[_Use]:
-    """The arguments that can't be put in anew each time."""
-    nested = [arg for arg in step.args if not isinstance(arg, _Use)]
-    return _leaves((nested, step.kwargs), _Use)
+def _fixed(step: _Step, pieces: Sequence[_Piece]) -> Iterator[_Use]:
+    """The arguments that can't be put in anew each time: nested ones, and those looked at as another type."""
+    plain = [isinstance(arg, _Use) and arg.dtype == pieces[arg.piece].whole.dtype for arg in step.args]
+    others = [arg for arg, is_plain in zip(step.args, plain, strict=True) if not is_plain]
+    return _leaves((others, step.kwargs), _Use)
 
 
 class _Room:
@@ -282,6 +312,13 @@ class _Afloat:
     ends: tuple[int, ...]  # pieces that nothing uses after this
     held: list[Tensor | None]
 
+    def drop(self) -> None:
+        """Forget what it holds: after an operation that failed."""
+        for position, piece, _ in self.taken:
+            self.args[position] = self.held[piece] = None
+        for _, piece in self.made:
+            self.held[piece] = None
+
     def __call__(self) -> None:
         held, args = self.held, self.args
         for position, piece, view in self.taken:
@@ -328,7 +365,7 @@ def _out_variant(function: Any) -> tuple[Any, tuple[str, ...]] | None:
     return None
 
 
-def places(pieces: Mapping[int, _Piece]) -> tuple[dict[int, int], int]:
+def plan_memory(pieces: Mapping[int, _Piece]) -> tuple[dict[int, int], int]:
     """Where each piece begins, and the bytes of all: what is needed at the same time does not overlap.
 
     Pieces in the order in which they are asked for, each in the smallest gap that holds it.
