@@ -11,41 +11,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from sweep.models.cpu.recorder import EMPTY, Piece, Recorder, Step, Use, leaves, mapped
 
 ALIGNMENT = 64
 """Of every piece of memory, in bytes, as torch's own: how a kernel works may depend on it."""
 
 aten = torch.ops.aten
 _COPIES = frozenset({aten.clone.default, aten._to_copy.default})
-_EMPTY = frozenset(
-    {
-        aten.empty.memory_format,
-        aten.empty_like.default,
-        aten.empty_strided.default,
-        aten.new_empty.default,
-        aten.new_empty_strided.default,
-    }
-)
-
-_TURNS = frozenset(  # only how a tensor is looked at, which is noted with every use
-    {
-        aten.unsqueeze_.default,
-        aten.squeeze_.default,
-        aten.squeeze_.dim,
-        aten.t_.default,
-        aten.transpose_.default,
-    }
-)
-_CONSTANTS = frozenset({aten.lift_fresh.default, aten.lift_fresh_copy.default})
-_BY_VALUE = (torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output)
-
-Leaf = TypeVar("Leaf")
 
 
 class Recording:
@@ -57,7 +34,7 @@ class Recording:
 
     def __init__(self, call: Callable[[Tensor], Tensor], argument: Tensor) -> None:
         self._argument = argument.clone()
-        with torch.no_grad(), _Recorder() as self._recorder:
+        with torch.no_grad(), Recorder() as self._recorder:
             self.result = call(self._argument).clone()
         self._end = self._recorder.use(self.result)
 
@@ -78,7 +55,7 @@ class Recording:
         offsets, n_bytes = plan_memory({number: pieces[number] for number in placed})
         workspace.hold(n_bytes)
         room = _Room(pieces, offsets, workspace)
-        operations = [room.operation(n, step) for n, step in enumerate(steps) if step.function not in _EMPTY]
+        operations = [room.operation(n, step) for n, step in enumerate(steps) if step.function not in EMPTY]
         return Replay(self._argument, operations, room.tensor(self._end), workspace, n_bytes)
 
 
@@ -129,125 +106,11 @@ class Replay:
         return self._result.clone()  # the next time writes over the original
 
 
-@dataclass(frozen=True, slots=True)
-class _Use:
-    """A tensor whose memory the call asked for: which piece it was, and how it is looked at."""
-
-    piece: int
-    dtype: torch.dtype
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    offset: int  # in elements
-
-
-@dataclass(slots=True)
-class _Piece:
-    """Memory that was asked for once: in which step, and in which it was used last."""
-
-    n_bytes: int
-    first: int
-    last: int
-    whole: _Use
-
-
-@dataclass(slots=True)
-class _Step:
-    """One operation. Tensors of the call are noted as `_Use`, others are there themselves."""
-
-    function: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    made: tuple[_Use | None, ...]  # its results whose memory it asked for
-
-
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within, operations are carried out and noted, but views, of which nothing is to be repeated."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.steps: list[_Step] = []
-        self.pieces: list[_Piece] = []
-        self.looked = False  # at a value, or did what can't be noted
-        self._known: WeakKeyDictionary[torch.UntypedStorage, int] = WeakKeyDictionary()  # of those there are
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No: torch would load torch._dynamo, some eight hundred modules, to keep it away from here."""
-        return False
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        self.looked |= func in _CONSTANTS or any(tag in func.tags for tag in _BY_VALUE)
-        given = {tensor.untyped_storage() for tensor in _leaves((args, kwargs), Tensor)}
-        noted_args, noted_kwargs = _mapped((args, kwargs), Tensor, self._noted)
-        result = func(*args, **kwargs)
-        results = tuple(result) if isinstance(result, tuple | list) else (result,)
-        new = [isinstance(one, Tensor) and one.untyped_storage() not in given for one in results]
-        turns = torch.Tag.inplace_view in func.tags
-        if turns or not (func._schema.is_mutable or any(new)):
-            self.looked |= turns and func not in _TURNS
-            self.looked |= not all(isinstance(one, Tensor) for one in results)
-            return result
-        if func in _EMPTY:
-            noted_args, noted_kwargs = (), {}  # which say only how large
-        number = len(self.steps)
-        for use in _leaves((noted_args, noted_kwargs), _Use):
-            self.pieces[use.piece].last = number
-        made = tuple(
-            self._new(one, number) if is_new else None for one, is_new in zip(results, new, strict=True)
-        )
-        self.steps.append(_Step(func, noted_args, noted_kwargs, made))
-        return result
-
-    def use(self, tensor: Tensor) -> _Use:
-        """A tensor of the call, as it is looked at."""
-        size, stride = tuple(tensor.size()), tuple(tensor.stride())
-        piece, offset = self._known[tensor.untyped_storage()], int(tensor.storage_offset())
-        return _Use(piece, tensor.dtype, size, stride, offset)
-
-    def left(self, result: Tensor) -> bool:
-        """Whether something is still there that the call made, besides its result."""
-        return any(storage is not result.untyped_storage() for storage in self._known)
-
-    def _noted(self, tensor: Tensor) -> _Use | Tensor:
-        return self.use(tensor) if tensor.untyped_storage() in self._known else tensor
-
-    def _new(self, tensor: Tensor, number: int) -> _Use:
-        self._known[tensor.untyped_storage()] = len(self.pieces)
-        use = self.use(tensor)
-        self.pieces.append(_Piece(tensor.untyped_storage().nbytes(), number, number, use))
-        return use
-
-
-def _leaves(tree: Any, kind: type[Leaf]) -> Iterator[Leaf]:
-    """All of a kind in arguments, which torch gives as lists, tuples and dictionaries."""
-    if isinstance(tree, kind):
-        yield tree
-    elif isinstance(tree, dict):
-        yield from _leaves(tuple(tree.values()), kind)
-    elif isinstance(tree, list | tuple):
-        for part in tree:
-            yield from _leaves(part, kind)
-
-
-def _mapped(tree: Any, kind: type[Leaf], function: Callable[[Leaf], object]) -> Any:
-    """The same arguments with all of a kind replaced."""
-    if isinstance(tree, kind):
-        return function(tree)
-    if isinstance(tree, dict):
-        return {key: _mapped(part, kind, function) for key, part in tree.items()}
-    if type(tree) in (list, tuple):
-        return type(tree)(_mapped(part, kind, function) for part in tree)
-    return tree
-
-
-def _fixed(step: _Step, pieces: Sequence[_Piece]) -> Iterator[_Use]:
+def _fixed(step: Step, pieces: Sequence[Piece]) -> Iterator[Use]:
     """The arguments that can't be put in anew each time: nested ones, and those looked at as another type."""
-    plain = [isinstance(arg, _Use) and arg.dtype == pieces[arg.piece].whole.dtype for arg in step.args]
+    plain = [isinstance(arg, Use) and arg.dtype == pieces[arg.piece].whole.dtype for arg in step.args]
     others = [arg for arg, is_plain in zip(step.args, plain, strict=True) if not is_plain]
-    return _leaves((others, step.kwargs), _Use)
+    return leaves((others, step.kwargs), Use)
 
 
 class _Room:
@@ -257,12 +120,12 @@ class _Room:
     and put in where an operation takes them.
     """
 
-    def __init__(self, pieces: Sequence[_Piece], offsets: Mapping[int, int], workspace: Workspace) -> None:
+    def __init__(self, pieces: Sequence[Piece], offsets: Mapping[int, int], workspace: Workspace) -> None:
         self.pieces, self.offsets, self.workspace = pieces, offsets, workspace
         self.afloat: list[Tensor | None] = [None] * len(pieces)
-        self._tensors: dict[_Use, Tensor] = {}
+        self._tensors: dict[Use, Tensor] = {}
 
-    def tensor(self, use: _Use) -> Tensor:
+    def tensor(self, use: Use) -> Tensor:
         """One that is placed."""
         if use not in self._tensors:
             start = self.offsets[use.piece] // use.dtype.itemsize + use.offset
@@ -271,12 +134,12 @@ class _Room:
             self._tensors[use] = tensor
         return self._tensors[use]
 
-    def operation(self, number: int, step: _Step) -> Callable[[], object]:
+    def operation(self, number: int, step: Step) -> Callable[[], object]:
         """A step as a call without arguments."""
         function, args, kwargs = _given_memory(step)
         taken, made = self._afloat(args), self._afloat(step.made)
         args = tuple(None if self._floats(arg) else arg for arg in args)
-        args, kwargs = _mapped((args, kwargs), _Use, self.tensor)
+        args, kwargs = mapped((args, kwargs), Use, self.tensor)
         if not (taken or made):
             return functools.partial(function, *args, **kwargs)
         used = {use.piece for _, use in taken + made}
@@ -289,14 +152,14 @@ class _Room:
             held=self.afloat,
         )
 
-    def _floats(self, leaf: object) -> TypeGuard[_Use]:
-        return isinstance(leaf, _Use) and leaf.piece not in self.offsets
+    def _floats(self, leaf: object) -> TypeGuard[Use]:
+        return isinstance(leaf, Use) and leaf.piece not in self.offsets
 
-    def _afloat(self, leaves: tuple[object, ...]) -> list[tuple[int, _Use]]:
+    def _afloat(self, leaves: tuple[object, ...]) -> list[tuple[int, Use]]:
         """Those without a place, and where they stand."""
         return [(index, leaf) for index, leaf in enumerate(leaves) if self._floats(leaf)]
 
-    def _view(self, use: _Use) -> tuple[tuple[int, ...], tuple[int, ...], int] | None:
+    def _view(self, use: Use) -> tuple[tuple[int, ...], tuple[int, ...], int] | None:
         """How to look at a tensor that floats; None for as it was made."""
         return None if use == self.pieces[use.piece].whole else (use.size, use.stride, use.offset)
 
@@ -333,11 +196,11 @@ class _Afloat:
             held[piece] = None
 
 
-def _can_be_given_memory(step: _Step) -> bool:
-    return step.function in _EMPTY or step.function in _COPIES or _out_variant(step.function) is not None
+def _can_be_given_memory(step: Step) -> bool:
+    return step.function in EMPTY or step.function in _COPIES or _out_variant(step.function) is not None
 
 
-def _given_memory(step: _Step) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+def _given_memory(step: Step) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """The function that computes a step's results where they belong, and its arguments."""
     if step.function in _COPIES:
         return aten.copy_.default, (step.made[0], step.args[0]), {}
@@ -365,7 +228,7 @@ def _out_variant(function: Any) -> tuple[Any, tuple[str, ...]] | None:
     return None
 
 
-def plan_memory(pieces: Mapping[int, _Piece]) -> tuple[dict[int, int], int]:
+def plan_memory(pieces: Mapping[int, Piece]) -> tuple[dict[int, int], int]:
     """Where each piece begins, and the bytes of all: what is needed at the same time does not overlap.
 
     Pieces in the order in which they are asked for, each in the smallest gap that holds it.
