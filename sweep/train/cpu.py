@@ -43,11 +43,8 @@ class CpuPasses:
         if known is not None and known.replay is not None and known.addresses == addresses:
             return known.replay(tokens)
         self.release()
-        if (
-            n_sequences in self._warm
-            and None not in addresses
-            and (known is None or known.replay is not None)
-        ):
+        is_new = known is None or known.replay is not None  # or has moved
+        if is_new and n_sequences in self._warm and None not in addresses:
             return self._record(tokens)
         loss = self._pass(tokens)
         self._warm.add(n_sequences)

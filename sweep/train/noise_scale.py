@@ -9,6 +9,8 @@ Source: McCandlish et al. 2018 (arXiv:1812.06162), section 2.2 and appendix A.1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -55,11 +57,18 @@ class NoiseScale:
     """Measures beside the training of one run: it reads the weights and leaves them and their gradients.
 
     It goes through the whole batch by itself: of several ranks, the first alone does, and none where weights
-    are sharded.
+    are sharded. `make_room` is called before each measurement.
     """
 
-    def __init__(self, model: GPT, run: RunConfig, rows: Rows, micro_batch_size: int | None) -> None:
-        self.model, self.run, self.rows = model, run, rows
+    def __init__(
+        self,
+        model: GPT,
+        run: RunConfig,
+        rows: Rows,
+        micro_batch_size: int | None,
+        make_room: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.model, self.run, self.rows, self.make_room = model, run, rows, make_room
         size = run.batch_size
         self.part_size = max(1, min(micro_batch_size or size, size // N_PARTS))
         self.steps = frozenset(noise_steps(run.n_steps)) if size >= 2 * self.part_size else frozenset()
@@ -72,6 +81,7 @@ class NoiseScale:
         """
         if step not in self.steps:
             return
+        self.make_room()
         try:
             small, large = self._squared_norms(step)
         except (MemoryError, RuntimeError) as error:

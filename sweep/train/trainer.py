@@ -65,7 +65,11 @@ class Trainer:
         self.optimizer = self.take_step.optimizer
         measures = placement.measure_noise_scale and ranks.rank == 0 and not ranks.sharded
         self.noise = (
-            NoiseScale(self.model, run, self.batches.rows, placement.micro_batch_size) if measures else None
+            NoiseScale(
+                self.model, run, self.batches.rows, placement.micro_batch_size, make_room=self.take_step.lend
+            )
+            if measures
+            else None
         )
         # nats per token, summed over steps: since the last record, and over the tail. On the device: reading
         # them waits for it.
@@ -82,8 +86,7 @@ class Trainer:
     def step(self) -> None:
         """One optimizer step over `batch_tokens` tokens."""
         self.ranks.announce(Command.STEP)
-        if self.noise is not None and self.progress.step in self.noise.steps:
-            self.take_step.lend()
+        if self.noise is not None:
             self.noise.measure(self.progress.step)
         loss = self.take_step(self.progress.step)
         self.loss_sums[0] += loss

@@ -76,7 +76,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self.pieces: list[Piece] = []
-        self.looked = False  # at a value, or did what can't be noted
+        self.is_repeatable = True  # neither a value was looked at, nor was anything done that can't be noted
         self._known: WeakKeyDictionary[torch.UntypedStorage, int] = WeakKeyDictionary()  # of those there are
 
     @classmethod
@@ -88,7 +88,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        self.looked |= func in _CONSTANTS or any(tag in func.tags for tag in _BY_VALUE)
+        self.is_repeatable &= func not in _CONSTANTS and not any(tag in func.tags for tag in _BY_VALUE)
         given = {tensor.untyped_storage() for tensor in leaves((args, kwargs), Tensor)}
         noted_args, noted_kwargs = mapped((args, kwargs), Tensor, self._noted)
         result = func(*args, **kwargs)
@@ -96,8 +96,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         new = [isinstance(one, Tensor) and one.untyped_storage() not in given for one in results]
         turns = torch.Tag.inplace_view in func.tags
         if turns or not (func._schema.is_mutable or any(new)):
-            self.looked |= turns and func not in _TURNS
-            self.looked |= not all(isinstance(one, Tensor) for one in results)
+            self.is_repeatable &= func in _TURNS or not turns
+            self.is_repeatable &= all(isinstance(one, Tensor) for one in results)
             return result
         if func in EMPTY:
             noted_args, noted_kwargs = (), {}  # which say only how large

@@ -47,12 +47,12 @@ class Recording:
         """
         steps, pieces = self._recorder.steps, self._recorder.pieces
         pieces[self._end.piece].last = len(steps)
-        placed = [n for n, piece in enumerate(pieces) if _can_be_given_memory(steps[piece.first])]
-        if self._recorder.looked or self._recorder.left(self.result):
+        if not self._recorder.is_repeatable or self._recorder.left(self.result):
             return None
-        if not set(placed).issuperset(use.piece for step in steps for use in _fixed(step, pieces)):
+        placed = {n: piece for n, piece in enumerate(pieces) if _can_be_given_memory(steps[piece.first])}
+        if any(use.piece not in placed for step in steps for use in _fixed(step, pieces)):
             return None
-        offsets, n_bytes = plan_memory({number: pieces[number] for number in placed})
+        offsets, n_bytes = plan_memory(placed)
         workspace.hold(n_bytes)
         room = _Room(pieces, offsets, workspace)
         operations = [room.operation(n, step) for n, step in enumerate(steps) if step.function not in EMPTY]
@@ -122,7 +122,7 @@ class _Room:
 
     def __init__(self, pieces: Sequence[Piece], offsets: Mapping[int, int], workspace: Workspace) -> None:
         self.pieces, self.offsets, self.workspace = pieces, offsets, workspace
-        self.afloat: list[Tensor | None] = [None] * len(pieces)
+        self.held: list[Tensor | None] = [None] * len(pieces)  # by piece, those afloat
         self._tensors: dict[Use, Tensor] = {}
 
     def tensor(self, use: Use) -> Tensor:
@@ -137,7 +137,7 @@ class _Room:
     def operation(self, number: int, step: Step) -> Callable[[], object]:
         """A step as a call without arguments."""
         function, args, kwargs = _given_memory(step)
-        taken, made = self._afloat(args), self._afloat(step.made)
+        taken, made = self._without_place(args), self._without_place(step.made)
         args = tuple(None if self._floats(arg) else arg for arg in args)
         args, kwargs = mapped((args, kwargs), Use, self.tensor)
         if not (taken or made):
@@ -149,14 +149,14 @@ class _Room:
             taken=tuple((position, use.piece, self._view(use)) for position, use in taken),
             made=tuple((index if len(step.made) > 1 else None, use.piece) for index, use in made),
             ends=tuple(piece for piece in used if self.pieces[piece].last == number),
-            held=self.afloat,
+            held=self.held,
         )
 
     def _floats(self, leaf: object) -> TypeGuard[Use]:
         return isinstance(leaf, Use) and leaf.piece not in self.offsets
 
-    def _afloat(self, leaves: tuple[object, ...]) -> list[tuple[int, Use]]:
-        """Those without a place, and where they stand."""
+    def _without_place(self, leaves: tuple[object, ...]) -> list[tuple[int, Use]]:
+        """Those afloat, and where they stand."""
         return [(index, leaf) for index, leaf in enumerate(leaves) if self._floats(leaf)]
 
     def _view(self, use: Use) -> tuple[tuple[int, ...], tuple[int, ...], int] | None:
