@@ -23,6 +23,8 @@ from sweep.launch.stopping import STOP_SIGNALS, StopFlag, ignore_stop_signals
 from sweep.launch.supervisor import EXIT_BUG, EXIT_FAILED, EXIT_STOPPED, read_orders, supervise
 from sweep.store.run_store import RunStore
 
+REQUEUE_PATIENCE_S, REQUEUE_PAUSE_S = 30.0, 2.0  # with a controller that is busy or being restarted
+
 
 def tell_deadline(environ: Mapping[str, str], signal_s: float, min_claim_s: float) -> dict[str, str]:
     """What the worker is told of its time, as environment variables; empty without a time limit.
@@ -59,11 +61,17 @@ def this_job(environ: Mapping[str, str]) -> str:
 
 
 def requeue(environ: Mapping[str, str]) -> bool:
-    """Ask SLURM to run this job again; True when it will."""
-    job = this_job(environ)
-    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-    sys.stderr.write(f"requeued {job}\n" if done.returncode == 0 else f"not requeued: {done.stderr}\n")
-    return done.returncode == 0
+    """Ask SLURM to run this job again, and anew while its controller does not answer; True when it will."""
+    job, give_up_at = this_job(environ), time.monotonic() + REQUEUE_PATIENCE_S
+    while True:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            sys.stderr.write(f"requeued {job}\n")
+            return True
+        if time.monotonic() >= give_up_at:
+            sys.stderr.write(f"not requeued: {done.stderr}\n")
+            return False
+        time.sleep(REQUEUE_PAUSE_S)
 
 
 def main(argv: Sequence[str]) -> int:

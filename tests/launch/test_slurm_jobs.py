@@ -113,6 +113,24 @@ def test_a_job_at_its_time_limit_saves_requeues_and_goes_on(tmp_path: Path) -> N
     assert "requeued" in next((store.sweep_dir / "logs").glob("slurm-*.log")).read_text()
 
 
+def test_a_requeue_that_the_controller_did_not_answer_is_asked_for_again(
+    tools: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked = tools / "asked"
+    (tools / "scontrol").write_text(
+        f'#!/bin/sh\necho "$@" >> {asked}\n'
+        f"[ $(wc -l < {asked}) -ge 3 ] || {{ echo timed out >&2; exit 1; }}\n"
+    )
+    monkeypatch.setattr(slurm_job, "REQUEUE_PAUSE_S", 0.01)
+    job = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
+    assert slurm_job.requeue(job)
+    assert asked.read_text() == "requeue 7_1\n" * 3
+    asked.unlink()
+    monkeypatch.setattr(slurm_job, "REQUEUE_PATIENCE_S", 0)
+    assert not slurm_job.requeue(job)
+    assert "not requeued: timed out" in capfd.readouterr().err
+
+
 def test_a_warning_that_comes_before_a_job_has_started_does_not_end_it(
     tmp_path: Path, tools: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

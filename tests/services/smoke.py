@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,27 +30,41 @@ def attempts(sweep_dir: Path) -> list[list[Attempt]]:
 
 
 def check_resumed(sweep_dir: Path) -> int:
-    """Every attempt that found saved work went on with it; returns how many did. No attempt was a failure."""
+    """Every attempt that found saved work went on with it; returns how many did. No attempt was a failure.
+
+    One that ended before it had begun to train leaves what it found to the next.
+    """
     n_resumed = 0
     for tried in attempts(sweep_dir):
-        assert [attempt.state for attempt in tried if attempt.state == "done"] == ["done"]
-        for earlier, later in pairwise(tried):
-            assert earlier.state in ("preempted", "lost"), (earlier.state, earlier.reason)
-            events = [record for record in read_records(later.path / "metrics.jsonl") if "event" in record]
-            assert "restarted" not in [event["event"] for event in events]
+        states = [(attempt.state, attempt.reason) for attempt in tried]
+        assert [state for state, _ in states if state not in ("preempted", "lost")] == ["done"], states
+        assert states[-1][0] == "done", states
+        saved = None  # the step at which the last that trained was asked to stop, and saved
+        for attempt in tried:
+            records = _records(attempt)
+            events = [record for record in records if "event" in record]
+            assert "restarted" not in [event["event"] for event in events], events
             resumed = [event["step"] for event in events if event["event"] == "resumed"]
-            if earlier.state == "preempted" and earlier.step > 0:
-                assert resumed == [earlier.step]  # it saved where it stopped
+            if not records and not attempt.step:
+                continue
+            if saved is not None:
+                assert resumed == [saved], (tried, events)
+            saved = attempt.step if attempt.state == "preempted" and attempt.step else None
             n_resumed += len(resumed)
     return n_resumed
 
 
 def saved_by(sweep_dir: Path, pids: set[int]) -> bool:
-    """Whether a live attempt of one of these processes has a checkpoint, and trains on."""
+    """Whether a live attempt of one of these processes trains, and it or one before it has saved."""
     return any(
         attempt.state is None
         and list((attempt.path / "checkpoint").glob("*.json"))
+        and (attempt.number == 1 or _records(attempt))  # the first alone has saved what it has
         and ((read_json(attempt.path / "claim.json") or {}).get("holder") or {}).get("pid") in pids
         for tried in attempts(sweep_dir)
         for attempt in tried
     )
+
+
+def _records(attempt: Attempt) -> list[dict[str, Any]]:
+    return list(read_records(attempt.path / "metrics.jsonl"))

@@ -135,7 +135,7 @@ def test_a_time_limit_shorter_than_any_run(
     while (state := launcher.wait(1)).n_running:
         assert time.monotonic() < patience, (store.status().counts, emptied.ask("squeue"))
         emptied.hurry()
-    assert (state.stopped, state.gave_up) == (False, None)
+    assert (state.stopped, state.gave_up) == (False, None), told_by_jobs(store)
     assert store.status().counts == {"done": 2}
     assert toy_science(store) == calm_toys(tmp_path, 2, n_steps=64)
     for run in (store.sweep_dir / "runs").iterdir():
@@ -149,6 +149,12 @@ def test_a_time_limit_shorter_than_any_run(
         told = [float(until_s) for name, until_s in lines if name == name_of(run)]
         left_s = [until_s - claimed_at(attempt) for until_s, attempt in zip(told, tried, strict=True)]
         assert min(left_s) > limit.min_claim_s - 1, left_s  # a moment passes between the look and the claim
+
+
+def told_by_jobs(store: RunStore) -> str:
+    """The logs of a sweep's jobs."""
+    logs = sorted((store.sweep_dir / "logs").iterdir())
+    return "\n".join(f"{log.name}:\n{log.read_text(errors='replace')}" for log in logs)
 
 
 def first_step(attempt: Attempt) -> int:
