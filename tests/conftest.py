@@ -1,7 +1,8 @@
-"""Which tests stay together when they are spread over processes: those that share something costly."""
+"""Which tests stay together when they are spread over processes, and a heap that is quick to look through."""
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -18,6 +19,12 @@ TOGETHER = {
     "tests/services/test_postgresql.py": "postgresql",  # one server
 }
 """By how their names begin: marks of pytest-xdist 3.8 (--dist loadgroup) do nothing under pytest 9.2."""
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no collection looks through it again, and trainings ask for several."""
+    gc.collect()
+    gc.freeze()
 
 
 def group(nodeid: str) -> str:
