@@ -32,7 +32,7 @@ from sweep.launch.base import PARDON_VARIABLE
 from sweep.launch.deadline import Deadline, read_deadline
 from sweep.launch.devices import gpus
 from sweep.launch.environment import count_of
-from sweep.launch.stopping import StopFlag, ignore_stop_signals, stop_with_supervisor, stopped_by_signals
+from sweep.launch.stopping import StopFlag, hold_stop_signals, stop_with_supervisor, stopped_by_signals
 from sweep.records import Placement, RunResult, TrackedRun, TrainFunction
 from sweep.store.failures import classify
 from sweep.store.files import replace as write_whole
@@ -377,5 +377,5 @@ def _join(sweep_dir: Path, train: TrainFunction, stop: StopFlag) -> int:
 
 
 if __name__ == "__main__":
-    ignore_stop_signals()
+    hold_stop_signals()
     sys.exit(main())

@@ -25,7 +25,7 @@ from sweep import flops
 from sweep.config import ExperimentConfig, RunConfig
 from sweep.errors import DataError, Interrupted
 from sweep.launch.deadline import STOP_AT
-from sweep.launch.stopping import ignore_stop_signals
+from sweep.launch.stopping import hold_stop_signals
 from sweep.records import (
     BOOKKEEPING_COLUMNS,
     CurvePoint,
@@ -163,5 +163,5 @@ def _note(line: str, variable: str = "TOY_JOURNAL") -> None:
 
 
 if __name__ == "__main__":
-    ignore_stop_signals()
+    hold_stop_signals()
     sys.exit(main(train=train))

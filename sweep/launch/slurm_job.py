@@ -14,12 +14,11 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from types import FrameType
 
 from sweep.credentials import redact
 from sweep.errors import InputError, SweepError
 from sweep.launch.deadline import MIN_CLAIM_S, STOP_AT
-from sweep.launch.stopping import STOP_SIGNALS, StopFlag, ignore_stop_signals
+from sweep.launch.stopping import StopFlag, hold_stop_signals, stopped_by_signals
 from sweep.launch.supervisor import EXIT_BUG, EXIT_FAILED, EXIT_STOPPED, read_orders, supervise
 from sweep.store.run_store import RunStore
 
@@ -76,30 +75,24 @@ def requeue(environ: Mapping[str, str]) -> bool:
 
 def main(argv: Sequence[str]) -> int:
     """Carry out the orders in `argv`; returns the exit code of the job."""
-    stop, received = StopFlag(), set()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        received.add(number)
-        stop.set(f"stopped by {signal.Signals(number).name}")
-
-    for number in STOP_SIGNALS:
-        signal.signal(number, handle)
-    try:
-        orders = read_orders(argv[0] if argv else "")
-        margins = [float(word.partition("=")[2]) for word in argv[1:3]]
-        os.environ.update(tell_deadline(os.environ, *margins))
-        code = supervise(orders, stop)
-    except (SweepError, OSError) as error:
-        sys.stderr.write(f"{redact(str(error))}\n")
-        return error.exit_code if isinstance(error, SweepError) else EXIT_FAILED
-    except Exception:  # our bug: the log shows where, without the secrets a message may quote
-        sys.stderr.write(redact(traceback.format_exc()))
-        return EXIT_BUG
-    store = RunStore(orders.sweep_dir)
-    ended_by_slurm = received & {signal.SIGTERM, signal.SIGINT}
-    if code == EXIT_STOPPED and not ended_by_slurm and not store.cancelled() and requeue(os.environ):
-        return 0
-    return code
+    stop = StopFlag()
+    with stopped_by_signals(stop) as received:
+        try:
+            orders = read_orders(argv[0] if argv else "")
+            margins = [float(word.partition("=")[2]) for word in argv[1:3]]
+            os.environ.update(tell_deadline(os.environ, *margins))
+            code = supervise(orders, stop)
+        except (SweepError, OSError) as error:
+            sys.stderr.write(f"{redact(str(error))}\n")
+            return error.exit_code if isinstance(error, SweepError) else EXIT_FAILED
+        except Exception:  # our bug: the log shows where, without the secrets a message may quote
+            sys.stderr.write(redact(traceback.format_exc()))
+            return EXIT_BUG
+        ended_by_slurm = received & {signal.SIGTERM, signal.SIGINT}
+        cancelled = RunStore(orders.sweep_dir).cancelled()
+        if code == EXIT_STOPPED and not ended_by_slurm and not cancelled and requeue(os.environ):
+            return 0
+        return code
 
 
 def _tool(command: list[str], environ: Mapping[str, str]) -> str:
@@ -108,5 +101,5 @@ def _tool(command: list[str], environ: Mapping[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    ignore_stop_signals()
+    hold_stop_signals()
     sys.exit(main(sys.argv[1:]))

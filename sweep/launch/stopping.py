@@ -24,33 +24,38 @@ class StopFlag:
 
 
 @contextlib.contextmanager
-def stopped_by_signals(stop: StopFlag) -> Iterator[None]:
+def stopped_by_signals(stop: StopFlag) -> Iterator[set[int]]:
     """Within, SIGTERM, SIGINT and SIGUSR1 set `stop` and do nothing else, however often they come.
 
-    Only the main thread can receive signals; in any other this changes nothing.
+    Yields the signals that came so far. Only the main thread can receive signals; in any other this changes
+    nothing.
     """
+    received: set[int] = set()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield received
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        received.add(number)
         stop.set(f"stopped by {signal.Signals(number).name}")
 
     before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
+    held = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     try:
-        yield
+        yield received
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def ignore_stop_signals() -> None:
-    """For a worker's whole process, around `stopped_by_signals`: a late signal does nothing.
+def hold_stop_signals() -> None:
+    """For a worker's whole process: stop signals wait for `stopped_by_signals`, and after it for ever.
 
-    Else a second one, coming while the process ends, would replace the exit code that says all is saved.
+    Else one that comes before it would be lost or end the process, and one that comes while the process
+    ends would replace the exit code that says all is saved.
     """
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
 def stop_with_supervisor(stop: StopFlag) -> None:

@@ -20,7 +20,7 @@ from sweep.credentials import redact
 from sweep.errors import InputError, SweepError
 from sweep.launch.base import Launcher
 from sweep.launch.local import LocalLauncher
-from sweep.launch.stopping import StopFlag, ignore_stop_signals, stop_with_supervisor, stopped_by_signals
+from sweep.launch.stopping import StopFlag, hold_stop_signals, stop_with_supervisor, stopped_by_signals
 from sweep.launch.watch import see_through
 from sweep.plan.packing import Packing
 from sweep.store.index_writer import catch_up
@@ -160,5 +160,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    ignore_stop_signals()
+    hold_stop_signals()
     sys.exit(main())

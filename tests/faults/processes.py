@@ -10,7 +10,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from sweep.launch.stopping import ignore_stop_signals
+from sweep.launch.stopping import hold_stop_signals
 from sweep.worker import main
 from tests import toy_trainer
 
@@ -31,7 +31,7 @@ def start(target: Callable[..., None], *args: Any) -> BaseProcess:
 
 def _work(sweep_dir: Path, environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
-    ignore_stop_signals()
+    hold_stop_signals()
     os._exit(main([str(sweep_dir)], train=toy_trainer.train))
 
 

@@ -5,7 +5,7 @@ import os
 import time
 
 from sweep import worker
-from sweep.launch.stopping import ignore_stop_signals
+from sweep.launch.stopping import hold_stop_signals
 from sweep.store import claims, plans
 from sweep.store.attempts import read_attempts
 from tests import toy_trainer
@@ -36,7 +36,7 @@ def _work(sweep_dir, offset_s, pace):
         module.datetime = clock
     time.time = now_s
     os.environ["TOY_STEP_S"] = "0.05"
-    ignore_stop_signals()
+    hold_stop_signals()
     os._exit(worker.main([str(sweep_dir)], train=toy_trainer.train))
 
 
