@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-import shlex
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,22 +17,22 @@ from sweep.cli_arguments import (
     ConfigDir,
     Directory,
     Overrides,
-    _directory,
-    _experiment,
-    _experiment_of,
-    _experiments,
-    _names_experiment,
-    _split,
-    _sweep_of_law,
+    arms_of,
+    directory_of,
+    first_arm_of,
 )
 from sweep.cli_data import data_app
-from sweep.cli_output import fit_and_draw, loading_ahead, measure_packing, show_fits
-from sweep.errors import InputError, SweepError
+from sweep.cli_laws import laws_app
+from sweep.cli_output import (
+    fit_and_draw,
+    loading_ahead,
+    measure_packing,
+    say_how_to_follow,
+    say_outcome,
+    stop_flag,
+)
+from sweep.errors import EXIT_BUG, EXIT_FAILED, InputError, SweepError
 from sweep.report.terminal import console, print_json, progress, say
-
-if TYPE_CHECKING:  # imported by the verbs that need them: --help must not wait for them
-    from sweep.fit import Fit
-    from sweep.study import RunOutcome
 
 app = typer.Typer(
     name="sweep",
@@ -48,15 +43,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-EXIT_FAILED, EXIT_BUG, EXIT_STOPPED = 1, 70, 75
-
 
 @app.command()
 def plan(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
     """Show the runs of an experiment and what they cost, before anything is spent."""
     from sweep import study
 
-    arms = _experiments(overrides, config_dir)
+    arms = arms_of(overrides, config_dir)
     plans = [study.plan(arm) for arm in arms]
     states = {key: state for drawn in plans for key, state in study.run_states(drawn).items()}
     if as_json:
@@ -85,13 +78,13 @@ def run(
     """Prepare data, train every run that has no result, fit, and draw. Safe to repeat, kill and run twice."""
     from sweep import study, upkeep
 
-    arms = _experiments(overrides, config_dir)
+    arms = arms_of(overrides, config_dir)
     if only is not None and not upkeep.failed_runs(study.sweep_directory(arms[0])):
         say(f"no run of {study.sweep_directory(arms[0])} has failed: nothing to train")
         return
     for warning in study.launch_warnings(arms[0]):
         say(f"warning: {warning}")
-    with _stop_flag() as asked, progress() as (on_data, on_status):
+    with stop_flag() as asked, progress() as (on_data, on_status):
         outcome = study.run(
             *arms,
             on_progress=on_data,
@@ -101,9 +94,9 @@ def run(
             detach=detach,
         )
     if outcome.detached:
-        _say_how_to_follow(study.sweep_directory(arms[0]))
+        say_how_to_follow(study.sweep_directory(arms[0]))
         return
-    _say_outcome(outcome)
+    say_outcome(outcome)
     if any(seen.status == "done" for seen in outcome.status.runs):
         fit_and_draw(study.sweep_directory(arms[0]), arms[0])
     if outcome.gave_up or outcome.status.n_failed:
@@ -115,8 +108,8 @@ def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_
     """Measure what the learning rate and the batch leave on the table at the grid's corners."""
     from sweep import study
 
-    arms = _experiments(overrides, config_dir)
-    with _stop_flag() as asked, progress() as (on_data, on_status):
+    arms = arms_of(overrides, config_dir)
+    with stop_flag() as asked, progress() as (on_data, on_status):
         outcome = study.run(
             *arms,
             on_progress=on_data,
@@ -124,7 +117,7 @@ def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_
             should_stop=lambda: bool(asked),
             check_hparams=True,
         )
-    _say_outcome(outcome)
+    say_outcome(outcome)
     from sweep import analysis
     from sweep.report.hparams import document, hparam_text
 
@@ -137,22 +130,6 @@ def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_
         console().print(hparam_text(report))
     if outcome.gave_up or outcome.status.n_failed:
         raise typer.Exit(EXIT_FAILED)
-
-
-def _say_outcome(outcome: RunOutcome) -> None:
-    """Tell how a sweep ended. Raises typer.Exit when it was stopped with work left."""
-    n_runs = len(outcome.status.runs)
-    if outcome.interrupted:
-        say(f"stopped with the state saved; start it again to go on ({outcome.n_trained} runs finished)")
-        raise typer.Exit(EXIT_STOPPED)
-    if outcome.was_finished:
-        say(f"all {n_runs} runs were finished before: nothing to train")
-    for failed in outcome.status.runs:
-        if failed.finished and failed.status not in ("done", "diverged"):
-            say(f"{failed.name} ended as {failed.status}: {failed.reason}")
-    for problem in (outcome.gave_up, outcome.index_problem):
-        if problem:
-            say(problem)
 
 
 @app.command()
@@ -182,7 +159,7 @@ def status(
 
     if watch and as_json:
         raise InputError("--watch and --json are both given: a document is printed once")
-    store = RunStore(_directory(arguments, config_dir))
+    store = RunStore(directory_of(arguments, config_dir))
     if reindex:
         from sweep import upkeep
 
@@ -240,59 +217,6 @@ def export(
 
 
 @app.command()
-def fit(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
-    """Fit scaling laws to a sweep, or to any table: points=FILE.csv."""
-    from sweep import analysis
-    from sweep.launch.devices import cores
-    from sweep.places import sweep_directory
-
-    sweep_dir, overrides = _split(arguments)
-    experiment = _experiment_of(sweep_dir, overrides, config_dir)
-    if sweep_dir is not None and any(override.startswith("points=") for override in overrides):
-        raise InputError(f"{sweep_dir} and points={experiment.points} are both given: fit one of them")
-    if sweep_dir is None and experiment.points is not None:
-        fits: dict[str | None, Fit] = {None: analysis.fit_table(experiment)}
-    else:
-        fits = analysis.fit_sweep(
-            sweep_dir or sweep_directory(experiment),
-            experiment.fit,
-            reconcile=experiment.reconcile,
-            n_processes=len(cores()),
-        )
-    show_fits(fits, as_json)
-
-
-@app.command()
-def predict(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
-    """Say what to train at budgets nobody has paid for: flops=1e21 law=results/demo/fit.json, or a name."""
-    from sweep import analysis, study
-
-    sweep_dir, overrides = _split(arguments)
-    sweep_dir = sweep_dir or _sweep_of_law(overrides)
-    experiment = _experiment_of(sweep_dir, overrides, config_dir)
-    fitted = analysis.read_law(experiment, sweep_dir or study.sweep_directory(experiment))
-    is_own = experiment.law is None or sweep_dir is not None or _names_experiment(overrides)
-    predictions = analysis.predict(experiment, fitted, is_own=is_own)
-    if as_json:
-        documents = [prediction.to_json() for prediction in predictions]
-        print_json(documents if isinstance(experiment.flops, tuple) else documents[0])
-    else:
-        from sweep.report.text import prediction_text
-
-        console().print(prediction_text(predictions))
-
-
-@app.command()
-def report(arguments: Arguments = None, config_dir: ConfigDir = None) -> None:
-    """Draw the figures of a sweep from its points and its fit."""
-    from sweep import analysis
-    from sweep.launch.devices import cores
-
-    for path in analysis.report(_directory(arguments, config_dir), len(cores())):
-        say(str(path))
-
-
-@app.command()
 def doctor(
     overrides: Overrides = None,
     config_dir: ConfigDir = None,
@@ -306,9 +230,9 @@ def doctor(
     from sweep import study
 
     if packing:
-        measure_packing(_experiments(overrides, config_dir), as_json)
+        measure_packing(arms_of(overrides, config_dir), as_json)
         return
-    diagnosis = study.diagnose(_experiment(overrides, config_dir))
+    diagnosis = study.diagnose(first_arm_of(overrides, config_dir))
     if as_json:
         print_json(diagnosis.to_json())
     else:
@@ -317,6 +241,7 @@ def doctor(
         raise typer.Exit(EXIT_FAILED)
 
 
+app.add_typer(laws_app)
 app.add_typer(data_app, name="data")
 
 
@@ -327,7 +252,7 @@ def config(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
 
     from sweep.config import to_dict
 
-    sys.stdout.write(OmegaConf.to_yaml(OmegaConf.create(to_dict(_experiment(overrides, config_dir)))))
+    sys.stdout.write(OmegaConf.to_yaml(OmegaConf.create(to_dict(first_arm_of(overrides, config_dir)))))
 
 
 def main() -> None:
@@ -351,33 +276,3 @@ def main() -> None:
         sys.exit(EXIT_BUG)
     finally:
         gc.freeze()  # Python would look through all that is loaded for garbage, a last time, before it leaves
-
-
-def _say_how_to_follow(sweep_dir: Path) -> None:
-    """After --detach: the commands for what is next, ready to be copied."""
-    directory = shlex.quote(str(sweep_dir))
-    say("the workers go on by themselves")
-    for verb, purpose in (
-        (f"status {directory} --watch", "to follow them"),
-        (f"cancel {directory}", "to have them save and leave"),
-        (f"fit {directory}", "when they are done"),
-    ):
-        say(f"  sweep {verb:<40}  {purpose}")
-
-
-@contextmanager
-def _stop_flag() -> Iterator[list[int]]:
-    """A list that SIGINT or SIGTERM, however often, makes non-empty."""
-    asked: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if not asked:
-            say("stopping: workers save their state")
-        asked.append(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -29,7 +29,7 @@ ConfigDir = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout and nothing else")]
 
 
-def _split(arguments: Sequence[str] | None) -> tuple[Path | None, list[str]]:
+def split_arguments(arguments: Sequence[str] | None) -> tuple[Path | None, list[str]]:
     """An argument without `=` is a sweep's directory. Raises InputError for a second one."""
     overrides = [argument for argument in arguments or () if _is_override(argument)]
     directories = [argument for argument in arguments or () if not _is_override(argument)]
@@ -38,15 +38,16 @@ def _split(arguments: Sequence[str] | None) -> tuple[Path | None, list[str]]:
     return (Path(directories[0]) if directories else None), overrides
 
 
-def _sweep_of_law(overrides: Sequence[str]) -> Path | None:
+def sweep_of_law(overrides: Sequence[str]) -> Path | None:
     """The sweep that a law=FILE lies in, whose family of decoders it is then about."""
     laws = [override.partition("=")[2].strip("'\"") for override in overrides if override.startswith("law=")]
     above = list(Path(laws[-1]).absolute().parents)[:3] if laws else []  # arms lie two directories deeper
-    named = _names_experiment(overrides)
+    named = names_experiment(overrides)
     return next((path for path in above if not named and (path / "plans").is_dir()), None)
 
 
-def _names_experiment(overrides: Sequence[str]) -> bool:
+def names_experiment(overrides: Sequence[str]) -> bool:
+    """Whether the overrides choose an experiment by its name."""
     return any(override.startswith("experiment=") for override in overrides)
 
 
@@ -55,12 +56,13 @@ def _is_override(argument: str) -> bool:
     return argument.startswith("~") or (bool(equals) and "/" not in key and not Path(argument).is_dir())
 
 
-def _experiment(overrides: Sequence[str] | None, config_dir: Path | None) -> ExperimentConfig:
+def first_arm_of(overrides: Sequence[str] | None, config_dir: Path | None) -> ExperimentConfig:
     """The experiment, or the first of its arms."""
-    return _experiments(overrides, config_dir)[0]
+    return arms_of(overrides, config_dir)[0]
 
 
-def _experiments(overrides: Sequence[str] | None, config_dir: Path | None) -> tuple[ExperimentConfig, ...]:
+def arms_of(overrides: Sequence[str] | None, config_dir: Path | None) -> tuple[ExperimentConfig, ...]:
+    """The experiment's arms, itself alone where it has none. Raises InputError for what is no override."""
     from sweep.compose import compose_experiments
 
     for override in overrides or ():
@@ -69,22 +71,23 @@ def _experiments(overrides: Sequence[str] | None, config_dir: Path | None) -> tu
     return compose_experiments(overrides or (), config_dir)
 
 
-def _experiment_of(
+def experiment_of(
     sweep_dir: Path | None, overrides: Sequence[str], config_dir: Path | None
 ) -> ExperimentConfig:
     """The experiment a sweep was planned with last, or the composed one; overrides on top."""
     if sweep_dir is None:
-        return _experiment(overrides, config_dir)
+        return first_arm_of(overrides, config_dir)
     from sweep import study
     from sweep.compose import override_experiment
 
     return override_experiment(study.latest_experiment(sweep_dir), overrides, config_dir)
 
 
-def _directory(arguments: Sequence[str] | None, config_dir: Path | None) -> Path:
+def directory_of(arguments: Sequence[str] | None, config_dir: Path | None) -> Path:
+    """The sweep's directory that is given, or that of the experiment composed."""
     from sweep import study
 
-    sweep_dir, overrides = _split(arguments)
+    sweep_dir, overrides = split_arguments(arguments)
     if sweep_dir is not None and overrides:
         raise InputError(f"{sweep_dir} needs no {' '.join(overrides)}: give the directory alone")
-    return sweep_dir or study.sweep_directory(_experiment(overrides, config_dir))
+    return sweep_dir or study.sweep_directory(first_arm_of(overrides, config_dir))

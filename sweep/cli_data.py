@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sweep.cli_arguments import ConfigDir, Overrides, _experiment, _experiments
+from sweep.cli_arguments import ConfigDir, Overrides, arms_of, first_arm_of
 from sweep.report.terminal import print_json, progress, say
 
 data_app = typer.Typer(help="Prepare or inspect the data of an experiment.", no_args_is_help=True)
@@ -15,7 +15,7 @@ def data_prepare(overrides: Overrides = None, config_dir: ConfigDir = None) -> N
     """Tokenise the corpus once; all runs share it."""
     from sweep import study
 
-    for arm in _experiments(overrides, config_dir):
+    for arm in arms_of(overrides, config_dir):
         with progress() as (on_data, _):
             prepared = study.prepare_data(arm, on_data)
         say(f"prepared in {prepared.directory}")
@@ -28,4 +28,4 @@ def data_inspect(overrides: Overrides = None, config_dir: ConfigDir = None) -> N
 
     from sweep import study
 
-    print_json(asdict(study.dataset(_experiment(overrides, config_dir))))
+    print_json(asdict(study.dataset(first_arm_of(overrides, config_dir))))

@@ -1,16 +1,22 @@
-"""What verbs show: laws, one by one or by arm, the files they lie in, and how fast workers are together."""
+"""What verbs show and hear: laws, how a sweep ended, how fast workers are together, a request to stop."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import os
+import shlex
+import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
+import typer
+
+from sweep.errors import EXIT_STOPPED
 from sweep.report.terminal import console, print_json, say
 
 if TYPE_CHECKING:  # scipy and pandas: --help must not wait for them
@@ -18,6 +24,7 @@ if TYPE_CHECKING:  # scipy and pandas: --help must not wait for them
     from sweep.fit import Fit
     from sweep.plan.packing import Throughput
     from sweep.store.status import SweepStatus
+    from sweep.study import RunOutcome
 
 
 LOADER = "loading ahead"  # the name of a thread
@@ -100,3 +107,49 @@ def measure_packing(arms: Sequence[ExperimentConfig], as_json: bool) -> None:
         f"{chosen.n_workers} worker{'s' if chosen.n_workers > 1 else ''} on a device"
         f"{' with MPS' if chosen.mps else ''}, {chosen.speedup:.2f} times one alone: remembered"
     )
+
+
+def say_outcome(outcome: RunOutcome) -> None:
+    """Tell how a sweep ended. Raises typer.Exit when it was stopped with work left."""
+    n_runs = len(outcome.status.runs)
+    if outcome.interrupted:
+        say(f"stopped with the state saved; start it again to go on ({outcome.n_trained} runs finished)")
+        raise typer.Exit(EXIT_STOPPED)
+    if outcome.was_finished:
+        say(f"all {n_runs} runs were finished before: nothing to train")
+    for failed in outcome.status.runs:
+        if failed.finished and failed.status not in ("done", "diverged"):
+            say(f"{failed.name} ended as {failed.status}: {failed.reason}")
+    for problem in (outcome.gave_up, outcome.index_problem):
+        if problem:
+            say(problem)
+
+
+def say_how_to_follow(sweep_dir: Path) -> None:
+    """After --detach: the commands for what is next, ready to be copied."""
+    directory = shlex.quote(str(sweep_dir))
+    say("the workers go on by themselves")
+    for verb, purpose in (
+        (f"status {directory} --watch", "to follow them"),
+        (f"cancel {directory}", "to have them save and leave"),
+        (f"fit {directory}", "when they are done"),
+    ):
+        say(f"  sweep {verb:<40}  {purpose}")
+
+
+@contextlib.contextmanager
+def stop_flag() -> Iterator[list[int]]:
+    """A list that SIGINT or SIGTERM, however often, makes non-empty."""
+    asked: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not asked:
+            say("stopping: workers save their state")
+        asked.append(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

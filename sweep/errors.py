@@ -1,5 +1,8 @@
 """The errors a user can meet, each with the exit code the command line gives it."""
 
+EXIT_FAILED, EXIT_BUG, EXIT_STOPPED = 1, 70, 75
+"""Exit codes of what ended without an error of these: runs failed; a bug of ours; stopped with work left."""
+
 
 class SweepError(Exception):
     """Base of every error whose message is one clear sentence for the user."""

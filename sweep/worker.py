@@ -14,26 +14,25 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from sweep.config import RunConfig, to_dict
 from sweep.credentials import redact
-from sweep.data.shards import find_manifest
-from sweep.errors import DataError, InputError, Interrupted, SweepError
+from sweep.errors import EXIT_BUG, EXIT_FAILED, EXIT_STOPPED, Interrupted
 from sweep.identity import code_version
 from sweep.launch.admission import Admission, admission_from
 from sweep.launch.base import PARDON_VARIABLE
 from sweep.launch.deadline import Deadline, read_deadline
-from sweep.launch.devices import gpus
 from sweep.launch.environment import count_of
+from sweep.launch.exits import exit_code
 from sweep.launch.stopping import StopFlag, hold_stop_signals, stop_with_supervisor, stopped_by_signals
-from sweep.records import Placement, RunResult, TrackedRun, TrainFunction
+from sweep.placement import THREADS, check_data, placement
+from sweep.records import RunResult, TrackedRun, TrainFunction
+from sweep.session import Session
 from sweep.store.failures import classify
 from sweep.store.files import replace as write_whole
 from sweep.store.heartbeat import Heartbeat
@@ -46,8 +45,6 @@ from sweep.tracking.base import GuardedTracker, track
 
 MIN_WAIT_S, MAX_WAIT_S = 0.05, 1.0  # between two looks at runs that others hold
 WAIT_FRAC = 0.1  # of the time waited so far: what a look may come too late
-THREADS = "SWEEP_N_THREADS"  # environment variable: those of a run on a CPU; by default 1
-EXIT_FAILED, EXIT_BUG, EXIT_INTERRUPTED = 1, 70, 75
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,38 +57,6 @@ class WorkerSummary:
     n_failed: int = 0
     n_lost: int = 0  # attempts others took over; whatever they had was discarded
     interrupted: bool = False  # left on a signal or a cancel, with work to do
-
-
-class Session:
-    """What a training run may ask of its worker: the TrainSession of one attempt. Only `log` does I/O."""
-
-    def __init__(
-        self,
-        attempt: HeldAttempt,
-        heartbeat: Heartbeat,
-        stop: StopFlag,
-        deadline: Deadline,
-        tracker: GuardedTracker,
-    ) -> None:
-        self.checkpoint_dir = attempt.checkpoint_dir
-        self._deadline = deadline
-        self._tracker = tracker
-        self._attempt, self._heartbeat, self._stop = attempt, heartbeat, stop
-
-    def should_stop(self) -> bool:
-        """True on a signal, on a cancel, when time is up, and when the attempt is not ours any more."""
-        if self._deadline.passed():
-            self._stop.set("the time lent to this worker is over")
-        return self._stop.reason is not None or self._heartbeat.cancelled or not self._heartbeat.holds()
-
-    def progress(self, step: int) -> None:
-        """Tell the heartbeat that `step` steps are done."""
-        self._heartbeat.advanced(step)
-
-    def log(self, record: Mapping[str, Any]) -> None:
-        """Append one record to the attempt's metrics.jsonl."""
-        self._attempt.log(record)
-        self._tracker.log(record)
 
 
 class Worker:
@@ -240,7 +205,9 @@ class Worker:
         # The finish is the start plus a duration: a wall clock set back in between cannot precede it.
         finished_at = started_at + timedelta(seconds=time.monotonic() - started)
         execution = Execution(
-            attempt=attempt.number, started_at=_timestamp(started_at), finished_at=_timestamp(finished_at)
+            attempt=attempt.number,
+            started_at=started_at.isoformat(timespec="milliseconds"),
+            finished_at=finished_at.isoformat(timespec="milliseconds"),
         )
         return result_payload(config, result, execution)
 
@@ -282,42 +249,11 @@ def work(
         return worker.work()
 
 
-def placement(entry: PlanEntry) -> Placement:
-    """Where a run is carried out: what its latest plan says, overruled by what this worker's launcher says.
-
-    By hand, a worker takes the first GPU it sees, else one thread of the CPU. Raises InputError for threads
-    that are no number.
-    """
-    experiment, environ = entry.experiment, os.environ
-    device = environ.get("SWEEP_DEVICE") or _device(experiment.trainer.device)
-    data_dir = environ.get("SWEEP_DATA_DIR") or experiment.data_dir
-    return Placement(
-        data_dir=Path(data_dir) if data_dir else platformdirs.user_cache_path("sweep"),
-        device=device,
-        n_threads=count_of(environ, THREADS) or 1,
-        micro_batch_size=experiment.trainer.micro_batch_size,
-        checkpoint_interval_s=experiment.trainer.checkpoint_interval_s,
-        keep_checkpoint=experiment.trainer.keep_checkpoint,
-        measure_noise_scale=experiment.trainer.measure_noise_scale,
-        deterministic=experiment.trainer.deterministic,
-        n_devices=experiment.trainer.n_devices,
-        parallel=experiment.trainer.parallel,
-    )
-
-
-def _device(wanted: str) -> str:
-    return "cuda:0" if wanted == "cuda" or (wanted == "auto" and gpus()) else "cpu"
-
-
 def _exit_stuck() -> None:
     """End a process whose training thread does not come back: only a new process can go on."""
     sys.stderr.write("a run is stuck: this worker ends itself\n")
     sys.stderr.flush()
     os._exit(EXIT_BUG)
-
-
-def _timestamp(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds")
 
 
 def main(argv: Sequence[str] | None = None, *, train: TrainFunction | None = None) -> int:
@@ -330,14 +266,7 @@ def main(argv: Sequence[str] | None = None, *, train: TrainFunction | None = Non
     if os.environ.get("SWEEP_SUPERVISED"):
         stop_with_supervisor(stop)
     with stopped_by_signals(stop):
-        try:
-            return _join(Path(arguments[0]), train or _train_loop(Path(arguments[0])), stop)
-        except (SweepError, OSError) as error:
-            sys.stderr.write(f"{redact(str(error))}\n")
-            return error.exit_code if isinstance(error, SweepError) else EXIT_FAILED
-        except Exception:  # our bug: the log shows where, without the secrets a message may quote
-            sys.stderr.write(redact(traceback.format_exc()))
-            return EXIT_BUG
+        return exit_code(lambda: _join(Path(arguments[0]), train, stop))
 
 
 def _train_loop(sweep_dir: Path) -> TrainFunction:
@@ -352,27 +281,17 @@ def _train_loop(sweep_dir: Path) -> TrainFunction:
     return train
 
 
-def check_data(store: RunStore) -> None:
-    """Raises InputError where this machine does not see the prepared data: every run would fail for good."""
-    entry = store.entries()[0]
-    try:
-        run = store.run_config(entry.run_key)
-    except DataError:
-        return  # this run's own trouble
-    data_dir = placement(entry).data_dir
-    if find_manifest(data_dir, run.corpus_sha256, run.tokenizer_sha256) is None:
-        raise InputError(
-            f"{data_dir} holds no prepared data of {run.corpus}, seen from {socket.gethostname()}: put it "
-            f"where all machines with workers see it, or say where it lies here with SWEEP_DATA_DIR"
-        )
-
-
-def _join(sweep_dir: Path, train: TrainFunction, stop: StopFlag) -> int:
-    worker_id = os.environ.get("SWEEP_WORKER_ID")
-    summary = work(sweep_dir, train=train, worker_id=worker_id, stop=stop, on_stuck=_exit_stuck)
+def _join(sweep_dir: Path, train: TrainFunction | None, stop: StopFlag) -> int:
+    summary = work(
+        sweep_dir,
+        train=train or _train_loop(sweep_dir),
+        worker_id=os.environ.get("SWEEP_WORKER_ID"),
+        stop=stop,
+        on_stuck=_exit_stuck,
+    )
     sys.stderr.write(f"{asdict(summary)}\n")
     if summary.interrupted:
-        return EXIT_INTERRUPTED
+        return EXIT_STOPPED
     return EXIT_FAILED if RunStore(sweep_dir).status().n_failed else 0
 
 

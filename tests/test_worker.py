@@ -12,9 +12,10 @@ import pytest
 from sweep import worker
 from sweep.errors import DataError, Interrupted
 from sweep.launch.stopping import StopFlag
+from sweep.placement import placement
 from sweep.store.attempts import read_attempts
 from sweep.store.files import read_records
-from sweep.worker import main, placement, work
+from sweep.worker import main, work
 from tests.toy_trainer import result, science, toy_plan, toy_sweep, train
 
 REPOSITORY = Path(__file__).parents[1]

@@ -12,14 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
-from sweep.credentials import redact
-from sweep.errors import InputError, SweepError
+from sweep.errors import EXIT_STOPPED, InputError
 from sweep.launch.deadline import MIN_CLAIM_S, STOP_AT
+from sweep.launch.exits import exit_code
 from sweep.launch.stopping import StopFlag, hold_stop_signals, stopped_by_signals
-from sweep.launch.supervisor import EXIT_BUG, EXIT_FAILED, EXIT_STOPPED, read_orders, supervise
+from sweep.launch.supervisor import read_orders, supervise
 from sweep.store.run_store import RunStore
 
 REQUEUE_PATIENCE_S, REQUEUE_PAUSE_S = 30.0, 2.0  # with a controller that is busy or being restarted
@@ -77,22 +76,19 @@ def main(argv: Sequence[str]) -> int:
     """Carry out the orders in `argv`; returns the exit code of the job."""
     stop = StopFlag()
     with stopped_by_signals(stop) as received:
-        try:
-            orders = read_orders(argv[0] if argv else "")
-            margins = [float(word.partition("=")[2]) for word in argv[1:3]]
-            os.environ.update(tell_deadline(os.environ, *margins))
-            code = supervise(orders, stop)
-        except (SweepError, OSError) as error:
-            sys.stderr.write(f"{redact(str(error))}\n")
-            return error.exit_code if isinstance(error, SweepError) else EXIT_FAILED
-        except Exception:  # our bug: the log shows where, without the secrets a message may quote
-            sys.stderr.write(redact(traceback.format_exc()))
-            return EXIT_BUG
-        ended_by_slurm = received & {signal.SIGTERM, signal.SIGINT}
-        cancelled = RunStore(orders.sweep_dir).cancelled()
-        if code == EXIT_STOPPED and not ended_by_slurm and not cancelled and requeue(os.environ):
-            return 0
-        return code
+        return exit_code(lambda: _carry_out(argv, stop, received))
+
+
+def _carry_out(argv: Sequence[str], stop: StopFlag, received: Set[int]) -> int:
+    orders = read_orders(argv[0] if argv else "")
+    margins = [float(word.partition("=")[2]) for word in argv[1:3]]
+    os.environ.update(tell_deadline(os.environ, *margins))
+    code = supervise(orders, stop)
+    ended_by_slurm = received & {signal.SIGTERM, signal.SIGINT}
+    cancelled = RunStore(orders.sweep_dir).cancelled()
+    if code == EXIT_STOPPED and not ended_by_slurm and not cancelled and requeue(os.environ):
+        return 0
+    return code
 
 
 def _tool(command: list[str], environ: Mapping[str, str]) -> str:

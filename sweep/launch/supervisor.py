@@ -10,15 +10,15 @@ import os
 import socket
 import subprocess
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweep.config import LaunchConfig
 from sweep.credentials import redact
-from sweep.errors import InputError, SweepError
+from sweep.errors import EXIT_FAILED, EXIT_STOPPED, InputError
 from sweep.launch.base import Launcher
+from sweep.launch.exits import exit_code
 from sweep.launch.local import LocalLauncher
 from sweep.launch.stopping import StopFlag, hold_stop_signals, stop_with_supervisor, stopped_by_signals
 from sweep.launch.watch import see_through
@@ -27,7 +27,6 @@ from sweep.store.index_writer import catch_up
 from sweep.store.run_store import RunStore
 
 LOOK_S = 0.5  # between two looks at the stop flag
-EXIT_FAILED, EXIT_BUG, EXIT_STOPPED = 1, 70, 75
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,14 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.environ.pop("SWEEP_SUPERVISED", None):
         stop_with_supervisor(stop)
     with stopped_by_signals(stop):
-        try:
-            return supervise(read_orders(arguments[0] if arguments else ""), stop)
-        except (SweepError, OSError) as error:
-            sys.stderr.write(f"{redact(str(error))}\n")
-            return error.exit_code if isinstance(error, SweepError) else EXIT_FAILED
-        except Exception:  # our bug: the log shows where, without the secrets a message may quote
-            sys.stderr.write(redact(traceback.format_exc()))
-            return EXIT_BUG
+        return exit_code(lambda: supervise(read_orders(arguments[0] if arguments else ""), stop))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""The verbs about laws: fitting them, asking them, drawing them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from sweep.cli_arguments import (
+    Arguments,
+    AsJson,
+    ConfigDir,
+    directory_of,
+    experiment_of,
+    names_experiment,
+    split_arguments,
+    sweep_of_law,
+)
+from sweep.cli_output import show_fits
+from sweep.errors import InputError
+from sweep.report.terminal import console, print_json, say
+
+if TYPE_CHECKING:  # --help must not wait for scipy
+    from sweep.fit import Fit
+
+laws_app = typer.Typer()
+
+
+@laws_app.command()
+def fit(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
+    """Fit scaling laws to a sweep, or to any table: points=FILE.csv."""
+    from sweep import analysis
+    from sweep.launch.devices import cores
+    from sweep.places import sweep_directory
+
+    sweep_dir, overrides = split_arguments(arguments)
+    experiment = experiment_of(sweep_dir, overrides, config_dir)
+    if sweep_dir is not None and any(override.startswith("points=") for override in overrides):
+        raise InputError(f"{sweep_dir} and points={experiment.points} are both given: fit one of them")
+    if sweep_dir is None and experiment.points is not None:
+        fits: dict[str | None, Fit] = {None: analysis.fit_table(experiment)}
+    else:
+        fits = analysis.fit_sweep(
+            sweep_dir or sweep_directory(experiment),
+            experiment.fit,
+            reconcile=experiment.reconcile,
+            n_processes=len(cores()),
+        )
+    show_fits(fits, as_json)
+
+
+@laws_app.command()
+def predict(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
+    """Say what to train at budgets nobody has paid for: flops=1e21 law=results/demo/fit.json, or a name."""
+    from sweep import analysis, study
+
+    sweep_dir, overrides = split_arguments(arguments)
+    sweep_dir = sweep_dir or sweep_of_law(overrides)
+    experiment = experiment_of(sweep_dir, overrides, config_dir)
+    fitted = analysis.read_law(experiment, sweep_dir or study.sweep_directory(experiment))
+    is_own = experiment.law is None or sweep_dir is not None or names_experiment(overrides)
+    predictions = analysis.predict(experiment, fitted, is_own=is_own)
+    if as_json:
+        documents = [prediction.to_json() for prediction in predictions]
+        print_json(documents if isinstance(experiment.flops, tuple) else documents[0])
+    else:
+        from sweep.report.text import prediction_text
+
+        console().print(prediction_text(predictions))
+
+
+@laws_app.command()
+def report(arguments: Arguments = None, config_dir: ConfigDir = None) -> None:
+    """Draw the figures of a sweep from its points and its fit."""
+    from sweep import analysis
+    from sweep.launch.devices import cores
+
+    for path in analysis.report(directory_of(arguments, config_dir), len(cores())):
+        say(str(path))
