@@ -8,6 +8,7 @@ from scipy.optimize import minimize
 
 from sweep.fit import DEFAULTS, Fit, fit
 from sweep.fit.bootstrap import case_weights
+from tests.fit.one_method import answer
 from tests.fit.planted import TINY, PlantedLaw, isoflop_points, tiny_flops_per_token
 from tests.fit.reference_data import chinchilla_points
 
@@ -20,9 +21,9 @@ def test_isoflop_tells_its_own_bias_and_takes_it_off_when_asked():
     """The known -6.498 % of D* at 1e24, half-width 4, is found from the fitted surface and removed."""
     points = isoflop_points(LAW, BUDGETS, n_sizes=15, span=4)
     truth = LAW.optimum_6nd(1e24)[1]
-    plain = fit(points, BARE).methods["isoflop"]
+    plain = answer(points, "isoflop", BARE)
     assert plain.n_tokens_opt(1e24) / truth - 1 == pytest.approx(-0.06498, abs=1e-4)
-    corrected = fit(points, dataclasses.replace(BARE, isoflop_bias_corrected=True)).methods["isoflop"]
+    corrected = answer(points, "isoflop", dataclasses.replace(BARE, isoflop_bias_corrected=True))
     assert corrected.n_tokens_opt(1e24) / truth - 1 == pytest.approx(0, abs=1e-6)
     bias, after = plain.to_json()["bias"], corrected.to_json()["bias"]
     assert (bias["corrected"], after["corrected"]) == (False, True)
@@ -31,51 +32,51 @@ def test_isoflop_tells_its_own_bias_and_takes_it_off_when_asked():
 
 def test_a_symmetric_law_has_no_bias():
     law = PlantedLaw(A=400.0, B=400.0, alpha=0.31, beta=0.31)
-    entry = fit(isoflop_points(law, BUDGETS, n_sizes=9, span=4), BARE).methods["isoflop"].to_json()
+    entry = answer(isoflop_points(law, BUDGETS, n_sizes=9, span=4), "isoflop", BARE).to_json()
     assert entry["bias"]["n_params_opt"] == pytest.approx(0, abs=1e-7)
     assert entry["b_direct"] == pytest.approx(0.5, abs=1e-6)
 
 
 def test_parabolas_in_tokens_agree_under_6nd_and_differ_a_little_under_exact_flops():
     points = isoflop_points(TINY, (1e11, 1e12, 1e13), n_sizes=7, span=3, flops_per_token=tiny_flops_per_token)
-    entry = fit(points, BARE).methods["isoflop"].to_json()
+    entry = answer(points, "isoflop", BARE).to_json()
     assert entry["b_direct"] == pytest.approx(entry["b"], abs=0.02)
     assert entry["b_direct"] != entry["b"]
 
 
 def test_robust_parabolas_hardly_notice_an_outlier():
     points = list(isoflop_points(TINY, (1e11, 4e11, 1.6e12, 6.4e12), n_sizes=9, span=3))
-    clean = fit(points, BARE).methods["isoflop"].n_params_opt(1e13)
+    clean = answer(points, "isoflop", BARE).n_params_opt(1e13)
     points[1] = dataclasses.replace(points[1], loss=points[1].loss * 1.05)
-    plain = fit(points, BARE).methods["isoflop"].n_params_opt(1e13)
-    robust = fit(points, dataclasses.replace(BARE, isoflop_robust=True)).methods["isoflop"].n_params_opt(1e13)
+    plain = answer(points, "isoflop", BARE).n_params_opt(1e13)
+    robust = answer(points, "isoflop", dataclasses.replace(BARE, isoflop_robust=True)).n_params_opt(1e13)
     assert abs(np.log(robust / clean)) < 0.2 * abs(np.log(plain / clean))
 
 
 def test_sizes_far_apart_around_a_minimum_are_told():
     points = isoflop_points(TINY, (1e11, 4e11, 1.6e12), n_sizes=4, span=12)
-    warnings = fit(points, BARE).methods["isoflop"].to_json()["warnings"]
+    warnings = answer(points, "isoflop", BARE).to_json()["warnings"]
     assert any("apart" in warning for warning in warnings)
 
 
 def test_e_kept_at_its_value_leaves_the_rest_to_be_found():
     points = isoflop_points(LAW, BUDGETS, n_sizes=7, span=5)
-    kept = fit(points, dataclasses.replace(BARE, irreducible_loss=LAW.E)).methods["parametric"].to_json()
+    kept = answer(points, "parametric", dataclasses.replace(BARE, irreducible_loss=LAW.E)).to_json()
     for name in ("A", "B", "alpha", "beta"):
         assert kept[name] == pytest.approx(getattr(LAW, name), rel=1e-6)
     assert kept["E"] == pytest.approx(LAW.E, rel=1e-12)
     assert kept["loss_function"]["irreducible_loss"] == LAW.E
-    none = fit(points, dataclasses.replace(BARE, irreducible_loss=0.0)).methods["parametric"].to_json()
+    none = answer(points, "parametric", dataclasses.replace(BARE, irreducible_loss=0.0)).to_json()
     assert none["E"] == 0.0
-    free = fit(points, BARE).methods["parametric"].to_json()
+    free = answer(points, "parametric", BARE).to_json()
     assert none["objective"] > free["objective"]
 
 
 def test_linear_residuals_minimise_what_they_say():
     """Against SciPy's simplex from our own answer: nothing nearby is lower, and the log fit is not it."""
     points = chinchilla_points(keep_outliers=False)
-    log = fit(points, BARE).methods["parametric"]
-    linear = fit(points, dataclasses.replace(BARE, residuals="linear")).methods["parametric"]
+    log = answer(points, "parametric", BARE)
+    linear = answer(points, "parametric", dataclasses.replace(BARE, residuals="linear"))
     n, d = (np.array([p.n_params for p in points]), np.array([p.flops / (6 * p.n_params) for p in points]))
     loss = np.array([p.loss for p in points])
 
@@ -123,8 +124,8 @@ def test_shared_trunks_widen_the_intervals():
         for i, (p, e) in enumerate(zip(points, noise, strict=True))
     ]
     config = dataclasses.replace(DEFAULTS, methods=("parametric",), n_bootstrap=200)
-    clustered = fit(shaken, config).methods["parametric"].to_json()
-    alone = fit([dataclasses.replace(p, trunk=None) for p in shaken], config).methods["parametric"].to_json()
+    clustered = answer(shaken, "parametric", config).to_json()
+    alone = answer([dataclasses.replace(p, trunk=None) for p in shaken], "parametric", config).to_json()
     assert (clustered["bootstrap"]["scheme"], alone["bootstrap"]["scheme"]) == ("trunks", "cases")
     widths = [np.diff(entry["ci"]["a"])[0] for entry in (clustered, alone)]
     assert widths[0] > 1.3 * widths[1]
@@ -149,7 +150,7 @@ def test_profile_likelihood_is_near_the_bootstrap_under_normal_noise():
     rng = np.random.default_rng(2)
     points = isoflop_points(TINY, tuple(np.geomspace(1e11, 1e13, 4)), n_sizes=7, span=3, sd=0.004, rng=rng)
     config = dataclasses.replace(DEFAULTS, methods=("parametric",), n_bootstrap=400)
-    entry = fit(points, config).methods["parametric"].to_json()
+    entry = answer(points, "parametric", config).to_json()
     assert set(entry["profile"]) == {"E", "alpha", "beta", "a"}
     for name in ("a", "alpha", "beta"):
         profile, bootstrap = entry["profile"][name], entry["ci"][name]
@@ -163,7 +164,7 @@ def test_profile_ends_are_where_the_constrained_fit_loses_the_likelihood():
     rng = np.random.default_rng(2)
     points = isoflop_points(TINY, tuple(np.geomspace(1e11, 1e13, 4)), n_sizes=7, span=3, sd=0.004, rng=rng)
     config = dataclasses.replace(DEFAULTS, methods=("parametric",), n_bootstrap=1)
-    law = fit(points, config).methods["parametric"]
+    law = answer(points, "parametric", config)
     n, d, loss = (np.array([getattr(p, f) for p in points]) for f in ("n_params", "n_tokens", "loss"))
 
     def squares(theta, e=None):

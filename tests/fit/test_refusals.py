@@ -12,6 +12,7 @@ from sweep.fit.isoflop import IsoflopLaw
 from sweep.fit.refusals import RefusedError
 from sweep.fit.solver import Solution
 from sweep.records import Point
+from tests.fit.one_method import answer
 from tests.fit.planted import TINY, isoflop_points
 
 QUICK = dataclasses.replace(DEFAULTS, n_bootstrap=50)
@@ -23,7 +24,7 @@ def grid(budgets=BUDGETS, **changes):
 
 
 def refusal(points, method, config=QUICK) -> Refusal:
-    found = fit(points, config).methods[method]
+    found = answer(points, method, config)
     assert isinstance(found, Refusal), found
     assert found.to_json() == {"refused": found.reason, "kind": found.kind}
     assert "\n" not in found.reason
@@ -54,9 +55,9 @@ def test_mixed_schedules_are_refused_unless_allowed():
     assert "constant 10, cosine 10" in found.reason
     assert "fit.allow_mixed_schedules=true" in found.reason
     allowed = dataclasses.replace(QUICK, allow_mixed_schedules=True)
-    assert not isinstance(fit(mixed, allowed).methods["parametric"], Refusal)
+    assert not isinstance(answer(mixed, "parametric", allowed), Refusal)
     half_told = [dataclasses.replace(p, schedule="wsd" if i else None) for i, p in enumerate(grid())]
-    assert not isinstance(fit(half_told, QUICK).methods["parametric"], Refusal)
+    assert not isinstance(answer(half_told, "parametric", QUICK), Refusal)
 
 
 def test_rows_that_repeat_each_other_are_refused_without_a_key():
@@ -64,7 +65,7 @@ def test_rows_that_repeat_each_other_are_refused_without_a_key():
     assert found.kind == "duplicated_rows"
     assert "2 rows repeat" in found.reason
     twins = [dataclasses.replace(p, seed=1) for p in grid()]
-    assert not isinstance(fit(grid() + twins, QUICK).methods["parametric"], Refusal)
+    assert not isinstance(answer(grid() + twins, "parametric", QUICK), Refusal)
 
 
 def test_hyperparameter_checks_are_never_fitted_and_are_counted():
@@ -93,7 +94,7 @@ def test_isoflop_refuses_points_without_budgets():
         for n, d in zip(np.geomspace(1e4, 1e6, 80), np.exp(rng.uniform(14, 19, 80)), strict=True)
     ]
     assert refusal(points, "isoflop").kind == "no_budgets"
-    assert not isinstance(fit(points, QUICK).methods["parametric"], Refusal)
+    assert not isinstance(answer(points, "parametric", QUICK), Refusal)
 
 
 def test_parametric_refuses_few_points_one_ratio_and_few_sizes():
@@ -160,13 +161,13 @@ def with_losses(budget, losses):
     ],
 )
 def test_a_doubtful_budget_is_marked_left_out_and_told(losses, status, words):
-    found = fit(grid() + with_losses(5e13, losses), QUICK).methods["isoflop"]
+    found = answer(grid() + with_losses(5e13, losses), "isoflop", QUICK)
     assert isinstance(found, IsoflopLaw)
     budget = found.budgets[-1]
     assert (budget.status, budget.n_params_opt, budget.n_tokens_opt, budget.loss_opt) == (status, *[None] * 3)
     assert words in budget.reason
     assert any(words in warning for warning in found.warnings)
-    clean = fit(grid(), QUICK).methods["isoflop"]
+    clean = answer(grid(), "isoflop", QUICK)
     assert found.n_params_opt(1e13) == pytest.approx(clean.n_params_opt(1e13), rel=2e-3)
 
 
@@ -182,7 +183,7 @@ def test_isoflop_counts_degenerate_resamples_and_refuses_when_most_are():
     """Grids too narrow for their noise: the curvature drowns more and more."""
     config = dataclasses.replace(QUICK, methods=("isoflop",))
     answers = [
-        fit(grid(span=1.5, sd=0.02, rng=np.random.default_rng(seed)), config).methods["isoflop"]
+        answer(grid(span=1.5, sd=0.02, rng=np.random.default_rng(seed)), "isoflop", config)
         for seed in range(25)
     ]
     refused = [a for a in answers if isinstance(a, Refusal) and a.kind == "degenerate_resamples"]

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -25,14 +26,17 @@ FAMILIES = {"tiny": 16, "gpt": 64, "gpt2": 64, "llama": 128}
 """Packaged families, and the smallest width of each that has all its parts."""
 
 
+@cache
+def smoke_experiment(data_dir):
+    return compose_experiment(["experiment=smoke", "trainer.device=cpu", f"data_dir={data_dir}"])
+
+
 def smoke(run, corpus, directory):
     """From the plan to the committed point, by a worker."""
     run = replace(
         run, optimizer=replace(run.optimizer, lr_peak=0.02), evaluation=EvaluationConfig(n_tokens=256)
     )
-    experiment = compose_experiment(
-        ["experiment=smoke", "trainer.device=cpu", f"data_dir={corpus.directory.parents[1]}"]
-    )
+    experiment = smoke_experiment(corpus.directory.parents[1])
     store = RunStore(directory)
     store.add_plan(Plan(experiment=experiment, runs=(planned(run),), dropped=(), warnings=()))
     assert work(directory, train=train).n_done == 1
