@@ -34,6 +34,7 @@ def two_arms(monkeypatch):
     monkeypatch.setattr(RunStore, "write_points", lambda self: ())
 
 
+@pytest.mark.ci
 def test_forks_write_the_same_files(two_arms, tmp_path):
     written = []
     for n_processes in (1, 2):

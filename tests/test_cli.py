@@ -141,6 +141,7 @@ assert not loaded, loaded
 """
 
 
+@pytest.mark.ci
 def test_verbs_of_a_laptop_load_no_torch(tmp_path):
     path = table(tmp_path)
     law = forked("fit", f"points={path}", "fit.n_bootstrap=20", "--json", cwd=tmp_path).stdout

@@ -18,7 +18,10 @@ SHAPES = [
     replace(TINY, d_model=15, n_heads=3, n_kv_heads=1, positions="learned", norm="layer", bias=True),
     replace(TINY, seq_len=1, vocab_size=1, d_model=2, n_heads=1, n_kv_heads=1, d_ff=1, n_layers=1),
 ]
-VARIANTS = [pytest.param(config, id=label(config)) for config in architectures()]
+VARIANTS = [  # every fifth by default, which has every value of every choice
+    pytest.param(config, id=label(config), marks=[pytest.mark.ci] if number % 5 else [])
+    for number, config in enumerate(architectures())
+]
 VARIANTS += [pytest.param(config, id=f"shape {index}") for index, config in enumerate(SHAPES)]
 
 

@@ -108,7 +108,7 @@ def test_another_encoding_beside_utf8_is_refused(tmp_path: Path, encoding: str, 
         list(documents(text(tmp_path / "*.txt")))
 
 
-@pytest.mark.parametrize("delimiter", [None, "\\n"])
+@pytest.mark.parametrize("delimiter", [None, pytest.param("\\n", marks=pytest.mark.ci)])
 def test_a_line_of_two_gigabytes_is_refused_before_it_fills_the_memory(
     tmp_path: Path, delimiter: str | None
 ) -> None:

@@ -4,6 +4,8 @@ import datetime
 import os
 import time
 
+import pytest
+
 from sweep import worker
 from sweep.launch.stopping import hold_stop_signals
 from sweep.store import claims, plans
@@ -40,6 +42,7 @@ def _work(sweep_dir, offset_s, pace):
     os._exit(worker.main([str(sweep_dir)], train=toy_trainer.train))
 
 
+@pytest.mark.ci
 def test_workers_whose_clocks_disagree_share_a_sweep(tmp_path, measured):
     """An hour ahead, an hour behind, and backwards at a thousand times the pace; leases last a second."""
     calm = toy_sweep(tmp_path / "calm", 6, n_steps=40)

@@ -28,6 +28,7 @@ from tests.train.sessions import run_on
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.ci
 def test_runs_that_crash_hang_or_are_killed_end_as_failed_and_the_rest_finishes(
     tmp_path, monkeypatch, measured
 ):
@@ -124,6 +125,7 @@ def test_a_loss_that_is_lost_ends_the_run_within_a_log_interval(
     )
 
 
+@pytest.mark.ci
 def test_twenty_preempted_workers_use_no_retry(tmp_path, measured):
     calm = toy_sweep(tmp_path / "calm", 1, n_steps=60)
     work(calm.sweep_dir, train=train)

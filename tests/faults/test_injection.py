@@ -115,7 +115,9 @@ def _work_and_die(sweep_dir, at, after):
 
 
 # A death after one operation is one before the next: only the long form tries both.
-@pytest.mark.parametrize("after", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "after", [pytest.param(False, marks=pytest.mark.ci), pytest.param(True, marks=pytest.mark.long)]
+)
 def test_a_death_at_any_operation_costs_no_point(tmp_path, monkeypatch, calm, measured, after):
     total = count_operations(toy_sweep(tmp_path / "count", 1, n_steps=6).sweep_dir, monkeypatch)
     for at in range(1, total + 1):

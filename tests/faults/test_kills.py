@@ -164,7 +164,8 @@ def test_eight_schedulers_claim_every_run_once(tmp_path, measured, repeats):
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    ("n_workers", "n_runs"), [(16, 320), pytest.param(64, 12_800, marks=pytest.mark.long)]
+    ("n_workers", "n_runs"),
+    [pytest.param(16, 320, marks=pytest.mark.ci), pytest.param(64, 12_800, marks=pytest.mark.long)],
 )
 def test_many_processes_commit_every_result(tmp_path, measured, n_workers, n_runs):
     n_results = claim_at_once(tmp_path, n_workers, n_runs)

@@ -60,6 +60,7 @@ def holder(store: RunStore) -> int:
     return int((read_json(claim) or {})["holder"]["pid"])
 
 
+@pytest.mark.ci
 def test_workers_go_on_without_who_started_them_and_a_dead_one_is_replaced(tmp_path: Path) -> None:
     store = toy_sweep(tmp_path / "sweep", 1, n_steps=60, n_workers=1)
     detached(store, step_s=0.02)

@@ -83,7 +83,7 @@ def test_a_killed_worker_is_replaced_and_its_death_counts_as_the_hosts(tmp_path,
     assert store.status().counts == {"done": 3}
 
 
-@pytest.mark.parametrize("fault", ["segfault", "leak"])
+@pytest.mark.parametrize("fault", ["segfault", pytest.param("leak", marks=pytest.mark.ci)])
 def test_a_poisonous_run_fails_within_its_retries_and_the_rest_finishes(tmp_path, monkeypatch, fault):
     monkeypatch.setenv("TOY_FAULT", f"{fault}:run-1")
     store = toy_sweep(tmp_path, 4, n_workers=2, max_failures=2)
@@ -93,6 +93,7 @@ def test_a_poisonous_run_fails_within_its_retries_and_the_rest_finishes(tmp_path
     assert "killed by SIG" in next(run.reason for run in store.status().runs if run.name == "run-1")
 
 
+@pytest.mark.ci
 def test_a_hanging_run_fails_and_its_worker_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_FAULT", "hang:run-2")
     store = toy_sweep(tmp_path, 3, n_workers=1, max_failures=1, lease_s=1, stall_s=1)

@@ -81,7 +81,7 @@ def same(config, precision):
     return recorded.replay is not None
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.ci)])
 @pytest.mark.parametrize("config", MODELS[::5], ids=label)  # every choice, with each of the others
 def test_passes_of_every_part(config, precision):
     assert same(config, precision)

@@ -56,7 +56,7 @@ def kept_bytes(monkeypatch, model, batch_size, precision):
     return seen[-1] - before
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.ci)])
 @pytest.mark.parametrize("name", MODELS)
 def test_memory_of_a_step_is_what_is_kept_and_what_a_block_adds(monkeypatch, name, precision):
     """A block's part is exact, but for what has one number a row."""

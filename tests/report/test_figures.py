@@ -42,6 +42,7 @@ def test_every_figure_appears_as_png_and_svg(drawn):
     assert dict(mpl.rcParams) == before
 
 
+@pytest.mark.ci
 def test_the_same_numbers_give_the_same_bytes(sweep, drawn, tmp_path):
     first, second = drawn[0], draw_all(*sweep, tmp_path)
     assert [path.name for path in first] == [path.name for path in second]

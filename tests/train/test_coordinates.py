@@ -52,6 +52,7 @@ def test_mup_is_flat_and_standard_grows(optimizer, lr, widths, family):
     assert max(grown.values()) > 0.3, grown
 
 
+@pytest.mark.ci
 def test_muon_with_its_original_scaling_needs_no_mup_for_the_blocks():
     """Its updates have one spectral norm at every width; tables are AdamW's and do need it."""
     flat = found("muon", 0.02, (*MUP, "optimizer.muon_scaling=original"), "tied rope", (32, 64, 128))

@@ -105,6 +105,7 @@ def test_a_dead_rank_ends_the_attempt_in_one_sentence(corpus, tmp_path, run):
     assert children() == []
 
 
+@pytest.mark.ci
 def test_a_rank_that_cannot_start_says_why(corpus, tmp_path, run, monkeypatch):
     def misled(own, **changes):
         return replace(own, data_dir=tmp_path / "nothing", **changes)
