@@ -22,7 +22,7 @@ from sweep.cli_arguments import (
     first_arm_of,
 )
 from sweep.cli_data import data_app
-from sweep.cli_laws import laws_app
+from sweep.cli_laws import fit, predict, report
 from sweep.cli_output import (
     fit_and_draw,
     loading_ahead,
@@ -126,8 +126,8 @@ def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_
     reports = analysis.measure_hparams(checks, sweep_dir, study.hparam_directory(arms[0]))
     if as_json:
         print_json(document(reports))
-    for report in reports:
-        console().print(hparam_text(report))
+    for measured in reports:
+        console().print(hparam_text(measured))
     if outcome.gave_up or outcome.status.n_failed:
         raise typer.Exit(EXIT_FAILED)
 
@@ -216,6 +216,10 @@ def export(
     os.execv(sys.executable, [sys.executable, "-P", "-m", "sweep.train.export", *arguments])
 
 
+for verb in (fit, predict, report):
+    app.command()(verb)
+
+
 @app.command()
 def doctor(
     overrides: Overrides = None,
@@ -241,7 +245,6 @@ def doctor(
         raise typer.Exit(EXIT_FAILED)
 
 
-app.add_typer(laws_app)
 app.add_typer(data_app, name="data")
 
 

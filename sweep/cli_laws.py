@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from sweep.cli_arguments import (
     Arguments,
     AsJson,
@@ -23,10 +21,7 @@ from sweep.report.terminal import console, print_json, say
 if TYPE_CHECKING:  # --help must not wait for scipy
     from sweep.fit import Fit
 
-laws_app = typer.Typer()
 
-
-@laws_app.command()
 def fit(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
     """Fit scaling laws to a sweep, or to any table: points=FILE.csv."""
     from sweep import analysis
@@ -49,7 +44,6 @@ def fit(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJs
     show_fits(fits, as_json)
 
 
-@laws_app.command()
 def predict(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
     """Say what to train at budgets nobody has paid for: flops=1e21 law=results/demo/fit.json, or a name."""
     from sweep import analysis, study
@@ -69,7 +63,6 @@ def predict(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: 
         console().print(prediction_text(predictions))
 
 
-@laws_app.command()
 def report(arguments: Arguments = None, config_dir: ConfigDir = None) -> None:
     """Draw the figures of a sweep from its points and its fit."""
     from sweep import analysis

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -132,7 +133,7 @@ class SlurmLauncher:
         return f"#!/bin/sh\ntrap '' USR1\nexec {shlex.join([*words, *settings])}\n"
 
     def _submit(self, script: Path, n_jobs: int) -> None:
-        done = _run(["sbatch", *self._options(n_jobs), str(script)])
+        done = run_tool(["sbatch", *self._options(n_jobs), str(script)])
         if done.returncode != 0:
             raise InputError(f"sbatch refused the job: {_last_line(done.stderr)}")
 
@@ -164,7 +165,7 @@ class SlurmLauncher:
     def _ask(self) -> tuple[Task, ...] | None:
         """The sweep's jobs; None, and what was known stays known, while the controller does not answer."""
         listing = ["squeue", "--noheader", "--array", f"--user={_user()}", f"--name={self.job_name}"]
-        done = _run([*listing, "--format=%i|%T|%r"])
+        done = run_tool([*listing, "--format=%i|%T|%r"])
         self._looked_at = time.monotonic()
         if done.returncode != 0:
             return None
@@ -187,7 +188,7 @@ class SlurmLauncher:
         return left_over(self._store, "SLURM's jobs ended")
 
     def _cancel(self, *which: str) -> None:
-        _run(["scancel", "--quiet", f"--user={_user()}", f"--name={self.job_name}", *which])
+        run_tool(["scancel", "--quiet", f"--user={_user()}", f"--name={self.job_name}", *which])
 
 
 def check_tools() -> None:
@@ -204,10 +205,14 @@ def _is_held(task: Task) -> bool:
     return task.state == "PENDING" and any(reason in task.reason for reason in HELD)
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+def run_tool(
+    command: Sequence[str], environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """A tool of SLURM's; one that hangs or is gone counts as failed."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False, env=environ
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 1, "", str(error))
 

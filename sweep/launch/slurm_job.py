@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from sweep.errors import EXIT_STOPPED, InputError
 from sweep.launch.deadline import MIN_CLAIM_S, STOP_AT
 from sweep.launch.exits import exit_code
+from sweep.launch.slurm import run_tool
 from sweep.launch.stopping import StopFlag, hold_stop_signals, stopped_by_signals
 from sweep.launch.supervisor import read_orders, supervise
 from sweep.store.run_store import RunStore
@@ -45,10 +45,8 @@ def job_end(environ: Mapping[str, str]) -> float | None:
     """When SLURM will end this job, in seconds since 1970; None when it has no limit, or does not tell."""
     told = environ.get("SLURM_JOB_END_TIME", "")  # newer versions only
     if not told.isdigit():
-        told = _tool(
-            ["squeue", "--noheader", "--format=%e", f"--jobs={this_job(environ)}"],
-            {**environ, "SLURM_TIME_FORMAT": "%s"},
-        )
+        asked = ["squeue", "--noheader", "--format=%e", f"--jobs={this_job(environ)}"]
+        told = run_tool(asked, {**environ, "SLURM_TIME_FORMAT": "%s"}).stdout.strip()
     return float(told) if told.isdigit() else None
 
 
@@ -58,11 +56,14 @@ def this_job(environ: Mapping[str, str]) -> str:
     return f"{array}_{task}" if array and task else environ.get("SLURM_JOB_ID", "")
 
 
-def requeue(environ: Mapping[str, str]) -> bool:
-    """Ask SLURM to run this job again, and anew while its controller does not answer; True when it will."""
+def requeue(environ: Mapping[str, str], wanted: Callable[[], bool]) -> bool:
+    """Ask SLURM to run this job again, and anew while its controller does not answer; True when it will.
+
+    Before each try `wanted` says whether the job is still to come back.
+    """
     job, give_up_at = this_job(environ), time.monotonic() + REQUEUE_PATIENCE_S
-    while True:
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    while wanted():
+        done = run_tool(["scontrol", "requeue", job])
         if done.returncode == 0:
             sys.stderr.write(f"requeued {job}\n")
             return True
@@ -70,6 +71,7 @@ def requeue(environ: Mapping[str, str]) -> bool:
             sys.stderr.write(f"not requeued: {done.stderr}\n")
             return False
         time.sleep(REQUEUE_PAUSE_S)
+    return False
 
 
 def main(argv: Sequence[str]) -> int:
@@ -84,16 +86,13 @@ def _carry_out(argv: Sequence[str], stop: StopFlag, received: Set[int]) -> int:
     margins = [float(word.partition("=")[2]) for word in argv[1:3]]
     os.environ.update(tell_deadline(os.environ, *margins))
     code = supervise(orders, stop)
-    ended_by_slurm = received & {signal.SIGTERM, signal.SIGINT}
-    cancelled = RunStore(orders.sweep_dir).cancelled()
-    if code == EXIT_STOPPED and not ended_by_slurm and not cancelled and requeue(os.environ):
-        return 0
-    return code
+    store = RunStore(orders.sweep_dir)
 
+    def wanted() -> bool:
+        ended_by_slurm = received & {signal.SIGTERM, signal.SIGINT}
+        return not ended_by_slurm and not store.cancelled()
 
-def _tool(command: list[str], environ: Mapping[str, str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(environ), check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return 0 if code == EXIT_STOPPED and requeue(os.environ, wanted) else code
 
 
 if __name__ == "__main__":

@@ -23,12 +23,34 @@ class StopFlag:
         self.reason = self.reason or reason
 
 
+class _Hold:
+    """A handler that only takes note: of what comes before anybody hears it."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
+
+
+def hold_stop_signals() -> None:
+    """For a worker's whole process: stop signals wait for `stopped_by_signals`; after it they do nothing.
+
+    Else one that comes before would end the process or be lost, and one that comes while the process ends
+    would replace the exit code that says all is saved. Dispositions are the whole process's: a mask would be
+    one thread's, and libraries start others.
+    """
+    hold = _Hold()
+    for number in STOP_SIGNALS:
+        signal.signal(number, hold)
+
+
 @contextlib.contextmanager
 def stopped_by_signals(stop: StopFlag) -> Iterator[set[int]]:
     """Within, SIGTERM, SIGINT and SIGUSR1 set `stop` and do nothing else, however often they come.
 
-    Yields the signals that came so far. Only the main thread can receive signals; in any other this changes
-    nothing.
+    Yields the signals that came so far, those held before among them. Only the main thread can receive
+    signals; in any other this changes nothing.
     """
     received: set[int] = set()
     if threading.current_thread() is not threading.main_thread():
@@ -40,22 +62,14 @@ def stopped_by_signals(stop: StopFlag) -> Iterator[set[int]]:
         stop.set(f"stopped by {signal.Signals(number).name}")
 
     before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
-    held = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    holds = {handler for handler in before.values() if isinstance(handler, _Hold)}
+    for number in [number for hold in holds for number in hold.received]:
+        handle(number, None)
     try:
         yield received
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def hold_stop_signals() -> None:
-    """For a worker's whole process: stop signals wait for `stopped_by_signals`, and after it for ever.
-
-    Else one that comes before it would be lost or end the process, and one that comes while the process
-    ends would replace the exit code that says all is saved.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            signal.signal(number, signal.SIG_IGN if isinstance(handler, _Hold) else handler)
 
 
 def stop_with_supervisor(stop: StopFlag) -> None:

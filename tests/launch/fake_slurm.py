@@ -122,6 +122,7 @@ def scancel(arguments: list[str]) -> int:
 def scontrol(arguments: list[str]) -> int:
     verb, job = arguments
     assert verb == "requeue"
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we are of the group: SLURM answers before it ends a job
     (STATE / f"{job}.requeue").touch()
     os.killpg(json.loads((STATE / f"{job}.json").read_text())["pid"], signal.SIGTERM)
     return 0

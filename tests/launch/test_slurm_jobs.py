@@ -110,25 +110,40 @@ def test_a_job_at_its_time_limit_saves_requeues_and_goes_on(tmp_path: Path) -> N
     assert science(store) == undisturbed(tmp_path, 1, n_steps=100)
     (run_dir,) = (store.sweep_dir / "runs").iterdir()
     assert len(list(run_dir.glob("attempts/*"))) >= 2
-    assert "requeued" in next((store.sweep_dir / "logs").glob("slurm-*.log")).read_text()
+    told = next((store.sweep_dir / "logs").glob("slurm-*.log")).read_text().splitlines()
+    assert "requeued 1_0" in told
+    assert not [line for line in told if line.startswith("not requeued")], told
 
 
-def test_a_requeue_that_the_controller_did_not_answer_is_asked_for_again(
-    tools: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def busy_controller(tools: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A scontrol that answers the third time; the file it writes down what it was asked in."""
     asked = tools / "asked"
     (tools / "scontrol").write_text(
         f'#!/bin/sh\necho "$@" >> {asked}\n'
         f"[ $(wc -l < {asked}) -ge 3 ] || {{ echo timed out >&2; exit 1; }}\n"
     )
     monkeypatch.setattr(slurm_job, "REQUEUE_PAUSE_S", 0.01)
-    job = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
-    assert slurm_job.requeue(job)
-    assert asked.read_text() == "requeue 7_1\n" * 3
-    asked.unlink()
+    return asked
+
+
+JOB = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
+
+
+def test_a_requeue_that_the_controller_did_not_answer_is_asked_for_again(
+    busy_controller: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert slurm_job.requeue(JOB, lambda: True)
+    assert busy_controller.read_text() == "requeue 7_1\n" * 3
+    busy_controller.unlink()
     monkeypatch.setattr(slurm_job, "REQUEUE_PATIENCE_S", 0)
-    assert not slurm_job.requeue(job)
+    assert not slurm_job.requeue(JOB, lambda: True)
     assert "not requeued: timed out" in capfd.readouterr().err
+
+
+def test_a_job_that_slurm_ends_meanwhile_asks_no_more(busy_controller: Path) -> None:
+    assert not slurm_job.requeue(JOB, lambda: not busy_controller.exists())
+    assert busy_controller.read_text() == "requeue 7_1\n"
 
 
 def test_a_warning_that_comes_before_a_job_has_started_does_not_end_it(
