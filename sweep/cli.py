@@ -23,14 +23,8 @@ from sweep.cli_arguments import (
 )
 from sweep.cli_data import data_app
 from sweep.cli_laws import fit, predict, report
-from sweep.cli_output import (
-    fit_and_draw,
-    loading_ahead,
-    measure_packing,
-    say_how_to_follow,
-    say_outcome,
-    stop_flag,
-)
+from sweep.cli_output import measure_packing
+from sweep.cli_running import fit_and_draw, loading_ahead, say_how_to_follow, say_outcome, stop_flag
 from sweep.errors import EXIT_BUG, EXIT_FAILED, InputError, SweepError
 from sweep.report.terminal import console, print_json, progress, say
 

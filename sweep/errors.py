@@ -1,19 +1,19 @@
 """The errors a user can meet, each with the exit code the command line gives it."""
 
-EXIT_FAILED, EXIT_BUG, EXIT_STOPPED = 1, 70, 75
-"""Exit codes of what ended without an error of these: runs failed; a bug of ours; stopped with work left."""
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_REFUSED, EXIT_BUG, EXIT_STOPPED = 1, 2, 3, 70, 75
+"""What a verb or a worker leaves with (design.md, Verbs); EXIT_STOPPED: on request, its state saved."""
 
 
 class SweepError(Exception):
     """Base of every error whose message is one clear sentence for the user."""
 
-    exit_code = 1
+    exit_code = EXIT_FAILED
 
 
 class InputError(SweepError):
     """Bad input: a config value, a file, an argument. Nothing was written."""
 
-    exit_code = 2
+    exit_code = EXIT_BAD_INPUT
 
 
 class DataError(InputError):
@@ -27,7 +27,7 @@ class DataInterrupted(DataError):
 class SafetyError(SweepError):
     """Refused for safety: going on could mix results or damage what is there."""
 
-    exit_code = 3
+    exit_code = EXIT_REFUSED
 
 
 class IndexUnavailable(SweepError):
@@ -37,7 +37,7 @@ class IndexUnavailable(SweepError):
 class Interrupted(SweepError):
     """A training run stopped on request, its state saved; it can be started again."""
 
-    exit_code = 75
+    exit_code = EXIT_STOPPED
 
 
 class RankLost(SweepError):

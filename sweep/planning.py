@@ -80,7 +80,7 @@ def plan_of_check(experiment: ExperimentConfig) -> Plan:
     """The runs of the check that the experiment's own sweep does not have.
 
     The rule's own setting at a corner is a run of the grid, by its key, for the seeds that they share: it is
-    trained once and stays a point of the grid.
+    trained once and stays a point of the grid. Raises InputError as `plan`.
     """
     drawn = hparam_check(experiment).plan
     grid = RunStore(sweep_directory(experiment))
@@ -88,7 +88,9 @@ def plan_of_check(experiment: ExperimentConfig) -> Plan:
     if not runs:
         reasons = "; ".join(f"{cell.name}: {cell.reason}" for cell in drawn.dropped[:3])
         raise InputError(f"no other setting can be trained at the grid's corners ({reasons})")
-    return replace(drawn, runs=runs)
+    chosen = replace(drawn, runs=runs)
+    check_spread(chosen)
+    return chosen
 
 
 def diagnose(experiment: ExperimentConfig) -> Diagnosis:

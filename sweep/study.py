@@ -41,7 +41,6 @@ from sweep.preflight import (
     check_extras,
     check_results,
     check_space,
-    check_spread,
 )
 from sweep.records import Plan
 from sweep.report.plans import known_hparams, plan_document, run_states
@@ -107,8 +106,12 @@ def run(
     """
     arms = [_absolute(experiment) for experiment in experiments]
     experiment = arms[0]
-    store = RunStore((hparam_directory if check_hparams else sweep_directory)(experiment))
-    _refuse(arms, store, check_hparams)
+    draw, where = (plan_of_check, hparam_directory) if check_hparams else (plan, sweep_directory)
+    store = RunStore(where(experiment))
+    asked = [draw(arm) for arm in arms]
+    if not check_hparams:  # where the arms' checks meet, one run serves both
+        check_arms(asked)
+    _refuse(asked, store)
 
     def watched(stage: str, n_bytes_done: int, n_bytes: int) -> None:
         if should_stop():
@@ -117,7 +120,7 @@ def run(
             on_progress(stage, n_bytes_done, n_bytes)
 
     prepared = [prepare_data(arm, watched) for arm in arms]
-    drawn = _drawn(arms, check_hparams)
+    drawn = [draw(arm) for arm in arms]  # anew: with the sizes of the data
     for arm_plan, data in zip(drawn, prepared, strict=True):
         check_data(arm_plan, data)
     check_results(store, experiment)
@@ -153,23 +156,14 @@ def run(
     )
 
 
-def _drawn(arms: Sequence[ExperimentConfig], check_hparams: bool) -> list[Plan]:
-    return [plan_of_check(arm) if check_hparams else plan(arm) for arm in arms]
-
-
-def _refuse(arms: Sequence[ExperimentConfig], store: RunStore, check_hparams: bool) -> None:
+def _refuse(asked: Sequence[Plan], store: RunStore) -> None:
     """Raises InputError or SafetyError for all that can be told before anything is written."""
-    experiment = arms[0]
-    asked = _drawn(arms, check_hparams)
-    if not check_hparams:  # where the arms' checks meet, one run serves both
-        check_arms(asked)
-    for arm_plan in asked:
-        check_spread(arm_plan)
+    experiment = asked[0].experiment
     check_extras()
     check_index(experiment.store)
     check_device(experiment)
-    for arm in arms:
-        check_evaluation(arm)
+    for arm_plan in asked:
+        check_evaluation(arm_plan.experiment)
     if not all(store.has_result(run.run_key) for arm_plan in asked for run in arm_plan.runs):
         check_launch(experiment.launch)
     check_space(asked)

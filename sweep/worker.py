@@ -22,7 +22,7 @@ from typing import Any
 
 from sweep.config import RunConfig, to_dict
 from sweep.credentials import redact
-from sweep.errors import EXIT_BUG, EXIT_FAILED, EXIT_STOPPED, Interrupted
+from sweep.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_FAILED, EXIT_STOPPED, Interrupted
 from sweep.identity import code_version
 from sweep.launch.admission import Admission, admission_from
 from sweep.launch.base import PARDON_VARIABLE
@@ -261,7 +261,7 @@ def main(argv: Sequence[str] | None = None, *, train: TrainFunction | None = Non
     arguments = list(sys.argv[1:] if argv is None else argv)
     if len(arguments) != 1 or arguments[0].startswith("-"):
         sys.stderr.write("usage: python -m sweep.worker DIR\n")
-        return 2
+        return EXIT_BAD_INPUT
     stop = StopFlag()
     if os.environ.get("SWEEP_SUPERVISED"):
         stop_with_supervisor(stop)

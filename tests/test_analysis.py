@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweep import analysis, cli_output
+from sweep import analysis, cli_running
 from sweep.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.fit import DEFAULTS
@@ -52,7 +52,7 @@ def test_forks_write_the_same_files(two_arms, tmp_path):
 def test_fits_wait_for_what_is_loaded_ahead(monkeypatch, tmp_path):
     """A fork beside a thread that imports could wait for that import for ever."""
     loaded, seen = threading.Event(), []
-    loader = threading.Thread(target=lambda: (time.sleep(0.2), loaded.set()), name=cli_output.LOADER)
+    loader = threading.Thread(target=lambda: (time.sleep(0.2), loaded.set()), name=cli_running.LOADER)
 
     def fit_sweep(*args, **kwargs):
         seen.append(loaded.is_set())
@@ -61,5 +61,5 @@ def test_fits_wait_for_what_is_loaded_ahead(monkeypatch, tmp_path):
     monkeypatch.setattr(analysis, "fit_sweep", fit_sweep)
     loader.start()
     with pytest.raises(InputError):
-        cli_output.fit_and_draw(tmp_path, compose_experiment(["experiment=smoke"]))
+        cli_running.fit_and_draw(tmp_path, compose_experiment(["experiment=smoke"]))
     assert seen == [True]

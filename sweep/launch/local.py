@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from sweep.config import LaunchConfig
-from sweep.errors import InputError
+from sweep.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, InputError
 from sweep.launch.admission import DIRECTORY, MEMORY, admission_directory
 from sweep.launch.base import PARDON_VARIABLE, LaunchState, worker_command
 from sweep.launch.devices import core_shares, cores, devices, gpus, n_places
@@ -39,8 +39,6 @@ MEMORY_VARIABLES = {
 }
 """glibc keeps freed memory, in large pages: a step otherwise gives its activations back to the kernel and
 has them cleared anew (docs/performance.md). Another C library ignores them."""
-
-_OK, _SOME_FAILED, _BAD_INPUT, _REFUSED, _STOPPED = 0, 1, 2, 3, 75  # a worker's exit codes
 
 
 @dataclass(slots=True)
@@ -218,12 +216,12 @@ class LocalLauncher:
         process, slot.process = slot.process, None
         if process is not None and process.stdin is not None:
             process.stdin.close()
-        if code == _STOPPED or self._stopping:
+        if code == EXIT_STOPPED or self._stopping:
             self._stopped = True
             return
-        if code not in (_OK, _SOME_FAILED, _BAD_INPUT, _REFUSED):
+        if code not in (0, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_REFUSED):
             self._store.record_death(slot.worker_id, f"its worker {_how(code)}", slot.log)
-        if code in (_BAD_INPUT, _REFUSED):
+        if code in (EXIT_BAD_INPUT, EXIT_REFUSED):
             self._gave_up = f"a worker refused to work: {slot.log} says why"
         elif self._work_left():
             self._replace(slot, code)

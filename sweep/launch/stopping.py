@@ -27,10 +27,10 @@ class _Hold:
     """A handler that only takes note: of what comes before anybody hears it."""
 
     def __init__(self) -> None:
-        self.received: list[int] = []
+        self.received: set[int] = set()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.received.append(number)
+        self.received.add(number)
 
 
 def hold_stop_signals() -> None:
@@ -62,9 +62,9 @@ def stopped_by_signals(stop: StopFlag) -> Iterator[set[int]]:
         stop.set(f"stopped by {signal.Signals(number).name}")
 
     before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
-    holds = {handler for handler in before.values() if isinstance(handler, _Hold)}
-    for number in [number for hold in holds for number in hold.received]:
-        handle(number, None)
+    for number, handler in before.items():
+        if isinstance(handler, _Hold) and number in handler.received:
+            handle(number, None)
     try:
         yield received
     finally:
