@@ -38,6 +38,8 @@ def records(path: Path) -> Iterator[pb.Record]:
             offset += BLOCK - offset % BLOCK
             continue
         _, length, kind = struct.unpack("<IHB", data[offset : offset + HEADER])
+        if offset + HEADER + length > len(data):  # still being written
+            return
         parts += data[offset + HEADER : offset + HEADER + length]
         offset += HEADER + length
         if kind in (1, 4):
@@ -70,6 +72,12 @@ def content(sweep_dir: Path) -> list[tuple[str, dict, dict, list[dict]]]:
     return found
 
 
+def written(sweep_dir: Path, n_runs: int = 1) -> list[tuple[str, dict, dict, list[dict]]]:
+    """`content`, once every run says which it is: wandb writes from a process of its own, a little behind."""
+    wait_until(lambda: len([run_id for run_id, *_ in content(sweep_dir) if run_id]) == n_runs)
+    return content(sweep_dir)
+
+
 def tracked(directory: Path) -> TrackedRun:
     return TrackedRun(
         sweep_dir=directory,
@@ -85,8 +93,7 @@ def test_the_offline_file_holds_the_run_its_curve_and_its_point(tmp_path):
     for step in (1, 2, 4):
         tracker.log({"step": step, "train_loss": 3.0 / step, "lr": 0.01})
     tracker.finish({"run_key": KEY, "loss": 2.5, "mfu": None})
-    # wandb writes from a process of its own, which on a busy machine is a little behind.
-    wait_until(lambda: "loss" in content(tmp_path)[0][2])
+    wait_until(lambda: "loss" in written(tmp_path)[0][2])
     [(run_id, config, summary, history)] = content(tmp_path)
     assert run_id == KEY
     assert config["seed"] == 3
@@ -99,7 +106,7 @@ def test_a_second_attempt_resumes_the_same_run(tmp_path):
         tracker = track(WANDB, tracked(tmp_path))
         tracker.log({"step": step, "train_loss": 1.0})
         tracker.finish(None)
-    assert {run_id for run_id, *_ in content(tmp_path)} == {KEY}
+    assert [run_id for run_id, *_ in written(tmp_path, n_runs=2)] == [KEY, KEY]
 
 
 def test_without_a_key_it_is_offline(monkeypatch, tmp_path):
