@@ -1,5 +1,7 @@
 """The errors a user can meet, each with the exit code the command line gives it."""
 
+import errno
+
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_REFUSED, EXIT_BUG, EXIT_STOPPED = 1, 2, 3, 70, 75
 """What a verb or a worker leaves with (design.md, Verbs); EXIT_STOPPED: on request, its state saved."""
 
@@ -42,3 +44,21 @@ class Interrupted(SweepError):
 
 class RankLost(SweepError):
     """One of the processes that train a run together died; the run goes on from its last checkpoint."""
+
+
+ALLOCATOR_WORDS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
+"""How torch's allocator on the CPU, CUDA's driver and its libraries tell of memory that ran out."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: Python's, the system's or torch's, whose errors have not all a class.
+
+    Also what is raised for want of memory on the way out, as by a CUDA graph whose capture broke off.
+    """
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in ALLOCATOR_WORDS)
+    if named or refused or said:
+        return True
+    first = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return first is not None and is_out_of_memory(first)

@@ -49,6 +49,13 @@ def _wrapped_full_disk():
     return error
 
 
+def _broken_capture():
+    """What CUDA says of a graph whose capture ran out of memory, in the course of which that was raised."""
+    error = RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    error.__context__ = OutOfMemoryError("CUDA out of memory")
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "state", "n_attempts"),
     [
@@ -57,6 +64,11 @@ def _wrapped_full_disk():
         (FileNotFoundError(2, "no such file"), "failed:code", 3),
         (MemoryError(), "failed:oom", 1),
         (OutOfMemoryError("CUDA out of memory"), "failed:oom", 1),
+        (RuntimeError("CUDA error: out of memory"), "failed:oom", 1),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), "failed:oom", 1),
+        (_broken_capture(), "failed:oom", 1),
+        (OSError(12, "Cannot allocate memory"), "failed:oom", 1),
+        (ValueError("out of memory"), "failed:code", 3),
         (OSError(28, "No space left on device"), "failed:disk", 1),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "failed:disk", 1),
         (_wrapped_full_disk(), "failed:disk", 1),

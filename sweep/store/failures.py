@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from sweep.errors import DataError, RankLost
+from sweep.errors import DataError, RankLost, is_out_of_memory
 
 DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS))
 
@@ -20,17 +20,8 @@ def classify(error: BaseException) -> tuple[str, str]:
     return f"failed:{_failure_class(error)}", f"{type(error).__name__}: {first_line}"
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Python's own, CUDA's, the system's, and torch's on the CPU, which is known by its words alone."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return named or refused or "DefaultCPUAllocator" in str(error)
-
-
 def _failure_class(error: BaseException) -> str:
-    if _is_out_of_memory(error):
-        return "oom"
-    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):  # torch's, which has no class
+    if is_out_of_memory(error):
         return "oom"
     if isinstance(error, RankLost):
         return "host"

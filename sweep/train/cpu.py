@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sweep.config import RunConfig
+from sweep.errors import is_out_of_memory
 from sweep.models.cpu import decoder
 from sweep.models.cpu.replay import Recording, Replay, Workspace
 from sweep.models.gemm import drop_bf16_copies
 from sweep.models.gpt import GPT
-from sweep.train.device import is_out_of_memory, return_freed_memory
+from sweep.train.device import return_freed_memory
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from types import FunctionType
 
@@ -176,9 +177,11 @@ class CudaStep:
             torch.autograd.grad(mixed.sum(), (query, key, value))
 
         seconds = {}
-        for name, backend in ATTENTION.items():
-            with contextlib.suppress(RuntimeError), sdpa_kernel(backend):  # one that cannot do this shape
-                seconds[name] = _seconds(attend)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one that cannot do this shape says at length why, then fails
+            for name, backend in ATTENTION.items():
+                with contextlib.suppress(RuntimeError), sdpa_kernel(backend):
+                    seconds[name] = _seconds(attend)
         if not seconds:
             raise torch.OutOfMemoryError(f"no attention fits in memory for {n_sequences} sequences")
         return min(seconds, key=seconds.__getitem__)

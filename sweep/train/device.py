@@ -48,13 +48,6 @@ def use_determinism(wanted: bool, device: torch.device) -> None:
     torch.use_deterministic_algorithms(wanted)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: CUDA has an exception for it, torch's CPU allocator only words."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    )
-
-
 class PeakMemory:
     """The most memory a run used beyond what was there when it began.
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sweep.config import EVALUATION_BATCH_TOKENS
 from sweep.data.batches import EvaluationWindows
+from sweep.errors import is_out_of_memory
 from sweep.models.gpt import GPT
-from sweep.train.device import is_out_of_memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

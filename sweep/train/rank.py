@@ -20,9 +20,10 @@ import torch
 from sweep.config.reading import read_run
 from sweep.data.batches import evaluation_windows
 from sweep.data.shards import open_prepared
+from sweep.errors import is_out_of_memory
 from sweep.records import Placement
 from sweep.train.checkpoint import load_step
-from sweep.train.device import is_out_of_memory, use_determinism
+from sweep.train.device import use_determinism
 from sweep.train.parallel import join, leave
 from sweep.train.ranks import Command
 from sweep.train.trainer import Trainer

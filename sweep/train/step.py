@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sweep.config import RunConfig
+from sweep.errors import is_out_of_memory
 from sweep.models.cpu import decoder
 from sweep.models.gpt import GPT
 from sweep.models.layers import bf16_linear_maps
@@ -21,7 +22,6 @@ from sweep.optim.schedules import lr_frac
 from sweep.records import Placement
 from sweep.train.cpu import CpuPasses
 from sweep.train.cuda import CudaStep
-from sweep.train.device import is_out_of_memory
 from sweep.train.ranks import ALONE, Ranks
 from sweep.train.update import build_update
 

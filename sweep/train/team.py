@@ -18,10 +18,9 @@ import psutil
 import torch
 
 from sweep.config import RunConfig, to_dict
-from sweep.errors import InputError, Interrupted, RankLost
+from sweep.errors import InputError, Interrupted, RankLost, is_out_of_memory
 from sweep.plan.devices import check_devices, is_sharded
 from sweep.records import Placement
-from sweep.train.device import is_out_of_memory
 from sweep.train.ranks import ALONE, Command, Ranks
 
 COMMAND = [sys.executable, "-P", "-m", "sweep.train.rank"]

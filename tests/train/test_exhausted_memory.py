@@ -19,6 +19,7 @@ N_STEPS = 20
 CPU_WORDS = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
 ERRORS = {
     "cuda": torch.OutOfMemoryError("CUDA out of memory"),
+    "driver": RuntimeError("CUDA error: out of memory"),
     "cpu": RuntimeError(CPU_WORDS),
     "python": MemoryError(),
 }

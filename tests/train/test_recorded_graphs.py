@@ -2,11 +2,13 @@
 
 import contextlib
 import copy
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -139,3 +141,21 @@ def test_memory_that_runs_out_drops_the_passes_graphs_alone(tmp_path, recorded, 
     assert step.micro_batch_size == 4
     assert list(step._cuda._graphs) == [4]
     assert step._cuda._update_graph.replays == 11
+
+
+def test_an_attention_that_cannot_do_a_shape_is_passed_over_without_its_warnings(monkeypatch):
+    """Pytest makes errors of warnings; cuDNN's and the efficient kernel are not to be had on a CPU."""
+    real, asked = F.scaled_dot_product_attention, []
+
+    def attend(query, *args, **kwargs):
+        asked.append(tuple(query.shape))
+        if torch.backends.cuda.flash_sdp_enabled():
+            warnings.warn("Flash attention kernel not used because: ...", stacklevel=1)
+            raise RuntimeError("No available kernel. Aborting execution.")
+        return real(query, *args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attend)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
+    step = CudaStep(GPT(RUN.model), RUN, torch.device("cpu"), {})
+    assert step._fastest_attention(3) == "math"
+    assert set(asked) == {(3, TINY.n_heads, 16, TINY.head_dim)}
