@@ -64,11 +64,11 @@ def _plans(overrides, config_dir):
 
 
 def refusal(overrides, config_dir=None):
-    """The one sentence, and how long it took."""
-    began = time.monotonic()
+    """The one sentence, and how long this process computed for it, however busy the machine."""
+    began = time.process_time()
     with pytest.raises(SweepError) as refused:
         _plans(["experiment=smoke", *overrides], config_dir)
-    took_s = time.monotonic() - began
+    took_s = time.process_time() - began
     assert isinstance(refused.value, InputError)
     sentence = str(refused.value)
     assert "\n" not in sentence

@@ -276,4 +276,4 @@ def test_a_tokenizer_of_the_hub_is_fetched_once(saved: Callable[[Tokenizer], Pat
     assert cached == 400
     assert f"{gone} does not answer (" in other
     assert "copy the tokenizer.json here and give tokenizer.path=FILE" in other
-    assert seconds < 5
+    assert seconds < 20  # the library's own retries would take minutes

@@ -127,9 +127,9 @@ def test_a_loss_that_is_lost_ends_the_run_within_a_log_interval(
 
 @pytest.mark.ci
 def test_twenty_preempted_workers_use_no_retry(tmp_path, measured):
-    calm = toy_sweep(tmp_path / "calm", 1, n_steps=60)
+    calm = toy_sweep(tmp_path / "calm", 1, n_steps=600)
     work(calm.sweep_dir, train=train)
-    store = toy_sweep(tmp_path / "sweep", 1, n_steps=60, max_failures=1)
+    store = toy_sweep(tmp_path / "sweep", 1, n_steps=600, max_failures=1)
     run_dir = next((store.sweep_dir / "runs").iterdir())
     for number in range(1, 21):
         worker = start_worker(store.sweep_dir, TOY_STEP_S="0.05")

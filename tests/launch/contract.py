@@ -95,7 +95,7 @@ class LauncherContract:
         assert science(store) == undisturbed(tmp_path, 1, n_steps=60)
 
     def test_stop_has_workers_save_and_the_next_start_goes_on(self, tmp_path: Path) -> None:
-        store = self.sweep(tmp_path / "sweep", 2, n_steps=200)
+        store = self.sweep(tmp_path / "sweep", 2, n_steps=600)
         launcher = self.launcher(store, TOY_STEP_S=0.02)
         launcher.start()
         patiently(launcher, lambda: store.status().counts.get("leased", 0) == 2)
@@ -106,7 +106,7 @@ class LauncherContract:
         # A task of Ray's counts as ended when it is cancelled, a moment before its worker has left.
         wait_until(lambda: store.status().counts == {"preempted": 2})
         run_to_end(self.launcher(store))
-        assert science(store) == undisturbed(tmp_path, 2, n_steps=200)
+        assert science(store) == undisturbed(tmp_path, 2, n_steps=600)
         assert {len(list(run.glob("attempts/*"))) for run in (store.sweep_dir / "runs").iterdir()} == {2}
 
     def test_cancel_drains(self, tmp_path: Path) -> None:

