@@ -51,10 +51,19 @@ MAX_DOUBLINGS = 14  # of the width, over which sizes past those trained are know
 def fit_sweep(
     sweep_dir: Path, config: FitConfig, *, reconcile: bool = False, n_processes: int = 1
 ) -> dict[str | None, Fit]:
-    """Fit a sweep's points, each arm by itself; writes the points' tables and a fit.json for each arm.
+    """Fit a sweep's points, as `fit_arms` does, and write what `write_fits` does."""
+    fits = fit_arms(sweep_dir, config, reconcile=reconcile, n_processes=n_processes)
+    write_fits(sweep_dir, fits)
+    return fits
 
-    The only key is None where there are no arms; `arm_directory` says where an arm's files lie. With several
-    processes arms are fitted side by side (see `run_forked`). Raises InputError when no run has finished,
+
+def fit_arms(
+    sweep_dir: Path, config: FitConfig, *, reconcile: bool = False, n_processes: int = 1
+) -> dict[str | None, Fit]:
+    """Fit a sweep's points, each arm by itself; writes nothing.
+
+    The only key is None where there are no arms. With several processes arms are fitted side by side (see
+    `run_forked`). Raises InputError when no run has finished,
     SafetyError when runs of several settings would be fitted together.
     """
     store = RunStore(sweep_dir)
@@ -62,7 +71,6 @@ def fit_sweep(
     if not stored.points:
         raise InputError(f"{sweep_dir} holds no finished run to fit: start it with sweep run")
     _check_settings(stored)
-    store.write_points()
     n_points = Counter(point.arm for point in stored.points)
     if max(n_points.values()) < WORTH_A_FORK:
         n_processes = 1
@@ -71,8 +79,19 @@ def fit_sweep(
     for arm, fitted in zip(n_points, run_forked(jobs, n_processes), strict=True):
         known = hyperparameters(sweep_dir, arm, ((point.name, point.run_key) for point in stored.points))
         fits[arm] = replace(fitted, hyperparameters=known)
-        write_fit(arm_directory(sweep_dir, arm) / "fit.json", fits[arm])
     return fits
+
+
+def write_fits(sweep_dir: Path, fits: Mapping[str | None, Fit]) -> list[Path]:
+    """Write the points' tables, and a fit.json for each arm in its `arm_directory`; returns the files.
+
+    Raises OSError where the sweep may only be read, or its disk is full.
+    """
+    laws = {arm_directory(sweep_dir, arm) / "fit.json": fitted for arm, fitted in fits.items()}
+    tables = RunStore(sweep_dir).write_points()
+    for path, fitted in laws.items():
+        write_fit(path, fitted)
+    return [*tables, *laws]
 
 
 def arm_directory(sweep_dir: Path, arm: str | None) -> Path:

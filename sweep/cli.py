@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -25,8 +25,15 @@ from sweep.cli_data import data_app
 from sweep.cli_laws import fit, predict, report
 from sweep.cli_output import measure_packing
 from sweep.cli_running import fit_and_draw, loading_ahead, say_how_to_follow, say_outcome, stop_flag
-from sweep.errors import EXIT_BUG, EXIT_FAILED, InputError, SweepError
-from sweep.report.terminal import console, print_json, progress, say
+from sweep.errors import (
+    EXIT_BUG,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    InputError,
+    SweepError,
+    refused_by_system,
+)
+from sweep.report.terminal import console, print_document, print_json, progress, say
 
 app = typer.Typer(
     name="sweep",
@@ -249,23 +256,28 @@ def config(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
 
     from sweep.config import to_dict
 
-    sys.stdout.write(OmegaConf.to_yaml(OmegaConf.create(to_dict(first_arm_of(overrides, config_dir)))))
+    print_document(OmegaConf.to_yaml(OmegaConf.create(to_dict(first_arm_of(overrides, config_dir)))))
 
 
 def main() -> None:
-    """Run the command line: our own errors become one sentence and their exit code.
+    """Run the command line: our own errors and the system's become one sentence and their exit code.
 
     A wrong verb or option is typer's to explain, with exit code 2; whatever else escapes is our bug.
     """
     try:
         app()
     except SweepError as error:
-        say(f"error: {error}")
-        sys.exit(error.exit_code)
+        _leave(error)
     except BrokenPipeError:  # the reader of our document left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
+    except SystemExit as leaving:
+        if leaving.code == EXIT_INTERRUPTED:  # typer's, after Ctrl-C
+            say("interrupted: files that were finished stay, give the command again for the others")
+        raise
     except Exception as error:
+        refused = refused_by_system(error) if isinstance(error, OSError) else None
+        if refused is not None:
+            _leave(refused)
         import traceback
 
         traceback.print_exception(error)
@@ -273,3 +285,8 @@ def main() -> None:
         sys.exit(EXIT_BUG)
     finally:
         gc.freeze()  # Python would look through all that is loaded for garbage, a last time, before it leaves
+
+
+def _leave(error: SweepError) -> NoReturn:
+    say(f"error: {error}")
+    sys.exit(error.exit_code)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sweep.cli_arguments import (
     Arguments,
     AsJson,
@@ -18,9 +16,6 @@ from sweep.cli_output import show_fits
 from sweep.errors import InputError
 from sweep.report.terminal import console, print_json, say
 
-if TYPE_CHECKING:  # --help must not wait for scipy
-    from sweep.fit import Fit
-
 
 def fit(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
     """Fit scaling laws to a sweep, or to any table: points=FILE.csv."""
@@ -33,15 +28,16 @@ def fit(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJs
     if sweep_dir is not None and any(override.startswith("points=") for override in overrides):
         raise InputError(f"{sweep_dir} and points={experiment.points} are both given: fit one of them")
     if sweep_dir is None and experiment.points is not None:
-        fits: dict[str | None, Fit] = {None: analysis.fit_table(experiment)}
-    else:
-        fits = analysis.fit_sweep(
-            sweep_dir or sweep_directory(experiment),
-            experiment.fit,
-            reconcile=experiment.reconcile,
-            n_processes=len(cores()),
-        )
-    show_fits(fits, as_json)
+        show_fits({None: analysis.fit_table(experiment)}, as_json)
+        return
+    directory = sweep_dir or sweep_directory(experiment)
+    fits = analysis.fit_arms(
+        directory, experiment.fit, reconcile=experiment.reconcile, n_processes=len(cores())
+    )
+    try:
+        analysis.write_fits(directory, fits)
+    finally:  # also where a sweep of somebody else's may only be read
+        show_fits(fits, as_json)
 
 
 def predict(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:

@@ -62,11 +62,12 @@ def fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
     from sweep.launch.devices import cores
 
     _wait_for_loader()
-    fits = analysis.fit_sweep(sweep_dir, experiment.fit, n_processes=len(cores()))
-    show_fits(fits, as_json=False)
-    figures = analysis.report(sweep_dir, len(cores()))
-    laws = [analysis.arm_directory(sweep_dir, arm) / "fit.json" for arm in fits]
-    for path in (sweep_dir / "points.csv", sweep_dir / "points.parquet", *laws, *figures):
+    fits = analysis.fit_arms(sweep_dir, experiment.fit, n_processes=len(cores()))
+    try:
+        written = analysis.write_fits(sweep_dir, fits)
+    finally:
+        show_fits(fits, as_json=False)
+    for path in (*written, *analysis.report(sweep_dir, len(cores()))):
         say(str(path))
 
 
@@ -77,7 +78,7 @@ def say_outcome(outcome: RunOutcome) -> None:
         say(f"stopped with the state saved; start it again to go on ({outcome.n_trained} runs finished)")
         raise typer.Exit(EXIT_STOPPED)
     if outcome.was_finished:
-        say(f"all {n_runs} runs were finished before: nothing to train")
+        say(f"all {n_runs} runs had ended before: nothing to train")
     for failed in outcome.status.runs:
         if failed.finished and failed.status not in ("done", "diverged"):
             say(f"{failed.name} ended as {failed.status}: {failed.reason}")

@@ -2,8 +2,9 @@
 
 import errno
 
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_REFUSED, EXIT_BUG, EXIT_STOPPED = 1, 2, 3, 70, 75
-"""What a verb or a worker leaves with (design.md, Verbs); EXIT_STOPPED: on request, its state saved."""
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_REFUSED, EXIT_BUG, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 70, 75, 130
+"""What a verb or a worker leaves with (design.md, Verbs); EXIT_STOPPED: on request, its state saved;
+EXIT_INTERRUPTED: by Ctrl-C, where there was nothing to save."""
 
 
 class SweepError(Exception):
@@ -62,3 +63,26 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     first = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return first is not None and is_out_of_memory(first)
+
+
+_WRONG_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+_TROUBLE = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE,
+    errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+}  # fmt: skip
+
+
+def refused_by_system(error: OSError) -> SweepError | None:
+    """What the system would not do, as a sentence, where the user or who keeps the machine can mend it.
+
+    None for what only a bug of ours explains.
+    """
+    where = error.filename if error.filename is not None else "a file"
+    if error.errno in _WRONG_PLACE:
+        return InputError(f"{where} cannot be used: {error.strerror}")
+    if error.errno in _TROUBLE:
+        return SweepError(
+            f"{where} cannot be read or written: {error.strerror}; results that are there are untouched, so "
+            f"once that is mended the same command can be given again"
+        )
+    return None

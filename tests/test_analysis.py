@@ -54,11 +54,11 @@ def test_fits_wait_for_what_is_loaded_ahead(monkeypatch, tmp_path):
     loaded, seen = threading.Event(), []
     loader = threading.Thread(target=lambda: (time.sleep(0.2), loaded.set()), name=cli_running.LOADER)
 
-    def fit_sweep(*args, **kwargs):
+    def fit_arms(*args, **kwargs):
         seen.append(loaded.is_set())
         raise InputError("enough")
 
-    monkeypatch.setattr(analysis, "fit_sweep", fit_sweep)
+    monkeypatch.setattr(analysis, "fit_arms", fit_arms)
     loader.start()
     with pytest.raises(InputError):
         cli_running.fit_and_draw(tmp_path, compose_experiment(["experiment=smoke"]))

@@ -105,7 +105,7 @@ def test_run_again_trains_nothing_and_says_so(finished, data_dir):
     before = science(directory)
     done = sweep("run", *SMALL, f"data_dir={data_dir}", cwd=directory)
     assert done.returncode == 0
-    assert "all 12 runs were finished before: nothing to train" in done.stderr
+    assert "all 12 runs had ended before: nothing to train" in done.stderr
     pd.testing.assert_frame_equal(science(directory), before)
     plan = document("plan", *SMALL, f"data_dir={data_dir}", cwd=directory)
     assert {run["status"] for run in plan["runs"]} == {"cached"}

@@ -131,10 +131,10 @@ class Fit:
             raise InputError(f"schema_version={version!r} of a fit.json is not {SCHEMA_VERSION}: fit again")
         try:
             points, flops_range = document["points"], document["points"]["flops_range"]
-            return cls(
+            fitted = cls(
                 n_points=points["n"],
                 excluded=tuple(ExcludedPoint(**point) for point in points["excluded"]),
-                flops_range=None if flops_range is None else (flops_range[0], flops_range[1]),
+                flops_range=None if flops_range is None else (float(flops_range[0]), float(flops_range[1])),
                 filters=tuple(AppliedFilter(**applied) for applied in points["filters"]),
                 constraint=document["conventions"]["constraint"],
                 methods={name: _method_from_json(name, entry) for name, entry in document["methods"].items()},
@@ -143,9 +143,22 @@ class Fit:
                 reconcile=document["reconcile"],
                 hyperparameters=document.get("hyperparameters"),
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+            fitted._check_answers()
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             what = f"{type(error).__name__}: {error}"
             raise InputError(f"the document is not a complete fit.json ({what}): fit again") from None
+        return fitted
+
+    def _check_answers(self) -> None:
+        """Raises TypeError, ValueError or IndexError where the parts are not such as `to_json` writes."""
+        for name in ("agreement", "backtest", "reconcile"):
+            part = getattr(self, name)
+            if part is not None and not isinstance(part, Mapping):
+                raise TypeError(f"{name} is {part!r}")
+        flops = self.flops_range[1] if self.flops_range else 1e20
+        for law in self.laws.values():
+            law.estimate("loss_opt", flops)
+            law.interval("loss_opt", flops)
 
 
 def fit(
@@ -222,7 +235,7 @@ def read_fit(path: str | Path) -> Fit:
         InputError: the file is missing, no JSON, or no fit.json of this schema version.
     """
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise InputError(f"law={path}: there is no such file") from None
     except (OSError, ValueError) as error:
@@ -233,6 +246,10 @@ def read_fit(path: str | Path) -> Fit:
         return Fit.from_json(document)
     except InputError as error:
         raise InputError(f"law={path}: {error}") from None
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"it holds {constant}, which is no number")
 
 
 def _answer(name: str, observations: Observations, config: FitConfig) -> Law | Refusal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +23,19 @@ SweepProgress = Callable[["SweepStatus"], None]
 
 
 def print_json(document: Any) -> None:
-    """One document on stdout, at full precision."""
-    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    """One document on stdout, at full precision. Raises as `print_document`."""
+    print_document(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def print_document(text: str) -> None:
+    """Text on stdout. Raises OSError, which names it, when it does not arrive; no more is written then."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        error.filename = "standard output"
+        raise
 
 
 def say(text: str) -> None:

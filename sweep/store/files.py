@@ -22,14 +22,16 @@ def create(path: Path, data: bytes, *, durable: bool = True) -> None:
 
     `durable` waits until the bytes are on the disk. A symbolic link in the way is refused, not followed.
     """
-    descriptor = os.open(path, _NEW_FILE, 0o666)
+    with _named(path):
+        descriptor = os.open(path, _NEW_FILE, 0o666)
     try:
-        try:
-            _write_all(descriptor, data)
-            if durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with _named(path):
+            try:
+                _write_all(descriptor, data)
+                if durable:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -38,12 +40,13 @@ def create(path: Path, data: bytes, *, durable: bool = True) -> None:
 def replace(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Put `data` at `path` in one step: a reader sees the old content or the new, never a mixture."""
     temporary = _beside(path)
-    create(temporary, data, durable=durable)
-    try:
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with _named(path):
+        create(temporary, data, durable=durable)
+        try:
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     if durable:
         sync_directory(path.parent)
 
@@ -91,10 +94,20 @@ def sync_directory(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in `path`; None when the file is absent, torn or no object."""
+    """The JSON object in `path`; None when the file is absent, torn, no object or cannot be read now."""
+    with contextlib.suppress(OSError):
+        return read_kept(path)
+    return None
+
+
+def read_kept(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file that is written once; None when it is absent, torn or no object.
+
+    Raises OSError for one that the system will not show: what it holds may be sound.
+    """
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -180,6 +193,16 @@ def remove_tree(path: Path) -> None:
                 with contextlib.suppress(OSError):
                     Path(entry.path).unlink()
         path.rmdir()
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the system within tell of `path`, not of a temporary name or of none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def _beside(path: Path) -> Path:

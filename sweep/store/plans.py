@@ -13,7 +13,7 @@ from sweep.errors import InputError, SafetyError
 from sweep.identity import canonical_json, plan_hash, run_key, trunk_key
 from sweep.records import Plan, PlannedRun
 from sweep.store.attempts import read_pardon
-from sweep.store.files import create_once, json_bytes, read_json, replace
+from sweep.store.files import create_once, json_bytes, read_json, read_kept, replace
 
 RUN_KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -139,7 +139,10 @@ def _run_record(run: PlannedRun) -> dict[str, Any]:
 
 def _read_plan(path: Path) -> dict[str, Any]:
     """A plan file with its experiment validated and its runs as entries."""
-    plan = read_json(path) or {}
+    try:
+        plan = read_kept(path) or {}
+    except OSError as error:
+        raise InputError(f"{path} cannot be read, and may be sound: {error.strerror}") from None
     try:
         experiment = read_experiment(plan["experiment"])
         entries = [_entry(run, experiment) for run in plan["runs"]]

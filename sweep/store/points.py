@@ -13,7 +13,7 @@ from sweep import flops
 from sweep.config import RunConfig, to_dict
 from sweep.identity import code_version, run_key, trunk_key
 from sweep.records import POINT_COLUMNS, CurvePoint, Point, RunResult
-from sweep.store.files import read_json
+from sweep.store.files import read_json, read_kept
 
 COLUMN_TYPES: dict[str, type] = {
     name: next((kind for kind in (str, float, int) if kind in (hint, *get_args(hint))), str)
@@ -129,7 +129,10 @@ def _measured(result: RunResult) -> dict[str, Any]:
 
 def read_result(path: Path, key: str) -> StoredResult:
     """Read result.json back. Raises ResultError, in words, when it is not a sound result of run `key`."""
-    stored = read_json(path)
+    try:
+        stored = read_kept(path)
+    except OSError as error:
+        raise ResultError(f"{path} cannot be read, and may be sound: {error.strerror}") from None
     if stored is None or not isinstance(stored.get("point"), dict):
         raise ResultError(f"{path} is not readable: delete it to train the run again")
     values = {name: stored["point"].get(name) for name in POINT_COLUMNS}

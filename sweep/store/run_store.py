@@ -14,7 +14,7 @@ from sweep.identity import run_key
 from sweep.records import CurvePoint, Plan, Point
 from sweep.store.attempts import LOST, list_attempts, read_attempt, read_pardon
 from sweep.store.claims import Claimer
-from sweep.store.files import check_filesystem, json_bytes, read_json, replace
+from sweep.store.files import check_filesystem, json_bytes, read_json, read_kept, replace
 from sweep.store.held import write_end
 from sweep.store.logs import keep_tail
 from sweep.store.plans import (
@@ -87,7 +87,9 @@ class RunStore:
         """A run's config. Raises DataError when its file is missing, unreadable or another run's."""
         path = run_directory(self.sweep_dir, key) / "config.json"
         try:
-            config = read_run(read_json(path) or {})
+            config = read_run(read_kept(path) or {})
+        except OSError as error:
+            raise DataError(f"{path} cannot be read, and may be sound: {error.strerror}") from None
         except InputError as error:
             raise DataError(f"{path} is not a readable run: {error}") from None
         if run_key(config) != key:

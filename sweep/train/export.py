@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sweep.data.stock_tokenizer import stock_tokenizer
-from sweep.errors import InputError, SweepError
+from sweep.errors import InputError, SweepError, refused_by_system
 from sweep.models.huggingface import stock_class, to_huggingface, write_checkpoint
 from sweep.store.attempts import list_attempts
 from sweep.store.plans import run_directory
@@ -45,7 +45,11 @@ def export_run(sweep_dir: Path, run_key: str, out: Path, data_dir: Path) -> Path
     separator = {"bos_token_id": tokenizer.separator, "eos_token_id": tokenizer.separator}
     checkpoint = replace(checkpoint, config={**checkpoint.config, **separator})
     unfinished = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
-    unfinished.mkdir(parents=True)
+    try:
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        error.filename = str(out)
+        raise
     try:
         write_checkpoint(unfinished, checkpoint)
         tokenizer.write(unfinished)
@@ -91,8 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         written = export_run(Path(sweep_dir), run_key, Path(out), Path(data_dir))
     except (SweepError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code if isinstance(error, SweepError) else 1
+        told = refused_by_system(error) if isinstance(error, OSError) else error
+        if told is None:
+            raise
+        sys.stderr.write(f"error: {told}\n")
+        return told.exit_code
     sys.stderr.write(f"{written}\n")
     return 0
 

@@ -226,6 +226,31 @@ def test_broken_fit_json_is_bad_input(tmp_path, text, match):
         read_fit(path)
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("methods",), []),
+        (("methods", "parametric", "theta"), ["x"] * 5),
+        (("methods", "parametric", "confidence"), 95),
+        (("points", "flops_range"), ["a", "b"]),
+        (("backtest",), "refused"),
+        (("methods", "isoflop", "a"), float("nan")),
+    ],
+)
+def test_a_fit_json_with_values_of_another_kind_is_bad_input(noisy_fit, tmp_path, place, value):
+    document = json.loads(json.dumps(noisy_fit.to_json()))
+    *parents, last = place
+    part = document
+    for name in parents:
+        part = part[name]
+    assert last in part
+    part[last] = value
+    path = tmp_path / "fit.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"not a complete fit|NaN, which is no number"):
+        read_fit(path)
+
+
 def test_predict_gives_every_method_and_the_shape(noisy_fit):
     refused = dataclasses.replace(
         noisy_fit,
