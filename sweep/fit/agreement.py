@@ -10,15 +10,8 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
-from sweep.fit.laws import QUANTITIES, Interval, Law, Quantity
+from sweep.fit.laws import QUANTITIES, REACHES, WORDS, Interval, Law, Quantity
 
-REACHES = (1, 10, 100)  # times the largest budget
-WORDS: dict[Quantity, str] = {
-    "n_params_opt": "N_opt",
-    "n_tokens_opt": "D_opt",
-    "tokens_per_param_opt": "D/N",
-    "loss_opt": "the loss",
-}
 COMPARED: tuple[Quantity, ...] = ("n_params_opt", "loss_opt")
 
 

@@ -15,6 +15,7 @@ IDENTITIES = {
 }
 NAMES = {"corpus": "corpora", "tokenizer": "tokenizers"}  # compared where there are no hashes
 RUN_COLUMNS = tuple(name for name in POINT_COLUMNS if name not in BOOKKEEPING_COLUMNS)
+ROUNDED_DIGITS = 6  # a loss of no more may be that of two runs
 NO_POINTS = Refusal(
     kind="no_points",
     reason="no point is left to fit: every run diverged, is excluded or was filtered out; train runs that "
@@ -74,9 +75,14 @@ def _duplicated_run_keys(points: Sequence[Point]) -> Refusal | None:
 
 
 def _duplicated_rows(points: Sequence[Point]) -> Refusal | None:
-    """Rows without a key that agree in every number: one run counted twice makes intervals too narrow."""
+    """Rows without a key that agree in every number: one run counted twice makes intervals too narrow.
+
+    A seed of its own makes a replicate, whose loss to all its digits is not another's.
+    """
     rows = Counter(
-        tuple(getattr(point, name) for name in RUN_COLUMNS) for point in points if point.run_key is None
+        tuple(None if _tells_nothing(name, point) else getattr(point, name) for name in RUN_COLUMNS)
+        for point in points
+        if point.run_key is None
     )
     n_repeated = sum(count - 1 for count in rows.values())
     if not n_repeated:
@@ -87,4 +93,11 @@ def _duplicated_rows(points: Sequence[Point]) -> Refusal | None:
         reason=f"{n_repeated} rows repeat another in every column (first with n_params="
         f"{first['n_params']:.6g}, loss={first['loss']:.6g}): remove them, or tell replicates apart by a "
         f"column seed or run_key",
+    )
+
+
+def _tells_nothing(name: str, point: Point) -> bool:
+    """Whether a column is a seed beside a loss in full: two seeds do not end at the same one."""
+    return (
+        name == "seed" and point.loss is not None and float(f"{point.loss:.{ROUNDED_DIGITS}g}") != point.loss
     )

@@ -14,6 +14,7 @@ from sweep.fit.catalogue import published_surface
 from sweep.fit.centred import CentredData
 from sweep.fit.estimation import estimate_surface
 from sweep.fit.levenberg import Jacobian, Model, minimise_model, polish_model
+from sweep.fit.misfit import judged_noise
 from sweep.fit.observations import Observations, RunNoise
 from sweep.fit.refusals import RefusedError
 from sweep.fit.repetition import repeated_log_loss, repeated_slopes
@@ -53,7 +54,8 @@ def fit_data_constrained(observations: Observations, config: FitConfig) -> DataC
     resampled = resample_model(model, jacobian, found, log_loss, observations.cluster, config, _usable)
     theta = _complete(origin, free, found[None])[0]
     identified = _is_identified(profile, objective)
-    noise = RunNoise(sd=resampled.residual_sd, n_dof=len(log_loss) - len(start[0]), source="residuals")
+    residuals = RunNoise(sd=resampled.residual_sd, n_dof=len(log_loss) - len(start[0]), source="residuals")
+    noise, doubts = judged_noise(residuals, observations.replicate_noise)
     return DataConstrainedLaw(
         theta=theta,
         draws=_complete(origin, free, resampled.draws),
@@ -67,10 +69,11 @@ def fit_data_constrained(observations: Observations, config: FitConfig) -> DataC
         r_squared=_r_squared(observations.loss, np.exp(model(found[None])[0])),
         n_repeated=repeated,
         confidence=config.confidence,
-        noise=observations.replicate_noise or noise,
+        noise=noise,
         n_degenerate=resampled.n_degenerate,
         scheme=resampled.scheme,
         warnings=(
+            *doubts,
             *(() if identified else (_flat_warning(profile),)),
             *trunk_warning(observations.cluster, config.n_bootstrap),
             *degenerate_warning(resampled.n_degenerate, config.n_bootstrap),

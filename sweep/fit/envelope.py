@@ -19,7 +19,7 @@ from sweep.fit.bootstrap import degenerate_warning
 from sweep.fit.envelope_draws import SIMULATED, Records, draw_laws, laws_through
 from sweep.fit.hull import efficient_points
 from sweep.fit.identifiability import check_spread
-from sweep.fit.laws import QUANTITIES, Quantity
+from sweep.fit.laws import QUANTITIES, REACHES, Quantity, beside_warning
 from sweep.fit.observations import Observations
 from sweep.fit.power_law import PowerLaw, power_law_parts
 from sweep.fit.refusals import RefusedError
@@ -90,6 +90,7 @@ def fit_envelope(observations: Observations, config: FitConfig) -> EnvelopeLaw:
         coefficients=laws_through(records, hull, center),
         draws=drawn.draws,
         flops_center=math.exp(center),
+        flops_per_token=None,
         confidence=config.confidence,
         noise=observations.replicate_noise or drawn.noise,
         n_degenerate=n_degenerate,
@@ -105,11 +106,15 @@ def bias_warning(law: EnvelopeLaw) -> tuple[str, ...]:
     """A sentence where the bias taken off the intervals puts them beside the estimate."""
     told = law.to_json()
     beside = [name for name, (low, high) in told["ci"].items() if not low <= told[name] <= high]
+    largest = float(law.efficient[:, 0].max())
+    found = (beside_warning(law, reach * largest) for reach in REACHES)
+    at_budgets = next((sentences for sentences in found if sentences), ())
     if law.scheme != SIMULATED or not beside:
-        return ()
+        return at_budgets
     return (
         f"the interval of {' and '.join(beside)} lies beside the estimate: what hulls get wrong of the "
         f"parametric surface is taken off the interval and not off the estimate, so trust neither here",
+        *at_budgets,
     )
 
 

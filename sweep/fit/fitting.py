@@ -256,9 +256,10 @@ def _answer(name: str, observations: Observations, config: FitConfig) -> Law | R
     if observations.refusal is not None:
         return observations.refusal
     try:
-        return METHODS[name](observations, config)
+        law = METHODS[name](observations, config)
     except RefusedError as refused:
         return refused.refusal
+    return law.warned(observations.warnings)
 
 
 def _method_from_json(name: str, entry: Mapping[str, Any]) -> Law | Refusal:

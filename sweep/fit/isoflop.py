@@ -18,6 +18,7 @@ from sweep.config import FitConfig
 from sweep.fit.bias import ParabolaBias, parabola_bias
 from sweep.fit.bootstrap import degenerate_warning, pooled_t_draws
 from sweep.fit.laws import Interval, named_intervals
+from sweep.fit.misfit import judged_noise
 from sweep.fit.observations import Observations, RunNoise
 from sweep.fit.parabola import BudgetFit, Parabola, fit_budget, parabola_factor
 from sweep.fit.power_law import PowerLaw, power_law_parts, power_laws
@@ -40,6 +41,13 @@ class IsoflopLaw(PowerLaw):
     robust: bool
     b_direct: float | None  # exponent of D_opt from parabolas in ln D
     bias: ParabolaBias | None  # of the parabolas; None where the points allow no surface
+
+    def with_family(self, n_params: FloatArray, flops_per_token: FloatArray) -> IsoflopLaw:
+        """The same law, D past the fitted sizes being what (N, f) leave of C."""
+        if self.flops_per_token is None:
+            return self
+        curve = self.flops_per_token.extended(n_params, flops_per_token)
+        return dataclasses.replace(self, flops_per_token=curve)
 
     def loss_off_optimum(self, flops: float, factor: float) -> float | None:
         """Loss at budget `flops` with `factor` times the optimal N, by the largest budget's curvature."""
@@ -104,11 +112,13 @@ def fit_isoflop(observations: Observations, config: FitConfig) -> IsoflopLaw:
     ]
     bias = parabola_bias(observations, [budget.index for budget in counted], log_center, config)
     shift = bias.shift if bias is not None and bias.corrected else np.zeros(len(coefficients))
-    residual_noise = RunNoise(sd=residual_sd, n_dof=residual_dof, source="residuals")
+    residuals = RunNoise(sd=residual_sd, n_dof=residual_dof, source="residuals")
+    noise, doubts = judged_noise(residuals, observations.replicate_noise)
     return IsoflopLaw(
         coefficients=coefficients - shift,
         draws=draws - shift,
         flops_center=math.exp(log_center),
+        flops_per_token=observations.flops_per_token,
         budgets=tuple(budgets),
         residual_sd=residual_sd,
         residual_dof=residual_dof,
@@ -116,9 +126,13 @@ def fit_isoflop(observations: Observations, config: FitConfig) -> IsoflopLaw:
         b_direct=_direct_exponent(counted),
         bias=bias,
         confidence=config.confidence,
-        noise=observations.replicate_noise or residual_noise,
+        noise=noise,
         n_degenerate=n_degenerate,
-        warnings=(*_warnings(observations, budgets), *degenerate_warning(n_degenerate, config.n_bootstrap)),
+        warnings=(
+            *doubts,
+            *_warnings(observations, budgets),
+            *degenerate_warning(n_degenerate, config.n_bootstrap),
+        ),
     )
 
 
@@ -202,7 +216,8 @@ def _draw(
         raise RefusedError(
             "degenerate_resamples",
             f"{n_degenerate} of {config.n_bootstrap} resamples leave a budget without a minimum, its "
-            f"curvature being within the noise: sizes further apart, more sizes or more seeds would help",
+            f"curvature being within the noise: sizes further apart, more sizes or more seeds would help"
+            + ("" if config.isoflop_robust else ", and fit.isoflop_robust=true where a single run is off"),
         )
     curves = zip(parabolas, coefficients, strict=True)
     minima = [_drawn_minimum(observations, parabola, draw[usable], widened) for parabola, draw in curves]

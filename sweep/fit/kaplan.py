@@ -21,15 +21,19 @@ import numpy.typing as npt
 from sweep.config import FitConfig
 from sweep.config.fitting import Counting
 from sweep.fit.bootstrap import degenerate_warning, trunk_warning
+from sweep.fit.centred import CentredData
 from sweep.fit.constraint import FlopsPerToken
 from sweep.fit.draws import draws_from_json, draws_to_json
+from sweep.fit.estimation import estimate_surface
 from sweep.fit.hull import efficient_points
 from sweep.fit.identifiability import check_design
 from sweep.fit.kaplan_model import KaplanModel, estimate_kaplan
 from sweep.fit.laws import Law, Optimum, named_intervals
 from sweep.fit.learning_curve import fit_learning_curve
+from sweep.fit.misfit import doubted, judged_noise, misfit_warning
 from sweep.fit.observations import Observations, RunNoise
-from sweep.fit.resampling import resample_model
+from sweep.fit.refusals import RefusedError
+from sweep.fit.resampling import SQUARES, least_squares_noise, resample_model
 from sweep.fit.surface import optimum_exponents, surface_optimum
 
 FloatArray = npt.NDArray[np.float64]
@@ -176,7 +180,11 @@ def fit_kaplan(observations: Observations, config: FitConfig) -> KaplanLaw:
         model, model.jacobian, theta, log_loss, observations.cluster, config, KaplanModel.usable
     )
     is_total = counting == "total"
-    noise = RunNoise(sd=resampled.residual_sd, n_dof=max(1, len(log_loss) - 4), source="residuals")
+    residuals = RunNoise(sd=resampled.residual_sd, n_dof=max(1, len(log_loss) - 4), source="residuals")
+    noise, doubts = judged_noise(residuals, observations.replicate_noise)
+    if not doubts:
+        doubts = _against_surface(observations, residuals)
+        noise = doubted(residuals) if doubts else noise
     return KaplanLaw(
         theta=model.from_centred(theta),
         draws=model.from_centred(resampled.draws),
@@ -191,15 +199,26 @@ def fit_kaplan(observations: Observations, config: FitConfig) -> KaplanLaw:
         objective=objective,
         huber_delta=config.huber_delta,
         confidence=config.confidence,
-        noise=observations.replicate_noise or noise,
+        noise=noise,
         n_degenerate=resampled.n_degenerate,
         scheme=resampled.scheme,
         warnings=(
+            *doubts,
             *warnings,
             *trunk_warning(observations.cluster, config.n_bootstrap),
             *degenerate_warning(resampled.n_degenerate, config.n_bootstrap),
         ),
     )
+
+
+def _against_surface(observations: Observations, residuals: RunNoise) -> tuple[str, ...]:
+    """A sentence where a floor under the loss leaves far less; none where that surface is not found."""
+    data = CentredData.of(observations.n_params, observations.n_tokens, observations.loss)
+    try:
+        theta, _, _ = estimate_surface(data, SQUARES)
+    except RefusedError:
+        return ()
+    return misfit_warning(residuals, least_squares_noise(data, theta))
 
 
 def _count(observations: Observations, config: FitConfig) -> tuple[Counting, FloatArray, tuple[str, ...]]:

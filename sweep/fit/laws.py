@@ -6,10 +6,11 @@ Legend: N parameters, D tokens, C training FLOPs, L loss.
 from __future__ import annotations
 
 import abc
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args, overload
+from typing import Any, Literal, Self, TypeAlias, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,14 @@ FloatArray = npt.NDArray[np.float64]
 Interval: TypeAlias = tuple[float, float]
 Quantity = Literal["n_params_opt", "n_tokens_opt", "tokens_per_param_opt", "loss_opt"]
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
+WORDS: dict[Quantity, str] = {
+    "n_params_opt": "N_opt",
+    "n_tokens_opt": "D_opt",
+    "tokens_per_param_opt": "D/N",
+    "loss_opt": "the loss",
+}
+REACHES = (1, 10, 100)  # times the largest budget: where laws are looked at beside each other
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -43,6 +52,16 @@ class Law(abc.ABC):
 
     confidence: float
     noise: RunNoise | None
+    warnings: tuple[str, ...]  # what a reader must know before believing it
+
+    @property
+    def doubted(self) -> bool:
+        """Whether the points speak against the law's form, see `sweep.fit.misfit`."""
+        return self.noise is not None and self.noise.source == "misfit"
+
+    def warned(self, warnings: Sequence[str]) -> Self:
+        """The same law with `warnings` before its own."""
+        return dataclasses.replace(self, warnings=(*warnings, *self.warnings))  # type: ignore[type-var]
 
     @property
     @abc.abstractmethod
@@ -152,6 +171,24 @@ class Law(abc.ABC):
         lower = estimate - math.hypot(estimate - math.log(band[0]), spread)
         upper = estimate + math.hypot(math.log(band[1]) - estimate, spread)
         return math.exp(lower), math.exp(upper)
+
+
+def beside_warning(law: Law, flops: float) -> tuple[str, ...]:
+    """A sentence where intervals at budget `flops` do not hold the law's own estimate: trust neither.
+
+    Only an estimate that is plainly outside counts, not one that rounding puts there.
+    """
+    beside = []
+    for quantity in QUANTITIES:
+        pair, estimate = law.interval(quantity, flops), law.estimate(quantity, flops)
+        if pair is not None and not pair[0] * (1 - ROUNDING) <= estimate <= pair[1] * (1 + ROUNDING):
+            beside.append(WORDS[quantity])
+    if not beside:
+        return ()
+    return (
+        f"at {flops:.3g} FLOPs the interval of {' and '.join(beside)} lies beside the estimate: trust "
+        f"neither there",
+    )
 
 
 def percentiles(draws: FloatArray, confidence: float) -> tuple[FloatArray, FloatArray]:

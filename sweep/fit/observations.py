@@ -18,6 +18,7 @@ from sweep.errors import InputError
 from sweep.fit.belonging import common_refusal
 from sweep.fit.budgets import group_budgets
 from sweep.fit.constraint import FlopsPerToken
+from sweep.fit.counting import counting_refusal, counting_warning
 from sweep.fit.curves import LossCurve, loss_curves
 from sweep.fit.filters import NO_FILTERS, AppliedFilter, apply_filters
 from sweep.fit.refusals import Refusal
@@ -43,7 +44,7 @@ class RunNoise:
 
     sd: float
     n_dof: int
-    source: Literal["replicates", "residuals"]
+    source: Literal["replicates", "residuals", "misfit"]  # misfit: residuals that are more than noise
 
     def to_json(self) -> dict[str, Any]:
         """Its numbers, as `from_json` reads them."""
@@ -75,6 +76,7 @@ class Observations:
     filters: tuple[AppliedFilter, ...]
     excluded: tuple[ExcludedPoint, ...]
     refusal: Refusal | None  # why no method may fit these points
+    warnings: tuple[str, ...]  # what every method's reader must know of them
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -125,6 +127,12 @@ def observe(
     table, curve = _complete(kept)
     budget, budgets = group_budgets(table.pop("flops_budget"), table["flops"], table["n_params"])
     cluster = _clusters([point for point, _ in kept])
+    refusal = common_refusal([point for point, _ in kept], allow_mixed_schedules=allow_mixed_schedules)
+    warnings: tuple[str, ...] = ()
+    if refusal is None and curve.kind == "exact":
+        cost, labels = table["flops"] / table["n_tokens"], [label for _, label in kept]
+        refusal = counting_refusal(table["n_params"], cost, labels)
+        warnings = counting_warning(table["n_params"], cost, curve, labels)
     return Observations(
         **table,
         budget=budget,
@@ -138,7 +146,8 @@ def observe(
         replicate_noise=_replicate_noise(table, _optional(kept, "n_tokens_unique")),
         filters=applied,
         excluded=tuple(left_out),
-        refusal=common_refusal([point for point, _ in kept], allow_mixed_schedules=allow_mixed_schedules),
+        refusal=refusal,
+        warnings=warnings,
     )
 
 

@@ -21,9 +21,10 @@ from sweep.fit.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.centred import CentredData
 from sweep.fit.estimation import SurfaceForm, estimate_surface
 from sweep.fit.identifiability import check_design
+from sweep.fit.misfit import judged_noise
 from sweep.fit.observations import Observations, RunNoise
 from sweep.fit.profile import NO_NOISE
-from sweep.fit.resampling import SQUARES, resample_surface
+from sweep.fit.resampling import SQUARES, least_squares_noise, resample_surface
 from sweep.fit.solver import minimise
 from sweep.fit.surface_law import SurfaceLaw, surface_parts
 
@@ -83,7 +84,10 @@ def fit_overtraining(observations: Observations, config: FitConfig) -> Overtrain
     data = CentredData.of(observations.n_params, observations.n_tokens, observations.loss)
     theta, objective, _ = estimate_surface(data, config.huber_delta, TIED)
     resampled = resample_surface(data, theta, observations.cluster, config, TIED)
-    noise = RunNoise(sd=resampled.residual_sd, n_dof=len(observations) - TIED.n_free, source="residuals")
+    residuals = RunNoise(sd=resampled.residual_sd, n_dof=len(observations) - TIED.n_free, source="residuals")
+    noise, doubts = judged_noise(residuals, None)
+    if observations.replicate_noise is not None:
+        noise, doubts = judged_noise(least_squares_noise(data, theta, TIED), observations.replicate_noise)
     return OvertrainingLaw(
         theta=data.from_centred(theta),
         draws=data.from_centred(resampled.draws),
@@ -92,10 +96,11 @@ def fit_overtraining(observations: Observations, config: FitConfig) -> Overtrain
         objective=objective,
         huber_delta=config.huber_delta,
         confidence=config.confidence,
-        noise=observations.replicate_noise or noise,
+        noise=noise,
         n_degenerate=resampled.n_degenerate,
         scheme=resampled.scheme,
         warnings=(
+            *doubts,
             *_tie_warning(data, theta),
             *trunk_warning(observations.cluster, config.n_bootstrap),
             *degenerate_warning(resampled.n_degenerate, config.n_bootstrap),
@@ -111,11 +116,12 @@ def _tie_warning(data: CentredData, theta: FloatArray) -> tuple[str, ...]:
     n_dof = len(data.y) - 5
     tied = float(minimise(data, theta[None], SQUARES, basis=TIED.basis).objective[0])
     loose = float(minimise(data, theta[None], SQUARES).objective[0])
-    if n_dof < 1 or loose <= NO_NOISE * len(data.y) or tied <= loose:
+    exact = NO_NOISE * len(data.y)
+    if n_dof < 1 or tied <= max(loose, exact):
         return ()
     from scipy.special import fdtrc  # slow to import, as all of scipy
 
-    ratio = (tied - loose) / loose * n_dof
+    ratio = (tied - loose) / max(loose, exact) * n_dof
     if fdtrc(1, n_dof, ratio) >= DOUBTFUL:
         return ()
     return (

@@ -13,14 +13,16 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from sweep.fit.budgets import BUDGET_SPREAD
 from sweep.fit.laws import Interval
 from sweep.fit.observations import Observations
 
 FloatArray = npt.NDArray[np.float64]
-BudgetStatus = Literal["ok", "edge", "not_convex", "too_few"]
+BudgetStatus = Literal["ok", "edge", "not_convex", "too_few", "unequal"]
 
 HUBER_BEND, NORMAL_MAD = 1.345, 0.6745  # in deviations; the median absolute value of a normal's
 MAX_REWEIGHTINGS = 100
+TREND = 0.05  # of ln C from a budget's smallest size to its largest: the minimum moves by half of it and up
 MIN_SIZES = 4  # three sizes determine a parabola and leave nothing to check it
 
 
@@ -188,14 +190,14 @@ def fit_budget(observations: Observations, index: int, *, robust: bool = False) 
     """Fit budget `index` and judge its minimum.
 
     not_convex: curvature <= 0. edge: the minimum, or the best size, is not strictly between the smallest and
-    the largest size. too_few: under four sizes.
+    the largest size. too_few: under four sizes. unequal: its points' C are too far apart for one budget.
     """
     rows = observations.budget == index
     n_params, flops, loss = observations.n_params[rows], observations.flops[rows], observations.loss[rows]
     sizes, size = np.unique(n_params, return_inverse=True)
     parabola = fit_parabola(n_params, flops, loss, robust=robust) if len(sizes) >= MIN_SIZES else None
     means = np.bincount(size, weights=loss) / np.bincount(size)
-    status, reason = _judge(parabola, sizes, means)
+    status, reason = _unequal(n_params, flops) or _judge(parabola, sizes, means)
     optimum: dict[str, float | None] = dict.fromkeys(
         ("n_params_opt", "n_tokens_opt", "n_tokens_opt_direct", "loss_opt")
     )
@@ -230,6 +232,18 @@ def _widest_step(sizes: FloatArray, n_params_opt: float | None) -> float | None:
         return None
     above = int(np.searchsorted(sizes, n_params_opt))
     return float(sizes[above] / sizes[above - 1]) if 0 < above < len(sizes) else None
+
+
+def _unequal(n_params: FloatArray, flops: FloatArray) -> tuple[BudgetStatus, str] | None:
+    log_n, log_c = np.log(n_params), np.log(flops)
+    trend = np.polyfit(log_n, log_c, 1)[0] * np.ptp(log_n) if np.ptp(log_n) > 0 else 0.0
+    if abs(trend) <= TREND and np.ptp(log_c) <= BUDGET_SPREAD:
+        return None
+    factor = float(flops.max() / flops.min())
+    return "unequal", (
+        f"its points' FLOPs differ by a factor {factor:.3g}, where the runs of a budget cost the same: is "
+        f"flops_budget counted as flops is?"
+    )
 
 
 def _judge(

@@ -17,9 +17,10 @@ from sweep.fit.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.centred import CentredData
 from sweep.fit.estimation import FREE, NO_FLOOR, SurfaceForm, estimate_surface, n_starts
 from sweep.fit.identifiability import NO_SHARE, check_design
+from sweep.fit.misfit import judged_noise
 from sweep.fit.observations import Observations, RunNoise
 from sweep.fit.profile import PROFILE_ASSUMES, Profile, profile_likelihood
-from sweep.fit.resampling import Resampled, resample_surface
+from sweep.fit.resampling import Resampled, least_squares_noise, resample_surface
 from sweep.fit.surface_law import SurfaceLaw, surface_parts
 
 FloatArray = npt.NDArray[np.float64]
@@ -114,7 +115,10 @@ def _law(
     n_at_optimum: int,
 ) -> ParametricLaw:
     form = _form(config)
-    noise = RunNoise(sd=resampled.residual_sd, n_dof=len(observations) - form.n_free, source="residuals")
+    residuals = RunNoise(sd=resampled.residual_sd, n_dof=len(observations) - form.n_free, source="residuals")
+    noise, doubts = judged_noise(residuals, None)
+    if observations.replicate_noise is not None:
+        noise, doubts = judged_noise(least_squares_noise(data, theta, form), observations.replicate_noise)
     return ParametricLaw(
         theta=data.from_centred(theta),
         draws=data.from_centred(resampled.draws),
@@ -123,7 +127,7 @@ def _law(
         objective=objective,
         huber_delta=config.huber_delta,
         confidence=config.confidence,
-        noise=observations.replicate_noise or noise,
+        noise=noise,
         n_starts=n_starts(),
         n_starts_at_optimum=n_at_optimum,
         n_degenerate=resampled.n_degenerate,
@@ -132,6 +136,7 @@ def _law(
         fixed_floor=config.irreducible_loss,
         profile=profile_likelihood(data, theta, config.confidence, form) if config.n_bootstrap else {},
         warnings=(
+            *doubts,
             *_warnings(data, theta, form),
             *_repetition_warning(observations),
             *trunk_warning(observations.cluster, config.n_bootstrap),

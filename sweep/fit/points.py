@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import math
 from collections.abc import Callable
@@ -34,7 +35,19 @@ def _read_csv(path: Path) -> pd.DataFrame:
     twice = sorted({name for name in names if names.count(name) > 1 and name})
     if twice:
         raise InputError(f"points={path}: there are several columns {twice[0]!r}: keep one of each name")
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+    _check_widths(path, len(names))
+    return pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, usecols=range(len(names)))
+
+
+def _check_widths(path: Path, n_columns: int) -> None:
+    """Raises InputError for a row with more values than columns: which belongs where is not known."""
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        for row, values in enumerate(csv.reader(lines)):
+            if any(values[n_columns:]):
+                raise InputError(
+                    f"points={path}: row {row} has {len(values)} values and the header names {n_columns}: "
+                    f"give every value its column"
+                )
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

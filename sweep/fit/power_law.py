@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sweep.fit.constraint import FlopsPerToken
 from sweep.fit.draws import draws_from_json, draws_to_json
 from sweep.fit.floor_law import fit_floor_law
 from sweep.fit.laws import Law, Optimum, named_intervals
@@ -33,6 +34,7 @@ class PowerLaw(Law):
     noise: RunNoise | None
     n_degenerate: int  # draws without a usable law
     warnings: tuple[str, ...]
+    flops_per_token: FlopsPerToken | None  # D_opt is C / f(N_opt) where it is given, else a law of its own
 
     @property
     def n_draws(self) -> int:
@@ -50,9 +52,13 @@ class PowerLaw(Law):
     def _evaluate(self, coefficients: FloatArray, flops: FloatArray) -> Optimum:
         log_n, a, log_d, b, floor, log_k, gamma = np.moveaxis(coefficients, -1, 0)[..., None]
         x = np.log(flops / self.flops_center)
+        n_params = np.exp(log_n + a * x)
+        paid = (
+            np.exp(log_d + b * x) if self.flops_per_token is None else flops / self.flops_per_token(n_params)
+        )
         return Optimum(
-            n_params_opt=np.exp(log_n + a * x),
-            n_tokens_opt=np.exp(log_d + b * x),
+            n_params_opt=n_params,
+            n_tokens_opt=paid,
             loss_opt=floor + np.exp(log_k - gamma * x),
         )
 
@@ -67,6 +73,7 @@ class PowerLaw(Law):
             "confidence": self.confidence,
             "noise": None if self.noise is None else self.noise.to_json(),
             "flops_center": self.flops_center,
+            "flops_per_token": None if self.flops_per_token is None else self.flops_per_token.to_json(),
             "coefficients": dict(zip(COLUMNS, self.coefficients.tolist(), strict=True)),
             "bootstrap": {
                 "scheme": scheme,
@@ -80,10 +87,12 @@ class PowerLaw(Law):
 
 def power_law_parts(document: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of PowerLaw from an entry of fit.json."""
+    curve = document["flops_per_token"]
     return {
         "coefficients": np.array([document["coefficients"][name] for name in COLUMNS]),
         "draws": draws_from_json(document["bootstrap"]["draws"]),
         "flops_center": document["flops_center"],
+        "flops_per_token": None if curve is None else FlopsPerToken.from_json(curve),
         "confidence": document["confidence"],
         "noise": RunNoise.from_json(document["noise"]),
         "n_degenerate": document["bootstrap"]["n_degenerate"],

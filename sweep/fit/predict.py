@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sweep.errors import InputError
 from sweep.fit.fitting import Fit
 from sweep.fit.inference import LifetimeOptimum, lifetime_optimum
-from sweep.fit.laws import QUANTITIES, Interval, Law, Quantity
+from sweep.fit.laws import QUANTITIES, Interval, Law, Quantity, beside_warning
 from sweep.fit.refusals import Refusal
 
 FloatArray = npt.NDArray[np.float64]
@@ -49,6 +49,8 @@ class MethodPrediction:
     loss_off: Mapping[str, float]  # loss paid for half and for twice the optimal N; empty without a surface
     unproved: tuple[Quantity, ...]  # quantities whose interval has no proved coverage
     notes: tuple[str, ...]  # of a published law's origin
+    warnings: tuple[str, ...]  # of the law, and of its interval here
+    doubted: bool  # whether the points speak against the law's form
     lifetime: LifetimeOptimum | None  # where inference tokens are given and the law is a surface
 
     def to_json(self) -> dict[str, Any]:
@@ -60,6 +62,7 @@ class MethodPrediction:
             "prediction_interval": {} if run is None else {"loss": list(run)},
             "loss_off_2x": dict(self.loss_off),
             **({"notes": list(self.notes)} if self.notes else {}),
+            **({"warnings": list(self.warnings)} if self.warnings else {}),
             **({"unproved": list(self.unproved)} if self.unproved and self.ci else {}),
             **({} if self.lifetime is None else {"lifetime": self.lifetime.to_json()}),
         }
@@ -101,8 +104,9 @@ def predict(fit: Fit, flops: Sequence[float], question: Question | None = None) 
 def _predict_one(fit: Fit, flops: float, asked: Question) -> Prediction:
     if not (math.isfinite(flops) and flops > 0):
         raise InputError(f"flops={flops} is not a budget: give a finite number above zero")
+    below = _below_data(fit, flops)
     methods = {
-        name: method if isinstance(method, Refusal) else _ask(method, flops, asked)
+        name: method if isinstance(method, Refusal) else _ask(method.warned(below), flops, asked)
         for name, method in fit.methods.items()
     }
     methods |= _borrowed_certainty(fit, flops, methods)
@@ -112,6 +116,16 @@ def _predict_one(fit: Fit, flops: float, asked: Question) -> Prediction:
         methods=methods,
         shape=None if asked.shape is None else _shape(methods, asked.shape),
         backtest=fit.backtest or None,
+    )
+
+
+def _below_data(fit: Fit, flops: float) -> tuple[str, ...]:
+    """A sentence for budgets under the smallest fitted one, where no interval looks wide."""
+    if fit.flops_range is None or flops >= fit.flops_range[0]:
+        return ()
+    return (
+        f"{flops:.3g} FLOPs are {fit.flops_range[0] / flops:.3g} times below the smallest fitted budget, "
+        f"where nothing bears the law out",
     )
 
 
@@ -135,6 +149,8 @@ def _ask(law: Law, flops: float, asked: Question) -> MethodPrediction | Refusal:
         loss_off=_loss_off(law, flops),
         unproved=law.unproved,
         notes=law.notes,
+        warnings=(*law.warnings, *beside_warning(law, flops)),
+        doubted=law.doubted,
         lifetime=_lifetime(law, flops, asked.inference_tokens),
     )
 
@@ -180,10 +196,12 @@ def _lifetime(law: Law, flops: float, inference_tokens: float | None) -> Lifetim
 def _shape(
     methods: Mapping[str, MethodPrediction | Refusal], shape: ShapeFunction
 ) -> Mapping[str, Any] | None:
-    """The run for the first method in order of preference that has an answer."""
-    for name in (*SHAPE_PREFERENCE, *methods):
-        method = methods.get(name)
-        if isinstance(method, MethodPrediction) and "n_params_opt" in method.estimate:
+    """The run for the first method in order of preference that has an answer, one that is doubted last."""
+    answers = {name: method for name, method in methods.items() if isinstance(method, MethodPrediction)}
+    preferred = [name for name in SHAPE_PREFERENCE if name in answers]
+    for name in sorted((*preferred, *answers), key=lambda name: answers[name].doubted):
+        method = answers[name]
+        if "n_params_opt" in method.estimate:
             chosen = shape(method.estimate["n_params_opt"], method.estimate["n_tokens_opt"])
             return {"method": name, **chosen}
     return None

@@ -32,6 +32,7 @@ class CatalogueLaw(Law):
     published: PublishedLaw
     confidence: float = 0.95
     noise: RunNoise | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def n_draws(self) -> int:

@@ -11,6 +11,8 @@ RefusalKind = Literal[
     "mixed_schedules",
     "duplicated_run_keys",
     "duplicated_rows",
+    "units",
+    "mixed_counting",
     "no_budgets",
     "too_few_budgets",
     "too_few_points",

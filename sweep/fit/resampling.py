@@ -19,6 +19,7 @@ from sweep.fit.centred import CentredData
 from sweep.fit.estimation import FREE, SurfaceForm, linear_model, linear_slopes, loss_of
 from sweep.fit.identifiability import EXPONENT_BOUNDS
 from sweep.fit.levenberg import Jacobian, Model, minimise_model
+from sweep.fit.observations import RunNoise
 from sweep.fit.refusals import RefusedError
 from sweep.fit.solver import minimise
 
@@ -87,6 +88,13 @@ def resample_surface(
         low, high = EXPONENT_BOUNDS
         parts.append(found[converged & ((found[:, 3:] >= low) & (found[:, 3:] <= high)).all(axis=1)])
     return _resampled(parts, scheme, sd, _n_resamples(cluster, config))
+
+
+def least_squares_noise(data: CentredData, theta: FloatArray, form: SurfaceForm = FREE) -> RunNoise:
+    """What points scatter by about the least-squares surface of a form, from centred theta (5,) near it."""
+    n_dof = max(1, len(data.y) - form.n_free)
+    squares = 2.0 * float(minimise(data, theta[None], SQUARES, basis=form.basis).objective[0])
+    return RunNoise(sd=math.sqrt(squares / n_dof), n_dof=n_dof, source="residuals")
 
 
 def resample_model(

@@ -120,7 +120,7 @@ def _isoflop_keys(curves: Sequence[IsoflopCurve]) -> list[Line2D]:
         keys.append(
             Line2D([], [], color="0.15", marker="D", mfc="white", lw=1.1, ms=5.5, label="minimum, interval")
         )
-    if any(curve.status in ("edge", "not_convex") for curve in curves):
+    if any(curve.status in ("edge", "not_convex", "unequal") for curve in curves):
         keys.append(Line2D([], [], color=GREY, ls=(0, (4, 2)), lw=1.4, label="no usable minimum"))
     if any(len(curve.excluded_loss) for curve in curves):
         keys.append(Line2D([], [], color=GREY, marker="x", ls="", ms=6, mew=1.4, label="excluded run"))

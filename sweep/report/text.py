@@ -205,6 +205,7 @@ def prediction_text(predictions: Sequence[Prediction]) -> RenderableType:
 def _extras(name: str, method: Mapping[str, Any]) -> list[Text]:
     """A published law's origin, what being off in N costs, a new run's interval, the lifetime optimum."""
     lines = [Text(f"{name}: {note}") for note in method.get("notes", ())]
+    lines += [Text(f"{name}: warning: {warning}") for warning in method.get("warnings", ())]
     run = method["prediction_interval"].get("loss")
     if run is not None:
         lines.append(Text(f"{name}: one new run's loss lies in {_interval(run).strip()}"))
