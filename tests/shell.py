@@ -14,17 +14,20 @@ ROOT = Path(__file__).parents[1]
 PROGRAM = "from sweep.cli import main; main()"
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+def command(*arguments: object, before: str = "") -> list[str]:
+    """A process of the command line; `before` is Python that it carries out first, to break something."""
+    return [sys.executable, "-c", f"{before}\n{PROGRAM}", *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def sweep(*arguments: object, cwd: Path, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+def sweep(
+    *arguments: object, cwd: Path, timeout: float = 200, before: str = ""
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments),
+        command(*arguments, before=before),
         cwd=cwd,
         env=environment(),
         capture_output=True,

@@ -168,15 +168,7 @@ def test_verbs_of_a_laptop_load_no_torch(tmp_path):
 
 def test_our_own_bug_says_so(tmp_path):
     broken = "import sweep.compose as c; c.compose_experiments = lambda *a: 1 / 0"
-    program = f"{broken}; from sweep.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "plan"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = sweep("plan", cwd=tmp_path, before=broken)
     assert done.returncode == 70
     assert "this is a bug in sweep" in done.stderr
 

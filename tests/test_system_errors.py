@@ -6,7 +6,6 @@ import errno
 import json
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,17 +80,8 @@ def test_a_file_in_place_of_a_sweep_is_bad_input(tmp_path, name):
 
 def test_ctrl_c_where_there_is_nothing_to_save(tmp_path):
     stop = "def stop(*_): raise KeyboardInterrupt"
-    program = (
-        f"import sweep.compose as c\n{stop}\nc.compose_experiments = stop\nfrom sweep.cli import main; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "plan"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    before = f"import sweep.compose as c\n{stop}\nc.compose_experiments = stop"
+    done = sweep("plan", cwd=tmp_path, before=before)
     assert done.returncode == 130
     assert done.stderr.strip().startswith("interrupted: ")
 
