@@ -54,15 +54,15 @@ ALLOCATOR_WORDS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED"
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed: Python's, the system's or torch's, whose errors have not all a class.
 
-    Also what is raised for want of memory on the way out, as by a CUDA graph whose capture broke off.
+    Also what CUDA raises on the way out, as a graph does whose capture broke off for want of memory.
     """
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
     said = isinstance(error, RuntimeError) and any(words in str(error) for words in ALLOCATOR_WORDS)
     if named or refused or said:
         return True
-    first = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return first is not None and is_out_of_memory(first)
+    is_cuda = isinstance(error, RuntimeError) and "CUDA" in str(error)
+    return is_cuda and error.__context__ is not None and is_out_of_memory(error.__context__)
 
 
 _WRONG_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}

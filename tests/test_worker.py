@@ -49,6 +49,12 @@ def _wrapped_full_disk():
     return error
 
 
+def _full_disk_beside():
+    error = OSError(28, "No space left on device")
+    error.__context__ = MemoryError()
+    return error
+
+
 def _broken_capture():
     """What CUDA says of a graph whose capture ran out of memory, in the course of which that was raised."""
     error = RuntimeError("CUDA error: operation failed due to a previous error during capture")
@@ -67,6 +73,7 @@ def _broken_capture():
         (RuntimeError("CUDA error: out of memory"), "failed:oom", 1),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), "failed:oom", 1),
         (_broken_capture(), "failed:oom", 1),
+        (_full_disk_beside(), "failed:disk", 1),
         (OSError(12, "Cannot allocate memory"), "failed:oom", 1),
         (ValueError("out of memory"), "failed:code", 3),
         (OSError(28, "No space left on device"), "failed:disk", 1),

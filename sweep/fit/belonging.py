@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from sweep.fit.refusals import Refusal
 from sweep.records import BOOKKEEPING_COLUMNS, POINT_COLUMNS, Point
 
@@ -92,12 +94,13 @@ def _duplicated_rows(points: Sequence[Point]) -> Refusal | None:
         kind="duplicated_rows",
         reason=f"{n_repeated} rows repeat another in every column (first with n_params="
         f"{first['n_params']:.6g}, loss={first['loss']:.6g}): remove them, or tell replicates apart by a "
-        f"column seed or run_key",
+        f"column seed or run_key (two seeds never end at the same loss to all its digits)",
     )
 
 
 def _tells_nothing(name: str, point: Point) -> bool:
     """Whether a column is a seed beside a loss in full: two seeds do not end at the same one."""
-    return (
-        name == "seed" and point.loss is not None and float(f"{point.loss:.{ROUNDED_DIGITS}g}") != point.loss
-    )
+    if name != "seed" or point.loss is None:
+        return False
+    rounded = float(f"{point.loss:.{ROUNDED_DIGITS}g}")
+    return point.loss not in (rounded, float(np.float32(rounded)))

@@ -113,7 +113,10 @@ def fit_isoflop(observations: Observations, config: FitConfig) -> IsoflopLaw:
     bias = parabola_bias(observations, [budget.index for budget in counted], log_center, config)
     shift = bias.shift if bias is not None and bias.corrected else np.zeros(len(coefficients))
     residuals = RunNoise(sd=residual_sd, n_dof=residual_dof, source="residuals")
-    noise, doubts = judged_noise(residuals, observations.replicate_noise)
+    rows = np.isin(observations.budget, [budget.index for budget in budgets if budget.counts_for_noise])
+    noise, doubts = judged_noise(residuals, observations.noise_within(rows))
+    if not doubts:
+        noise = observations.replicate_noise or residuals
     return IsoflopLaw(
         coefficients=coefficients - shift,
         draws=draws - shift,
@@ -180,8 +183,8 @@ def _check_budgets(budgets: list[BudgetFit], counted: list[BudgetFit]) -> None:
 
 
 def _pooled_residuals(budgets: list[BudgetFit]) -> tuple[float, int]:
-    """Pooled deviation of ln L about the parabolas, over every budget that has one, and its degrees."""
-    fitted = [budget.parabola for budget in budgets if budget.parabola is not None]
+    """Pooled deviation of ln L about the parabolas of budgets that have one and equal C, and its degrees."""
+    fitted = [b.parabola for b in budgets if b.counts_for_noise and b.parabola is not None]
     n_dof = sum(parabola.n_points - 3 for parabola in fitted)
     return math.sqrt(sum(parabola.residual_squares for parabola in fitted) / n_dof), n_dof
 

@@ -66,6 +66,7 @@ class Observations:
     loss: FloatArray
     budget: IntArray  # index into `budgets`, -1 for a point outside all of them
     budgets: FloatArray  # FLOPs, ascending: as planned, else the geometric mean of the group
+    budgets_as_planned: bool  # by a column, not found by gaps in C
     flops_per_token: FlopsPerToken
     cluster: IntArray  # points of one value share a trunk, and so their noise
     n_params_non_embedding: FloatArray | None  # None where some point lacks it, as for the next two
@@ -85,6 +86,11 @@ class Observations:
     def has_trunks(self) -> bool:
         """Whether some points share a trunk."""
         return bool(len(self)) and int(self.cluster.max()) + 1 < len(self)
+
+    def noise_within(self, rows: npt.NDArray[np.bool_]) -> RunNoise | None:
+        """The spread within cells among some of the points only, by a mask of shape (n,)."""
+        unique = None if self.n_tokens_unique is None else self.n_tokens_unique[rows]
+        return replicate_noise(self.n_params[rows], self.n_tokens[rows], self.loss[rows], unique)
 
     @property
     def flops_range(self) -> tuple[float, float]:
@@ -125,7 +131,8 @@ def observe(
     left_out += [ExcludedPoint(run_key=label, reason=reason) for label, reason in dropped]
     kept = sorted(kept, key=_sort_key)
     table, curve = _complete(kept)
-    budget, budgets = group_budgets(table.pop("flops_budget"), table["flops"], table["n_params"])
+    asked = table.pop("flops_budget")
+    budget, budgets = group_budgets(asked, table["flops"], table["n_params"])
     cluster = _clusters([point for point, _ in kept])
     refusal = common_refusal([point for point, _ in kept], allow_mixed_schedules=allow_mixed_schedules)
     warnings: tuple[str, ...] = ()
@@ -137,13 +144,16 @@ def observe(
         **table,
         budget=budget,
         budgets=budgets,
+        budgets_as_planned=not np.isnan(asked).all(),
         flops_per_token=curve,
         cluster=cluster,
         n_params_non_embedding=_optional(kept, "n_params_non_embedding"),
         flops_chinchilla=_optional(kept, "flops_chinchilla"),
         n_tokens_unique=_optional(kept, "n_tokens_unique"),
         curves=loss_curves([point for point, _ in kept], cluster, curves or {}),
-        replicate_noise=_replicate_noise(table, _optional(kept, "n_tokens_unique")),
+        replicate_noise=replicate_noise(
+            table["n_params"], table["n_tokens"], table["loss"], _optional(kept, "n_tokens_unique")
+        ),
         filters=applied,
         excluded=tuple(left_out),
         refusal=refusal,
@@ -215,15 +225,17 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _replicate_noise(table: Mapping[str, Any], n_tokens_unique: FloatArray | None) -> RunNoise | None:
+def replicate_noise(
+    n_params: FloatArray, n_tokens: FloatArray, loss: FloatArray, n_tokens_unique: FloatArray | None
+) -> RunNoise | None:
     """Pooled deviation of ln L within cells of equal N, D and unique tokens, where they are enough."""
-    unique = np.zeros_like(table["n_params"]) if n_tokens_unique is None else n_tokens_unique
-    cells = np.stack([table["n_params"], table["n_tokens"], unique], axis=1)
+    unique = np.zeros_like(n_params) if n_tokens_unique is None else n_tokens_unique
+    cells = np.stack([n_params, n_tokens, unique], axis=1)
     _, cell, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
     n_dof = int((counts - 1).sum())
     if n_dof < MIN_NOISE_DOF:
         return None
-    log_loss = np.log(table["loss"])
+    log_loss = np.log(loss)
     means = np.bincount(cell.ravel(), weights=log_loss) / counts
     sd = math.sqrt(float(((log_loss - means[cell.ravel()]) ** 2).sum()) / n_dof)
     # Rows given twice are no replicates: their spread is zero.

@@ -22,7 +22,7 @@ BudgetStatus = Literal["ok", "edge", "not_convex", "too_few", "unequal"]
 
 HUBER_BEND, NORMAL_MAD = 1.345, 0.6745  # in deviations; the median absolute value of a normal's
 MAX_REWEIGHTINGS = 100
-TREND = 0.05  # of ln C from a budget's smallest size to its largest: the minimum moves by half of it and up
+TREND = 0.1  # of ln C from a budget's smallest size to its largest: the minimum moves by half of it and up
 MIN_SIZES = 4  # three sizes determine a parabola and leave nothing to check it
 
 
@@ -96,6 +96,11 @@ class BudgetFit:
     n_tokens_opt_direct: float | None  # of a parabola in ln D
     loss_opt: float | None
     ci: Mapping[str, Interval]
+
+    @property
+    def counts_for_noise(self) -> bool:
+        """Whether runs scatter about its parabola by noise: a minimum at an edge is no hindrance."""
+        return self.parabola is not None and self.status != "unequal"
 
     def to_json(self) -> dict[str, Any]:
         """Its entry in fit.json."""
@@ -197,7 +202,8 @@ def fit_budget(observations: Observations, index: int, *, robust: bool = False) 
     sizes, size = np.unique(n_params, return_inverse=True)
     parabola = fit_parabola(n_params, flops, loss, robust=robust) if len(sizes) >= MIN_SIZES else None
     means = np.bincount(size, weights=loss) / np.bincount(size)
-    status, reason = _unequal(n_params, flops) or _judge(parabola, sizes, means)
+    unequal = _unequal(n_params, flops) if observations.budgets_as_planned else None
+    status, reason = unequal or _judge(parabola, sizes, means)
     optimum: dict[str, float | None] = dict.fromkeys(
         ("n_params_opt", "n_tokens_opt", "n_tokens_opt_direct", "loss_opt")
     )
@@ -242,7 +248,7 @@ def _unequal(n_params: FloatArray, flops: FloatArray) -> tuple[BudgetStatus, str
     factor = float(flops.max() / flops.min())
     return "unequal", (
         f"its points' FLOPs differ by a factor {factor:.3g}, where the runs of a budget cost the same: is "
-        f"flops_budget counted as flops is?"
+        f"its flops_budget counted as flops is?"
     )
 
 

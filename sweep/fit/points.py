@@ -42,8 +42,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
 def _check_widths(path: Path, n_columns: int) -> None:
     """Raises InputError for a row with more values than columns: which belongs where is not known."""
     with path.open(newline="", encoding="utf-8-sig") as lines:
-        for row, values in enumerate(csv.reader(lines)):
-            if any(values[n_columns:]):
+        rows = (values for values in csv.reader(lines) if values)  # blank lines are passed over, as by pandas
+        for row, values in enumerate(rows):
+            if any(value.strip() for value in values[n_columns:]):
                 raise InputError(
                     f"points={path}: row {row} has {len(values)} values and the header names {n_columns}: "
                     f"give every value its column"
@@ -98,7 +99,7 @@ def read_table(path: str | Path, columns: ColumnsConfig = DEFAULT_COLUMNS) -> tu
         frame = reader(path)
     except FileNotFoundError:
         raise InputError(f"points={path}: there is no such file") from None
-    except (OSError, ValueError) as error:  # pandas' and pyarrow's parse errors are ValueErrors
+    except (OSError, ValueError, csv.Error) as error:  # pandas' and pyarrow's parse errors are ValueErrors
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"points={path}: it cannot be read as {path.suffix[1:]} ({first_line})") from None
     return from_dataframe(frame, columns, source=str(path))

@@ -27,6 +27,7 @@ SHAPE_PREFERENCE = ("parametric", "isoflop")  # whose optimum the shape is made 
 MEASURED = "parametric"  # whose refusal binds the laws that assume their exponents
 OFF = 2.0  # how far off in N, either way, the price of a mistake is told
 NO_LIMIT = math.inf
+NEAR = 0.9  # of the smallest fitted budget: a little below it is no extrapolation to speak of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +122,7 @@ def _predict_one(fit: Fit, flops: float, asked: Question) -> Prediction:
 
 def _below_data(fit: Fit, flops: float) -> tuple[str, ...]:
     """A sentence for budgets under the smallest fitted one, where no interval looks wide."""
-    if fit.flops_range is None or flops >= fit.flops_range[0]:
+    if fit.flops_range is None or flops >= NEAR * fit.flops_range[0]:
         return ()
     return (
         f"{flops:.3g} FLOPs are {fit.flops_range[0] / flops:.3g} times below the smallest fitted budget, "

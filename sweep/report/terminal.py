@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sweep.errors import InputError
+
 if TYPE_CHECKING:  # rich and the fitter take a while to import, and --help needs neither
     from rich.console import Console
 
@@ -29,6 +31,8 @@ def print_json(document: Any) -> None:
 
 def print_document(text: str) -> None:
     """Text on stdout. Raises OSError, which names it, when it does not arrive; no more is written then."""
+    if sys.stdout is None:
+        raise InputError("standard output is closed, and that is where the document goes")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -119,3 +119,20 @@ def test_budgets_below_the_data_are_told():
     (low, inside) = predict(found, [1e9, 1e12])
     assert any("100 times below the smallest" in told for told in low.methods["parametric"].warnings)
     assert inside.methods["parametric"].warnings == ()
+
+
+def test_replicates_of_no_budget_say_nothing_against_parabolas():
+    """They scatter ten times as much, or as little: isoflop's residuals are not of them."""
+    rng = np.random.default_rng(3)
+    for sd in (0.0002, 0.02):
+        outside = [
+            dataclasses.replace(
+                point, flops=1.9 * point.flops, n_tokens=1.9 * point.n_tokens, flops_budget=None, seed=seed,
+                loss=TINY.loss(point.n_params, 1.9 * point.n_tokens) * math.exp(sd * rng.standard_normal()),
+            )
+            for point in grid(n_seeds=1)[:8]
+            for seed in range(3)
+        ]  # fmt: skip
+        law = answer([*grid(), *outside], "isoflop", QUICK)
+        assert not told(law)
+        assert law.residual_sd < 0.004
