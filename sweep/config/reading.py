@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, get_args, get_type_hints
@@ -64,6 +65,11 @@ def _one_sentence(cls: type, error: ValidationError) -> str:
         return f"{'.'.join(path)}.{key}={first['ctx']['tag']!r} is not valid: choose from {choices}"
     if first["type"] in ("missing", "missing_argument"):
         return f"{'.'.join(path)} is missing: give it a value"
+    if isinstance(first["input"], (list, tuple)):  # of a list in a list's place, the item at fault
+        items = (
+            p for p in problems if isinstance(p["loc"][-1], int) and _known_path(cls, p["loc"])[0] == path
+        )
+        first = next(items, first)
     same = [p for p in problems if p["input"] is first["input"] and _known_path(cls, p["loc"])[0] == path]
     reasons = " or ".join(dict.fromkeys(_plainly(problem["msg"]) for problem in same))
     return f"{'.'.join(path)}={first['input']!r} is not valid: {reasons}"
@@ -135,4 +141,5 @@ def _plainly(reason: str) -> str:
         (" a dictionary or an instance of", " a section of keys, see"),
     ):
         reason = reason.replace(python, plain)
+    reason = re.sub(r"\b\d{10,}\b", lambda digits: f"{float(digits[0]):g}", reason)
     return reason[:1].lower() + reason[1:]
