@@ -63,8 +63,8 @@ def fit_arms(
     """Fit a sweep's points, each arm by itself; writes nothing.
 
     The only key is None where there are no arms. With several processes arms are fitted side by side (see
-    `run_forked`). Raises InputError when no run has finished,
-    SafetyError when runs of several settings would be fitted together.
+    `run_forked`). Raises InputError when no run has finished, SafetyError when runs of several settings would
+    be fitted together.
     """
     store = RunStore(sweep_dir)
     stored = store.points()
