@@ -184,7 +184,7 @@ def test_the_command_prints_one_document(experiment, tmp_path):
     arguments = [*SMALL, f"results_dir={tmp_path}", f"data_dir={tmp_path / 'data'}"]
     done = sweep("check-hparams", *arguments, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "all 60 runs were finished before" in done.stderr
+    assert "all 60 runs had ended before" in done.stderr
     told = json.loads(done.stdout)
     assert told == json.loads((tmp_path / "smoke" / "hparams.json").read_text())
     assert (tmp_path / "smoke" / "figures" / "hparams.png").is_file()
