@@ -41,8 +41,8 @@ def told(law):
 @pytest.mark.parametrize("method", ["isoflop", "parametric"])
 def test_the_planted_form_is_believed(method):
     """One in a hundred is doubted by chance."""
-    laws = [answer(grid(seed=seed), method, dataclasses.replace(QUICK, n_bootstrap=0)) for seed in range(20)]
-    assert sum(law.doubted for law in laws) <= 2
+    laws = [answer(grid(seed=seed), method, dataclasses.replace(QUICK, n_bootstrap=0)) for seed in range(10)]
+    assert sum(law.doubted for law in laws) <= 1
     for law in laws:
         assert law.doubted == bool(told(law)) == (law.noise.source == "misfit")
 
