@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
 
@@ -30,8 +30,7 @@ from sweep.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     InputError,
-    SweepError,
-    refused_by_system,
+    told_to_user,
 )
 from sweep.report.terminal import console, print_document, print_json, progress, say
 
@@ -266,8 +265,6 @@ def main() -> None:
     """
     try:
         app()
-    except SweepError as error:
-        _leave(error)
     except BrokenPipeError:  # the reader of our document left
         sys.exit(EXIT_FAILED)
     except SystemExit as leaving:
@@ -275,9 +272,10 @@ def main() -> None:
             say("interrupted: files that were finished stay, give the command again for the others")
         raise
     except Exception as error:
-        refused = refused_by_system(error) if isinstance(error, OSError) else None
-        if refused is not None:
-            _leave(refused)
+        told = told_to_user(error)
+        if told is not None:
+            say(f"error: {told}")
+            sys.exit(told.exit_code)
         import traceback
 
         traceback.print_exception(error)
@@ -285,8 +283,3 @@ def main() -> None:
         sys.exit(EXIT_BUG)
     finally:
         gc.freeze()  # Python would look through all that is loaded for garbage, a last time, before it leaves
-
-
-def _leave(error: SweepError) -> NoReturn:
-    say(f"error: {error}")
-    sys.exit(error.exit_code)

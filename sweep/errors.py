@@ -1,4 +1,4 @@
-"""The errors a user can meet, each with the exit code the command line gives it."""
+"""The errors a user can meet, each with the exit code the command line gives it; and what others' come to."""
 
 import errno
 
@@ -72,11 +72,15 @@ _TROUBLE = {
 }  # fmt: skip
 
 
-def refused_by_system(error: OSError) -> SweepError | None:
-    """What the system would not do, as a sentence, where the user or who keeps the machine can mend it.
+def told_to_user(error: Exception) -> SweepError | None:
+    """An error as one sentence and exit code: our own, and the system's where somebody can mend its cause.
 
     None for what only a bug of ours explains.
     """
+    if isinstance(error, SweepError):
+        return error
+    if not isinstance(error, OSError):
+        return None
     where = error.filename if error.filename is not None else "a file"
     if error.errno in _WRONG_PLACE:
         return InputError(f"{where} cannot be used: {error.strerror}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.errors import InputError, SweepError, refused_by_system
+from sweep.errors import DataError, InputError, SweepError, told_to_user
 from sweep.store import files
 from sweep.store.points import ResultError, read_result
 from sweep.store.run_store import RunStore
@@ -128,15 +128,15 @@ def test_read_json_takes_what_is_not_shown_for_absent(tmp_path, locked):
     files.replace(tmp_path / "beat.json", b"{}")
     locked.add("beat.json")
     assert files.read_json(tmp_path / "beat.json") is None
-    with pytest.raises(PermissionError):
+    with pytest.raises(DataError, match=r"may be sound"):
         files.read_kept(tmp_path / "beat.json")
     assert files.read_kept(tmp_path / "absent.json") is None
 
 
 def test_only_what_somebody_can_mend_is_told_in_a_sentence():
-    full = refused_by_system(OSError(errno.ENOSPC, "No space left on device"))
+    full = told_to_user(OSError(errno.ENOSPC, "No space left on device"))
     assert str(full).startswith("a file cannot be read or written: No space left on device; ")
     assert (type(full), full and full.exit_code) == (SweepError, 1)
-    assert isinstance(refused_by_system(OSError(errno.ENOTDIR, "Not a directory", "x")), InputError)
-    assert refused_by_system(OSError(errno.EBADF, "Bad file descriptor")) is None
-    assert refused_by_system(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
+    assert isinstance(told_to_user(OSError(errno.ENOTDIR, "Not a directory", "x")), InputError)
+    assert told_to_user(OSError(errno.EBADF, "Bad file descriptor")) is None
+    assert told_to_user(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None

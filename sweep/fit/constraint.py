@@ -25,6 +25,13 @@ SAME_FAMILY = 0.02  # of ln f: planned sizes this near the trained ones are of t
 SAME_SIZE = 0.01  # sizes closer than this in ln N do not count as distinct for the degree
 
 
+def distinct_sizes(log_n: FloatArray) -> FloatArray:
+    """The ln N that count as different sizes, ascending."""
+    ordered = np.sort(log_n)
+    first = np.concatenate([[True], np.diff(ordered) > SAME_SIZE])
+    return np.asarray(ordered[first], dtype=np.float64)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlopsPerToken:
     """ln f as a polynomial in t = ln N - center between the smallest and largest N; its tangent beyond."""
@@ -47,7 +54,7 @@ class FlopsPerToken:
         log_n = np.log(n_params)
         center = float(log_n.mean())
         t, ratio = log_n - center, np.log(flops_per_token) - log_n
-        n_distinct = 1 + int((np.diff(np.sort(t)) > SAME_SIZE).sum())
+        n_distinct = len(distinct_sizes(t))
         low, high = float(t.min()), float(t.max())
         for degree in range(min(MAX_DEGREE, n_distinct - 1), -1, -1):
             fitted = np.zeros(max(degree, 1) + 1)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.constraint import MAX_DEGREE, SAME_SIZE, FlopsPerToken
+from sweep.fit.constraint import MAX_DEGREE, SAME_SIZE, FlopsPerToken, distinct_sizes
 from sweep.fit.refusals import Refusal
 
 FloatArray = npt.NDArray[np.float64]
@@ -46,7 +46,7 @@ def counting_refusal(
     if len(log_ratio) < MIN_ROWS:
         return None
     log_n = np.log(n_params)
-    factor = ODD_FACTOR if len(_sizes(log_n)) >= FEW_SIZES else FEW_SIZES_FACTOR
+    factor = ODD_FACTOR if len(distinct_sizes(log_n)) >= FEW_SIZES else FEW_SIZES_FACTOR
     away = _away(log_n, log_ratio, math.log(factor))
     odd = np.flatnonzero(np.abs(away) > math.log(factor))
     if not len(odd):
@@ -91,7 +91,7 @@ def _away(log_n: FloatArray, values: FloatArray, limit: float) -> FloatArray:
     away = values - _smooth(log_n, values, everything)
     if np.abs(away).max() <= limit:
         return away
-    sizes = _sizes(log_n)
+    sizes = distinct_sizes(log_n)
     ends = [np.flatnonzero(np.abs(log_n - size) <= SAME_SIZE) for size in {*sizes[:N_ENDS], *sizes[-N_ENDS:]}]
     left_out = [rows for rows in ends if 2 * len(rows) < len(values)]
     left_out += [np.array([row]) for rows in ends for row in rows[:MAX_ROWS]]
@@ -106,19 +106,12 @@ def _away(log_n: FloatArray, values: FloatArray, limit: float) -> FloatArray:
     return found
 
 
-def _sizes(log_n: FloatArray) -> FloatArray:
-    """The distinct ln N, ascending."""
-    ordered = np.sort(log_n)
-    first = np.concatenate([[True], np.diff(ordered) > SAME_SIZE])
-    return np.asarray(ordered[first], dtype=np.float64)
-
-
 def _smooth(log_n: FloatArray, values: FloatArray, kept: npt.NDArray[np.bool_]) -> FloatArray:
     """At all N, the polynomial in ln N of least absolute deviations from the values that are `kept`.
 
     By iteratively reweighted least squares; degree 3, or less where sizes are few.
     """
-    n_distinct = len(_sizes(log_n[kept]))
+    n_distinct = len(distinct_sizes(log_n[kept]))
     degree = min(MAX_DEGREE, max(0, n_distinct - 2), (n_distinct + 1) // 3)
     design = np.vander(log_n - log_n.mean(), degree + 1)
     fitted = np.full_like(values, np.median(values[kept]))

@@ -90,7 +90,7 @@ def fit_envelope(observations: Observations, config: FitConfig) -> EnvelopeLaw:
         coefficients=laws_through(records, hull, center),
         draws=drawn.draws,
         flops_center=math.exp(center),
-        flops_per_token=None,
+        flops_per_token=observations.flops_per_token,
         confidence=config.confidence,
         noise=observations.replicate_noise or drawn.noise,
         n_degenerate=n_degenerate,

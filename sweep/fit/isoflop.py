@@ -42,13 +42,6 @@ class IsoflopLaw(PowerLaw):
     b_direct: float | None  # exponent of D_opt from parabolas in ln D
     bias: ParabolaBias | None  # of the parabolas; None where the points allow no surface
 
-    def with_family(self, n_params: FloatArray, flops_per_token: FloatArray) -> IsoflopLaw:
-        """The same law, D past the fitted sizes being what (N, f) leave of C."""
-        if self.flops_per_token is None:
-            return self
-        curve = self.flops_per_token.extended(n_params, flops_per_token)
-        return dataclasses.replace(self, flops_per_token=curve)
-
     def loss_off_optimum(self, flops: float, factor: float) -> float | None:
         """Loss at budget `flops` with `factor` times the optimal N, by the largest budget's curvature."""
         curved = [budget.parabola for budget in self.budgets if budget.status == "ok" and budget.parabola]

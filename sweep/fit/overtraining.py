@@ -21,10 +21,9 @@ from sweep.fit.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.centred import CentredData
 from sweep.fit.estimation import SurfaceForm, estimate_surface
 from sweep.fit.identifiability import check_design
-from sweep.fit.misfit import judged_noise
-from sweep.fit.observations import Observations, RunNoise
+from sweep.fit.observations import Observations
 from sweep.fit.profile import NO_NOISE
-from sweep.fit.resampling import SQUARES, least_squares_noise, resample_surface
+from sweep.fit.resampling import SQUARES, resample_surface, surface_noise
 from sweep.fit.solver import minimise
 from sweep.fit.surface_law import SurfaceLaw, surface_parts
 
@@ -84,10 +83,7 @@ def fit_overtraining(observations: Observations, config: FitConfig) -> Overtrain
     data = CentredData.of(observations.n_params, observations.n_tokens, observations.loss)
     theta, objective, _ = estimate_surface(data, config.huber_delta, TIED)
     resampled = resample_surface(data, theta, observations.cluster, config, TIED)
-    residuals = RunNoise(sd=resampled.residual_sd, n_dof=len(observations) - TIED.n_free, source="residuals")
-    noise, doubts = judged_noise(residuals, None)
-    if observations.replicate_noise is not None:
-        noise, doubts = judged_noise(least_squares_noise(data, theta, TIED), observations.replicate_noise)
+    noise, doubts = surface_noise(data, theta, TIED, resampled.residual_sd, observations.replicate_noise)
     return OvertrainingLaw(
         theta=data.from_centred(theta),
         draws=data.from_centred(resampled.draws),

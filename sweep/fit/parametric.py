@@ -17,10 +17,9 @@ from sweep.fit.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.centred import CentredData
 from sweep.fit.estimation import FREE, NO_FLOOR, SurfaceForm, estimate_surface, n_starts
 from sweep.fit.identifiability import NO_SHARE, check_design
-from sweep.fit.misfit import judged_noise
-from sweep.fit.observations import Observations, RunNoise
+from sweep.fit.observations import Observations
 from sweep.fit.profile import PROFILE_ASSUMES, Profile, profile_likelihood
-from sweep.fit.resampling import Resampled, least_squares_noise, resample_surface
+from sweep.fit.resampling import Resampled, resample_surface, surface_noise
 from sweep.fit.surface_law import SurfaceLaw, surface_parts
 
 FloatArray = npt.NDArray[np.float64]
@@ -115,10 +114,7 @@ def _law(
     n_at_optimum: int,
 ) -> ParametricLaw:
     form = _form(config)
-    residuals = RunNoise(sd=resampled.residual_sd, n_dof=len(observations) - form.n_free, source="residuals")
-    noise, doubts = judged_noise(residuals, None)
-    if observations.replicate_noise is not None:
-        noise, doubts = judged_noise(least_squares_noise(data, theta, form), observations.replicate_noise)
+    noise, doubts = surface_noise(data, theta, form, resampled.residual_sd, observations.replicate_noise)
     return ParametricLaw(
         theta=data.from_centred(theta),
         draws=data.from_centred(resampled.draws),

@@ -5,9 +5,10 @@ Legend: N parameters, D tokens, C training FLOPs, L loss.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,10 @@ COLUMNS = ("ln N_opt", "a", "ln D_opt", "b", "E", "ln K", "gamma")  # the first 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PowerLaw(Law):
-    """N_opt = N_0 (C/C_0)^a, D_opt = D_0 (C/C_0)^b, L_opt = E + K (C/C_0)^-gamma, C_0 = flops_center."""
+    """N_opt = N_0 (C/C_0)^a, D_opt = C / f(N_opt), L_opt = E + K (C/C_0)^-gamma, C_0 = flops_center.
+
+    b is the slope of ln D in ln C at the optima fitted, where D_opt follows D_0 (C/C_0)^b.
+    """
 
     coefficients: FloatArray  # (7,) as COLUMNS
     draws: FloatArray  # (n_draws, 7)
@@ -34,12 +38,17 @@ class PowerLaw(Law):
     noise: RunNoise | None
     n_degenerate: int  # draws without a usable law
     warnings: tuple[str, ...]
-    flops_per_token: FlopsPerToken | None  # D_opt is C / f(N_opt) where it is given, else a law of its own
+    flops_per_token: FlopsPerToken
 
     @property
     def n_draws(self) -> int:
         """Usable bootstrap draws."""
         return len(self.draws)
+
+    def with_family(self, n_params: FloatArray, flops_per_token: FloatArray) -> Self:
+        """The same law, D past the fitted sizes being what (N, f) leave of C."""
+        curve = self.flops_per_token.extended(n_params, flops_per_token)
+        return dataclasses.replace(self, flops_per_token=curve)
 
     def optimum(self, flops: FloatArray) -> Optimum:
         """The power laws at `flops`."""
@@ -50,15 +59,12 @@ class PowerLaw(Law):
         return self._evaluate(self.draws, flops)
 
     def _evaluate(self, coefficients: FloatArray, flops: FloatArray) -> Optimum:
-        log_n, a, log_d, b, floor, log_k, gamma = np.moveaxis(coefficients, -1, 0)[..., None]
+        log_n, a, _, _, floor, log_k, gamma = np.moveaxis(coefficients, -1, 0)[..., None]
         x = np.log(flops / self.flops_center)
         n_params = np.exp(log_n + a * x)
-        paid = (
-            np.exp(log_d + b * x) if self.flops_per_token is None else flops / self.flops_per_token(n_params)
-        )
         return Optimum(
             n_params_opt=n_params,
-            n_tokens_opt=paid,
+            n_tokens_opt=flops / self.flops_per_token(n_params),
             loss_opt=floor + np.exp(log_k - gamma * x),
         )
 
@@ -73,7 +79,7 @@ class PowerLaw(Law):
             "confidence": self.confidence,
             "noise": None if self.noise is None else self.noise.to_json(),
             "flops_center": self.flops_center,
-            "flops_per_token": None if self.flops_per_token is None else self.flops_per_token.to_json(),
+            "flops_per_token": self.flops_per_token.to_json(),
             "coefficients": dict(zip(COLUMNS, self.coefficients.tolist(), strict=True)),
             "bootstrap": {
                 "scheme": scheme,
@@ -87,12 +93,11 @@ class PowerLaw(Law):
 
 def power_law_parts(document: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of PowerLaw from an entry of fit.json."""
-    curve = document["flops_per_token"]
     return {
         "coefficients": np.array([document["coefficients"][name] for name in COLUMNS]),
         "draws": draws_from_json(document["bootstrap"]["draws"]),
         "flops_center": document["flops_center"],
-        "flops_per_token": None if curve is None else FlopsPerToken.from_json(curve),
+        "flops_per_token": FlopsPerToken.from_json(document["flops_per_token"]),
         "confidence": document["confidence"],
         "noise": RunNoise.from_json(document["noise"]),
         "n_degenerate": document["bootstrap"]["n_degenerate"],

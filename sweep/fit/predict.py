@@ -51,7 +51,6 @@ class MethodPrediction:
     unproved: tuple[Quantity, ...]  # quantities whose interval has no proved coverage
     notes: tuple[str, ...]  # of a published law's origin
     warnings: tuple[str, ...]  # of the law, and of its interval here
-    doubted: bool  # whether the points speak against the law's form
     lifetime: LifetimeOptimum | None  # where inference tokens are given and the law is a surface
 
     def to_json(self) -> dict[str, Any]:
@@ -115,7 +114,7 @@ def _predict_one(fit: Fit, flops: float, asked: Question) -> Prediction:
         flops=flops,
         beyond_data=None if fit.flops_range is None else flops / fit.flops_range[1],
         methods=methods,
-        shape=None if asked.shape is None else _shape(methods, asked.shape),
+        shape=None if asked.shape is None else _shape(fit, methods, asked.shape),
         backtest=fit.backtest or None,
     )
 
@@ -151,7 +150,6 @@ def _ask(law: Law, flops: float, asked: Question) -> MethodPrediction | Refusal:
         unproved=law.unproved,
         notes=law.notes,
         warnings=(*law.warnings, *beside_warning(law, flops)),
-        doubted=law.doubted,
         lifetime=_lifetime(law, flops, asked.inference_tokens),
     )
 
@@ -195,12 +193,12 @@ def _lifetime(law: Law, flops: float, inference_tokens: float | None) -> Lifetim
 
 
 def _shape(
-    methods: Mapping[str, MethodPrediction | Refusal], shape: ShapeFunction
+    fit: Fit, methods: Mapping[str, MethodPrediction | Refusal], shape: ShapeFunction
 ) -> Mapping[str, Any] | None:
     """The run for the first method in order of preference that has an answer, one that is doubted last."""
     answers = {name: method for name, method in methods.items() if isinstance(method, MethodPrediction)}
     preferred = [name for name in SHAPE_PREFERENCE if name in answers]
-    for name in sorted((*preferred, *answers), key=lambda name: answers[name].doubted):
+    for name in sorted((*preferred, *answers), key=lambda name: fit.laws[name].doubted):
         method = answers[name]
         if "n_params_opt" in method.estimate:
             chosen = shape(method.estimate["n_params_opt"], method.estimate["n_tokens_opt"])

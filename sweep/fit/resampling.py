@@ -19,6 +19,7 @@ from sweep.fit.centred import CentredData
 from sweep.fit.estimation import FREE, SurfaceForm, linear_model, linear_slopes, loss_of
 from sweep.fit.identifiability import EXPONENT_BOUNDS
 from sweep.fit.levenberg import Jacobian, Model, minimise_model
+from sweep.fit.misfit import judged_noise
 from sweep.fit.observations import RunNoise
 from sweep.fit.refusals import RefusedError
 from sweep.fit.solver import minimise
@@ -95,6 +96,16 @@ def least_squares_noise(data: CentredData, theta: FloatArray, form: SurfaceForm 
     n_dof = max(1, len(data.y) - form.n_free)
     squares = 2.0 * float(minimise(data, theta[None], SQUARES, basis=form.basis).objective[0])
     return RunNoise(sd=math.sqrt(squares / n_dof), n_dof=n_dof, source="residuals")
+
+
+def surface_noise(
+    data: CentredData, theta: FloatArray, form: SurfaceForm, residual_sd: float, replicates: RunNoise | None
+) -> tuple[RunNoise, tuple[str, ...]]:
+    """`judged_noise` of a surface fitted by Huber's loss: replicates are held against its least squares."""
+    if replicates is None:
+        n_dof = max(1, len(data.y) - form.n_free)
+        return RunNoise(sd=residual_sd, n_dof=n_dof, source="residuals"), ()
+    return judged_noise(least_squares_noise(data, theta, form), replicates)
 
 
 def resample_model(

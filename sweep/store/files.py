@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sweep.errors import SafetyError
+from sweep.errors import DataError, SafetyError
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
 _APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
@@ -22,25 +22,24 @@ def create(path: Path, data: bytes, *, durable: bool = True) -> None:
 
     `durable` waits until the bytes are on the disk. A symbolic link in the way is refused, not followed.
     """
-    with _named(path):
+    with naming(path):
         descriptor = os.open(path, _NEW_FILE, 0o666)
-    try:
-        with _named(path):
+        try:
             try:
                 _write_all(descriptor, data)
                 if durable:
                     os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def replace(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Put `data` at `path` in one step: a reader sees the old content or the new, never a mixture."""
     temporary = _beside(path)
-    with _named(path):
+    with naming(path):
         create(temporary, data, durable=durable)
         try:
             temporary.replace(path)
@@ -95,7 +94,7 @@ def sync_directory(path: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """The JSON object in `path`; None when the file is absent, torn, no object or cannot be read now."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(DataError):
         return read_kept(path)
     return None
 
@@ -103,12 +102,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def read_kept(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file that is written once; None when it is absent, torn or no object.
 
-    Raises OSError for one that the system will not show: what it holds may be sound.
+    Raises DataError for one that the system will not show: what it holds may be sound.
     """
     try:
         value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read, and may be sound: {error.strerror}") from None
     return value if isinstance(value, dict) else None
 
 
@@ -196,7 +197,7 @@ def remove_tree(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Errors of the system within tell of `path`, not of a temporary name or of none."""
     try:
         yield

@@ -139,10 +139,7 @@ def _run_record(run: PlannedRun) -> dict[str, Any]:
 
 def _read_plan(path: Path) -> dict[str, Any]:
     """A plan file with its experiment validated and its runs as entries."""
-    try:
-        plan = read_kept(path) or {}
-    except OSError as error:
-        raise InputError(f"{path} cannot be read, and may be sound: {error.strerror}") from None
+    plan = read_kept(path) or {}
     try:
         experiment = read_experiment(plan["experiment"])
         entries = [_entry(run, experiment) for run in plan["runs"]]

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from sweep import flops
 from sweep.config import RunConfig, to_dict
+from sweep.errors import DataError
 from sweep.identity import code_version, run_key, trunk_key
 from sweep.records import POINT_COLUMNS, CurvePoint, Point, RunResult
 from sweep.store.files import read_json, read_kept
@@ -131,8 +132,8 @@ def read_result(path: Path, key: str) -> StoredResult:
     """Read result.json back. Raises ResultError, in words, when it is not a sound result of run `key`."""
     try:
         stored = read_kept(path)
-    except OSError as error:
-        raise ResultError(f"{path} cannot be read, and may be sound: {error.strerror}") from None
+    except DataError as error:
+        raise ResultError(str(error)) from None
     if stored is None or not isinstance(stored.get("point"), dict):
         raise ResultError(f"{path} is not readable: delete it to train the run again")
     values = {name: stored["point"].get(name) for name in POINT_COLUMNS}

@@ -86,10 +86,9 @@ class RunStore:
     def run_config(self, key: str) -> RunConfig:
         """A run's config. Raises DataError when its file is missing, unreadable or another run's."""
         path = run_directory(self.sweep_dir, key) / "config.json"
+        stored = read_kept(path) or {}
         try:
-            config = read_run(read_kept(path) or {})
-        except OSError as error:
-            raise DataError(f"{path} cannot be read, and may be sound: {error.strerror}") from None
+            config = read_run(stored)
         except InputError as error:
             raise DataError(f"{path} is not a readable run: {error}") from None
         if run_key(config) != key:

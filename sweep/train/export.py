@@ -15,9 +15,10 @@ from pathlib import Path
 from torch import Tensor
 
 from sweep.data.stock_tokenizer import stock_tokenizer
-from sweep.errors import InputError, SweepError, refused_by_system
+from sweep.errors import InputError, told_to_user
 from sweep.models.huggingface import stock_class, to_huggingface, write_checkpoint
 from sweep.store.attempts import list_attempts
+from sweep.store.files import naming
 from sweep.store.plans import run_directory
 from sweep.store.points import ResultError, read_result
 from sweep.store.run_store import RunStore
@@ -45,11 +46,8 @@ def export_run(sweep_dir: Path, run_key: str, out: Path, data_dir: Path) -> Path
     separator = {"bos_token_id": tokenizer.separator, "eos_token_id": tokenizer.separator}
     checkpoint = replace(checkpoint, config={**checkpoint.config, **separator})
     unfinished = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
-    try:
+    with naming(out):
         unfinished.mkdir(parents=True)
-    except OSError as error:
-        error.filename = str(out)
-        raise
     try:
         write_checkpoint(unfinished, checkpoint)
         tokenizer.write(unfinished)
@@ -94,8 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sweep_dir, run_key, out, data_dir = arguments
     try:
         written = export_run(Path(sweep_dir), run_key, Path(out), Path(data_dir))
-    except (SweepError, OSError) as error:
-        told = refused_by_system(error) if isinstance(error, OSError) else error
+    except Exception as error:
+        told = told_to_user(error)
         if told is None:
             raise
         sys.stderr.write(f"error: {told}\n")
