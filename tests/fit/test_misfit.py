@@ -121,18 +121,36 @@ def test_budgets_below_the_data_are_told():
     assert inside.methods["parametric"].warnings == ()
 
 
-def test_replicates_of_no_budget_say_nothing_against_parabolas():
-    """They scatter ten times as much, or as little: isoflop's residuals are not of them."""
+def test_parabolas_are_judged_by_the_replicates_among_their_own_runs():
+    """Replicates of no budget have more degrees than parabolas leave, and would hide what these miss."""
     rng = np.random.default_rng(3)
-    for sd in (0.0002, 0.02):
-        outside = [
-            dataclasses.replace(
-                point, flops=1.9 * point.flops, n_tokens=1.9 * point.n_tokens, flops_budget=None, seed=seed,
-                loss=TINY.loss(point.n_params, 1.9 * point.n_tokens) * math.exp(sd * rng.standard_normal()),
-            )
-            for point in grid(n_seeds=1)[:8]
-            for seed in range(3)
-        ]  # fmt: skip
-        law = answer([*grid(), *outside], "isoflop", QUICK)
-        assert not told(law)
-        assert law.residual_sd < 0.004
+    outside = [
+        dataclasses.replace(
+            point, flops=1.9 * point.flops, n_tokens=1.9 * point.n_tokens, flops_budget=None, seed=seed,
+            loss=TINY.loss(point.n_params, 1.9 * point.n_tokens) * math.exp(0.002 * rng.standard_normal()),
+        )
+        for point in grid(n_seeds=1)[:8]
+        for seed in range(3)
+    ]  # fmt: skip
+    wavy = [
+        dataclasses.replace(point, loss=point.loss * (1 + 0.02 * (-1) ** row))
+        for row, point in enumerate(grid(n_seeds=1))
+    ]
+    twice = [
+        dataclasses.replace(point, seed=seed, loss=point.loss * math.exp(0.002 * rng.standard_normal()))
+        for point in wavy
+        for seed in (0, 1)
+    ]
+    assert not told(answer([*grid(), *outside], "isoflop", QUICK))
+    (sentence,) = told(answer([*twice, *outside], "isoflop", QUICK))
+    assert "on 8 and 20 degrees" in sentence
+
+
+def test_an_envelope_whose_loss_lies_beside_its_interval_says_so_though_its_constants_do_not():
+    points = list(isoflop_points(TINY, (1e11, 3e11, 1e12, 3e12, 1e13), n_sizes=8, span=3))
+    points[3] = dataclasses.replace(points[3], loss=1.3 * points[3].loss)
+    law = answer(points, "envelope", QUICK)
+    told = [warning for warning in law.warnings if "beside the estimate" in warning]
+    assert told == ["at 1e+13 FLOPs the interval of the loss lies beside the estimate: trust neither there"]
+    low, high = law.interval("loss_opt", 1e13)
+    assert not low <= law.loss_opt(1e13) <= high
