@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from sweep.report.terminal import console, print_json, say
+from sweep.report.text.terminal import console, print_json, say
 
 if TYPE_CHECKING:  # scipy and pandas: --help must not wait for them
     from sweep.config import ExperimentConfig
     from sweep.fit import Fit
-    from sweep.plan.packing import Throughput
+    from sweep.machine.packing import Throughput
 
 
 def show_fits(fits: Mapping[str | None, Fit], as_json: bool) -> None:
@@ -20,7 +20,7 @@ def show_fits(fits: Mapping[str | None, Fit], as_json: bool) -> None:
         documents = {arm or "": fitted.to_json() for arm, fitted in fits.items()}
         print_json({"arms": documents} if None not in fits else documents[""])
         return
-    from sweep.report.text import fit_text
+    from sweep.report.text.text import fit_text
 
     for arm, fitted in fits.items():
         if arm is not None:
@@ -30,9 +30,9 @@ def show_fits(fits: Mapping[str | None, Fit], as_json: bool) -> None:
 
 def measure_packing(arms: Sequence[ExperimentConfig], as_json: bool) -> None:
     """Measure how many workers should share a device with the sizes of an experiment, and say it."""
-    from sweep import study
-    from sweep.launch.crew import measure_and_remember
-    from sweep.report.text import packing_line
+    from sweep.machine.workers import measure_and_remember
+    from sweep.report.text.text import packing_line
+    from sweep.study import run as study
 
     rows: list[Throughput] = []
 

@@ -17,12 +17,12 @@ import typer
 
 from sweep.cli_output import show_fits
 from sweep.errors import EXIT_STOPPED
-from sweep.report.terminal import say
+from sweep.report.text.terminal import say
 
 if TYPE_CHECKING:  # scipy and pandas: --help must not wait for them
     from sweep.config import ExperimentConfig
     from sweep.store.status import SweepStatus
-    from sweep.study import RunOutcome
+    from sweep.study.run import RunOutcome
 
 LOADER = "loading ahead"  # the name of a thread
 
@@ -45,7 +45,7 @@ def loading_ahead(on_status: Callable[[SweepStatus], None]) -> Callable[[SweepSt
 def _load() -> None:
     with contextlib.suppress(OSError, AttributeError):  # Linux alone has a niceness for each thread
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-    for module in ("sweep.analysis", "sweep.store.tables", "sweep.report.figures"):
+    for module in ("sweep.study.laws", "sweep.store.tables", "sweep.report.figures.draw"):
         importlib.import_module(module)
 
 
@@ -58,8 +58,8 @@ def _wait_for_loader() -> None:
 
 def fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
     """Fit a sweep, show its laws, draw its figures, and name every file."""
-    from sweep import analysis
-    from sweep.launch.devices import cores
+    from sweep.machine.devices import cores
+    from sweep.study import laws as analysis
 
     _wait_for_loader()
     fits = analysis.fit_arms(sweep_dir, experiment.fit, n_processes=len(cores()))

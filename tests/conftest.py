@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 TOGETHER = {
-    "tests/test_study.py": "study",  # one finished sweep
+    "tests/study/test_run.py": "study",  # one finished sweep
     "tests/launch/test_every_launcher.py::TestRay": "ray",  # one cluster
-    "tests/report/test_figures.py": "figures",  # drawn once
+    "tests/report/figures/test_figures.py": "figures",  # drawn once
     "tests/train/test_trunk.py": "trunk",  # one trunk trained beforehand
     "tests/services/test_by_hand.py": "smoke",  # one undisturbed sweep
     "tests/services/test_ray.py": "smoke",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PROGRAM = "from sweep.cli import main; main()"
+PROGRAM = "from sweep.cli.app import main; main()"
 
 
 def command(*arguments: object, before: str = "") -> list[str]:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from sweep.compose import compose_experiments
+from sweep.config.compose import compose_experiments
 from sweep.credentials import redact
 from sweep.errors import InputError
-from sweep.store.attempts import read_attempts
+from sweep.store.attempts.attempts import read_attempts
 from sweep.tracking.base import GuardedTracker
-from sweep.worker import main, work
+from sweep.worker.__main__ import main, work
 from tests.shell import command, environment
-from tests.test_study import SMALL
+from tests.study.test_run import SMALL
 from tests.toy_trainer import toy_sweep
 
 CANARIES = {
@@ -105,7 +105,7 @@ def test_a_bug_of_the_worker_quotes_none(tmp_path, secrets, capsys, monkeypatch)
     def broken(*_, **__):
         raise AssertionError(f"impossible: {CANARIES['GITHUB_TOKEN']}")
 
-    monkeypatch.setattr("sweep.worker.work", broken)
+    monkeypatch.setattr("sweep.worker.__main__.work", broken)
     assert main([str(tmp_path)], train=broken) == 70
     said = capsys.readouterr().err
     assert "AssertionError: impossible: [GITHUB_TOKEN]" in said

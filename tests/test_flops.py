@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sweep import flops
-from sweep.models.gpt import GPT
+from sweep.train.models.gpt import GPT
 from tests.architectures import architectures, label
 from tests.configs import TINY
 

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from sweep.analysis import arm_directory
-from sweep.compose import compose_experiment
 from sweep.config import TokenizerConfig, read_experiment, to_dict
+from sweep.config.compose import compose_experiment
 from sweep.data.shards import prepare_documents
 from sweep.errors import InputError
 from sweep.records import Plan
 from sweep.store.plans import run_directory
 from sweep.store.run_store import RunStore
-from sweep.study import sweep_directory
-from sweep.worker import work
+from sweep.study.laws import arm_directory
+from sweep.study.run import sweep_directory
+from sweep.worker.__main__ import work
 from tests.configs import tiny_run
 from tests.plans import planned
 from tests.toy_trainer import toy_experiment, toy_sweep, train

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sweep.store.attempts import read_attempts
+from sweep.store.attempts.attempts import read_attempts
 from sweep.store.run_store import RunStore
-from sweep.worker import work
+from sweep.worker.__main__ import work
 from tests.toy_trainer import toy_plan, toy_sweep
 
 ROOT = Path(__file__).parents[1]

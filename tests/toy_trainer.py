@@ -25,7 +25,7 @@ from sweep import flops
 from sweep.config import ExperimentConfig, RunConfig
 from sweep.errors import DataError, Interrupted
 from sweep.launch.deadline import STOP_AT
-from sweep.launch.stopping import hold_stop_signals
+from sweep.launch.process import hold_stop_signals
 from sweep.records import (
     BOOKKEEPING_COLUMNS,
     CurvePoint,
@@ -37,7 +37,7 @@ from sweep.records import (
 )
 from sweep.store.files import replace as write_whole
 from sweep.store.run_store import RunStore
-from sweep.worker import main
+from sweep.worker.__main__ import main
 from tests.configs import tiny_run
 from tests.plans import planned
 
@@ -45,7 +45,7 @@ from tests.plans import planned
 @cache
 def toy_experiment() -> ExperimentConfig:
     """Only its launch settings matter here; by default a lease is never in the way."""
-    from sweep.compose import compose_experiment  # Hydra: not in every worker
+    from sweep.config.compose import compose_experiment  # Hydra: not in every worker
 
     return compose_experiment(["experiment=smoke", "data_dir=unused", "trainer.device=cpu"])
 

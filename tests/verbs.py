@@ -19,7 +19,14 @@ from typing import Any
 
 from tests.shell import ROOT, environment
 
-LOADED = ("sweep.cli", "sweep.analysis", "sweep.compose", "sweep.study", "hydra", "omegaconf")
+LOADED = (
+    "sweep.cli.app",
+    "sweep.study.laws",
+    "sweep.config.compose",
+    "sweep.study.run",
+    "hydra",
+    "omegaconf",
+)
 
 
 def forked(*arguments: object, cwd: Path, timeout_s: int = 200) -> subprocess.CompletedProcess[str]:
@@ -80,7 +87,7 @@ if __name__ == "__main__":
         __import__(module)
     asked = _serve()
     if asked is not None:
-        from sweep.cli import main
+        from sweep.cli.app import main
 
         _become(asked)
         main()

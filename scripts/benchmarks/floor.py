@@ -9,9 +9,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from scripts.benchmarks.shapes import Shape
-from sweep.models import gemm
-from sweep.models.attention import Heads
-from sweep.models.cpu.attention import causal_attention
+from sweep.train.models import gemm
+from sweep.train.models.attention import Heads
+from sweep.train.models.cpu.attention import causal_attention
 
 Product = Callable[[], Tensor]
 

@@ -22,7 +22,7 @@ import torch
 from scripts.benchmarks.shapes import CPU_SHAPES, GPU_SHAPES, Shape, batches, stepper
 from scripts.benchmarks.timing import seconds
 from sweep.launch.local import MEMORY_VARIABLES
-from sweep.models.gpt import GPT
+from sweep.train.models.gpt import GPT
 
 NAMES = {
     "transformer.wte.weight": "embedding.weight", "transformer.wpe.weight": "positions.weight",

@@ -22,7 +22,7 @@ from .shapes import CPU_RACE_SHAPES, GPU_RACE_SHAPES, GPU_SHAPES, Shape
 
 DOCUMENT_BYTES = 5_000
 SEPARATOR = "<|endoftext|>"
-SWEEP = "import sys; from sweep.cli import main; sys.exit(main())"
+SWEEP = "import sys; from sweep.cli.app import main; sys.exit(main())"
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # where compiled code is kept, for both: each start finds it empty
 
 EXPERIMENT = """# @package _global_

@@ -24,8 +24,8 @@ from scripts.benchmarks.shapes import (
 )
 from scripts.benchmarks.timing import median, ratio, rounds, seconds
 from sweep import flops
-from sweep.models.gemm import bf16_is_native
 from sweep.train.device import device_name, model_flops_utilisation
+from sweep.train.models.gemm import bf16_is_native
 
 PARTS = ("steps", "r2", "r1", "r1_large")
 RATIOS = ("r1_sequential", "r1_parallel", "r2_fp32", "r2_bf16", "r3", "r3_bf16")

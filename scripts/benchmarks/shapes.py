@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from sweep.config import EvaluationConfig, ModelConfig, RunConfig, RunOptimizer, RunSchedule
 from sweep.data.batches import TrainBatches
 from sweep.data.token_files import Tokens
-from sweep.models.gpt import GPT
 from sweep.records import Placement
+from sweep.train.models.gpt import GPT
 from sweep.train.step import TrainingStep
 
 

@@ -65,7 +65,7 @@ class ModelConfig:
     output_scale: Positive = 1.0  # multiplies the logits; mup lowers it with the width
     attention_scale: Positive = 1.0  # multiplies the scores beside 1/sqrt(head_dim); mup, likewise
     init_std: Positive | None = (
-        None  # of matrices and tables at the start; None: by width (`sweep.models.gpt`)
+        None  # of matrices and tables at the start; None: by width (`sweep.train.models.gpt`)
     )
 
     def __post_init__(self) -> None:

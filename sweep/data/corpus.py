@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sweep.config import DataConfig, to_dict
 from sweep.data.documents import HOLDOUT_RULE, Document, distinct, is_held_out
-from sweep.data.source import FileState, Source
+from sweep.data.sources.source import FileState, Source
 from sweep.errors import DataError
 from sweep.identity import canonical_json, sha256_json
 

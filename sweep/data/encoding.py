@@ -18,7 +18,7 @@ from sweep.data.corpus import CorpusHash
 from sweep.data.documents import Document, chunks, is_held_out
 from sweep.data.manifest import STRICT, SplitManifest
 from sweep.data.token_files import ArrayFile, TokenWriter, array_file, cut
-from sweep.data.tokenizers import Tokenizer
+from sweep.data.tokenizers.tokenizers import Tokenizer
 from sweep.errors import DataError
 from sweep.identity import canonical_json
 

@@ -15,11 +15,11 @@ from sweep.data.corpus import Corpus, check_split, corpus_of
 from sweep.data.documents import Document, is_held_out
 from sweep.data.encoding import Encoder, changed_on_the_way
 from sweep.data.manifest import FORMAT_VERSION, Manifest, SplitManifest, parse_manifest
-from sweep.data.sources import documents as documents_of
-from sweep.data.sources import scan
+from sweep.data.registry import documents as documents_of
+from sweep.data.registry import scan
 from sweep.data.staging import appearing_whole
 from sweep.data.token_files import Tokens, open_array, verify_array, write_array, write_durably
-from sweep.data.tokenizers import build_tokenizer, tokenizer_sha256
+from sweep.data.tokenizers.tokenizers import build_tokenizer, tokenizer_sha256
 from sweep.errors import DataError, InputError
 from sweep.identity import canonical_json, sha256_json
 

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.errors import InputError
-from sweep.fit.fitting import Fit
-from sweep.fit.inference import LifetimeOptimum, lifetime_optimum
-from sweep.fit.laws import QUANTITIES, Interval, Law, Quantity, beside_warning
+from sweep.fit.fit import Fit
+from sweep.fit.laws.base import QUANTITIES, Interval, Law, Quantity, beside_warning
+from sweep.fit.laws.lifetime import LifetimeOptimum, lifetime_optimum
 from sweep.fit.refusals import Refusal
 
 FloatArray = npt.NDArray[np.float64]

@@ -12,8 +12,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.constraint import FlopsPerToken
-from sweep.fit.laws import Optimum
+from sweep.fit.laws.base import Optimum
+from sweep.fit.table.constraint import FlopsPerToken
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sweep.launch.environment import number_of
+from sweep.machine.environment import number_of
 
 STOP_AT = "SWEEP_DEADLINE"
 """Environment variable: when a worker begins to save and leave, in seconds since 1970."""

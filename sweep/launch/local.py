@@ -16,11 +16,11 @@ from typing import ClassVar
 
 from sweep.config import LaunchConfig
 from sweep.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, InputError
-from sweep.launch.admission import DIRECTORY, MEMORY, admission_directory
 from sweep.launch.base import PARDON_VARIABLE, LaunchState, worker_command
-from sweep.launch.devices import core_shares, cores, devices, gpus, n_places
-from sweep.launch.mps import mps_daemon
-from sweep.plan.packing import Packing
+from sweep.machine.admission import DIRECTORY, MEMORY, admission_directory
+from sweep.machine.devices import core_shares, cores, devices, gpus, n_places
+from sweep.machine.mps import mps_daemon
+from sweep.machine.packing import Packing
 from sweep.store.run_store import RunStore
 
 MAX_DEATHS = 5

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from sweep.errors import EXIT_STOPPED, InputError
 from sweep.launch.deadline import MIN_CLAIM_S, STOP_AT
 from sweep.launch.exits import exit_code
+from sweep.launch.process import StopFlag, hold_stop_signals, stopped_by_signals
 from sweep.launch.slurm import run_tool
-from sweep.launch.stopping import StopFlag, hold_stop_signals, stopped_by_signals
 from sweep.launch.supervisor import read_orders, supervise
 from sweep.store.run_store import RunStore
 

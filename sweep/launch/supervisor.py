@@ -20,11 +20,11 @@ from sweep.errors import EXIT_FAILED, EXIT_STOPPED, InputError
 from sweep.launch.base import Launcher
 from sweep.launch.exits import exit_code
 from sweep.launch.local import LocalLauncher
-from sweep.launch.stopping import StopFlag, hold_stop_signals, stop_with_supervisor, stopped_by_signals
+from sweep.launch.process import StopFlag, hold_stop_signals, stop_with_supervisor, stopped_by_signals
 from sweep.launch.watch import see_through
-from sweep.plan.packing import Packing
-from sweep.store.index_writer import catch_up
+from sweep.machine.packing import Packing
 from sweep.store.run_store import RunStore
+from sweep.store.sql.copy import catch_up
 
 LOOK_S = 0.5  # between two looks at the stop flag
 

@@ -16,8 +16,8 @@ RUNTIME_BYTES = {
 }
 MLP_COPIES = {"relu2": 2, "gelu": 3, "gelu_exact": 2, "swiglu": 4}
 """Of the MLP's width, kept for the backward pass: what the activation goes by, and what it gives."""
-MAX_DENSE_SEQ_LEN = 256  # as sweep.models.cpu.attention: up to here the CPU keeps the scores of attention
-LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**29}  # at most, as sweep.models.cross_entropy and sweep.train.cuda
+MAX_DENSE_SEQ_LEN = 256  # as train.models.cpu.attention: up to here the CPU keeps the scores of attention
+LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**29}  # at most, as train.models.cross_entropy and train.cuda
 MIN_CHUNK_ROWS = 64
 NOISE_PARTS = 8  # of a batch, as sweep.train.noise_scale
 FRAGMENTATION = {("cpu", "fp32"): 1.1, ("cpu", "bf16"): 1.2, ("cuda", "fp32"): 1.0, ("cuda", "bf16"): 1.0}
@@ -183,7 +183,7 @@ def _activation_bytes_per_token(run: RunConfig, device: str) -> int:
 
 
 def _kept_on_cpu(model: ModelConfig, narrow: int) -> int:
-    """Bytes a position leaves in one block of `sweep.models.cpu`; operands of linear maps take `narrow` each.
+    """Bytes a position leaves in one block of `train.models.cpu`; operands of linear maps take `narrow` each.
 
     Both norms keep what they divide and leave what the next map multiplies. Attention keeps its scores and
     what it was given, queries and keys once more where they are normalised, where they are rotated, and

@@ -1,6 +1,6 @@
 """What a parametrisation makes of a model: the multipliers and the ratio of widths that a run carries.
 
-Legend: m = d_model / base width. Both parametrisations draw the same initial weights (`sweep.models.gpt`), of
+Legend: m = d_model / base width. Both parametrisations draw the same initial weights (`train.models.gpt`), of
 variance 1/fan_in unless `standard` is told another, and are one at m = 1.
 """
 
@@ -28,7 +28,7 @@ def parametrized(experiment: ExperimentConfig, model: ModelConfig) -> Parametriz
     1/sqrt(m): table 8 has 1/m for a head of standard deviation 1, and ours is stored 1/sqrt(width) as large,
     in both tied and untied models. Scores of attention are q·k·sqrt(base head_dim)/head_dim, as queries and
     keys are correlated once trained (definition 4.1); heads of a fixed size leave them as they are. The
-    learning rates are in `sweep.optim`, each optimizer's beside it. Depth is not corrected for.
+    learning rates are in `sweep.train.optim`, each optimizer's beside it. Depth is not corrected for.
 
     Source: Yang et al. 2022 (Tensor Programs V, arXiv:2203.03466), table 8 and definition 4.1. Raises
     InputError when the base width is none of the family.

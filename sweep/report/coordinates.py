@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sweep.report.style import count_ticks, new_figure, style
+from sweep.report.figures.style import count_ticks, new_figure, style
 
 PANEL_INCHES = 3.0
 CLOSE = 1.3  # between a line's end and its neighbour's: nearer, the labels would overlap

@@ -12,11 +12,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.fitting import Fit
-from sweep.fit.isoflop import IsoflopLaw
-from sweep.fit.laws import Interval, Law
-from sweep.fit.observations import Observations, observe
-from sweep.fit.parabola import BudgetFit, BudgetStatus, fit_budget
+from sweep.fit.fit import Fit
+from sweep.fit.laws.base import Interval, Law
+from sweep.fit.methods.isoflop import IsoflopLaw
+from sweep.fit.methods.parabola import BudgetFit, BudgetStatus, fit_budget
+from sweep.fit.table.observations import Observations, observe
 from sweep.records import CurvePoint, Point
 
 FloatArray = npt.NDArray[np.float64]

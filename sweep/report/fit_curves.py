@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.fitting import Fit
-from sweep.fit.observations import Observations, observe
-from sweep.fit.overtraining import OvertrainingLaw
-from sweep.fit.parametric import ParametricLaw
+from sweep.fit.fit import Fit
+from sweep.fit.methods.overtraining import OvertrainingLaw
+from sweep.fit.methods.parametric import ParametricLaw
+from sweep.fit.table.observations import Observations, observe
 from sweep.records import Point
 
 FloatArray = npt.NDArray[np.float64]

@@ -10,8 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from sweep.report.figures.style import (
+    BUDGET_COLORS,
+    GREY,
+    count_ticks,
+    flops_ticks,
+    method_color,
+    new_figure,
+    style,
+)
 from sweep.report.fit_curves import BacktestMarks, Cloud, IsoLoss, Residuals
-from sweep.report.style import BUDGET_COLORS, GREY, count_ticks, flops_ticks, method_color, new_figure, style
 
 
 def isoloss_figure(contours: IsoLoss | None) -> Figure | None:

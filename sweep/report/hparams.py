@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sweep.errors import InputError
-from sweep.fit.left_on_table import TOLERANCE, LeftOnTable, left_on_table
+from sweep.fit.checks.hparam_gap import TOLERANCE, LeftOnTable, left_on_table
 from sweep.plan.hparam_check import AXES, Axis, Corner, HparamCheck
 from sweep.report.hparam_summary import SCHEMA_VERSION, loss_left
 from sweep.report.numbers import four

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sweep.places import sweep_directory
+from sweep.config.places import sweep_directory
 from sweep.records import Plan, PlannedRun
 from sweep.report.hparam_summary import hyperparameters
 from sweep.store.run_store import RunStore

@@ -12,7 +12,7 @@ from sweep.config import ExperimentConfig, read_experiment, read_run, to_dict
 from sweep.errors import InputError, SafetyError
 from sweep.identity import canonical_json, plan_hash, run_key, trunk_key
 from sweep.records import Plan, PlannedRun
-from sweep.store.attempts import read_pardon
+from sweep.store.attempts.attempts import read_pardon
 from sweep.store.files import create_once, json_bytes, read_json, read_kept, replace
 
 RUN_KEY = re.compile(r"[0-9a-f]{16}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sweep.records import Trunk
-from sweep.store.claims import Claimer, Verdict
-from sweep.store.held import HeldAttempt
+from sweep.store.attempts.active import HeldAttempt
+from sweep.store.attempts.claims import Claimer, Verdict
 from sweep.store.plans import PlanEntry, plans_signature, read_entries, run_directory
 from sweep.store.trunks import Trunks
 

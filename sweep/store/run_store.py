@@ -12,11 +12,11 @@ from sweep.config import ExperimentConfig, RunConfig, read_run
 from sweep.errors import DataError, InputError
 from sweep.identity import run_key
 from sweep.records import CurvePoint, Plan, Point
-from sweep.store.attempts import LOST, list_attempts, read_attempt, read_pardon
-from sweep.store.claims import Claimer
+from sweep.store.attempts.active import write_end
+from sweep.store.attempts.attempts import LOST, list_attempts, read_attempt, read_pardon
+from sweep.store.attempts.claims import Claimer
+from sweep.store.attempts.logs import keep_tail
 from sweep.store.files import check_filesystem, json_bytes, read_json, read_kept, replace
-from sweep.store.held import write_end
-from sweep.store.logs import keep_tail
 from sweep.store.plans import (
     RUN_KEY,
     PlanEntry,

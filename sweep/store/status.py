@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sweep.records import Point
-from sweep.store.attempts import FAILURES, LOST, Attempt, given_up, read_attempts, read_forgiven
+from sweep.store.attempts.attempts import FAILURES, LOST, Attempt, given_up, read_attempts, read_forgiven
+from sweep.store.attempts.host import is_gone, read_holder
+from sweep.store.attempts.logs import log_tail
 from sweep.store.files import read_json
-from sweep.store.host import is_gone, read_holder
-from sweep.store.logs import log_tail
 from sweep.store.plans import PlanEntry, run_directory
 from sweep.store.points import ResultError, StoredResult, read_result
 from sweep.store.throughput import Occupancy, Throughput, Work, epoch_s, throughput

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from sweep.config import ExperimentConfig, ModelConfig, RunOptimizer
-from sweep.models.gpt import GPT
-from sweep.optim.optimizers import build_optimizer
 from sweep.plan import rules
 from sweep.plan.parametrization import parametrized
 from sweep.plan.shapes import shape_of_width
+from sweep.train.models.gpt import GPT
+from sweep.train.optim.optimizers import build_optimizer
 
 N_SEQUENCES = 8  # of one batch, which every step sees again: what is compared is models, not data
 

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from sweep.config import RunConfig
 from sweep.errors import is_out_of_memory
-from sweep.models.cpu import decoder
-from sweep.models.cpu.replay import Recording, Replay, Workspace
-from sweep.models.gemm import drop_bf16_copies
-from sweep.models.gpt import GPT
 from sweep.train.device import return_freed_memory
+from sweep.train.models.cpu import decoder
+from sweep.train.models.cpu.replay import Recording, Replay, Workspace
+from sweep.train.models.gemm import drop_bf16_copies
+from sweep.train.models.gpt import GPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class _Recorded:
 
 
 class CpuPasses:
-    """One run's backward passes, for a model that `sweep.models.cpu.decoder.suits`.
+    """One run's backward passes, for a model that `sweep.train.models.cpu.decoder.suits`.
 
     The first of a size goes as it is, which sets up what later ones find there; the second is recorded and
     the others are its replays, the same to the bit. Should parameters or gradients have moved, it is recorded

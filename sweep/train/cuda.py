@@ -18,8 +18,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sweep import flops
 from sweep.config import RunConfig
-from sweep.models.cross_entropy import chunk_rows, summed_cross_entropy
-from sweep.models.gpt import GPT
+from sweep.train.models.cross_entropy import chunk_rows, summed_cross_entropy
+from sweep.train.models.gpt import GPT
 from sweep.train.update import FlatUpdate, Update
 
 GRAPH_BELOW_PARAMS = 30_000_000

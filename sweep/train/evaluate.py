@@ -14,7 +14,7 @@ from torch import Tensor
 from sweep.config import EVALUATION_BATCH_TOKENS
 from sweep.data.batches import EvaluationWindows
 from sweep.errors import is_out_of_memory
-from sweep.models.gpt import GPT
+from sweep.train.models.gpt import GPT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

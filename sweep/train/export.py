@@ -14,15 +14,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sweep.data.stock_tokenizer import stock_tokenizer
+from sweep.data.tokenizers.stock_tokenizer import stock_tokenizer
 from sweep.errors import InputError, told_to_user
-from sweep.models.huggingface import stock_class, to_huggingface, write_checkpoint
-from sweep.store.attempts import list_attempts
+from sweep.store.attempts.attempts import list_attempts
 from sweep.store.files import naming
 from sweep.store.plans import run_directory
 from sweep.store.points import ResultError, read_result
 from sweep.store.run_store import RunStore
 from sweep.train.checkpoint import load_latest
+from sweep.train.models.convert.huggingface import stock_class, to_huggingface, write_checkpoint
 
 PARAMETER = "model."  # before a parameter's name in a checkpoint
 

@@ -25,10 +25,10 @@ from sweep.train.device import (
     use_determinism,
 )
 from sweep.train.evaluate import Score
-from sweep.train.ledger import Ledger
+from sweep.train.ranks.team import together
 from sweep.train.saving import Saver
 from sweep.train.step import without_garbage_collection
-from sweep.train.team import together
+from sweep.train.time_ledger import Ledger
 from sweep.train.trainer import Trainer
 from sweep.train.trunk import leave_state, take_state
 

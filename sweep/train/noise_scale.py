@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sweep.config import RunConfig
 from sweep.errors import is_out_of_memory
-from sweep.models.gpt import GPT
+from sweep.train.models.gpt import GPT
 from sweep.train.step import Rows, narrow_products
 
 WINDOW_FRAC = 0.2  # of the steps, the last ones: the scale grows while the loss falls

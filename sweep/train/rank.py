@@ -24,8 +24,8 @@ from sweep.errors import is_out_of_memory
 from sweep.records import Placement
 from sweep.train.checkpoint import load_step
 from sweep.train.device import use_determinism
-from sweep.train.parallel import join, leave
-from sweep.train.ranks import Command
+from sweep.train.ranks.base import Command
+from sweep.train.ranks.parallel import join, leave
 from sweep.train.trainer import Trainer
 
 

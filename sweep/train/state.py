@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sweep.models.gemm import weights_changed
-from sweep.train.ranks import Ranks
+from sweep.train.models.gemm import weights_changed
+from sweep.train.ranks.base import Ranks
 
 MODEL, OPTIMIZER = "model.", "optimizer."
 

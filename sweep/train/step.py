@@ -14,15 +14,15 @@ from torch import Tensor
 
 from sweep.config import RunConfig
 from sweep.errors import is_out_of_memory
-from sweep.models.cpu import decoder
-from sweep.models.gpt import GPT
-from sweep.models.layers import bf16_linear_maps
-from sweep.optim.optimizers import build_optimizer, set_lr
-from sweep.optim.schedules import lr_frac
 from sweep.records import Placement
 from sweep.train.cpu import CpuPasses
 from sweep.train.cuda import CudaStep
-from sweep.train.ranks import ALONE, Ranks
+from sweep.train.models.cpu import decoder
+from sweep.train.models.gpt import GPT
+from sweep.train.models.layers import bf16_linear_maps
+from sweep.train.optim.optimizers import build_optimizer, set_lr
+from sweep.train.optim.schedules import lr_frac
+from sweep.train.ranks.base import ALONE, Ranks
 from sweep.train.update import build_update
 
 Rows = Callable[[int, int, int], NDArray[np.int64]]

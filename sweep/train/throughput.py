@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from sweep.config import RunConfig, read_run
-from sweep.models.gpt import GPT
 from sweep.records import Placement
+from sweep.train.models.gpt import GPT
 from sweep.train.step import TrainingStep
 
 WARM_STEPS = 5  # compilation, graphs and the allocator's first requests lie in them

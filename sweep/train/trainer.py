@@ -14,16 +14,16 @@ from sweep.config import RunConfig
 from sweep.data.batches import EvaluationWindows, TrainBatches
 from sweep.data.shards import PreparedData
 from sweep.identity import code_version
-from sweep.models.gpt import GPT
-from sweep.optim.schedules import lr_frac
 from sweep.records import CurvePoint, Placement
 from sweep.train.checkpoint import Checkpoint
 from sweep.train.evaluate import Score, evaluate
-from sweep.train.ledger import Ledger
+from sweep.train.models.gpt import GPT
 from sweep.train.noise_scale import NoiseScale
-from sweep.train.ranks import ALONE, Command, Ranks
+from sweep.train.optim.schedules import lr_frac
+from sweep.train.ranks.base import ALONE, Command, Ranks
 from sweep.train.state import named_tensors, restore_tensors
 from sweep.train.step import TrainingStep
+from sweep.train.time_ledger import Ledger
 
 RECORDS_PER_OCTAVE = 4  # of the training curve, at log-spaced steps
 MAX_RECORD_GAP = 1 / 50  # of the run's steps: a run that diverges is seen this soon

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sweep.compose import compose_experiment
 from sweep.config import read_experiment, to_dict
+from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
 
 

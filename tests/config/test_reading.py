@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from sweep.compose import compose_experiment
 from sweep.config import read_experiment, read_run, to_dict
+from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.identity import run_key
 from tests.configs import tiny_run

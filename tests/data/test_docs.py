@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sweep.data.bpe import train_bpe
+from sweep.data.tokenizers.bpe import train_bpe
 from tests.data.corpora import generated
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
@@ -53,7 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sweep(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """Runs a command line of the page in this process: its exit code."""
-    from sweep.cli import main
+    from sweep.cli.app import main
 
     words = shlex.split(command)
     assert words[0] == "sweep"

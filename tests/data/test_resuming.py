@@ -17,7 +17,7 @@ from sweep.data import encoding
 from sweep.data.documents import Document
 from sweep.data.shards import PreparedData, prepare_documents
 from sweep.data.token_files import TokenWriter, open_array
-from sweep.data.tokenizers import ByteTokenizer
+from sweep.data.tokenizers.tokenizers import ByteTokenizer
 from sweep.errors import DataError, DataInterrupted
 from tests.data.corpora import BPE, BYTE, HOLDOUT_FRAC, Prepare
 

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from sweep.config import StdlibData, TokenizerConfig
-from sweep.data import shards, sources, staging
+from sweep.data import registry as sources
+from sweep.data import shards, staging
 from sweep.data.documents import Document, is_held_out
 from sweep.data.shards import PreparedData, find_manifest, open_prepared, prepare, prepare_documents
-from sweep.data.source import Source
+from sweep.data.sources.source import Source
 from sweep.data.token_files import Tokens
-from sweep.data.tokenizers import ByteTokenizer
+from sweep.data.tokenizers.tokenizers import ByteTokenizer
 from sweep.errors import DataError, InputError
 from tests.data.corpora import BPE, BYTE, HOLDOUT_FRAC, Prepare, generated
 

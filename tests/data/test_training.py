@@ -7,14 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sweep import study
-from sweep.compose import compose_experiment
 from sweep.config import SyntheticData
-from sweep.data.bpe import train_bpe
-from sweep.data.synthetic import loss_floor
+from sweep.config.compose import compose_experiment
+from sweep.data.sources.synthetic import loss_floor
+from sweep.data.tokenizers.bpe import train_bpe
 from sweep.store.run_store import RunStore
+from sweep.study import run as study
 from sweep.train.loop import train
-from sweep.worker import work
+from sweep.worker.__main__ import work
 from tests.data.corpora import generated
 
 TINY = [

@@ -10,8 +10,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from sweep.launch.stopping import hold_stop_signals
-from sweep.worker import main
+from sweep.launch.process import hold_stop_signals
+from sweep.worker.__main__ import main
 from tests import toy_trainer
 
 CONTEXT = multiprocessing.get_context("forkserver")

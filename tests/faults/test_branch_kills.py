@@ -11,7 +11,7 @@ import pytest
 
 from sweep.records import BOOKKEEPING_COLUMNS
 from tests.shell import command, environment, sweep
-from tests.test_study import SMALL, kill_tree
+from tests.study.test_run import SMALL, kill_tree
 
 BRANCHED = (*SMALL, "schedule=wsd_branches", "budgets=[5e8,1e9,4e9]", "trainer.checkpoint_interval_s=0.2")
 

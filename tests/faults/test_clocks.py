@@ -6,10 +6,11 @@ import time
 
 import pytest
 
-from sweep import worker
-from sweep.launch.stopping import hold_stop_signals
-from sweep.store import claims, plans
-from sweep.store.attempts import read_attempts
+from sweep.launch.process import hold_stop_signals
+from sweep.store import plans
+from sweep.store.attempts import claims
+from sweep.store.attempts.attempts import read_attempts
+from sweep.worker import __main__ as worker
 from tests import toy_trainer
 from tests.faults.processes import start
 from tests.toy_trainer import science, toy_sweep, train

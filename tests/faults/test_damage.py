@@ -9,7 +9,7 @@ import torch
 
 from sweep.store.files import append_record, read_records
 from sweep.train.checkpoint import Checkpoint, load_latest, save_checkpoint
-from sweep.worker import work
+from sweep.worker.__main__ import work
 from tests.toy_trainer import result, toy_sweep, train
 
 

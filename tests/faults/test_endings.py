@@ -12,12 +12,12 @@ import psutil
 import pytest
 
 from sweep.launch.local import LocalLauncher
-from sweep.store.attempts import read_attempts
+from sweep.store.attempts.attempts import read_attempts
 from sweep.store.run_store import RunStore
 from sweep.train.cpu import CpuPasses
 from sweep.train.loop import train as real_train
 from sweep.train.trainer import record_steps
-from sweep.worker import main, work
+from sweep.worker.__main__ import main, work
 from tests import toy_trainer
 from tests.faults.processes import start, start_worker, wait_until
 from tests.plans import planned

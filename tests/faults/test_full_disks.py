@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sweep import study
-from sweep.compose import compose_experiment
+from sweep.config.compose import compose_experiment
 from sweep.errors import SafetyError
 from sweep.plan.estimate import disk_bytes
 from sweep.store import space
 from sweep.store.files import read_json
+from sweep.study import run as study
 from sweep.train.checkpoint import Checkpoint, load_latest, save_checkpoint
-from sweep.worker import main
+from sweep.worker.__main__ import main
 from tests import toy_trainer
 from tests.faults.processes import start
 from tests.toy_trainer import science, toy_sweep

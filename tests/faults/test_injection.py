@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from sweep.store.points import ResultError, read_result
-from sweep.worker import main, work
+from sweep.worker.__main__ import main, work
 from tests.faults.processes import start
 from tests.toy_trainer import science, toy_sweep, train
 

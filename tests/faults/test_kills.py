@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from sweep.store.attempts import read_attempts
+from sweep.store.attempts.attempts import read_attempts
 from sweep.store.files import read_json, read_records
-from sweep.worker import work
+from sweep.worker.__main__ import work
 from tests.faults.processes import kill, start, start_worker, wait_until
 from tests.toy_trainer import science, toy_sweep, train
 

@@ -9,7 +9,7 @@ import pytest
 
 from sweep.store.queue import RunQueue
 from sweep.store.run_store import RunStore
-from sweep.worker import work
+from sweep.worker.__main__ import work
 from tests.faults.processes import start_worker
 from tests.toy_trainer import result, toy_sweep
 

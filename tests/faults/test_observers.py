@@ -2,9 +2,9 @@
 
 import pytest
 
-from sweep.store.attempts import read_attempts
-from sweep.store.claims import MAX_WATCH_GAP_S, Claimer
-from sweep.store.held import HeldAttempt
+from sweep.store.attempts.active import HeldAttempt
+from sweep.store.attempts.attempts import read_attempts
+from sweep.store.attempts.claims import MAX_WATCH_GAP_S, Claimer
 from tests.faults.processes import CONTEXT
 
 LEASE = {"lease_s": 10.0, "max_failures": 3}

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from sweep.fit import DEFAULTS, fit
-from sweep.fit.fitting import METHODS
-from sweep.fit.laws import QUANTITIES
-from sweep.fit.observations import observe
+from sweep.fit.fit import METHODS
+from sweep.fit.laws.base import QUANTITIES
 from sweep.fit.refusals import RefusedError
 from sweep.fit.repetition import repeated_log_loss
+from sweep.fit.table.observations import observe
 from sweep.records import Point
 from tests.fit.planted import TINY, PlantedLaw, isoflop_points, tiny_flops_per_token
 

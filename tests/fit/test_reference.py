@@ -8,10 +8,10 @@ import pytest
 
 from sweep.fit import DEFAULTS, fit
 from sweep.fit.centred import CentredData
-from sweep.fit.parabola import Parabola, fit_parabola
-from sweep.fit.parametric import ParametricLaw
-from sweep.fit.power_law import power_laws
-from sweep.fit.solver import minimise
+from sweep.fit.laws.power_law import power_laws
+from sweep.fit.methods.parabola import Parabola, fit_parabola
+from sweep.fit.methods.parametric import ParametricLaw
+from sweep.fit.numerics.minimise import minimise
 from tests.fit.planted import PlantedLaw
 from tests.fit.reference_data import chinchilla_frame, chinchilla_points, gemstones_points
 

@@ -8,10 +8,10 @@ import pytest
 
 from sweep.fit import DEFAULTS, Refusal, fit
 from sweep.fit.centred import CentredData
-from sweep.fit.identifiability import check_minimum
-from sweep.fit.isoflop import IsoflopLaw
+from sweep.fit.methods.isoflop import IsoflopLaw
+from sweep.fit.numerics.identifiability import check_minimum
+from sweep.fit.numerics.minimise import Solution
 from sweep.fit.refusals import RefusedError
-from sweep.fit.solver import Solution
 from sweep.records import Point
 from tests.fit.one_method import answer
 from tests.fit.planted import TINY, isoflop_points

@@ -16,7 +16,7 @@ import pytest
 from sweep.config import StoreConfig, read_experiment
 from sweep.identity import run_key
 from sweep.store.run_store import RunStore
-from sweep.worker import work
+from sweep.worker.__main__ import work
 from tests.toy_trainer import train
 
 OLD = Path(__file__).parent / "sweep_0_1_0"

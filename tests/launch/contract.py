@@ -19,10 +19,10 @@ from sweep.config import LaunchConfig
 from sweep.launch.base import Launcher, LaunchState
 from sweep.launch.choose import make_launcher
 from sweep.launch.supervisor import Orders
-from sweep.store.attempts import read_attempts
+from sweep.store.attempts.attempts import read_attempts
 from sweep.store.files import read_json, read_records
 from sweep.store.run_store import RunStore
-from sweep.worker import work
+from sweep.worker.__main__ import work
 from tests.faults.processes import wait_until
 from tests.shell import ROOT
 from tests.toy_trainer import science, toy_plan, train

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sweep.compose import compose_experiment
 from sweep.config import LocalLaunch, RayLaunch, SlurmLaunch
+from sweep.config.compose import compose_experiment
 from sweep.launch.slurm import EXPORTED
 from tests.launch import fake_slurm
 from tests.shell import ROOT, sweep

@@ -9,7 +9,7 @@ import pytest
 
 from sweep.errors import InputError
 from sweep.launch.deadline import read_deadline
-from sweep.worker import main
+from sweep.worker.__main__ import main
 from tests.toy_trainer import toy_sweep, train
 
 

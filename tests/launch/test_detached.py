@@ -14,12 +14,12 @@ import pytest
 
 from sweep.launch import supervisor
 from sweep.launch.choose import detach
-from sweep.launch.stopping import StopFlag
+from sweep.launch.process import StopFlag
 from sweep.launch.supervisor import Orders
-from sweep.store.attempts import read_attempts
+from sweep.store.attempts.attempts import read_attempts
 from sweep.store.files import read_json
 from sweep.store.run_store import RunStore
-from sweep.worker import work
+from sweep.worker.__main__ import work
 from tests.faults.processes import start, wait_until
 from tests.launch.contract import leave_nothing_running, toy_command, undisturbed
 from tests.toy_trainer import science, toy_sweep, train

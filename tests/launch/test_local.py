@@ -12,12 +12,13 @@ import psutil
 import pytest
 
 from sweep.errors import InputError
-from sweep.launch import devices, local
+from sweep.launch import local
 from sweep.launch.base import worker_command
 from sweep.launch.local import LocalLauncher
-from sweep.plan.packing import Packing
-from sweep.store.attempts import read_attempts
-from sweep.worker import work
+from sweep.machine import devices
+from sweep.machine.packing import Packing
+from sweep.store.attempts.attempts import read_attempts
+from sweep.worker.__main__ import work
 from tests.faults.processes import start, wait_until
 from tests.toy_trainer import science, toy_sweep, train
 

@@ -14,7 +14,7 @@ from tests.toy_trainer import toy_sweep
 
 PROCESS = """
 import os, signal, subprocess, sys, threading, time
-from sweep.launch.stopping import StopFlag, hold_stop_signals, stopped_by_signals
+from sweep.launch.process import StopFlag, hold_stop_signals, stopped_by_signals
 
 def another_thread():
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()

@@ -8,12 +8,12 @@ from collections import defaultdict
 import pytest
 
 from sweep import flops
-from sweep.compose import compose_experiment
+from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.identity import run_key, trunk_key
-from sweep.optim.schedules import lr_frac
 from sweep.plan import rules
 from sweep.plan.grid import make_plan, tokens_of_budget
+from sweep.train.optim.schedules import lr_frac
 from tests.plan.test_grid import DATASET
 
 BRANCHED = ("experiment=demo_bytes", "schedule=wsd", "schedule.cooldown_branches=true", "seeds=[0,1]")

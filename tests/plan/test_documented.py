@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.compose import compose_experiment
+from sweep.config.compose import compose_experiment
 from sweep.plan.grid import make_plan
 from sweep.records import Dataset
 

@@ -5,11 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sweep.models import cross_entropy
-from sweep.models.cpu import attention, decoder
-from sweep.models.gpt import GPT
-from sweep.models.layers import ACTIVATIONS
-from sweep.optim.optimizers import build_optimizer
 from sweep.plan.estimate import (
     FRAGMENTATION,
     LOGITS_AT_ONCE,
@@ -22,6 +17,11 @@ from sweep.plan.estimate import (
 )
 from sweep.train import noise_scale
 from sweep.train.cuda import CHUNK_ELEMENTS
+from sweep.train.models import cross_entropy
+from sweep.train.models.cpu import attention, decoder
+from sweep.train.models.gpt import GPT
+from sweep.train.models.layers import ACTIVATIONS
+from sweep.train.optim.optimizers import build_optimizer
 from tests.configs import TINY, tiny_run
 from tests.live_tensors import live_bytes
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sweep import flops
-from sweep.compose import compose_experiment
+from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.identity import run_key
 from sweep.plan.grid import log_spaced, make_plan

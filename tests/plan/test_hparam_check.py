@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from sweep.compose import compose_experiment
+from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.plan.grid import make_plan
 from sweep.plan.hparam_check import plan_check

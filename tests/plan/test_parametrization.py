@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from sweep.compose import compose_experiment
 from sweep.config import read_run, to_dict
+from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.identity import run_key
 from sweep.plan.grid import make_plan

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sweep import flops
-from sweep.compose import compose_experiment
+from sweep.config.compose import compose_experiment
 from sweep.plan import rules
 from tests.configs import TINY
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sweep import flops
-from sweep.compose import compose_experiment
+from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.plan.shapes import nearest_shape, shape_of_width, width_step
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.records import BOOKKEEPING_COLUMNS
-from sweep.store.attempts import Attempt, read_attempts
+from sweep.store.attempts.attempts import Attempt, read_attempts
 from sweep.store.files import read_json, read_records
 from sweep.store.run_store import RunStore
 

@@ -17,10 +17,10 @@ import pytest
 from sweep.config import StoreConfig
 from sweep.errors import IndexUnavailable
 from sweep.records import POINT_COLUMNS
-from sweep.store.index import SqlIndex, point_row
-from sweep.store.index_writer import catch_up, rebuild
 from sweep.store.run_store import RunStore
-from sweep.worker import work
+from sweep.store.sql.copy import catch_up, rebuild
+from sweep.store.sql.table import SqlIndex, point_row
+from sweep.worker.__main__ import work
 from tests.faults.processes import CONTEXT, start_worker, wait_until
 from tests.toy_trainer import toy_plan, train
 

@@ -16,7 +16,7 @@ import pytest
 
 from sweep.config import SlurmLaunch
 from sweep.launch import slurm
-from sweep.store.attempts import Attempt, read_attempts
+from sweep.store.attempts.attempts import Attempt, read_attempts
 from sweep.store.files import read_json, read_records
 from sweep.store.run_store import RunStore
 from tests.launch.contract import LauncherContract, toy_launcher, toy_sweep_for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from sweep.worker import work
+from sweep.worker.__main__ import work
 from tests.toy_trainer import toy_sweep, train
 
 

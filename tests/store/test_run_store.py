@@ -15,7 +15,7 @@ from sweep.identity import canonical_json
 from sweep.records import POINT_COLUMNS
 from sweep.store.points import Execution, ResultError, result_payload
 from sweep.store.run_store import RunStore
-from sweep.worker import work
+from sweep.worker.__main__ import work
 from tests.configs import tiny_run
 from tests.toy_trainer import result, science, toy_plan, toy_sweep, train
 

@@ -11,7 +11,7 @@ import pytest
 
 from sweep.store.run_store import RunStore
 from sweep.store.throughput import Occupancy, Work, throughput
-from sweep.worker import work
+from sweep.worker.__main__ import work
 from tests.toy_trainer import result, toy_plan, toy_sweep, train
 
 H200, UNKNOWN = "NVIDIA H200", "a toy"

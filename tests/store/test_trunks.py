@@ -11,7 +11,7 @@ from sweep.config import RunSchedule
 from sweep.identity import trunk_key
 from sweep.records import trunk_state
 from sweep.store.run_store import RunStore
-from sweep.worker import work
+from sweep.worker.__main__ import work
 from tests.configs import tiny_run
 from tests.faults.processes import kill, start_worker
 from tests.plans import planned

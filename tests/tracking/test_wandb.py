@@ -16,7 +16,7 @@ from sweep.tracking import wandb as module
 from sweep.tracking.base import GuardedTracker, NoTracker, track
 from tests.faults.processes import wait_until
 from tests.shell import environment, sweep
-from tests.test_study import SMALL
+from tests.study.test_run import SMALL
 
 pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
 WANDB = TrackingConfig(name="wandb", project=None, entity=None, mode="auto")

@@ -2,8 +2,8 @@
 
 import torch
 
-from sweep.models.gpt import GPT
 from sweep.train.cuda import hidden_under
+from sweep.train.models.gpt import GPT
 from tests.configs import TINY
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweep.compose import compose_experiment
+from sweep.config.compose import compose_experiment
 from sweep.train.coordinates import coordinate_checks, slopes
 
 FAMILIES = {

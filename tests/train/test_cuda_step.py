@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from sweep.models import gemm
-from sweep.models.gpt import GPT
 from sweep.records import Placement
+from sweep.train.models import gemm
+from sweep.train.models.gpt import GPT
 from sweep.train.step import TrainingStep
 from tests.configs import TINY, tiny_run
 

@@ -7,12 +7,12 @@ import torch
 
 from sweep.data.batches import TrainBatches
 from sweep.errors import Interrupted
-from sweep.models.cpu.replay import Workspace
-from sweep.models.gpt import GPT
-from sweep.store.failures import classify
+from sweep.store.attempts.failures import classify
 from sweep.train.checkpoint import load_latest
 from sweep.train.cpu import CpuPasses
 from sweep.train.loop import train
+from sweep.train.models.cpu.replay import Workspace
+from sweep.train.models.gpt import GPT
 from tests.train.sessions import Session, placement, run_on
 
 N_STEPS = 20

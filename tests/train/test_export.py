@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweep.compose import compose_experiment
+from sweep.config.compose import compose_experiment
 from sweep.data.batches import evaluation_windows
 from sweep.errors import DataError, InputError
 from sweep.records import Plan
@@ -18,7 +18,7 @@ from sweep.store.run_store import RunStore
 from sweep.train.checkpoint import load_latest
 from sweep.train.export import export_run, main
 from sweep.train.loop import train
-from sweep.worker import work
+from sweep.worker.__main__ import work
 from tests.configs import TINY
 from tests.plans import planned
 from tests.train.sessions import Session, placement, run_on
@@ -79,7 +79,7 @@ def test_the_verb_writes_and_refuses_in_one_sentence(finished, tmp_path):
     directory, keys = finished
 
     def verb(*arguments):
-        code = "from sweep.cli import main; main()"
+        code = "from sweep.cli.app import main; main()"
         command = [sys.executable, "-c", code, "export", *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
 

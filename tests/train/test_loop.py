@@ -13,10 +13,10 @@ import torch
 
 from sweep.data.batches import TrainBatches, evaluation_windows
 from sweep.errors import DataError, Interrupted
-from sweep.models.gpt import GPT
 from sweep.records import BOOKKEEPING_COLUMNS, CurvePoint
 from sweep.train.checkpoint import load_latest
 from sweep.train.loop import _training_problem, train
+from sweep.train.models.gpt import GPT
 from sweep.train.trainer import Trainer, record_steps
 from tests.train.sessions import Session, placement, run_on
 

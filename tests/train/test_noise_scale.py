@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from sweep.compose import compose_experiment
+from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
-from sweep.models.gpt import GPT
 from sweep.train.loop import train
+from sweep.train.models.gpt import GPT
 from sweep.train.noise_scale import NoiseScale, moments, noise_steps
 from tests.configs import tiny_run
 from tests.train.sessions import Session, placement, run_on

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from sweep.models.gpt import GPT
 from sweep.records import Placement
+from sweep.train.models.gpt import GPT
 from sweep.train.step import TrainingStep
 from tests.architectures import architectures, label
 from tests.configs import tiny_run

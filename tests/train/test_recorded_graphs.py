@@ -12,9 +12,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sweep.models.gpt import GPT
 from sweep.records import Placement
 from sweep.train.cuda import CudaStep
+from sweep.train.models.gpt import GPT
 from sweep.train.step import TrainingStep
 from tests.configs import TINY, tiny_run
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from sweep import flops
-from sweep.compose import compose_experiment
 from sweep.config import RunSchedule
+from sweep.config.compose import compose_experiment
 from sweep.errors import Interrupted
 from sweep.identity import trunk_key
 from sweep.records import BOOKKEEPING_COLUMNS, Plan, Trunk, trunk_state
 from sweep.store.run_store import RunStore
 from sweep.train.checkpoint import load_latest
 from sweep.train.loop import train
-from sweep.worker import work
+from sweep.worker.__main__ import work
 from tests.plans import planned
 from tests.train.sessions import Session, placement, run_on
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sweep.models.gpt import GPT
-from sweep.optim.optimizers import build_optimizer, set_lr
+from sweep.train.models.gpt import GPT
+from sweep.train.optim.optimizers import build_optimizer, set_lr
 from sweep.train.update import FlatUpdate, PlainUpdate, build_update
 from tests.configs import TINY, tiny_run
 

@@ -7,16 +7,16 @@ from functools import cache
 import pytest
 
 from sweep import flops
-from sweep.compose import compose_experiment
 from sweep.config import EvaluationConfig, RunSchedule
+from sweep.config.compose import compose_experiment
 from sweep.identity import run_key
-from sweep.optim.schedules import SCHEDULES
 from sweep.plan import rules
 from sweep.plan.shapes import shape_of_width
 from sweep.records import Plan
 from sweep.store.run_store import RunStore
 from sweep.train.loop import train
-from sweep.worker import work
+from sweep.train.optim.schedules import SCHEDULES
+from sweep.worker.__main__ import work
 from tests.architectures import architectures, label
 from tests.plans import planned
 from tests.train.sessions import run_on

@@ -1,0 +1,1 @@
+"""Checks of a fit: agreement between methods, backtests, reconciliation, hyperparameter gaps."""

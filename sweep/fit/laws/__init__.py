@@ -1,0 +1,1 @@
+"""Fitted scaling laws and their predictions."""

@@ -1,0 +1,1 @@
+"""Fit methods, one per module."""

@@ -1,0 +1,126 @@
+"""Method `overtraining` (Gadre et al. 2024): loss beyond the compute-optimal ratio of tokens to parameters.
+
+Legend: N parameters, D tokens, M = D/N, C training FLOPs, L loss.
+
+    L(C, M) = E + (a M^eta + b M^-eta) C^-eta
+
+is the surface E + A/N^alpha + B/D^alpha at C = 6 N D, with eta = alpha/2, a = A 6^eta and b = B 6^eta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sweep.config import FitConfig
+from sweep.fit.centred import CentredData
+from sweep.fit.laws.surface_law import SurfaceLaw, surface_parts
+from sweep.fit.numerics.bootstrap import degenerate_warning, trunk_warning
+from sweep.fit.numerics.estimation import SurfaceForm, estimate_surface
+from sweep.fit.numerics.identifiability import check_design
+from sweep.fit.numerics.minimise import minimise
+from sweep.fit.numerics.profile import NO_NOISE
+from sweep.fit.numerics.resampling import SQUARES, resample_surface, surface_noise
+from sweep.fit.table.observations import Observations
+
+FloatArray = npt.NDArray[np.float64]
+
+TIED = SurfaceForm(tied=True)
+ASSUMES = "alpha = beta, from which a and b follow: they are not measured and have no interval"
+DOUBTFUL = 0.05  # probability of the points under alpha = beta, below which they speak against it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class OvertrainingLaw(SurfaceLaw):
+    """The surface with one exponent; its intervals take that for given."""
+
+    @property
+    def assumes_exponents(self) -> bool:
+        """They follow from alpha = beta."""
+        return True
+
+    def overtrained_loss(self, flops: npt.ArrayLike, tokens_per_param: npt.ArrayLike) -> FloatArray:
+        """L(C, M) in Gadre's own form, with C = 6 N D."""
+        values = self._constants(self.theta)
+        c, m = np.asarray(flops, dtype=np.float64), np.asarray(tokens_per_param, dtype=np.float64)
+        eta = values["eta"]
+        bracket = values["coefficient_m"] * m**eta + values["coefficient_inverse_m"] * m**-eta
+        return np.asarray(values["E"] + bracket * c**-eta, dtype=np.float64)
+
+    def _constants(self, theta: FloatArray) -> dict[str, FloatArray]:
+        a, b, e, alpha, _ = np.moveaxis(theta, -1, 0)
+        eta = 0.5 * alpha
+        return {
+            "E": np.exp(e),
+            "eta": eta,
+            "coefficient_m": np.exp(a + eta * np.log(6.0)),
+            "coefficient_inverse_m": np.exp(b + eta * np.log(6.0)),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Its entry in fit.json; `from_json` reads it back to the last bit."""
+        entry = self._surface_json()
+        measured = {name: pair for name, pair in entry["ci"].items() if name not in ("a", "b")}
+        return {**entry, "ci": measured, "assumes": ASSUMES}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> OvertrainingLaw:
+        """The inverse of `to_json`."""
+        return cls(**surface_parts(document))
+
+
+def fit_overtraining(observations: Observations, config: FitConfig) -> OvertrainingLaw:
+    """Fit the surface with alpha = beta by Huber's loss of ln L. Source: Gadre et al. 2024, eq. 4.
+
+    Raises:
+        RefusedError: as `fit_parametric`.
+    """
+    check_design(observations)
+    data = CentredData.of(observations.n_params, observations.n_tokens, observations.loss)
+    theta, objective, _ = estimate_surface(data, config.huber_delta, TIED)
+    resampled = resample_surface(data, theta, observations.cluster, config, TIED)
+    noise, doubts = surface_noise(data, theta, TIED, resampled.residual_sd, observations.replicate_noise)
+    return OvertrainingLaw(
+        theta=data.from_centred(theta),
+        draws=data.from_centred(resampled.draws),
+        flops_per_token=observations.flops_per_token,
+        flops_range=observations.flops_range,
+        objective=objective,
+        huber_delta=config.huber_delta,
+        confidence=config.confidence,
+        noise=noise,
+        n_degenerate=resampled.n_degenerate,
+        scheme=resampled.scheme,
+        warnings=(
+            *doubts,
+            *_tie_warning(data, theta),
+            *trunk_warning(observations.cluster, config.n_bootstrap),
+            *degenerate_warning(resampled.n_degenerate, config.n_bootstrap),
+        ),
+    )
+
+
+def _tie_warning(data: CentredData, theta: FloatArray) -> tuple[str, ...]:
+    """A sentence where the points speak against alpha = beta: an F test of least squares of ln L.
+
+    `theta` (5,) is a centred start with equal exponents. Source: Bates & Watts 1988, section 3.10.
+    """
+    n_dof = len(data.y) - 5
+    tied = float(minimise(data, theta[None], SQUARES, basis=TIED.basis).objective[0])
+    loose = float(minimise(data, theta[None], SQUARES).objective[0])
+    exact = NO_NOISE * len(data.y)
+    if n_dof < 1 or tied <= max(loose, exact):
+        return ()
+    from scipy.special import fdtrc  # slow to import, as all of scipy
+
+    ratio = (tied - loose) / max(loose, exact) * n_dof
+    if fdtrc(1, n_dof, ratio) >= DOUBTFUL:
+        return ()
+    return (
+        f"the points speak against alpha = beta (F = {ratio:.3g} on 1 and {n_dof} degrees): these intervals "
+        f"hold only if it is true; read parametric beside them",
+    )

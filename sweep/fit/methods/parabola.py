@@ -1,0 +1,275 @@
+"""One budget's IsoFLOP curve: the parabola of L in ln N, its minimum, and whether that minimum counts.
+
+Legend: N parameters, D tokens, C training FLOPs, L loss; t = ln N - center.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sweep.fit.laws.base import Interval
+from sweep.fit.table.budgets import BUDGET_SPREAD
+from sweep.fit.table.observations import Observations
+
+FloatArray = npt.NDArray[np.float64]
+BudgetStatus = Literal["ok", "edge", "not_convex", "too_few", "unequal"]
+
+HUBER_BEND, NORMAL_MAD = 1.345, 0.6745  # in deviations; the median absolute value of a normal's
+MAX_REWEIGHTINGS = 100
+TREND = 0.1  # of ln C from a budget's smallest size to its largest: the minimum moves by half of it and up
+MIN_SIZES = 4  # three sizes determine a parabola and leave nothing to check it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parabola:
+    """L = c0 + c1 t + c2 t^2 by least squares, and ln C along the curve, linear in t."""
+
+    center: float
+    coefficients: tuple[float, float, float]
+    log_flops_coefficients: tuple[float, float]
+    n_points: int
+    residual_squares: float  # of (L - parabola) / parabola
+
+    def loss(self, n_params: npt.ArrayLike) -> FloatArray:
+        """L at N."""
+        t = np.log(np.asarray(n_params, dtype=np.float64)) - self.center
+        return np.asarray(np.polynomial.polynomial.polyval(t, self.coefficients), dtype=np.float64)
+
+    def log_flops(self, t: FloatArray) -> FloatArray:
+        """ln C at t: the runs of a budget differ by their rounding to whole batches."""
+        return self.log_flops_coefficients[0] + self.log_flops_coefficients[1] * t
+
+    @staticmethod
+    def vertex(coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """t and L at the extremum, for coefficients (..., 3)."""
+        c0, c1, c2 = np.moveaxis(coefficients, -1, 0)
+        t = -c1 / (2 * c2)
+        return t, c0 + 0.5 * c1 * t
+
+    def to_json(self) -> dict[str, Any]:
+        """Its numbers, as `from_json` reads them."""
+        return {
+            "center": self.center,
+            "coefficients": list(self.coefficients),
+            "log_flops_coefficients": list(self.log_flops_coefficients),
+            "n_points": self.n_points,
+            "residual_squares": self.residual_squares,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any] | None) -> Parabola | None:
+        """The inverse of `to_json`; None stays None."""
+        if document is None:
+            return None
+        c0, c1, c2 = document["coefficients"]
+        level, slope = document["log_flops_coefficients"]
+        return cls(
+            center=document["center"],
+            coefficients=(c0, c1, c2),
+            log_flops_coefficients=(level, slope),
+            n_points=document["n_points"],
+            residual_squares=document["residual_squares"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetFit:
+    """One budget's curve. The optimum is None unless the status is ok: a doubtful minimum is no number."""
+
+    index: int  # of the budget in the observations
+    flops_budget: float  # as planned, else the geometric mean of the group
+    flops: float  # exact C at the minimum, else the geometric mean
+    n_points: int
+    n_sizes: int
+    status: BudgetStatus
+    reason: str | None  # why it does not count
+    parabola: Parabola | None
+    widest_step: float | None  # ratio of the two sizes on either side of the minimum
+    n_params_opt: float | None
+    n_tokens_opt: float | None  # C over the FLOPs per token at n_params_opt
+    n_tokens_opt_direct: float | None  # of a parabola in ln D
+    loss_opt: float | None
+    ci: Mapping[str, Interval]
+
+    @property
+    def counts_for_noise(self) -> bool:
+        """Whether runs scatter about its parabola by noise: a minimum at an edge is no hindrance."""
+        return self.parabola is not None and self.status != "unequal"
+
+    def to_json(self) -> dict[str, Any]:
+        """Its entry in fit.json."""
+        return {
+            "index": self.index,
+            "flops_budget": self.flops_budget,
+            "flops": self.flops,
+            "n_points": self.n_points,
+            "n_sizes": self.n_sizes,
+            "status": self.status,
+            "reason": self.reason,
+            "n_params_opt": self.n_params_opt,
+            "n_tokens_opt": self.n_tokens_opt,
+            "n_tokens_opt_direct": self.n_tokens_opt_direct,
+            "widest_step": self.widest_step,
+            "loss_opt": self.loss_opt,
+            "ci": {name: list(pair) for name, pair in self.ci.items()},
+            "parabola": None if self.parabola is None else self.parabola.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> BudgetFit:
+        """The inverse of `to_json`."""
+        parts = {
+            "parabola": Parabola.from_json(document["parabola"]),
+            "ci": {name: (low, high) for name, (low, high) in document["ci"].items()},
+        }
+        return cls(**{**document, **parts})
+
+
+def fit_parabola(
+    n_params: FloatArray, flops: FloatArray, loss: FloatArray, *, robust: bool = False
+) -> Parabola:
+    """The least-squares parabola through one budget's points; at least three distinct N.
+
+    `robust` minimises Huber's loss instead, its bend at 1.345 robust deviations of the residuals (Huber 1964;
+    95 % efficient under normal noise); residuals past the bend then count as the bend.
+    """
+    design, center = _design(n_params)
+    coefficients = _least_squares(design, loss)
+    bend = np.inf
+    if robust:
+        coefficients, bend = _huber_coefficients(design, loss, coefficients)
+    line = np.linalg.lstsq(design[:, :2], np.log(flops), rcond=None)[0]
+    c0, c1, c2 = map(float, coefficients)
+    return Parabola(
+        center=center,
+        coefficients=(c0, c1, c2),
+        log_flops_coefficients=(float(line[0]), float(line[1])),
+        n_points=len(loss),
+        residual_squares=_relative_squares(loss, design @ coefficients, bend),
+    )
+
+
+def _least_squares(design: FloatArray, loss: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.lstsq(design, loss, rcond=None)[0], dtype=np.float64)
+
+
+def _huber_coefficients(design: FloatArray, loss: FloatArray, start: FloatArray) -> tuple[FloatArray, float]:
+    """Huber's estimate (3,) by iteratively reweighted least squares, and the bend it settled on."""
+    coefficients, bend = start, 0.0
+    for _ in range(MAX_REWEIGHTINGS):
+        residual = loss - design @ coefficients
+        scale = float(np.median(np.abs(residual))) / NORMAL_MAD * len(loss) / max(len(loss) - 3, 1)
+        bend = max(HUBER_BEND * scale, 1e-12 * float(loss.mean()))
+        weight = np.sqrt(bend / np.maximum(np.abs(residual), bend))
+        new = _least_squares(design * weight[:, None], loss * weight)
+        moved = float(np.abs(new - coefficients).max())
+        coefficients = new
+        if moved < 1e-13 * float(loss.mean()):
+            break
+    return coefficients, bend
+
+
+def _relative_squares(loss: FloatArray, fitted: FloatArray, bend: float) -> float:
+    residual = np.clip(loss - fitted, -bend, bend)
+    return float(((residual / fitted) ** 2).sum())
+
+
+def parabola_factor(observations: Observations, index: int) -> FloatArray:
+    """F (3, 3) with F F' = P diag(L^2) P' for budget `index`, P = (X' X)^-1 X' of its design.
+
+    The coefficients' covariance for each unit of variance of ln L: runs scatter by a share of their loss.
+    """
+    rows = observations.budget == index
+    design, _ = _design(observations.n_params[rows])
+    spread = np.linalg.pinv(design) * observations.loss[rows]
+    return np.linalg.cholesky(spread @ spread.T)
+
+
+def fit_budget(observations: Observations, index: int, *, robust: bool = False) -> BudgetFit:
+    """Fit budget `index` and judge its minimum.
+
+    not_convex: curvature <= 0. edge: the minimum, or the best size, is not strictly between the smallest and
+    the largest size. too_few: under four sizes. unequal: its points' C are too far apart for one budget.
+    """
+    rows = observations.budget == index
+    n_params, flops, loss = observations.n_params[rows], observations.flops[rows], observations.loss[rows]
+    sizes, size = np.unique(n_params, return_inverse=True)
+    parabola = fit_parabola(n_params, flops, loss, robust=robust) if len(sizes) >= MIN_SIZES else None
+    means = np.bincount(size, weights=loss) / np.bincount(size)
+    unequal = _unequal(n_params, flops) if observations.budgets_as_planned else None
+    status, reason = unequal or _judge(parabola, sizes, means)
+    optimum: dict[str, float | None] = dict.fromkeys(
+        ("n_params_opt", "n_tokens_opt", "n_tokens_opt_direct", "loss_opt")
+    )
+    flops_there = math.exp(float(np.log(flops).mean()))
+    if parabola is not None and status == "ok":
+        t, loss_opt = (float(value) for value in Parabola.vertex(np.array(parabola.coefficients)))
+        n_opt = math.exp(parabola.center + t)
+        flops_there = math.exp(float(parabola.log_flops(np.array(t))))
+        n_tokens_opt = flops_there / float(observations.flops_per_token(n_opt))
+        optimum = {"n_params_opt": n_opt, "n_tokens_opt": n_tokens_opt, "loss_opt": loss_opt}
+        in_tokens = fit_parabola(observations.n_tokens[rows], flops, loss, robust=robust)
+        if in_tokens.coefficients[2] > 0:
+            direct = Parabola.vertex(np.array(in_tokens.coefficients))[0]
+            optimum["n_tokens_opt_direct"] = math.exp(in_tokens.center + float(direct))
+    return BudgetFit(
+        index=index,
+        flops_budget=float(observations.budgets[index]),
+        flops=flops_there,
+        n_points=len(loss),
+        n_sizes=len(sizes),
+        status=status,
+        reason=reason,
+        parabola=parabola,
+        widest_step=_widest_step(sizes, optimum["n_params_opt"]),
+        ci={},
+        **optimum,
+    )
+
+
+def _widest_step(sizes: FloatArray, n_params_opt: float | None) -> float | None:
+    if n_params_opt is None:
+        return None
+    above = int(np.searchsorted(sizes, n_params_opt))
+    return float(sizes[above] / sizes[above - 1]) if 0 < above < len(sizes) else None
+
+
+def _unequal(n_params: FloatArray, flops: FloatArray) -> tuple[BudgetStatus, str] | None:
+    log_n, log_c = np.log(n_params), np.log(flops)
+    trend = np.polyfit(log_n, log_c, 1)[0] * np.ptp(log_n) if np.ptp(log_n) > 0 else 0.0
+    if abs(trend) <= TREND and np.ptp(log_c) <= BUDGET_SPREAD:
+        return None
+    factor = float(flops.max() / flops.min())
+    return "unequal", (
+        f"its points' FLOPs differ by a factor {factor:.3g}, where the runs of a budget cost the same: is "
+        f"its flops_budget counted as flops is?"
+    )
+
+
+def _judge(
+    parabola: Parabola | None, sizes: FloatArray, means: FloatArray
+) -> tuple[BudgetStatus, str | None]:
+    if parabola is None:
+        return "too_few", f"it has {len(sizes)} size{'s' * (len(sizes) > 1)} and needs {MIN_SIZES}"
+    if parabola.coefficients[2] <= 0:
+        return "not_convex", "its curve has no minimum (curvature <= 0)"
+    best = int(np.argmin(means))
+    n_opt = math.exp(parabola.center - parabola.coefficients[1] / (2 * parabola.coefficients[2]))
+    if best == len(sizes) - 1 or n_opt >= sizes[-1]:
+        return "edge", f"its minimum is at the largest size ({sizes[-1]:.4g} parameters): add larger ones"
+    if best == 0 or n_opt <= sizes[0]:
+        return "edge", f"its minimum is at the smallest size ({sizes[0]:.4g} parameters): add smaller ones"
+    return "ok", None
+
+
+def _design(n_params: FloatArray) -> tuple[FloatArray, float]:
+    log_n = np.log(n_params)
+    center = float(log_n.mean())
+    t = log_n - center
+    return np.stack([np.ones_like(t), t, t * t], axis=1), center

@@ -1,0 +1,1 @@
+"""Minimisation, resampling and interval estimation."""

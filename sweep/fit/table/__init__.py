@@ -1,0 +1,1 @@
+"""Tables of points, validated and ready to fit."""

@@ -1,0 +1,242 @@
+"""From points to what a method fits: who is left out and why, budgets, the FLOP constraint, run noise.
+
+Legend: N parameters, D tokens, C training FLOPs, L loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sweep.config import FilterConfig
+from sweep.errors import InputError
+from sweep.fit.refusals import Refusal
+from sweep.fit.table.budgets import group_budgets
+from sweep.fit.table.compatible import common_refusal
+from sweep.fit.table.constraint import FlopsPerToken
+from sweep.fit.table.conventions import counting_refusal, counting_warning
+from sweep.fit.table.curves import LossCurve, loss_curves
+from sweep.fit.table.filters import NO_FILTERS, AppliedFilter, apply_filters
+from sweep.records import CurvePoint, Point
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+MIN_NOISE_DOF = 3  # replicate degrees of freedom below which residuals tell more
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExcludedPoint:
+    """A point that is not fitted, and why."""
+
+    run_key: str  # or its name, or its row, where it has no key
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunNoise:
+    """Spread of one run's ln L about its expectation."""
+
+    sd: float
+    n_dof: int
+    source: Literal["replicates", "residuals", "misfit"]  # misfit: residuals that are more than noise
+
+    def to_json(self) -> dict[str, Any]:
+        """Its numbers, as `from_json` reads them."""
+        return {"sd": self.sd, "n_dof": self.n_dof, "source": self.source}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any] | None) -> RunNoise | None:
+        """The inverse of `to_json`; None stays None."""
+        return None if document is None else cls(**document)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Observations:
+    """The fitted points as arrays of shape (n,), in an order that does not depend on the table's."""
+
+    n_params: FloatArray
+    n_tokens: FloatArray
+    flops: FloatArray
+    loss: FloatArray
+    budget: IntArray  # index into `budgets`, -1 for a point outside all of them
+    budgets: FloatArray  # FLOPs, ascending: as planned, else the geometric mean of the group
+    budgets_as_planned: bool  # by a column, not found by gaps in C
+    flops_per_token: FlopsPerToken
+    cluster: IntArray  # points of one value share a trunk, and so their noise
+    n_params_non_embedding: FloatArray | None  # None where some point lacks it, as for the next two
+    flops_chinchilla: FloatArray | None
+    n_tokens_unique: FloatArray | None
+    curves: tuple[LossCurve, ...]  # of fitted points; empty for a table
+    replicate_noise: RunNoise | None
+    filters: tuple[AppliedFilter, ...]
+    excluded: tuple[ExcludedPoint, ...]
+    refusal: Refusal | None  # why no method may fit these points
+    warnings: tuple[str, ...]  # what every method's reader must know of them
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    @property
+    def has_trunks(self) -> bool:
+        """Whether some points share a trunk."""
+        return bool(len(self)) and int(self.cluster.max()) + 1 < len(self)
+
+    def noise_within(self, rows: npt.NDArray[np.bool_]) -> RunNoise | None:
+        """The spread within cells among some of the points only, by a mask of shape (n,)."""
+        unique = None if self.n_tokens_unique is None else self.n_tokens_unique[rows]
+        return replicate_noise(self.n_params[rows], self.n_tokens[rows], self.loss[rows], unique)
+
+    @property
+    def flops_range(self) -> tuple[float, float]:
+        """Smallest and largest C among the fitted points."""
+        return float(self.flops.min()), float(self.flops.max())
+
+
+def observe(
+    points: Sequence[Point],
+    excluded: Mapping[str, str] | None = None,
+    *,
+    filters: FilterConfig = NO_FILTERS,
+    curves: Mapping[str, Sequence[CurvePoint]] | None = None,
+    allow_mixed_schedules: bool = False,
+) -> Observations:
+    """Sort out, complete and group `points`; `excluded` gives run key (or name) → reason.
+
+    D or C, where the whole table lacks one, follows from C = 6 N D and the constraint is then 6nd. `curves`
+    are the training curves by run key.
+
+    Raises:
+        InputError: no points at all, or N, L, or both of D and C missing from some point.
+    """
+    if not points:
+        raise InputError("there are no points to fit: give at least one finished run")
+    labelled = [(point, point.run_key or point.name or f"row {row}") for row, point in enumerate(points, 1)]
+    reasons = [_reason_left_out(point, excluded or {}) for point, _ in labelled]
+    left_out = [
+        ExcludedPoint(run_key=label, reason=reason)
+        for (_, label), reason in zip(labelled, reasons, strict=True)
+        if reason is not None
+    ]
+    kept = [pair for pair, reason in zip(labelled, reasons, strict=True) if reason is None]
+    for point, label in kept:
+        for field in ("n_params", "loss", "n_tokens", "flops", "flops_budget"):
+            _check_value(getattr(point, field), field, label, needed=field in ("n_params", "loss"))
+    kept, dropped, applied = apply_filters(kept, filters)
+    left_out += [ExcludedPoint(run_key=label, reason=reason) for label, reason in dropped]
+    kept = sorted(kept, key=_sort_key)
+    table, curve = _complete(kept)
+    asked = table.pop("flops_budget")
+    budget, budgets = group_budgets(asked, table["flops"], table["n_params"])
+    cluster = _clusters([point for point, _ in kept])
+    refusal = common_refusal([point for point, _ in kept], allow_mixed_schedules=allow_mixed_schedules)
+    warnings: tuple[str, ...] = ()
+    if refusal is None and curve.kind == "exact":
+        cost, labels = table["flops"] / table["n_tokens"], [label for _, label in kept]
+        refusal = counting_refusal(table["n_params"], cost, labels)
+        warnings = counting_warning(table["n_params"], cost, curve, labels)
+    return Observations(
+        **table,
+        budget=budget,
+        budgets=budgets,
+        budgets_as_planned=not np.isnan(asked).all(),
+        flops_per_token=curve,
+        cluster=cluster,
+        n_params_non_embedding=_optional(kept, "n_params_non_embedding"),
+        flops_chinchilla=_optional(kept, "flops_chinchilla"),
+        n_tokens_unique=_optional(kept, "n_tokens_unique"),
+        curves=loss_curves([point for point, _ in kept], cluster, curves or {}),
+        replicate_noise=replicate_noise(
+            table["n_params"], table["n_tokens"], table["loss"], _optional(kept, "n_tokens_unique")
+        ),
+        filters=applied,
+        excluded=tuple(left_out),
+        refusal=refusal,
+        warnings=warnings,
+    )
+
+
+def _optional(kept: Sequence[tuple[Point, str]], field: str) -> FloatArray | None:
+    """A column that only some methods ask for; None unless every point has it above zero."""
+    values = [getattr(point, field) for point, _ in kept]
+    if not values or any(value is None or not math.isfinite(value) or value <= 0 for value in values):
+        return None
+    return np.array(values, dtype=np.float64)
+
+
+def _clusters(points: Sequence[Point]) -> IntArray:
+    """The index of each point's trunk; a point without one is its own."""
+    names: dict[object, int] = {}
+    keys: list[object] = [point.trunk if point.trunk is not None else row for row, point in enumerate(points)]
+    return np.array([names.setdefault(key, len(names)) for key in keys], dtype=np.int64)
+
+
+def _reason_left_out(point: Point, excluded: Mapping[str, str]) -> str | None:
+    for key in (point.run_key, point.name):
+        if key is not None and key in excluded:
+            return excluded[key]
+    return "diverged" if point.status == "diverged" else None
+
+
+def _sort_key(kept: tuple[Point, str]) -> tuple[float, ...]:
+    """An order that depends on the numbers only, so that sums round alike for any order of rows."""
+    point, _ = kept
+    return tuple(
+        math.inf if value is None else value
+        for value in (point.flops, point.n_params, point.n_tokens, point.loss)
+    )
+
+
+def _complete(kept: Sequence[tuple[Point, str]]) -> tuple[dict[str, FloatArray], FlopsPerToken]:
+    """Columns of the kept points with D and C complete, and the constraint that joins them."""
+    columns = {
+        field: np.array([_or_nan(getattr(point, field)) for point, _ in kept])
+        for field in ("n_params", "n_tokens", "flops", "loss", "flops_budget")
+    }
+    n_params, n_tokens, flops = columns["n_params"], columns["n_tokens"], columns["flops"]
+    has_tokens, has_flops = ~np.isnan(n_tokens), ~np.isnan(flops)
+    if not kept or (has_tokens.all() and has_flops.all()):
+        curve = FlopsPerToken.through(n_params, flops / n_tokens) if kept else FlopsPerToken.six_nd()
+        return columns, curve
+    if has_tokens.all() and not has_flops.any():
+        return {**columns, "flops": 6.0 * n_params * n_tokens}, FlopsPerToken.six_nd()
+    if has_flops.all() and not has_tokens.any():
+        return {**columns, "n_tokens": flops / (6.0 * n_params)}, FlopsPerToken.six_nd()
+    label = kept[int(np.flatnonzero(~(has_tokens & has_flops))[0])][1]
+    raise InputError(
+        f"point {label} lacks n_tokens or flops while others have both: give each column for all points, or "
+        f"leave one of the two out altogether"
+    )
+
+
+def _check_value(value: float | None, field: str, label: str, *, needed: bool) -> None:
+    if value is None and not needed:
+        return
+    if value is None or not math.isfinite(value) or value <= 0:
+        raise InputError(f"point {label} has {field}={value}: it needs a finite number above zero")
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def replicate_noise(
+    n_params: FloatArray, n_tokens: FloatArray, loss: FloatArray, n_tokens_unique: FloatArray | None
+) -> RunNoise | None:
+    """Pooled deviation of ln L within cells of equal N, D and unique tokens, where they are enough."""
+    unique = np.zeros_like(n_params) if n_tokens_unique is None else n_tokens_unique
+    cells = np.stack([n_params, n_tokens, unique], axis=1)
+    _, cell, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+    n_dof = int((counts - 1).sum())
+    if n_dof < MIN_NOISE_DOF:
+        return None
+    log_loss = np.log(loss)
+    means = np.bincount(cell.ravel(), weights=log_loss) / counts
+    sd = math.sqrt(float(((log_loss - means[cell.ravel()]) ** 2).sum()) / n_dof)
+    # Rows given twice are no replicates: their spread is zero.
+    return RunNoise(sd=sd, n_dof=n_dof, source="replicates") if sd > 1e-12 else None

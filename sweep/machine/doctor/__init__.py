@@ -1,0 +1,50 @@
+"""What this machine has, what is missing for an experiment, and how to get it."""
+
+from __future__ import annotations
+
+import platform
+
+from sweep.machine.doctor.devices import check_torch, probe_torch, wanted_devices
+from sweep.machine.doctor.diagnosis import Check, Diagnosis, Needs
+from sweep.machine.doctor.machine import check_disk, check_links, check_memory
+from sweep.machine.doctor.packages import check_extras, check_packages, version_of
+
+__all__ = ["Check", "Diagnosis", "Needs", "examine"]
+
+
+def examine(needs: Needs, n_cores: int) -> Diagnosis:
+    """Looks at everything an experiment needs, and at everything that could be had beside it.
+
+    Imports nothing heavy, and leaves nothing behind.
+    """
+    torch = probe_torch() if version_of("torch") is not None else None
+    return Diagnosis(
+        checks=(
+            Check(name="python", state="ok", found=f"{platform.python_version()}, {platform.platform()}"),
+            Check(name="cores", state="ok", found=f"{n_cores} for workers"),
+            check_memory(needs.memory_bytes if "cpu" in wanted_devices(needs.device, torch) else 0),
+            *(check_disk(key, getattr(needs, key)) for key in ("results_dir", "data_dir")),
+            check_links(needs.results_dir),
+            *check_packages(needs.packages),
+            *check_torch(torch, needs),
+            *check_extras(),
+            *check_launcher(needs),
+            check_plan(needs.refusal),
+        )
+    )
+
+
+def check_plan(refusal: str | None) -> Check:
+    """Whether the experiment can be planned: its configs, its corpus, its tokenizer."""
+    if refusal is None:
+        return Check(name="plan", state="ok", found="the experiment can be planned")
+    return Check(name="plan", state="missing", found=refusal, remedy="change the experiment as it says")
+
+
+def check_launcher(needs: Needs) -> list[Check]:
+    """Whether workers can be started as asked; nothing is said of workers on this machine."""
+    if needs.launch == "local":
+        return []
+    if needs.launch_refusal is None:
+        return [Check(name="launch", state="ok", found=f"launch={needs.launch} can be asked for workers")]
+    return [Check(name="launch", state="missing", found=needs.launch_refusal, remedy="do as it says")]

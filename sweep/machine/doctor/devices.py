@@ -1,0 +1,112 @@
+"""What torch can compute with on this machine: asked in a subprocess, so that nobody here imports it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from sweep.machine.doctor.diagnosis import Check, Needs, State
+
+PROBE_TIMEOUT_S = 120.0  # importing torch from a cold network disk takes a while
+
+TORCH_PROBE = """
+import json, torch
+def try_dtypes(device):
+    found = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        try:
+            ones = torch.ones(8, 8, device=device, dtype=dtype)
+            found[name] = float((ones @ ones).sum()) == 512.0
+        except Exception:
+            found[name] = False
+    return found
+devices = {"cpu": {"name": "CPU", "memory_bytes": None, "dtypes": try_dtypes("cpu")}}
+reason = None
+if torch.version.cuda is None and torch.version.hip is None:
+    reason = "this torch is built for the CPU"
+elif not torch.cuda.is_available():
+    try:
+        torch.zeros(1, device="cuda")
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+else:
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        devices[f"cuda:{index}"] = {"name": properties.name, "memory_bytes": properties.total_memory,
+                                    "dtypes": try_dtypes(f"cuda:{index}")}
+print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda or torch.version.hip,
+                  "no_gpu_because": reason, "devices": devices}))
+"""
+"""Says on stdout, as JSON, what torch computes with: a small product on each device in each precision."""
+
+
+def probe_torch() -> dict[str, Any]:
+    """What torch says of itself and the devices, or {"error": why it says nothing}."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-W", "ignore", "-c", TORCH_PROBE],
+            capture_output=True,
+            text=True,
+            timeout=PROBE_TIMEOUT_S,
+        )
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+    except subprocess.TimeoutExpired:
+        return {"error": f"does not import within {PROBE_TIMEOUT_S:.0f} s"}
+    except ValueError:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return {"error": f"does not import: {last}"}
+
+
+def check_torch(torch: Mapping[str, Any] | None, needs: Needs) -> list[Check]:
+    """The devices this torch can use and in which precisions, and a GPU that is there but cannot be used."""
+    if torch is None:
+        return []  # its absence is said among the packages
+    if "error" in torch:
+        remedy = "reinstall it: pip install --force-reinstall torch"
+        return [Check(name="torch", state="missing", found=str(torch["error"]), remedy=remedy)]
+    wanted = wanted_devices(needs.device, torch)
+    checks = [
+        _check_device(name, device, needs if name in wanted else None)
+        for name, device in torch["devices"].items()
+    ]
+    if len(torch["devices"]) == 1 and (needs.device == "cuda" or installed_gpus()):
+        state: State = "missing" if needs.device == "cuda" else "absent"
+        seen = ", ".join(installed_gpus()) or "none seen"
+        found = f"{seen}; torch {torch['version']} cannot use any: {torch['no_gpu_because']}"
+        remedy = "install a torch built for the driver of this machine, see https://pytorch.org/get-started"
+        checks.append(Check(name="gpu", state=state, found=found, remedy=remedy))
+    return checks
+
+
+def wanted_devices(device: str, torch: Mapping[str, Any] | None) -> set[str]:
+    """Names of the devices that workers would use."""
+    gpus = {name for name in (torch or {}).get("devices", {}) if name != "cpu"}
+    return {"cpu"} if device == "cpu" or (device == "auto" and not gpus) else gpus
+
+
+def _check_device(name: str, device: Mapping[str, Any], needs: Needs | None) -> Check:
+    """A device, and what an experiment that would run on it asks of it."""
+    works = [dtype for dtype, right in device["dtypes"].items() if right]
+    memory = "" if device["memory_bytes"] is None else f", {device['memory_bytes'] / 2**30:.0f} GiB"
+    found = f"{device['name']}{memory}, computes in {' and '.join(works) or 'nothing'}"
+    if needs is not None and needs.precision not in works:
+        remedy = f"the experiment computes in {needs.precision}: set precision"
+    elif needs is not None and needs.memory_bytes > (device["memory_bytes"] or needs.memory_bytes):
+        remedy = f"the largest run needs {needs.memory_bytes / 2**30:.1f} GiB: set trainer.micro_batch_size"
+    else:
+        return Check(name=name, state="ok", found=found)
+    return Check(name=name, state="missing", found=found, remedy=remedy)
+
+
+def installed_gpus() -> list[str]:
+    """Names of the NVIDIA GPUs of this machine, whatever torch makes of them."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in listing.stdout.splitlines() if line.strip()]

@@ -1,0 +1,1 @@
+"""Figures, one per module: the numbers first, then the drawing."""

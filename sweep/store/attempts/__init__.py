@@ -1,0 +1,1 @@
+"""Attempts at runs: claims, heartbeats and endings."""

@@ -1,0 +1,1 @@
+"""The SQL copy of the points."""

@@ -1,0 +1,216 @@
+"""When the SQL copy is written: beside the sweep, never in its way, and again for what it missed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.config import StoreConfig, check_index_url
+from sweep.errors import IndexUnavailable, InputError, SweepError
+from sweep.store.plans import PlanEntry
+from sweep.store.run_store import RunStore
+
+if TYPE_CHECKING:
+    from sweep.store.sql.table import SqlIndex
+
+URL_VARIABLE = "SWEEP_INDEX_URL"
+RETRY_S = 30.0  # after a failed write, unless another point comes first
+CLOSE_S = 5.0  # most time a worker that leaves gives the points it has not written yet
+CATCH_UP_S = 60.0  # and a sweep that ends
+
+
+def index_url(config: StoreConfig) -> str | None:
+    """The database to write: what the environment says, else the config; None for none.
+
+    Raises InputError for a URL of the environment that is of no database we write.
+    """
+    from_environment = os.environ.get(URL_VARIABLE)
+    if not from_environment:
+        return config.index_url
+    check_index_url(from_environment, URL_VARIABLE)
+    return from_environment
+
+
+def check_index(config: StoreConfig) -> None:
+    """Raises InputError when a copy is asked for and the libraries that write it are not installed."""
+    missing = [name for name in index_packages(config) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"a SQL copy needs {' and '.join(missing)}: pip install 'sweep[sql]', or ask for none"
+        )
+
+
+def index_packages(config: StoreConfig) -> tuple[str, ...]:
+    """The libraries that the copy needs; none without one."""
+    url = index_url(config)
+    if url is None:
+        return ()
+    return ("sqlalchemy",) if url.startswith("sqlite") else ("sqlalchemy", "psycopg")
+
+
+def _say(sentence: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody may be listening
+        sys.stderr.write(f"{sentence}\n")
+        sys.stderr.flush()
+
+
+def copy_name(sweep_dir: Path, sweep: str) -> str:
+    """What the copy calls a sweep: a check of its hyperparameters is one of its own, with runs in common."""
+    inside = (sweep_dir.absolute().parent / "plans").is_dir()
+    return f"{sweep}/{sweep_dir.name}" if inside else sweep
+
+
+class IndexWriter:
+    """Copies the points that a worker commits, from a thread that the worker never waits for but at its end.
+
+    A point that cannot be written is kept and tried with the next one; what is still missing when the worker
+    leaves is written by `catch_up`, at the end of `sweep run`, or by `rebuild`.
+    """
+
+    def __init__(self, sweep_dir: Path, warn: Callable[[str], None] = _say) -> None:
+        self._sweep_dir, self._warn = sweep_dir, warn
+        self._changed = threading.Condition()
+        self._pending: dict[tuple[str, str], set[str]] = {}  # run keys by URL and sweep
+        self._news = self._closing = False
+        self._failing = False
+        self._thread: threading.Thread | None = None
+        self._indexes: dict[str, SqlIndex] = {}  # by URL; each looks at its tables once
+
+    def offer(self, entry: PlanEntry) -> None:
+        """Take note that a run has its result; returns at once."""
+        try:
+            url = index_url(entry.experiment.store)
+        except InputError as error:
+            self._warn_once(str(error))
+            return
+        if url is None:
+            return
+        with self._changed:
+            sweep = copy_name(self._sweep_dir, entry.experiment.name)
+            self._pending.setdefault((url, sweep), set()).add(entry.run_key)
+            self._news = True
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="index", daemon=True)
+                with contextlib.suppress(RuntimeError):  # no thread to be had now: with the next point
+                    thread.start()
+                    self._thread = thread
+            self._changed.notify()
+
+    def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Write what is left, for `timeout_s` seconds at most."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                wait_s = RETRY_S if self._pending else None
+                self._changed.wait_for(lambda: self._news or self._closing, wait_s)
+                if self._closing and not self._news:
+                    return
+                self._news = False
+                todo = {place: set(keys) for place, keys in self._pending.items()}
+            for (url, sweep), keys in todo.items():
+                if self._written(url, sweep, keys):
+                    self._forget(url, sweep, keys)
+
+    def _written(self, url: str, sweep: str, keys: set[str]) -> bool:
+        try:
+            self._write(url, sweep, keys)
+        except Exception as error:  # whatever it is, the sweep goes on
+            self._warn_once(_sentence(error))
+            return False
+        self._failing = False
+        return True
+
+    def _write(self, url: str, sweep: str, keys: set[str]) -> None:
+        from sweep.store.sql.table import SqlIndex, point_row  # SQLAlchemy is an extra, and slow to import
+
+        if url not in self._indexes:
+            self._indexes[url] = SqlIndex(url)
+        rows = (point_row(self._sweep_dir, sweep, key) for key in sorted(keys))
+        self._indexes[url].write(row for row in rows if row is not None)
+
+    def _forget(self, url: str, sweep: str, keys: set[str]) -> None:
+        with self._changed:
+            left = self._pending[url, sweep] - keys
+            self._pending[url, sweep] = left
+            if not left:
+                del self._pending[url, sweep]
+
+    def _warn_once(self, sentence: str) -> None:
+        if not self._failing:
+            self._failing = True
+            self._warn(f"{sentence}; the sweep goes on, and its points are written later")
+
+
+def catch_up(store: RunStore, config: StoreConfig, sweep: str, timeout_s: float = CATCH_UP_S) -> str | None:
+    """Write the points that the database lacks or has in an old state.
+
+    Returns None, or after `timeout_s` at most one sentence on why some are still missing.
+    """
+    problem: list[str | None] = ["the SQL copy did not answer in time"]
+
+    def write() -> None:
+        try:
+            url = index_url(config)
+            if url is not None:
+                _synchronise(store, url, sweep, everything=False)
+            problem[0] = None
+        except Exception as error:
+            problem[0] = _sentence(error)
+
+    thread = threading.Thread(target=write, name="index", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if problem[0] is None:
+        return None
+    return (
+        f"{problem[0]}: the sweep is complete without it, sweep status {store.sweep_dir} --reindex catches up"
+    )
+
+
+def rebuild(store: RunStore, config: StoreConfig, sweep: str) -> int | None:
+    """Write every point again and delete the rows of runs without one; returns the points, None for no copy.
+
+    Raises IndexUnavailable or InputError in one sentence.
+    """
+    url = index_url(config)
+    if url is None:
+        return None
+    check_index(config)
+    return _synchronise(store, url, sweep, everything=True)
+
+
+def _synchronise(store: RunStore, url: str, sweep: str, *, everything: bool) -> int:
+    from sweep.store.sql.table import SqlIndex, point_row
+
+    index, sweep = SqlIndex(url), copy_name(store.sweep_dir, sweep)
+    known = index.known(sweep)
+    keys = list(store.run_keys())
+    rows = (row for key in keys if (row := point_row(store.sweep_dir, sweep, key)) is not None)
+    fresh = (
+        row
+        for row in rows
+        if everything or known.get(row["run_key"]) != (row["finished_at"], row["excluded"])
+    )
+    n_written = index.write(fresh)
+    if everything:
+        index.remove(sweep, [key for key in known if not store.has_result(key)])
+    return n_written
+
+
+def _sentence(error: Exception) -> str:
+    """Our own errors say what is wrong and hide what is secret; of others only the kind is told."""
+    if isinstance(error, SweepError):
+        return str(error)
+    return str(IndexUnavailable(f"the SQL copy cannot be written ({type(error).__name__})"))

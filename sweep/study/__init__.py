@@ -1,0 +1,1 @@
+"""Planning, running, fitting and reporting a sweep, as typed functions."""

@@ -1,0 +1,113 @@
+"""The decoder: embedding, blocks, head, and its initialisation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from sweep.config import ModelConfig
+from sweep.train.models.attention import rotary_table
+from sweep.train.models.cross_entropy import (
+    CPU_CHUNK_ELEMENTS,
+    GPU_CHUNK_ELEMENTS,
+    chunk_rows,
+    summed_cross_entropy,
+)
+from sweep.train.models.layers import NORMS, Block, Linear, is_bf16
+
+POSITION_STD = 0.5
+"""Of learned positions at the start, times that of the tokens: 0.01 and 0.02 in GPT-2's released code."""
+
+
+class GPT(nn.Module):
+    """Pre-norm decoder-only transformer, configured entirely by `ModelConfig`.
+
+    Initialisation (normal, by standard deviation): every matrix 1/sqrt(fan_in), so that unit-variance inputs
+    give unit-variance outputs (LeCun et al. 1998); the two matrices that write to the residual stream are
+    divided by sqrt(2 L) more (Radford et al. 2019, section 2.3); embedding and head 1/sqrt(d_model), so that
+    logits have variance 1 at the start and the loss there is ln V + 1/2; learned positions half of that. The
+    sum of token and position is multiplied by embedding_scale·sqrt(d_model), which makes the root mean square
+    of the embedded tokens embedding_scale. With init_std that number stands for 1/sqrt(fan_in) and for the
+    tables' alike, and nothing multiplies their sum: 0.02 is how nanoGPT starts. Gains start at 1, biases at
+    0. mup draws the same weights as without init_std, and changes output_scale, attention_scale and the
+    learning rates (`sweep.plan.parametrization`).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.positions = (
+            nn.Embedding(config.seq_len, config.d_model) if config.positions == "learned" else None
+        )
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = NORMS[config.norm](config)
+        self.head = Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tied:
+            self.head.weight = self.embedding.weight
+        self.rotary: Tensor | None
+        self.register_buffer("rotary", _rotary(config), persistent=False)
+        self.input_scale = config.input_scale
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all weights anew, in a fixed order: the same generator state gives the same weights."""
+        residual = 1 / math.sqrt(2 * self.config.n_layers)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if parameter.dim() < 2:
+                    parameter.fill_(0 if name.endswith("bias") else 1)
+                    continue
+                std = self.config.init_std or parameter.size(-1) ** -0.5
+                if name.endswith(("attention.out.weight", "mlp.down.weight")):
+                    std *= residual
+                if name == "positions.weight" and self.config.init_std is None:
+                    std *= POSITION_STD
+                parameter.normal_(std=std, generator=generator)
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """What the head multiplies, the last normalised state times output_scale: (B, T) to (B, T, d_model).
+
+        Raises ValueError for more positions than the config's seq_len.
+        """
+        seq_len = tokens.size(1)
+        if seq_len > self.config.seq_len:
+            raise ValueError(f"{seq_len} positions are more than the model's seq_len={self.config.seq_len}")
+        x = self.embedding(tokens)
+        if self.positions is not None:
+            x = x + self.positions.weight[:seq_len]
+        x = x * self.input_scale
+        rotary = None if self.rotary is None else self.rotary[:, :seq_len]
+        for block in self.blocks:
+            x = block(x, rotary)
+        x = self.norm(x)
+        return x if self.config.output_scale == 1 else x * self.config.output_scale
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits: shape (B, T) token ids to (B, T, vocab_size)."""
+        return self.head(self.hidden(tokens))
+
+    def total_loss(self, tokens: Tensor, targets: Tensor, *, n_rows: int | None = None) -> Tensor:
+        """Sum of the cross-entropy over all positions in nats, fp32: shapes (B, T) and (B, T) to ().
+
+        The logits of `n_rows` positions are held at once; None chooses for the device.
+        """
+        hidden = self.hidden(tokens).flatten(0, 1)
+        at_once = CPU_CHUNK_ELEMENTS if hidden.device.type == "cpu" else GPU_CHUNK_ELEMENTS
+        rows = n_rows or chunk_rows(hidden.size(0), self.config.vocab_size, at_once)
+        return summed_cross_entropy(
+            hidden, self.head.weight, targets.flatten(), n_rows=rows, bf16=is_bf16(hidden.device.type)
+        )
+
+    def losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of every position in nats, fp32: shapes (B, T) and (B, T) to (B·T,)."""
+        logits = self(tokens).flatten(0, 1).float()
+        return F.cross_entropy(logits, targets.flatten(), reduction="none")
+
+
+def _rotary(config: ModelConfig) -> Tensor | None:
+    if config.positions != "rope":
+        return None
+    return rotary_table(config.seq_len, config.head_dim, config.rope_base)

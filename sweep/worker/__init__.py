@@ -1,0 +1,1 @@
+"""The worker process: claim a run, train it, commit its point."""

@@ -1,0 +1,44 @@
+"""What a training run may ask of the worker that carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sweep.launch.deadline import Deadline
+from sweep.launch.process import StopFlag
+from sweep.store.attempts.active import HeldAttempt
+from sweep.store.attempts.heartbeat import Heartbeat
+from sweep.tracking.base import GuardedTracker
+
+
+class Session:
+    """What a training run may ask of its worker: the TrainSession of one attempt. Only `log` does I/O."""
+
+    def __init__(
+        self,
+        attempt: HeldAttempt,
+        heartbeat: Heartbeat,
+        stop: StopFlag,
+        deadline: Deadline,
+        tracker: GuardedTracker,
+    ) -> None:
+        self.checkpoint_dir = attempt.checkpoint_dir
+        self._deadline = deadline
+        self._tracker = tracker
+        self._attempt, self._heartbeat, self._stop = attempt, heartbeat, stop
+
+    def should_stop(self) -> bool:
+        """True on a signal, on a cancel, when time is up, and when the attempt is not ours any more."""
+        if self._deadline.passed():
+            self._stop.set("the time lent to this worker is over")
+        return self._stop.reason is not None or self._heartbeat.cancelled or not self._heartbeat.holds()
+
+    def progress(self, step: int) -> None:
+        """Tell the heartbeat that `step` steps are done."""
+        self._heartbeat.advanced(step)
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one record to the attempt's metrics.jsonl."""
+        self._attempt.log(record)
+        self._tracker.log(record)

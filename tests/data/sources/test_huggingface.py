@@ -1,0 +1,300 @@
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sweep.config import HuggingFaceData
+from sweep.data.registry import documents, scan
+from sweep.data.sources import huggingface
+from sweep.data.sources.huggingface import huggingface_source
+from sweep.errors import DataError, InputError
+from tests.data.fake_hub import COMMIT, Repositories, fake_hub
+
+LOCAL = HuggingFaceData(
+    source="huggingface",
+    dataset="-",
+    revision=None,
+    subset=None,
+    split=None,
+    column="text",
+    streaming=True,
+    n_documents=None,
+    holdout_frac=0.2,
+)
+TALES = [f"Tale {i}: " + "once upon a time, größer → " * (i % 7) for i in range(200)]
+
+
+@pytest.fixture(autouse=True)
+def private_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "hf")
+
+
+def table(texts: list[Any]) -> pa.Table:
+    return pa.table({"text": texts, "score": list(range(len(texts)))})
+
+
+def lines(texts: list[Any]) -> str:
+    return "".join(
+        json.dumps({"text": text, "score": i}, ensure_ascii=False) + "\n" for i, text in enumerate(texts)
+    )
+
+
+def read(config: HuggingFaceData) -> list[str]:
+    return [found.content.decode() for found in documents(config)]
+
+
+# --- files on this machine ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_a_directory_gives_the_texts_of_its_files_in_order(
+    tmp_path: Path, kind: str, streaming: bool
+) -> None:
+    for number, part in enumerate((TALES[:90], TALES[90:])):
+        if kind == "parquet":
+            pq.write_table(table(part), tmp_path / f"train-{number}.parquet", row_group_size=40)
+        else:
+            (tmp_path / f"train-{number}.jsonl").write_text(lines(part), "utf-8")
+    (tmp_path / "README.md").write_text("no data")
+    config = replace(LOCAL, dataset=str(tmp_path), streaming=streaming)
+    assert read(config) == TALES
+    first = next(documents(config))
+    assert first.name == f"{tmp_path / f'train-0.{kind}'}, row 1"
+    assert read(replace(config, n_documents=120)) == TALES[:120]
+    one = replace(config, dataset=str(tmp_path / f"train-1.{kind}"))
+    assert read(one) == TALES[90:]
+
+
+def test_a_corpus_is_its_text_whatever_file_it_comes_in(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    pq.write_table(table(TALES), tmp_path / "a" / "all.parquet")
+    (tmp_path / "b" / "1.jsonl").write_text(lines(TALES[:50]), "utf-8")
+    (tmp_path / "b" / "2.ndjson").write_text(lines([*TALES[50:], TALES[0], None, "", "  "]), "utf-8")
+    corpora = [scan(replace(LOCAL, dataset=str(tmp_path / name))) for name in "ab"]
+    assert corpora[0].sha256 == corpora[1].sha256
+    assert [corpus.name for corpus in corpora] == ["a", "b"]
+    assert corpora[0].n_documents == 200
+
+
+def test_a_split_is_a_directory_or_the_beginning_of_a_name(tmp_path: Path) -> None:
+    for name, text in (
+        ("train/0.jsonl", "a"),
+        ("train-1.jsonl", "b"),
+        ("training.jsonl", "c"),
+        ("test.jsonl", "d"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(lines([text]))
+    config = replace(LOCAL, dataset=str(tmp_path))
+    assert read(replace(config, split="train")) == ["a", "b"]
+    assert read(replace(config, split="test")) == ["d"]
+    assert sorted(read(config)) == ["a", "b", "c", "d"]
+    with pytest.raises(
+        DataError, match=r"holds no file of split dev \(dev/… or dev-….parquet\) in \.parquet"
+    ):
+        read(replace(config, split="dev"))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (lines(["fine"]).encode() + "größer\n".encode("latin-1"), r"byte 0xf6 at offset 31 is not UTF-8"),
+        (lines(["fine"]).encode("utf-16"), r"x\.jsonl is UTF-16 \(it begins with ff fe\)"),
+        (b'{"text": "half', r"x\.jsonl cannot be read as json: "),
+        (b'{"txt": "other"}\n', r"data\.column=text is not in .*x\.jsonl: choose from txt"),
+        (b'{"text": 7}\n', r"data\.column=text of .*x\.jsonl holds int64, not text"),
+    ],
+)
+def test_files_that_are_not_what_they_say_are_refused(tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "x.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=sentence) as refusal:
+        read(replace(LOCAL, dataset=str(tmp_path)))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_line_of_two_gigabytes_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "x.jsonl").open("wb") as stream:
+        stream.write(b'{"text": "')
+        stream.truncate(2**31)
+    with pytest.raises(DataError, match=r"x\.jsonl, from byte 0 on, is one document of more than 64 MiB"):
+        read(replace(LOCAL, dataset=str(tmp_path)))
+
+
+def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 or so")
+    with pytest.raises(DataError, match=r"x\.parquet cannot be read as parquet: "):
+        read(replace(LOCAL, dataset=str(tmp_path)))
+
+
+def test_paths_that_are_not_there_and_directories_without_data(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.dataset=.*/gone does not exist: check the path"):
+        huggingface_source(replace(LOCAL, dataset=str(tmp_path / "gone")))
+    with pytest.raises(DataError, match=r"data\.dataset=.* holds no file in \.parquet, \.jsonl, \.ndjson"):
+        huggingface_source(replace(LOCAL, dataset=str(tmp_path)))
+    (tmp_path / "x.jsonl").write_text(lines(["x"]))
+    with pytest.raises(InputError, match=r"data\.revision is for data sets on the hub, .* set it to null"):
+        huggingface_source(replace(LOCAL, dataset=str(tmp_path), revision=COMMIT))
+
+
+def test_without_the_library_there_is_a_command_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.jsonl").write_text(lines(["x"]))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(
+        InputError, match=r"data=huggingface needs the datasets library: pip install 'sweep\[train\]'"
+    ):
+        read(replace(LOCAL, dataset=str(tmp_path)))
+
+
+# --- the hub -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", COMMIT[:39], COMMIT.upper()])
+def test_a_name_on_the_hub_wants_a_commit(revision: str | None) -> None:
+    with pytest.raises(InputError, match=rf"data\.revision={revision} is no commit: give the 40 hex digits"):
+        huggingface_source(replace(LOCAL, dataset="me/tales", revision=revision))
+
+
+def test_a_corpus_of_the_hub_is_named_without_asking_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    config = replace(LOCAL, dataset="me/tales", revision=COMMIT)
+    corpus = scan(config)
+    assert (corpus.name, corpus.n_documents, corpus.n_bytes) == ("me/tales", None, None)
+    others = [
+        replace(config, revision="b" * 40),
+        replace(config, split="validation"),
+        replace(config, column="story"),
+        replace(config, subset="easy"),
+        replace(config, n_documents=7),
+        replace(config, holdout_frac=0.1),
+    ]
+    assert len({corpus.sha256, *(scan(other).sha256 for other in others)}) == 7
+    for same in (replace(config, split="train"), replace(config, streaming=False)):
+        assert scan(same).sha256 == corpus.sha256
+
+
+SCRIPT = """
+import json, sys, time
+from sweep.config import HuggingFaceData
+from sweep.data.sources import hub
+from sweep.data.registry import documents
+hub.TIMEOUT_S = float(sys.argv[1])
+answers = []
+for values in json.load(sys.stdin):
+    begun = time.perf_counter()
+    try:
+        answer = [found.content.decode() for found in documents(HuggingFaceData(**values))]
+    except Exception as error:
+        answer = f"{type(error).__name__}: {error}"
+    answers.append([answer, time.perf_counter() - begun])
+print(json.dumps({"answers": answers, "torch": "torch" in sys.modules}))
+"""
+
+
+def ask(endpoint: str, home: Path, configs: list[HuggingFaceData], timeout_s: float = 10) -> dict[str, Any]:
+    """Reads each config in a fresh process that takes `endpoint` for the hub: the answer, and the seconds."""
+    from sweep.config import to_dict
+
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(timeout_s)],
+        input=json.dumps([to_dict(config) for config in configs]),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={key: value for key, value in environment.items() if not key.startswith("HF_HUB")},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    answers: dict[str, Any] = json.loads(done.stdout)
+    return answers
+
+
+def parquet(texts: list[str]) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(table(texts), stream)
+    return stream.getvalue()
+
+
+def archive() -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("0.txt"))
+    return stream.getvalue()
+
+
+def test_data_sets_of_the_hub(tmp_path: Path) -> None:
+    hub: Repositories = {
+        "datasets/me/tales": {
+            "data/train-00000-of-00002.parquet": parquet(TALES[:80]),
+            "data/train-00001-of-00002.parquet": parquet(TALES[80:]),
+            "data/test-00000-of-00001.parquet": parquet(["held back"]),
+            "README.md": b"---\nlicense: mit\n---\nTales.",
+        },
+        "datasets/me/lines": {"train.jsonl": lines(TALES[:9]).encode()},
+        "datasets/me/script": {"script.py": b"raise SystemExit(3)", "train.jsonl": lines(["x"]).encode()},
+        "datasets/me/archive": {"train.tar": archive()},
+    }
+    tales = replace(LOCAL, dataset="me/tales", revision=COMMIT)
+    cases: list[tuple[HuggingFaceData, Any]] = [
+        (tales, TALES),
+        (replace(tales, streaming=False), TALES),
+        (replace(tales, split="test"), ["held back"]),
+        (replace(tales, n_documents=85), TALES[:85]),
+        (replace(tales, dataset="me/lines"), TALES[:9]),
+        (
+            replace(tales, split="dev"),
+            "cannot be opened: Bad split: dev. Available splits: ['train', 'test']",
+        ),
+        (replace(tales, column="story"), "data.column=story is not in me/tales: choose from text, score"),
+        (replace(tales, column="score"), "data.column=score of me/tales holds int64, not text"),
+        (replace(tales, revision="b" * 40), f"data.dataset=me/tales has no commit {'b' * 40}: see http"),
+        (replace(tales, dataset="me/gone"), "data.dataset=me/gone is not on the hub, or is private"),
+        (replace(tales, dataset="me/script"), "cannot be opened: Dataset scripts are no longer supported"),
+        (
+            replace(tales, dataset="me/archive"),
+            "me/archive holds webdataset files: sweep reads arrow, csv, json",
+        ),
+    ]
+    with fake_hub(hub) as endpoint:
+        found = ask(endpoint, tmp_path, [config for config, _ in cases])
+    for (_, expected), (answer, _) in zip(cases, found["answers"], strict=True):
+        if isinstance(expected, str):
+            assert expected in answer
+            assert "\n" not in answer
+        else:
+            assert answer == expected
+    assert not found["torch"]
+
+
+@pytest.mark.ci
+def test_without_a_network_it_says_at_once_what_to_do(tmp_path: Path) -> None:
+    import socket
+
+    tales = replace(LOCAL, dataset="me/tales", revision=COMMIT)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes calls and never answers
+        for endpoint in ("http://127.0.0.1:9", f"http://127.0.0.1:{silent.getsockname()[1]}"):
+            ((answer, seconds),) = ask(endpoint, tmp_path, [tales], timeout_s=1)["answers"]
+            assert answer.startswith(
+                f"DataError: data.dataset=me/tales cannot be had, {endpoint} does not answer ("
+            )
+            assert "copy data_dir here, or copy its .parquet or .jsonl files here" in answer
+            assert seconds < 30  # the libraries' own retries would take minutes
+
+
+def test_formats_that_unpickle_are_not_among_ours() -> None:
+    assert not huggingface.HUB_FORMATS & {"pandas", "webdataset", "imagefolder", "lance"}

@@ -1,0 +1,257 @@
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sweep.config import PythonData, StdlibData, TextData
+from sweep.data import corpus as corpus_room
+from sweep.data import registry as sources
+from sweep.data.corpus import Corpus, CorpusHash, check_split, corpus_of
+from sweep.data.documents import HOLDOUT_RULE, Document, document
+from sweep.data.registry import documents, scan
+from sweep.data.sources import python_files
+from sweep.data.sources.python_files import stdlib_documents
+from sweep.data.sources.source import Source
+from sweep.errors import DataError
+
+STDLIB = StdlibData(source="stdlib", holdout_frac=0.08)
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A little standard library, with all that must be left out."""
+    wanted = {"b.py": "b", "a.py": "a", "pkg/__init__.py": "", "pkg/copy_of_a.py": "a", "Z.py": "ü"}
+    unwanted = (
+        "test/x.py pkg/tests/x.py idlelib/idle_test/x.py pydoc_data/topics.py site-packages/numpy.py "
+        "dist-packages/x.py __pycache__/x.py _sysconfigdata__linux.py config-3.11-x/python-config.py "
+        "sitecustomize.py lib-dynload/x.so notes.txt"
+    ).split()
+    for name, text in {**wanted, **dict.fromkeys(unwanted, "no")}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, "utf-8")
+    return tmp_path
+
+
+def settled(directory: Path) -> None:
+    """As if the files had been written an hour ago; their ctime is out of reach, so the wait is shortened."""
+    for path in directory.rglob("*"):
+        os.utime(path, (time.time() - 3600,) * 2)
+
+
+# --- Python sources ----------------------------------------------------------------------------------
+
+
+def test_stdlib_takes_sources_only_in_an_order_of_their_own(
+    library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = list(stdlib_documents(library))
+    names = ["Z.py", "a.py", "b.py", "pkg/__init__.py", "pkg/copy_of_a.py"]
+    assert [document.name for document in found] == names
+
+    def reversed_names(names: list[str]) -> list[str]:
+        names.sort(reverse=True)
+        return names
+
+    forwards = os.walk
+    monkeypatch.setattr(
+        os,
+        "walk",
+        lambda top: ((d, reversed_names(s), reversed_names(f)) for d, s, f in forwards(top)),
+    )
+    assert list(stdlib_documents(library)) == found
+    assert list(stdlib_documents(library / "nowhere")) == []
+
+
+def test_the_running_interpreters_library() -> None:
+    found = list(documents(STDLIB))
+    assert len(found) > 500
+    assert len({document.content for document in found}) == len(found)
+    parts = {part for document in found for part in document.name.split("/")}
+    assert not parts & {"test", "tests", "idle_test", "pydoc_data", "site-packages", "__pycache__"}
+    assert not any(
+        sys.base_prefix.encode() in document.content for document in found if len(sys.base_prefix) > 8
+    )
+    corpus = scan(STDLIB)
+    assert (corpus.name, corpus.n_documents) == ("stdlib", len(found))
+    assert corpus.n_bytes == sum(len(document.content) for document in found) > 8e6
+    assert corpus.n_bytes_held_out is not None
+    assert 0.02 < corpus.n_bytes_held_out / corpus.n_bytes < 0.2
+
+
+def test_text_that_is_not_utf8_is_refused_with_its_place(library: Path) -> None:
+    (library / "b.py").write_bytes("grün".encode("latin-1"))
+    with pytest.raises(DataError, match=r"b\.py: byte 0xfc at offset 2 is not UTF-8"):
+        list(stdlib_documents(library))
+
+
+def test_a_file_that_cannot_be_read_is_refused(library: Path) -> None:
+    (library / "b.py").unlink()
+    (library / "b.py").symlink_to(library / "gone")
+    with pytest.raises(DataError, match=r"b\.py cannot be read \(No such file"):
+        list(stdlib_documents(library))
+
+
+def test_python_sources_below_roots(tmp_path: Path) -> None:
+    for name, content in (("b/x.py", b"x = 1\n"), ("a/y.py", b"y = 2\n"), ("a/copy.py", b"x = 1\n")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "a" / "latin.py").write_bytes(b"# caf\xe9\n")
+    (tmp_path / "a" / "note.txt").write_bytes(b"no source")
+    both = PythonData(source="python", roots=(str(tmp_path / "b"), str(tmp_path / "a")), holdout_frac=0.1)
+    assert [found.name for found in documents(both)] == ["x.py", "y.py"]
+    nowhere = PythonData(source="python", roots=(str(tmp_path / "c"),), holdout_frac=0.1)
+    with pytest.raises(DataError, match=r"data\.roots=.*c is not a directory"):
+        documents(nowhere)
+
+
+# --- naming a corpus ---------------------------------------------------------------------------------
+
+
+def test_the_corpus_hash_covers_texts_order_rule_and_fraction() -> None:
+    one, other = document("one", b"1"), document("other", b"2")
+    corpus = corpus_of("mine", [one, other], 0.25)
+    hashes = [hashlib.sha256(b"1").hexdigest(), hashlib.sha256(b"2").hexdigest()]
+    identity = {"documents": hashes, "holdout_frac": 0.25, "holdout_rule": HOLDOUT_RULE}
+    plain = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    assert corpus.sha256 == hashlib.sha256(plain.encode()).hexdigest()
+    assert (corpus.n_documents, corpus.n_bytes) == (2, 2)
+    assert corpus_of("mine", [other, one], 0.25).sha256 != corpus.sha256
+    assert corpus_of("mine", [one, other], 0.2).sha256 != corpus.sha256
+    renamed = document("renamed", b"1")
+    assert corpus_of("theirs", [renamed, other], 0.25).sha256 == corpus.sha256
+
+
+def test_a_hash_so_far_names_the_documents_up_to_there() -> None:
+    texts = [document(str(i), str(i).encode()) for i in range(5)]
+    longer, shorter = CorpusHash(0.1), CorpusHash(0.1)
+    seen = []
+    for text in texts:
+        longer.add(text)
+        seen.append(longer.so_far)
+    for text in texts[:3]:
+        shorter.add(text)
+    assert shorter.so_far == seen[2]
+    assert len(set(seen)) == 5
+
+
+def test_a_corpus_without_text_on_a_side_is_refused() -> None:
+    whole = Corpus(name="mine", sha256="0" * 64, n_documents=20, n_bytes=100, n_bytes_held_out=10)
+    check_split(whole, 0.1)
+    for n_held_out, message in ((0, "hold out of 20 documents: raise"), (100, "train on of 20 .* lower")):
+        corpus = corpus_room.Corpus(
+            name="mine", sha256="0" * 64, n_documents=20, n_bytes=100, n_bytes_held_out=n_held_out
+        )
+        with pytest.raises(DataError, match=rf"holdout_frac=0\.1 leaves no text to {message}"):
+            check_split(corpus, 0.1)
+
+
+def test_a_source_without_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for empty in ([], [document("nothing", b"")]):
+        source = Source(name="none", documents=lambda empty=empty: iter(empty))
+        monkeypatch.setitem(sources.SOURCES, "stdlib", lambda config, source=source: source)
+        with pytest.raises(DataError, match="the corpus none is empty: no text found"):
+            scan(STDLIB)
+
+
+def test_a_source_nobody_knows_is_refused_with_the_choices() -> None:
+    unknown = StdlibData(source="wikipedia", holdout_frac=0.1)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"data\.source=wikipedia is not known: choose from stdlib"):
+        documents(unknown)
+
+
+# --- remembering a scan ------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _small_is_worth_remembering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.data.corpus.WORTH_REMEMBERING_BYTES", 0)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[TextData, Path, list[int]]:
+    """A text corpus of ten files, the directory that remembers it, and one entry for each time it is read."""
+    files = tmp_path / "text"
+    files.mkdir()
+    for i in range(10):
+        (files / f"{i}.txt").write_text(f"text {i}")
+    settled(files)
+    monkeypatch.setattr(corpus_room, "SETTLED_AFTER_S", 0.0)  # ctime is now: nobody writes while we test
+    reads: list[int] = []
+    whole = corpus_of
+
+    def counting(name: str, found: list[Document], holdout_frac: float) -> Corpus:
+        reads.append(1)
+        return whole(name, found, holdout_frac)
+
+    monkeypatch.setattr(corpus_room, "corpus_of", counting)
+    config = TextData(source="text", files=(f"{files}/*.txt",), delimiter=None, holdout_frac=0.3)
+    return config, tmp_path / "data", reads
+
+
+def test_a_scan_is_remembered_while_no_file_changes(counted: tuple[TextData, Path, list[int]]) -> None:
+    config, data_dir, reads = counted
+    first = scan(config, data_dir)
+    assert scan(config, data_dir) == first == scan(config)
+    assert len(reads) == 2  # once for memory, once without any
+    target = Path(config.files[0]).parent / "3.txt"
+    before = target.stat()
+    target.write_text("texT 3")  # as long as before, and as old:
+    os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert scan(config, data_dir).sha256 != first.sha256
+    (target.parent / "new.txt").write_text("new")
+    assert scan(config, data_dir).n_documents == 11
+    target.unlink()
+    assert scan(config, data_dir).n_documents == 10
+
+
+def test_a_file_changed_this_moment_is_not_remembered(
+    counted: tuple[TextData, Path, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, data_dir, reads = counted
+    monkeypatch.setattr(corpus_room, "SETTLED_AFTER_S", 60.0)
+    assert scan(config, data_dir) == scan(config, data_dir)
+    assert len(reads) == 2
+
+
+def test_a_damaged_memory_is_none(counted: tuple[TextData, Path, list[int]]) -> None:
+    config, data_dir, reads = counted
+    first = scan(config, data_dir)
+    (memory,) = (data_dir / "scans").iterdir()
+    state = json.loads(memory.read_bytes())["files"]
+    for content in ("", "{", "[]", json.dumps({"files": state}), json.dumps({"files": state, "corpus": {}})):
+        memory.write_text(content)
+        assert scan(config, data_dir) == first
+    assert len(reads) == 6
+    memory.unlink()
+    data_dir.joinpath("scans").rmdir()
+    data_dir.joinpath("scans").write_text("in the way")
+    assert scan(config, data_dir) == first
+
+
+def test_settings_and_rules_of_reading_have_their_own_memory(
+    counted: tuple[TextData, Path, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, data_dir, _ = counted
+    first = scan(config, data_dir)
+    cut = TextData(source="text", files=config.files, delimiter=" ", holdout_frac=0.3)
+    assert scan(cut, data_dir).n_documents == 11  # "text", and ten numbers
+    assert scan(config, data_dir) == first
+    monkeypatch.setattr(corpus_room, "SCAN_VERSION", 99)
+    monkeypatch.setattr(corpus_room, "corpus_of", lambda *args: first)
+    assert scan(cut, data_dir) == first
+
+
+def test_the_library_is_remembered_too(
+    library: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(python_files.sysconfig, "get_path", lambda name: str(library))
+    monkeypatch.setattr(corpus_room, "SETTLED_AFTER_S", 0.0)
+    half = StdlibData(source="stdlib", holdout_frac=0.5)
+    data_dir = tmp_path / "elsewhere"
+    first = scan(half, data_dir)
+    monkeypatch.setattr(python_files, "read_file", None)  # nothing is read again
+    assert scan(half, data_dir) == first

@@ -1,0 +1,279 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from sweep.config import PretrainedTokenizerConfig, to_dict
+from sweep.data.documents import document
+from sweep.data.tokenizers.pretrained import PROBE, PretrainedTokenizer
+from sweep.data.tokenizers.tokenizers import build_tokenizer, tokenizer_sha256, vocab_size
+from sweep.errors import DataError, InputError
+from tests.data.corpora import Prepare, generated
+from tests.data.fake_hub import COMMIT, fake_hub
+
+CORPUS = "c" * 64
+STRANGE = document("strange", "naïve → 🦊\r\n\t<|endoftext|>\x00 \u2028 tail ".encode())
+
+
+def config(path: Path, **changes: Any) -> PretrainedTokenizerConfig:
+    values = {
+        "name": "pretrained",
+        "path": str(path),
+        "revision": None,
+        "separator": None,
+        "vocab_size": None,
+    }
+    return PretrainedTokenizerConfig(**{**values, **changes})
+
+
+def byte_level(n_tokens: int = 400, special: str = "<|endoftext|>") -> Tokenizer:
+    """As GPT-2's: trained by the library itself, on other text than it is used on."""
+    fast = Tokenizer(models.BPE())
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=n_tokens,
+        special_tokens=[special],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    fast.train_from_iterator((found.content.decode() for found in generated(60, seed=5)), trainer)
+    return fast
+
+
+def byte_fallback(prefix: bool = False) -> Tokenizer:
+    """As Llama 2's, small: pieces with a mark for the space, bytes where there is no piece."""
+    pieces = [
+        "<unk>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        *"abcde\u2581",
+        "\u2581a",
+        "ab",
+        "ï",
+    ]
+    fast = Tokenizer(
+        models.BPE(
+            vocab={piece: i for i, piece in enumerate(pieces)},
+            merges=[("\u2581", "a"), ("a", "b")],
+            unk_token="<unk>",
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    fast.add_special_tokens(["</s>"])
+    steps = [normalizers.Prepend("\u2581")] if prefix else []
+    fast.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "\u2581")])
+    strip = [decoders.Strip(" ", 1, 0)] if prefix else []
+    fast.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
+    return fast
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[[Tokenizer], Path]:
+    def save(fast: Tokenizer) -> Path:
+        fast.save(str(tmp_path / "tokenizer.json"))
+        return tmp_path / "tokenizer.json"
+
+    return save
+
+
+@pytest.mark.parametrize("make", [byte_level, byte_fallback])
+def test_texts_come_back_and_every_byte_is_accounted_for(
+    saved: Callable[[Tokenizer], Path], make: Callable[[], Tokenizer]
+) -> None:
+    fast = make()
+    fast.add_tokens([AddedToken("one→two", normalized=False)])
+    tokenizer = PretrainedTokenizer(config(saved(fast)))
+    texts = [
+        *generated(20),
+        STRANGE,
+        document("probe", PROBE.encode()),
+        document("added", "a one→two b".encode()),
+    ]
+    for text, ids in zip(texts, tokenizer.encode(texts), strict=True):
+        assert fast.decode(ids.tolist(), skip_special_tokens=False).encode() == text.content
+        assert tokenizer.token_bytes[ids].sum() == len(text.content)
+        assert tokenizer.separator not in ids
+    assert tokenizer.vocab_size == fast.get_vocab_size() == len(tokenizer.token_bytes)
+    assert tokenizer.token_bytes[tokenizer.separator] == 0
+    assert fast.token_to_id("one→two") in tokenizer.encode(texts)[-1]
+
+
+def test_data_prepared_with_it(saved: Callable[[Tokenizer], Path], prepare_texts: Prepare) -> None:
+    chosen = config(saved(byte_level()))
+    data = prepare_texts(tokenizer=chosen)
+    assert (data.manifest.tokenizer, data.manifest.vocab_size) == ("pretrained", 400)
+    assert data.manifest.tokenizer_sha256 == tokenizer_sha256(chosen, CORPUS)  # learns from no corpus
+    assert data.train.read(0, 10**6).max() < 400
+
+
+def test_it_is_named_by_its_content(saved: Callable[[Tokenizer], Path], tmp_path: Path) -> None:
+    path = saved(byte_level())
+    name = tokenizer_sha256(config(path), CORPUS)
+    assert tokenizer_sha256(config(path.parent), "d" * 64) == name  # a directory that holds it
+    (tmp_path / "copy.json").write_bytes(path.read_bytes())
+    assert tokenizer_sha256(config(tmp_path / "copy.json"), CORPUS) == name
+    assert tokenizer_sha256(config(path, separator="<|endoftext|>"), CORPUS) == name
+    assert tokenizer_sha256(config(path, vocab_size=512), CORPUS) != name
+    saved(byte_level(401))
+    assert tokenizer_sha256(config(path), CORPUS) != name
+
+
+def test_a_plan_needs_no_library_and_a_larger_vocabulary_is_padding(
+    saved: Callable[[Tokenizer], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(byte_level())
+    padded = PretrainedTokenizer(config(path, vocab_size=512))
+    assert (padded.vocab_size, len(padded.token_bytes), np.count_nonzero(padded.token_bytes)) == (
+        512,
+        512,
+        399,
+    )
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    assert vocab_size(config(path)) == 400
+    assert vocab_size(config(path, vocab_size=512)) == 512
+    with pytest.raises(InputError, match=r"tokenizer=pretrained needs the tokenizers library: pip install"):
+        build_tokenizer(config(path), CORPUS, [], path.parent)
+
+
+# --- what is refused ---------------------------------------------------------------------------------
+
+
+def test_a_vocabulary_that_is_too_small(saved: Callable[[Tokenizer], Path]) -> None:
+    with pytest.raises(
+        DataError, match=r"vocab_size=399 is less than the 400 tokens of .*: give at least 400"
+    ):
+        vocab_size(config(saved(byte_level()), vocab_size=399))
+
+
+def test_separators(saved: Callable[[Tokenizer], Path]) -> None:
+    path = saved(byte_level(special="<stop>"))
+    with pytest.raises(DataError, match=r"has no special token <\|endoftext\|> or .* its own \(<stop>\)"):
+        vocab_size(config(path))
+    assert PretrainedTokenizer(config(path, separator="<stop>")).separator == 0
+    with pytest.raises(DataError, match=r"has no special token <end> to end documents with"):
+        vocab_size(config(path, separator="<end>"))
+
+
+def lower_casing() -> Tokenizer:
+    fast = byte_level()
+    fast.normalizer = normalizers.Lowercase()
+    return fast
+
+
+def prefixing() -> Tokenizer:
+    return byte_fallback(prefix=True)
+
+
+def word_level() -> Tokenizer:
+    fast = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "<eos>": 2}, unk_token="[UNK]"))
+    fast.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast.add_special_tokens(["<eos>"])
+    return fast
+
+
+@pytest.mark.parametrize("make", [lower_casing, prefixing, word_level])
+def test_a_tokenizer_that_changes_text(
+    saved: Callable[[Tokenizer], Path], make: Callable[[], Tokenizer]
+) -> None:
+    with pytest.raises(
+        DataError, match=r"does not give every text back byte for byte .* choose a byte-level"
+    ):
+        PretrainedTokenizer(config(saved(make())))
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "\x00", '{"added_tokens": [], "model": {}}'])
+def test_a_file_that_is_no_tokenizer(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(
+        DataError, match=r"tokenizer\.json is not a tokenizer in the format of the tokenizers"
+    ):
+        vocab_size(config(tmp_path))
+
+
+def test_a_file_that_only_looks_like_one(saved: Callable[[Tokenizer], Path]) -> None:
+    path = saved(byte_level())
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pre_tokenizer": {"type": "Psychic"}}))
+    with pytest.raises(DataError, match=r"tokenizer\.json is not a tokenizer \("):
+        PretrainedTokenizer(config(path))
+
+
+def test_paths_and_names(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"tokenizer\.path=.*/tokenizer\.json cannot be read \(No such file"):
+        vocab_size(config(tmp_path))
+    with pytest.raises(InputError, match=r"tokenizer\.revision is for names on the hub"):
+        vocab_size(config(tmp_path, revision=COMMIT))
+    with pytest.raises(InputError, match=r"tokenizer\.revision=main is no commit: give the 40 hex digits"):
+        vocab_size(config(Path("gpt2"), revision="main"))
+
+
+# --- the hub -----------------------------------------------------------------------------------------
+
+SCRIPT = """
+import json, sys, time
+from sweep.config import PretrainedTokenizerConfig
+from sweep.data.sources import hub
+from sweep.data.tokenizers.tokenizers import vocab_size
+hub.TIMEOUT_S = 1.0
+answers = []
+for values in json.load(sys.stdin):
+    begun = time.perf_counter()
+    try:
+        answer = vocab_size(PretrainedTokenizerConfig(**values))
+    except Exception as error:
+        answer = f"{type(error).__name__}: {error}"
+    answers.append([answer, time.perf_counter() - begun])
+print(json.dumps(answers))
+"""
+
+
+def ask(endpoint: str, home: Path, configs: list[PretrainedTokenizerConfig]) -> list[tuple[Any, float]]:
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input=json.dumps([to_dict(one) for one in configs]),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={key: value for key, value in environment.items() if not key.startswith("HF_HUB")},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def test_a_tokenizer_of_the_hub_is_fetched_once(saved: Callable[[Tokenizer], Path], tmp_path: Path) -> None:
+    name = Path("me/words")
+    files = {
+        "models/me/words": {"tokenizer.json": saved(byte_level()).read_bytes()},
+        "models/me/bare": {"x": b""},
+    }
+    cases = [
+        config(name, revision=COMMIT),
+        config(name, revision="b" * 40),
+        config(Path("me/bare"), revision=COMMIT),
+        config(Path("me/gone"), revision=COMMIT),
+    ]
+    with fake_hub(files) as endpoint:
+        (found, *refused) = [answer for answer, _ in ask(endpoint, tmp_path / "home", cases)]
+    assert found == 400
+    for answer, sentence in zip(
+        refused, ("has no commit bbb", "has no tokenizer.json at", "is not on"), strict=True
+    ):
+        assert answer.startswith("DataError: tokenizer.path=me/")
+        assert sentence in answer
+    gone = "http://127.0.0.1:9"
+    ((cached, _), (other, seconds)) = ask(gone, tmp_path / "home", [cases[0], cases[3]])
+    assert cached == 400
+    assert f"{gone} does not answer (" in other
+    assert "copy the tokenizer.json here and give tokenizer.path=FILE" in other
+    assert seconds < 20  # the library's own retries would take minutes

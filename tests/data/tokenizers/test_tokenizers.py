@@ -1,0 +1,140 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sweep.config import TokenizerConfig
+from sweep.data.documents import Document, document, is_held_out
+from sweep.data.sources.python_files import stdlib_documents
+from sweep.data.tokenizers.bpe import BpeTokenizer, train_bpe
+from sweep.data.tokenizers.tokenizers import ByteTokenizer, build_tokenizer, tokenizer_file, tokenizer_sha256
+from sweep.errors import DataError, InputError
+from tests.data.corpora import BPE, BYTE, HOLDOUT_FRAC, generated
+
+CORPUS = "c" * 64
+STRANGE = document("strange", "naïve → 🦊\r\n\t<|endoftext|>\x00 \u2028 tail ".encode())
+
+
+@pytest.fixture(scope="module")
+def real_text() -> list[Document]:
+    return [found for found in stdlib_documents() if found.name.startswith(("json/", "email/", "asyncio/"))]
+
+
+@pytest.fixture(scope="module")
+def bpe(real_text: list[Document], tmp_path_factory: pytest.TempPathFactory) -> BpeTokenizer:
+    file = tmp_path_factory.mktemp("bpe") / "tokenizer.json"
+    train_bpe(real_text, 512, file)
+    return BpeTokenizer(file, 512)
+
+
+def test_bytes_go_there_and_back(real_text: list[Document]) -> None:
+    tokenizer = ByteTokenizer(CORPUS)
+    for found, ids in zip(real_text, tokenizer.encode(real_text), strict=True):
+        assert bytes(ids.tolist()) == found.content
+        assert tokenizer.token_bytes[ids].sum() == len(found.content)
+    assert tokenizer.token_bytes[tokenizer.separator] == 0
+
+
+def test_bytes_refuse_their_separator_in_a_text() -> None:
+    with pytest.raises(DataError, match="strange: byte 0 at offset"):
+        ByteTokenizer(CORPUS).encode([STRANGE])
+
+
+def test_bpe_goes_there_and_back(bpe: BpeTokenizer, real_text: list[Document]) -> None:
+    for found, ids in zip([*real_text, STRANGE], bpe.encode([*real_text, STRANGE]), strict=True):
+        assert bpe._fast.decode(ids.tolist(), skip_special_tokens=False).encode() == found.content
+        assert bpe.token_bytes[ids].sum() == len(found.content)
+        assert bpe.separator not in ids
+    n_bytes, n_tokens = sum(len(one.content) for one in real_text), sum(map(len, bpe.encode(real_text)))
+    assert 1.8 < n_bytes / n_tokens < 2.6  # 2.04 on the whole library
+
+
+def test_bpe_knows_the_bytes_of_each_token(bpe: BpeTokenizer) -> None:
+    assert bpe.vocab_size == 512
+    assert bpe.token_bytes[bpe.separator] == 0
+    assert np.count_nonzero(bpe.token_bytes) == 511
+    texts = {token: bpe._fast.decode([token], skip_special_tokens=False) for token in range(512)}
+    whole = {token: text for token, text in texts.items() if "\ufffd" not in text and token != bpe.separator}
+    assert len(whole) > 300
+    assert all(bpe.token_bytes[token] == len(text.encode()) for token, text in whole.items())
+
+
+def test_bpe_training_is_deterministic(tmp_path: Path) -> None:
+    texts = generated(40)
+    train_bpe(texts, 300, tmp_path / "one.json")
+    train_bpe(texts[::-1], 300, tmp_path / "two.json")
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"one.json", "two.json"}
+
+
+def test_a_trained_tokenizer_is_read_back_from_its_file(tmp_path: Path) -> None:
+    training = [text for text in generated(40) if not is_held_out(text, HOLDOUT_FRAC)]
+    first = build_tokenizer(BPE, CORPUS, training, tmp_path)
+    again = build_tokenizer(BPE, CORPUS, [], tmp_path)  # nothing to learn from: it must come from the file
+    assert again.sha256 == first.sha256
+    assert again.encode(training)[0].tolist() == first.encode(training)[0].tolist()
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    file = tokenizer_file(tmp_path, tokenizer_sha256(BPE, CORPUS))
+    train_bpe(generated(40), 290, file)
+    with pytest.raises(DataError, match=r"tokenizer\.json holds 290 tokens where 300 are wanted"):
+        build_tokenizer(BPE, CORPUS, [], tmp_path)
+    file.write_text(json.dumps({"half": "a tok"})[:10])
+    with pytest.raises(DataError, match=r"tokenizer\.json is not a tokenizer"):
+        build_tokenizer(BPE, CORPUS, [], tmp_path)
+
+
+def test_a_vocabulary_the_text_cannot_fill_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"vocab_size=5000 is more than the training text yields: choose at most \d"
+    ):
+        train_bpe(generated(5), 5000, tmp_path / "tokenizer.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_identity_is_the_recipe_and_for_a_trained_one_the_corpus() -> None:
+    assert tokenizer_sha256(BYTE, CORPUS) == tokenizer_sha256(BYTE, "d" * 64)
+    names = {
+        tokenizer_sha256(BYTE, CORPUS),
+        tokenizer_sha256(BPE, CORPUS),
+        tokenizer_sha256(BPE, "d" * 64),
+        tokenizer_sha256(TokenizerConfig(name="bpe", vocab_size=301), CORPUS),
+    }
+    assert len(names) == 4
+
+
+def test_identity_needs_no_library_and_training_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    assert len(tokenizer_sha256(BPE, CORPUS)) == 64
+    with pytest.raises(InputError, match=r"pip install 'sweep\[train\]'"):
+        build_tokenizer(BPE, CORPUS, [], tmp_path)
+
+
+def test_an_unknown_tokenizer_is_refused_with_the_choices() -> None:
+    with pytest.raises(
+        InputError, match=r"tokenizer\.name=word is not known: choose from byte, bpe, pretrained"
+    ):
+        tokenizer_sha256(TokenizerConfig(name="word", vocab_size=300), CORPUS)  # type: ignore[arg-type]
+
+
+def test_a_process_forked_after_encoding_encodes_without_a_warning(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from sweep.data.documents import document\n"
+        "from sweep.data.tokenizers.bpe import *\n"
+        "texts = [document(str(i), b'some text, some more text ' * 9) for i in range(50)]\n"
+        "train_bpe(texts, 260, Path(sys.argv[1])); BpeTokenizer(Path(sys.argv[1]), 260).encode(texts)\n"
+        "child = os.fork()\n"
+        "if not child: BpeTokenizer(Path(sys.argv[1]), 260).encode(texts); os._exit(0)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "tokenizer.json")]
+    environment = {key: value for key, value in os.environ.items() if key != "TOKENIZERS_PARALLELISM"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

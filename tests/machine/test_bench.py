@@ -1,0 +1,123 @@
+"""Packing as it is measured on this machine's processor, and what the launcher makes of a choice."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from sweep.errors import InputError
+from sweep.machine import bench as packing
+from sweep.machine import devices, mps
+from sweep.machine.bench import Bench, measure_packing, sizes_to_measure
+from sweep.machine.packing import Packing, Throughput, packing_file, packing_json
+from sweep.machine.workers import crew, measure_and_remember
+from tests.configs import tiny_run
+from tests.plans import planned
+from tests.toy_trainer import toy_plan
+
+
+def sized(n_params, time_s, **others):
+    return replace(planned(tiny_run()), n_params=n_params, time_s=time_s, **others)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_the_ends_and_the_middle_of_the_time_are_measured():
+    runs = [sized(n, seconds) for n, seconds in ((10, 1), (20, 1), (30, 10), (40, 1), (20, 1))]
+    assert [run.n_params for run in sizes_to_measure(runs)] == [10, 30, 40]
+    assert [run.n_params for run in sizes_to_measure(runs[:1])] == [10]
+
+
+@pytest.mark.ci
+def test_processes_are_measured_together_and_the_choice_is_remembered(monkeypatch):
+    monkeypatch.setattr("sweep.machine.workers.cores", lambda: devices.cores()[:2])
+    plan = replace(toy_plan(1, n_workers=None), runs=(sized(10, 1.0),))
+    before = crew([plan])
+    seen = []
+    chosen = measure_and_remember([plan], seen.append, seconds=0.1, n_rounds=1)
+    n_cores = len(devices.cores()[:2])
+    assert {row.n_workers for row in seen} == {1, n_cores}
+    assert all(row.steps_per_second > 0 for row in seen)
+    assert before.packing is None
+    assert before.n_workers == before.speed == len(devices.cores())
+    after = crew([plan])
+    assert (after.packing, after.speed) == (chosen, chosen.speedup)
+    assert json.loads(packing_file().read_text())["schema_version"] == 1
+
+
+def test_asked_for_workers_overrule_what_was_measured():
+    device = devices.devices("cpu")[0].name
+    packing_file().parent.mkdir(parents=True)
+    measured = [Throughput(n_params=10, n_workers=n, mps=False, steps_per_second=float(n)) for n in (1, 8)]
+    packing_file().write_bytes(packing_json(device, measured))
+    plan = replace(toy_plan(1, n_workers=None), runs=(sized(10, 1.0),))
+    assert (crew([plan]).n_workers, crew([plan]).speed) == (8, 8.0)
+    asked = crew([toy_plan(1, n_workers=3)])
+    assert (asked.n_workers, asked.speed, asked.packing) == (3, 3.0, None)
+
+
+def test_a_process_that_cannot_train_is_named(monkeypatch):
+    bench = Bench(device=devices.devices("cpu")[0], cores=devices.cores(), micro_batch_size=None, n_rounds=1)
+    broken = replace(planned(tiny_run()).config, precision="neither")
+    with pytest.raises(InputError, match=r"packing cannot be measured, .*precision"):
+        measure_packing([replace(planned(tiny_run()), config=broken)], bench)
+
+
+def test_memory_and_cores_limit_how_many_are_tried(monkeypatch):
+    tried = []
+    monkeypatch.setattr(packing, "_steps_per_second", lambda run, bench, n, service: tried.append(n) or n)
+    device = devices.Device(visible="0", name="GPU", key="GPU-0", memory_bytes=10_000)
+    monkeypatch.setattr(packing, "mps_daemon", mps.mps_daemon)
+    monkeypatch.setenv("PATH", "")
+    bench = Bench(device=device, cores=tuple(range(12)), micro_batch_size=None, n_rounds=1)
+    measure_packing([sized(10, 1.0, memory_bytes=1_500)], bench)
+    assert tried == [1, 2, 4, 6]
+    tried.clear()
+    measure_packing([sized(10, 1.0, memory_bytes=1)], bench)
+    assert tried == [1, 2, 4, 8, 12]
+    tried.clear()
+    measure_packing([sized(10, 1.0, memory_bytes=10**9)], bench)
+    assert tried == [1]
+
+
+@pytest.fixture
+def control(tmp_path, monkeypatch):
+    """A stand-in for NVIDIA's daemon that notes how it was called."""
+    tool, notes = tmp_path / "bin" / mps.CONTROL, tmp_path / "notes"
+    tool.parent.mkdir()
+    tool.write_text(
+        f"#!{sys.executable}\n"
+        "import os, sys\n"
+        "words = ' '.join(sys.argv[1:]) or sys.stdin.read().strip()\n"
+        "there = os.path.isdir(os.environ['CUDA_MPS_PIPE_DIRECTORY'])\n"
+        f"with open({str(notes)!r}, 'a') as notes:\n"
+        "    notes.write(f\"{words} {os.environ['CUDA_VISIBLE_DEVICES']} {there}\\n\")\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent))
+    return notes
+
+
+def test_the_service_is_started_for_one_gpu_and_ended(control):
+    with mps.mps_daemon("3") as service:
+        assert set(service) == {"CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"}
+    assert control.read_text().splitlines() == ["-d 3 True", "quit 3 True"]
+
+
+def test_without_the_service_there_is_none(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with mps.mps_daemon("0") as service:
+        assert service is None
+
+
+def test_packing_is_a_choice_of_workers_for_every_gpu(monkeypatch):
+    monkeypatch.setattr(devices, "gpus", lambda: ("0", "1"))
+    assert devices.n_places(None, "auto", Packing(n_workers=4, mps=False, speedup=3.0)) == 8
+    assert devices.n_places(None, "auto", None) == 2
+    assert devices.n_places(5, "auto", Packing(n_workers=4, mps=False, speedup=3.0)) == 5

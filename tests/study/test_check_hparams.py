@@ -1,0 +1,197 @@
+"""`sweep check-hparams` from the plan to the figure: what it trains, what it says, what stays as it was."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from sweep.config.compose import compose_experiment
+from sweep.errors import InputError
+from sweep.identity import run_key
+from sweep.launch.base import LaunchState
+from sweep.plan.grid import make_plan
+from sweep.report.hparam_curves import hparam_curves
+from sweep.report.hparam_summary import hparam_line
+from sweep.report.hparams import document, hparam_text, read_reports
+from sweep.report.numbers import four
+from sweep.report.text.text import plan_text
+from sweep.store.run_store import RunStore
+from sweep.study import laws as analysis
+from sweep.study import run as study
+from sweep.worker.__main__ import work
+from tests import toy_trainer
+from tests.plan.test_grid import DATASET
+from tests.shell import sweep
+
+SMALL = (
+    "experiment=smoke",
+    "budgets=[5e8,1e9]",
+    "grid.d_model=[8,12,16,24]",
+    "grid.min_steps=5",
+    "grid.max_epochs=1000",
+    "grid.max_budget_error=0.2",
+    "batch_tokens=256",
+    "evaluation.n_tokens=1024",
+    "fit.n_bootstrap=20",
+    "data=synthetic",
+    "data.n_documents=60",
+)
+OPTIMUM = {"lr": 0.02, "batch": 300.0}  # of the planted loss
+
+
+def planted(run, placement, session):
+    """A bowl in ln lr and ln batch about OPTIMUM, lower for larger runs, the same noise for all of a seed."""
+    told = {"lr": run.optimizer.lr_peak, "batch": run.batch_tokens}
+    bowl = sum(0.1 * np.log(told[axis] / OPTIMUM[axis]) ** 2 for axis in told)
+    return toy_trainer.result(run, loss=float(3 + bowl + 0.01 * run.seed + 1e8 / run.n_tokens**2))
+
+
+class InProcess:
+    """A launcher whose worker is this process; `limit` runs at most, then it is told to stop."""
+
+    limit = None
+    trained: list[str] = []  # noqa: RUF012
+
+    def __init__(self, launch, orders):
+        self._sweep_dir = Path(orders.sweep_dir)
+
+    def start(self):
+        def train(run, placement, session):
+            if self.limit is not None and len(self.trained) >= self.limit:
+                raise ValueError("no more")
+            self.trained.append(run_key(run))
+            return planted(run, placement, session)
+
+        work(self._sweep_dir, train=train)
+
+    def wait(self, timeout_s):
+        return LaunchState(n_running=0, n_restarts=0, stopped=False, gave_up=None)
+
+    def stop(self):
+        pass
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "make_launcher", InProcess)
+    monkeypatch.setattr(InProcess, "trained", [])
+    monkeypatch.setattr(InProcess, "limit", None)
+    return compose_experiment([*SMALL, f"results_dir={tmp_path}", f"data_dir={tmp_path / 'data'}"])
+
+
+def check(experiment):
+    study.run(experiment, check_hparams=True)
+    checks, directory = [study.hparam_check(experiment)], study.sweep_directory(experiment)
+    (report,) = analysis.measure_hparams(checks, directory, study.hparam_directory(experiment))
+    return report
+
+
+def test_a_check_trains_what_the_grid_lacks_and_leaves_the_grid_alone(experiment, tmp_path):
+    study.run(experiment)
+    store, n_grid = RunStore(study.sweep_directory(experiment)), len(InProcess.trained)
+    before = store.points()
+    fitted = analysis.fit_sweep(store.sweep_dir, experiment.fit)[None]
+    assert fitted.to_json()["hyperparameters"] == "unmeasured"
+    report = check(experiment)
+    trained = InProcess.trained[n_grid:]
+    assert len(trained) == len(set(trained)) == 4 * 5 * 3 - 4  # seed 0 of every corner is the grid's own
+    assert store.points() == before
+    own = RunStore(study.hparam_directory(experiment)).points()
+    assert {point.purpose for point in own.points} == {"hparam_check"}
+    assert {item.run_key for item in own.excluded} == {point.run_key for point in own.points}  # never fitted
+    assert {point.purpose for point in before.points} == {None}
+    fitted = analysis.fit_sweep(store.sweep_dir, experiment.fit)[None]
+    assert fitted.n_points == n_grid
+    assert fitted.to_json()["hyperparameters"]["worst"] == report.to_json()["worst"]
+    drawn = {path.name for path in analysis.report(store.sweep_dir)}
+    assert {"hparams.png", "hparams.svg", "isoflop_curves.png"} <= drawn
+
+
+def test_the_planted_optimum_is_found_at_every_corner(experiment):
+    report = check(experiment)
+    assert len(report.corners) == 4
+    for corner in report.corners:
+        lr, batch = corner.axes
+        assert lr.found.status == "ok"
+        assert lr.rule * lr.found.factor_opt == pytest.approx(OPTIMUM["lr"])
+        assert lr.found.loss_left == pytest.approx(0.1 * np.log(lr.rule / OPTIMUM["lr"]) ** 2, abs=1e-9)
+        assert batch.rule == 256
+        assert [len(row) for row in batch.losses] == [3, 3, 3]
+    worst = max(axis.found.loss_left for corner in report.corners for axis in corner.axes)
+    told = report.to_json()
+    assert told["worst"]["loss_left"] == worst
+    assert told["within_tolerance"] == (worst <= 0.01)
+    assert read_reports(json.loads(json.dumps(document([report])))) == (report,)
+    assert len(hparam_curves(report)) == 8
+    assert hparam_text(report) is not None
+
+
+def test_repeating_trains_nothing_and_other_settings_are_unmeasured(experiment):
+    check(experiment)
+    n = len(InProcess.trained)
+    check(experiment)
+    assert len(InProcess.trained) == n
+    drawn = study.plan(experiment)
+    found = study.known_hparams(drawn)
+    assert found["n_corners"] == 4
+    assert f"{found['worst']['loss_left']:.4f}" in hparam_line(found)
+    other = replace(experiment, optimizer=replace(experiment.optimizer, lr=0.01))
+    assert study.known_hparams(study.plan(other)) == "unmeasured"
+    assert "unmeasured" in hparam_line(
+        study.plan_document([study.plan(other)], states(other))["hyperparameters"]
+    )
+
+
+def states(experiment):
+    return study.run_states(study.plan(experiment))
+
+
+def test_a_plan_says_what_is_unmeasured_and_what_branches_save():
+    branched = compose_experiment(
+        ["experiment=isoflop_1gpu", "schedule=wsd_branches", "grid.d_model=[64,128]"]
+    )
+    drawn = make_plan(branched, DATASET)
+    console = Console(file=io.StringIO(), width=250)
+    console.print(plan_text(drawn, {}, 1, 1.0))
+    said = console.file.getvalue()
+    assert "hyperparameters unmeasured: sweep check-hparams" in said
+    shared = sum(run.flops_shared for run in drawn.runs)
+    n_branches = sum(run.flops_shared > 0 for run in drawn.runs)
+    assert f"{n_branches} runs branch from the trunks of others: {four(shared)} of" in said
+    assert n_branches > 0
+
+
+def test_a_check_cut_short_says_what_is_incomplete(experiment, monkeypatch):
+    monkeypatch.setattr(InProcess, "limit", 40)
+    report = check(experiment)
+    told = report.to_json()
+    assert told["n_incomplete"] > 0
+    assert not told["within_tolerance"]
+    assert "incomplete" in hparam_line({**told})
+    monkeypatch.setattr(InProcess, "limit", None)
+    assert check(experiment).to_json()["n_incomplete"] == 0
+    assert len(InProcess.trained) == len(set(InProcess.trained)) == 60
+
+
+@pytest.mark.ci
+def test_the_command_prints_one_document(experiment, tmp_path):
+    check(experiment)
+    arguments = [*SMALL, f"results_dir={tmp_path}", f"data_dir={tmp_path / 'data'}"]
+    done = sweep("check-hparams", *arguments, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "all 60 runs had ended before" in done.stderr
+    told = json.loads(done.stdout)
+    assert told == json.loads((tmp_path / "smoke" / "hparams.json").read_text())
+    assert (tmp_path / "smoke" / "figures" / "hparams.png").is_file()
+
+
+def test_a_foreign_file_is_refused(tmp_path):
+    for told in ({}, {"schema_version": 99}, {"schema_version": 1, "checks": [{"arm": None}]}):
+        with pytest.raises(InputError, match="sweep check-hparams writes it again"):
+            read_reports(told)
