@@ -1,4 +1,4 @@
-"""What must never reach a file: recognises credentials in a text, and takes them out of it."""
+"""Detection and redaction of credentials in text that is written to files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from sweep.errors import InputError
 
 MIN_SECRET_CHARS = 8
-"""A shorter value of a variable is no secret worth the name, and may occur in any text by chance."""
+"""Shorter values of secret variables are ignored: they may occur in any text by chance."""
 
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.I)
-_NOT_SECRET = re.compile(r"TOKENIZERS_|_(FILE|PATH|DIR|URL)$", re.I)  # a tool's switch, or only a place
+_NOT_SECRET = re.compile(r"TOKENIZERS_|_(FILE|PATH|DIR|URL)$", re.I)  # a tool's switch, or a location
 
-_SHAPES = {
+_PATTERNS = {
     "a Hugging Face token": r"\bhf_[A-Za-z0-9]{16,}",
     "an AWS access key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
     "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})",
@@ -27,11 +27,11 @@ _SHAPES = {
     "a URL with a password": r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)",
 }
 _WANDB_KEY = re.compile(r"[0-9a-f]{40}")
-_COMMITS = ("revision",)  # keys of values that look like a W&B key, and are commits
+_COMMITS = ("revision",)  # keys of commit hashes, which have the form of a W&B key
 
 
 def refuse_credentials(values: Mapping[str, object]) -> None:
-    """Raises InputError when a config holds a credential: plans and points record every value as it is.
+    """Raise InputError when a config contains a credential: plans and points record every value verbatim.
 
     The message names the key, never the value.
     """
@@ -41,22 +41,22 @@ def refuse_credentials(values: Mapping[str, object]) -> None:
             found = "an API key"
         if found is not None:
             raise InputError(
-                f"{key} holds {found}, and a config is written to disk as it is: set credentials in the "
-                f"environment, where nothing of ours writes them down"
+                f"{key} contains {found}, and configs are written to disk verbatim: set credentials in "
+                f"environment variables, which are never written to disk"
             )
 
 
 def redact(text: str) -> str:
-    """`text` without credentials: the values of secret variables of the environment, and known shapes."""
+    """Return `text` without credentials: values of secret environment variables, and known patterns."""
     for name, value in _secret_variables():
         text = text.replace(value, f"[{name}]")
-    for what, shape in _SHAPES.items():
-        text = re.sub(shape, f"[{what}]", text)
+    for kind, pattern in _PATTERNS.items():
+        text = re.sub(pattern, f"[{kind}]", text)
     return text
 
 
 def texts(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a config, with the key it stands under."""
+    """Yield every text in a config with its dotted key."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, Mapping):
@@ -68,15 +68,15 @@ def texts(value: object, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _credential(text: str) -> str | None:
-    """What kind of credential `text` holds, if any."""
+    """Return the kind of credential that `text` contains, or None."""
     for name, value in _secret_variables():
         if value in text:
             return f"the value of the environment variable {name}"
-    return next((what for what, shape in _SHAPES.items() if re.search(shape, text)), None)
+    return next((kind for kind, pattern in _PATTERNS.items() if re.search(pattern, text)), None)
 
 
 def _secret_variables() -> Iterator[tuple[str, str]]:
-    """Variables of the environment that hold a secret by their name."""
+    """Yield the names and values of environment variables with a secret's name."""
     for name, value in os.environ.items():
         is_secret = _SECRET_NAME.search(name) and not _NOT_SECRET.search(name)
         if is_secret and len(value) >= MIN_SECRET_CHARS:

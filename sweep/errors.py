@@ -1,92 +1,92 @@
-"""The errors a user can meet, each with the exit code the command line gives it; and what others' come to."""
+"""User-facing errors and their exit codes."""
 
 import errno
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_REFUSED, EXIT_BUG, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 70, 75, 130
-"""What a verb or a worker leaves with (design.md, Verbs); EXIT_STOPPED: on request, its state saved;
-EXIT_INTERRUPTED: by Ctrl-C, where there was nothing to save."""
+"""Exit codes of verbs and workers (design.md, Verbs). EXIT_STOPPED: stopped on request with its state saved.
+EXIT_INTERRUPTED: stopped by Ctrl-C with no state to save."""
 
 
 class SweepError(Exception):
-    """Base of every error whose message is one clear sentence for the user."""
+    """Base class of errors with a one-sentence message for the user."""
 
     exit_code = EXIT_FAILED
 
 
 class InputError(SweepError):
-    """Bad input: a config value, a file, an argument. Nothing was written."""
+    """Invalid input: a config value, a file or an argument. Nothing was written."""
 
     exit_code = EXIT_BAD_INPUT
 
 
 class DataError(InputError):
-    """A corpus, a tokenizer or a prepared data set that cannot be used."""
+    """An invalid corpus, tokenizer or prepared data set."""
 
 
 class DataInterrupted(DataError):
-    """Preparing data stopped for want of disk or network; what was done is kept for the next try."""
+    """Data preparation stopped because disk or network failed; finished work is kept for the next attempt."""
 
 
 class SafetyError(SweepError):
-    """Refused for safety: going on could mix results or damage what is there."""
+    """Refused for safety: continuing could mix results or damage existing files."""
 
     exit_code = EXIT_REFUSED
 
 
 class IndexUnavailable(SweepError):
-    """The SQL copy of the points cannot be written now; the sweep and its files are not affected."""
+    """The SQL copy of the points cannot be written; the sweep and its files are not affected."""
 
 
 class Interrupted(SweepError):
-    """A training run stopped on request, its state saved; it can be started again."""
+    """A training run stopped on request with its state saved; it can be resumed."""
 
     exit_code = EXIT_STOPPED
 
 
 class RankLost(SweepError):
-    """One of the processes that train a run together died; the run goes on from its last checkpoint."""
+    """A process of a multi-process run died; the run resumes from its last checkpoint."""
 
 
-ALLOCATOR_WORDS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
-"""How torch's allocator on the CPU, CUDA's driver and its libraries tell of memory that ran out."""
+OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
+"""Texts in out-of-memory errors of torch's CPU allocator, the CUDA driver and the CUDA libraries."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: Python's, the system's or torch's, whose errors have not all a class.
+    """Return True for a failed allocation by Python, the system or torch; torch has no common class for it.
 
-    Also what CUDA raises on the way out, as a graph does whose capture broke off for want of memory.
+    Includes CUDA errors raised while an out-of-memory error is handled, as when a graph capture is aborted.
     """
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    said = isinstance(error, RuntimeError) and any(words in str(error) for words in ALLOCATOR_WORDS)
-    if named or refused or said:
+    by_class = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    by_errno = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    by_text = isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
+    if by_class or by_errno or by_text:
         return True
     is_cuda = isinstance(error, RuntimeError) and "CUDA" in str(error)
     return is_cuda and error.__context__ is not None and is_out_of_memory(error.__context__)
 
 
-_WRONG_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
-_TROUBLE = {
+_INVALID_PATH = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+_SYSTEM_FAILURE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE,
     errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
 }  # fmt: skip
 
 
-def told_to_user(error: Exception) -> SweepError | None:
-    """An error as one sentence and exit code: our own, and the system's where somebody can mend its cause.
+def user_error(error: Exception) -> SweepError | None:
+    """Convert an error to one with a one-sentence message and an exit code.
 
-    None for what only a bug of ours explains.
+    Covers `SweepError` and system errors that a user can fix. Returns None for all others, which are bugs.
     """
     if isinstance(error, SweepError):
         return error
     if not isinstance(error, OSError):
         return None
     where = error.filename if error.filename is not None else "a file"
-    if error.errno in _WRONG_PLACE:
+    if error.errno in _INVALID_PATH:
         return InputError(f"{where} cannot be used: {error.strerror}")
-    if error.errno in _TROUBLE:
+    if error.errno in _SYSTEM_FAILURE:
         return SweepError(
-            f"{where} cannot be read or written: {error.strerror}; results that are there are untouched, so "
-            f"once that is mended the same command can be given again"
+            f"{where} cannot be read or written: {error.strerror}; existing results are unchanged: "
+            f"fix the cause and repeat the command"
         )
     return None

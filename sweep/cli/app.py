@@ -30,7 +30,7 @@ from sweep.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     InputError,
-    told_to_user,
+    user_error,
 )
 from sweep.report.text.terminal import console, print_document, print_json, progress, say
 
@@ -273,10 +273,10 @@ def main() -> None:
             say("interrupted: files that were finished stay, give the command again for the others")
         raise
     except Exception as error:
-        told = told_to_user(error)
-        if told is not None:
-            say(f"error: {told}")
-            sys.exit(told.exit_code)
+        known = user_error(error)
+        if known is not None:
+            say(f"error: {known}")
+            sys.exit(known.exit_code)
         import traceback
 
         traceback.print_exception(error)

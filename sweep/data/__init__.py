@@ -1,1 +1,1 @@
-"""Documents to token shards to batches; numpy only."""
+"""Corpora, tokenizers, prepared token shards and training batches; uses numpy, not torch."""

@@ -1,4 +1,4 @@
-"""What is read at each training step, and the fixed windows that are scored: both without state."""
+"""Training batches as a function of the step, and the fixed held-out windows."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from sweep.errors import DataError
 from sweep.identity import sha256_json
 
 ORDER_BLOCK = 4096
-"""Windows whose order is computed together: the permutation then costs less than reading the batch."""
+"""Windows per block of the computed order, so that the permutation costs less than reading the batch."""
 
 
 class TrainBatches:
-    """The training batches of one run: a pure function of (seed, step), so there is no state to save.
+    """The training batches of one run: a pure function of (seed, step), without state to save.
 
-    The tokens are cut into windows of seq_len + 1 at stride seq_len: each token is a target once per epoch,
-    save fewer than seq_len at the end. Epochs follow one another without a seam, each in its own order: batch
-    `step` takes positions step·batch_size … (step + 1)·batch_size - 1 of `epoch_order`.
+    The tokens are split into windows of seq_len + 1 at stride seq_len: each token is a target once per epoch,
+    except for fewer than seq_len at the end. Each epoch has its own order, and a batch may span two epochs:
+    batch `step` takes positions step·batch_size … (step + 1)·batch_size - 1 of `epoch_order`.
     """
 
     def __init__(self, tokens: Tokens, seq_len: int, batch_size: int, seed: int) -> None:
-        """Raises DataError when the tokens do not fill one window, or their windows one batch."""
+        """Raise DataError when there are fewer tokens than one batch needs."""
         self.n_windows = (len(tokens) - 1) // seq_len
         if self.n_windows < batch_size:
             raise DataError(
-                f"the training split holds {len(tokens)} tokens, one batch needs {batch_size * seq_len + 1} "
-                f"({batch_size} windows of seq_len={seq_len}, and one target more): "
+                f"the training split has {len(tokens)} tokens, one batch needs {batch_size * seq_len + 1} "
+                f"({batch_size} windows of seq_len={seq_len}, and one more target): "
                 f"lower the batch or seq_len, or use a larger corpus"
             )
         self.seq_len = seq_len
@@ -43,19 +43,22 @@ class TrainBatches:
         self._block: tuple[int, NDArray[np.int64]] = (-1, np.empty((0, batch_size), np.int64))
 
     def at(self, step: int) -> NDArray[np.int64]:
-        """The batch of a step (from 0), shape (batch_size, seq_len + 1): inputs [:, :-1], targets [:, 1:]."""
+        """Return the batch of a step, counted from 0.
+
+        Shape (batch_size, seq_len + 1): inputs [:, :-1], targets [:, 1:].
+        """
         return self.rows(step, 0, self.batch_size)
 
     def rows(self, step: int, start: int, stop: int) -> NDArray[np.int64]:
-        """Rows start..stop-1 of the batch of a step, shape (stop - start, seq_len + 1)."""
+        """Return rows start..stop-1 of the batch of a step, shape (stop - start, seq_len + 1)."""
         return self._tokens.windows(self._starts(step)[start:stop], self.seq_len + 1)
 
     def n_tokens_unique(self, n_steps: int) -> int:
-        """Targets that `n_steps` steps train on, each counted once however often it comes back."""
+        """Return the number of distinct target positions in `n_steps` steps."""
         return min(n_steps * self.batch_size, self.n_windows) * self.seq_len
 
     def _starts(self, step: int) -> NDArray[np.int64]:
-        """First tokens of a step's windows, shape (batch_size,); blocks are remembered, never needed."""
+        """Return the first tokens of a step's windows, shape (batch_size,). The current block is cached."""
         number, row = divmod(step, self._steps_per_block)
         block_number, starts = self._block
         if block_number != number:
@@ -69,24 +72,24 @@ class TrainBatches:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationWindows:
-    """The held-out windows that every run of one sequence length is scored on."""
+    """The held-out windows on which every run of one sequence length is scored."""
 
     tokens: NDArray[np.int64]  # (n, seq_len + 1): inputs [:, :-1], targets [:, 1:]
-    documents: NDArray[np.int64]  # (n, seq_len): the held-out document each target belongs to
-    n_bytes: int  # the targets stand for exactly so many; bits per byte = nats / ln 2 / n_bytes
-    sha256: str  # of what is scored
+    documents: NDArray[np.int64]  # (n, seq_len): index of each target's held-out document
+    n_bytes: int  # of text in all targets, exact; bits per byte = nats / ln 2 / n_bytes
+    sha256: str  # of the windows, corpus and tokenizer
 
     @property
     def n_tokens(self) -> int:
-        """Positions scored."""
+        """Number of scored positions."""
         return self.documents.size
 
 
 def evaluation_windows(heldout: HeldOut, seq_len: int, n_tokens: int) -> EvaluationWindows:
-    """The fewest whole windows that score `n_tokens` positions, spread evenly over the held-out split.
+    """Return the fewest whole windows that score `n_tokens` positions, spread evenly over the held-out split.
 
-    Windows do not share a target; documents count in proportion to their length, so the mean loss over the
-    windows estimates the mean over the split. They depend on the split, `seq_len` and `n_tokens` alone.
+    Windows share no target, and documents count in proportion to their length, so the mean loss over the
+    windows estimates the mean over the split. They depend only on the split, `seq_len` and `n_tokens`.
 
     Raises:
         DataError: The held-out split has too few tokens.
@@ -95,7 +98,7 @@ def evaluation_windows(heldout: HeldOut, seq_len: int, n_tokens: int) -> Evaluat
     n_spare = len(heldout.tokens) - 1 - n_windows * seq_len
     if n_spare < 0:
         raise DataError(
-            f"evaluation.n_tokens={n_tokens} is more than the held-out split can give: {len(heldout.tokens)} "
+            f"evaluation.n_tokens={n_tokens} is too large: the held-out split has {len(heldout.tokens)} "
             f"tokens at seq_len={seq_len}, lower evaluation.n_tokens or raise data.holdout_frac"
         )
     gaps = np.arange(n_windows, dtype=np.int64) * n_spare // max(1, n_windows - 1)

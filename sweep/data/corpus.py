@@ -1,4 +1,4 @@
-"""The hash that names a corpus: taken document by document, and remembered while the files do not change."""
+"""Content hash of a corpus, computed document by document and cached while its files are unchanged."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from sweep.errors import DataError
 from sweep.identity import canonical_json, sha256_json
 
 SCAN_VERSION = 1
-"""Raised whenever the same files would give other documents: remembered hashes are then forgotten."""
+"""Increased when the same files would yield other documents; invalidates cached hashes."""
 
-WORTH_REMEMBERING_BYTES = 50_000_000  # less is read and hashed again in a tenth of a second
-SETTLED_AFTER_S = 2.0
-"""A file changed more recently may change again without its times telling: its hash is not remembered."""
+MIN_CACHED_BYTES = 50_000_000  # smaller corpora are read and hashed again in a tenth of a second
+MIN_FILE_AGE_S = 2.0
+"""Corpora with more recently changed files are not cached: a second change might not alter the file times."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Corpus:
-    """What is trained and evaluated on: distinct documents in order, and how they are split.
+    """Distinct documents in order, and their split into training and held-out text.
 
-    Sizes are None where a corpus is named without being read.
+    Sizes are None for a corpus identified by its recipe, without reading it.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Corpus:
 
 
 class CorpusHash:
-    """Names a corpus by everything that decides its training and held-out text, as the text goes by.
+    """Incremental hash of a corpus over everything that determines its training and held-out text.
 
     The SHA-256 of the canonical JSON of {"documents": [their hashes], "holdout_frac", "holdout_rule"}.
     """
@@ -54,7 +54,7 @@ class CorpusHash:
         self.n_bytes_held_out = 0
 
     def add(self, document: Document) -> None:
-        """Takes the next document."""
+        """Add the next document."""
         self._digest.update(f'{"," if self.n_documents else ""}"{document.sha256}"'.encode())
         self.n_documents += 1
         self.n_bytes += len(document.content)
@@ -63,11 +63,11 @@ class CorpusHash:
 
     @property
     def so_far(self) -> str:
-        """Names the documents up to here."""
+        """Hash of the documents added so far."""
         return self._digest.hexdigest()
 
     def corpus(self, name: str) -> Corpus:
-        """The corpus, all documents taken."""
+        """Return the corpus of all documents added."""
         rest = canonical_json({"holdout_frac": self._holdout_frac, "holdout_rule": HOLDOUT_RULE})
         digest = self._digest.copy()
         digest.update(f"],{rest[1:]}".encode())
@@ -81,7 +81,7 @@ class CorpusHash:
 
 
 def corpus_of(name: str, documents: Iterable[Document], holdout_frac: float) -> Corpus:
-    """The corpus of some distinct documents."""
+    """Return the corpus of distinct documents."""
     corpus_hash = CorpusHash(holdout_frac)
     for document in documents:
         corpus_hash.add(document)
@@ -89,19 +89,21 @@ def corpus_of(name: str, documents: Iterable[Document], holdout_frac: float) -> 
 
 
 def check_split(corpus: Corpus, holdout_frac: float) -> None:
-    """Raises DataError when a corpus has no text, or none to train on or to hold out."""
+    """Raise DataError when a corpus, its training split or its held-out split is empty."""
     if corpus.n_bytes is None or corpus.n_bytes_held_out is None:
         return
     if not corpus.n_bytes:
-        raise DataError(f"the corpus {corpus.name} is empty: no text found, choose other files or data")
+        raise DataError(
+            f"the corpus {corpus.name} is empty: no text found, choose other files or another corpus"
+        )
     for side, n_bytes, remedy in (
         ("train on", corpus.n_bytes - corpus.n_bytes_held_out, "lower"),
         ("hold out", corpus.n_bytes_held_out, "raise"),
     ):
         if not n_bytes:
             raise DataError(
-                f"data.holdout_frac={holdout_frac} leaves no text to {side} of {corpus.n_documents} "
-                f"documents: {remedy} it, or use a corpus of more documents"
+                f"data.holdout_frac={holdout_frac} leaves no text to {side} in {corpus.n_documents} "
+                f"documents: {remedy} it, or use a corpus with more documents"
             )
 
 
@@ -109,7 +111,7 @@ def check_split(corpus: Corpus, holdout_frac: float) -> None:
 
 
 def scan_source(source: Source, config: DataConfig, cache_dir: Path | None) -> Corpus:
-    """The corpus a source yields now; read whole unless its recipe names it or `cache_dir` remembers it.
+    """Return the corpus of a source. Reads all of it, unless it has a recipe or is cached in `cache_dir`.
 
     Raises:
         DataError: The source is empty, cannot be read, or has no text on one side of the split.
@@ -135,9 +137,9 @@ def _read(source: Source, config: DataConfig) -> Corpus:
 
 
 class _Cache:
-    """One remembered corpus of one data config, good for one state of its files.
+    """Cached corpus of one data config, valid for one state of its files.
 
-    A cache can only be missing: whatever goes wrong with it, the files are read again.
+    Errors of the cache count as a miss: the files are read again.
     """
 
     def __init__(self, cache_dir: Path, config: DataConfig, files: list[FileState]) -> None:
@@ -146,12 +148,12 @@ class _Cache:
             digest.update(repr(astuple(file)).encode("utf-8", "surrogateescape"))
         self._state = digest.hexdigest()
         newest_ns = max((max(file.mtime_ns, file.ctime_ns) for file in files), default=0)
-        self._is_settled = newest_ns / 1e9 < time.time() - SETTLED_AFTER_S
+        self._is_settled = newest_ns / 1e9 < time.time() - MIN_FILE_AGE_S
         identity = {"scan_version": SCAN_VERSION, "directory": os.getcwd(), "data": to_dict(config)}  # noqa: PTH109
         self._path = cache_dir / f"{sha256_json(identity)[:16]}.json"
 
     def find(self) -> Corpus | None:
-        """The corpus remembered for exactly these files."""
+        """Return the corpus cached for this state of the files, or None."""
         with suppress(OSError, ValueError, KeyError, TypeError):
             values = json.loads(self._path.read_bytes())
             if values["files"] == self._state:
@@ -159,8 +161,8 @@ class _Cache:
         return None
 
     def keep(self, corpus: Corpus) -> None:
-        """Remembers the corpus of these files."""
-        if not self._is_settled or (corpus.n_bytes or 0) < WORTH_REMEMBERING_BYTES:
+        """Cache the corpus of these files, if it is large and old enough."""
+        if not self._is_settled or (corpus.n_bytes or 0) < MIN_CACHED_BYTES:
             return
         temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
         with suppress(OSError):

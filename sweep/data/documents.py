@@ -1,4 +1,4 @@
-"""Documents: texts with the hash that names them, decides their split and tells copies apart."""
+"""Documents, identified by content hash; the hash decides the split and identifies duplicates."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from sweep.errors import DataError
 
 HOLDOUT_RULE = "first 64 bits of sha256(content) < holdout_frac * 2**64"
-"""How documents are held out; part of every corpus hash, so that changing it changes the corpus."""
+"""Rule for held-out documents; part of every corpus hash, so that changing it changes the corpus."""
 
 MAX_DOCUMENT_BYTES = 2**26
-"""Longer documents are refused: a tokenizer needs some fifty times their size in memory."""
+"""Limit for one document: a tokenizer needs about fifty times its size in memory."""
 
-COMPARED_TOGETHER = 1024  # documents, at most, and
-COMPARED_BYTES = 2**20  # bytes of text that wait while `distinct` looks them up
+CHUNK_DOCUMENTS = 1024  # `distinct` looks up chunks of at most so many documents
+CHUNK_BYTES = 2**20  # and about so many bytes of text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
-    """One text, as the UTF-8 bytes it came in; build it with `document`."""
+    """One text as its original UTF-8 bytes; build it with `document`."""
 
     name: str
     content: bytes
@@ -32,22 +32,22 @@ class Document:
 
 
 def document(name: str, content: bytes) -> Document:
-    """A document with the hash of its content. Raises DataError when it is too long to tokenise."""
+    """Return a document with the hash of its content. Raises DataError when it is too long to tokenise."""
     if len(content) > MAX_DOCUMENT_BYTES:
         raise too_long(name)
     return Document(name=name, content=content, sha256=hashlib.sha256(content).hexdigest())
 
 
 def too_long(name: str) -> DataError:
-    """The error for a document that is longer than `MAX_DOCUMENT_BYTES`."""
+    """Return the error for a document longer than `MAX_DOCUMENT_BYTES`."""
     return DataError(
-        f"{name} is one document of more than {MAX_DOCUMENT_BYTES >> 20} MiB: cut it into shorter ones "
-        f"(data=text cuts at data.delimiter), held-out text is chosen document by document"
+        f"{name} is one document of more than {MAX_DOCUMENT_BYTES >> 20} MiB: split it into shorter "
+        f"documents (data=text splits at data.delimiter); held-out text is chosen by document"
     )
 
 
 def decoded(document: Document) -> str:
-    """The document's text. Raises DataError naming the file and the offset of a byte that is not UTF-8."""
+    """Return the document's text. Raises DataError with file and offset of a byte that is not UTF-8."""
     try:
         return document.content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -55,7 +55,7 @@ def decoded(document: Document) -> str:
 
 
 def not_utf8(name: str, byte: int, offset: int) -> DataError:
-    """The error for a byte that belongs to no UTF-8 character."""
+    """Return the error for a byte that is not valid UTF-8."""
     return DataError(
         f"{name}: byte {byte:#04x} at offset {offset} is not UTF-8 text: "
         f"convert the file to UTF-8 or leave it out"
@@ -63,30 +63,30 @@ def not_utf8(name: str, byte: int, offset: int) -> DataError:
 
 
 def is_held_out(document: Document, holdout_frac: float) -> bool:
-    """Whether a document is held out: by the hash of its content, a uniform number, never by its place.
+    """Return True if a document is held out, which depends only on the hash of its content.
 
-    A document therefore stays on its side when others come or go, and two equal texts are on the same side.
+    A document therefore stays in its split when others are added or removed, and equal texts share a split.
     """
     return int(document.sha256[:16], 16) < holdout_frac * 2**64
 
 
 def distinct(documents: Iterable[Document]) -> Iterator[Document]:
-    """The documents in order, without those whose content came before: some ten bytes of memory for each.
+    """Yield the documents in order without duplicates of earlier ones; about ten bytes of memory for each.
 
-    They are told apart by 64 bits of their hash, so among n documents a different one is dropped by mistake
-    with probability n² / 2⁶⁵: 3e-8 for a million.
+    Documents are compared by 64 bits of their hash, so among n documents the probability that a distinct one
+    is dropped is n² / 2⁶⁵: 3e-8 for a million.
 
     >>> [found.name for found in distinct([document("a", b"x"), document("b", b"x"), document("c", b"y")])]
     ['a', 'c']
     """
     seen = _Seen()
-    for chunk in chunks(documents, COMPARED_BYTES, COMPARED_TOGETHER):
+    for chunk in chunks(documents, CHUNK_BYTES, CHUNK_DOCUMENTS):
         keys = np.array([int(found.sha256[16:32], 16) for found in chunk], dtype=np.uint64)
         yield from compress(chunk, seen.add(keys).tolist())
 
 
 def chunks(documents: Iterable[Document], n_bytes: int, n_documents: int = 2**31) -> Iterator[list[Document]]:
-    """Consecutive documents of about `n_bytes` together, and of at most `n_documents`."""
+    """Yield lists of consecutive documents, of about `n_bytes` in total and at most `n_documents`."""
     chunk: list[Document] = []
     size = 0
     for found in documents:
@@ -100,13 +100,13 @@ def chunks(documents: Iterable[Document], n_bytes: int, n_documents: int = 2**31
 
 
 class _Seen:
-    """A set of 64-bit keys in sorted arrays, each more than twice as long as the next: 8 bytes a key."""
+    """Set of 64-bit keys at 8 bytes each: sorted arrays, each more than twice as long as the next."""
 
     def __init__(self) -> None:
         self._arrays: list[NDArray[np.uint64]] = []
 
     def add(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Adds the keys; says whether each is new, shape (len(keys),): of equal ones the first."""
+        """Add the keys; return a mask of the new ones, shape (len(keys),). Of equal keys the first is new."""
         unique, first = np.unique(keys, return_index=True)
         known = np.zeros(len(unique), dtype=bool)
         for array in self._arrays:

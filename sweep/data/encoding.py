@@ -1,4 +1,4 @@
-"""Tokenising one pass over a corpus into one directory, with checkpoints to go on from after a stop."""
+"""Resumable tokenisation of a corpus into a directory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sweep.data.tokenizers.tokenizers import Tokenizer
 from sweep.errors import DataError
 from sweep.identity import canonical_json
 
-ENCODE_BYTES = 2**20  # text handed to the tokenizer at once: bounded memory, all cores busy
+ENCODE_BYTES = 2**20  # text per call of the tokenizer: keeps memory bounded and all cores busy
 
 CHECKPOINT_BYTES = 2**24  # text between two checkpoints: a few seconds of work
 
@@ -30,12 +30,12 @@ CHECKPOINT = "checkpoint.json"
 ENDS = "heldout-document-ends.bin"
 
 Report = Callable[[int], None]
-"""Told the bytes of text that are done."""
+"""Callback with the number of bytes of text encoded so far."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitCounts:
-    """How much of one split is written."""
+    """Documents, tokens and bytes written to one split."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     n_documents: int = 0
@@ -43,7 +43,7 @@ class SplitCounts:
     n_bytes: int = 0
 
     def plus(self, document: Document, n_tokens: int) -> SplitCounts:
-        """The counts with one more document."""
+        """Return the counts after one more document."""
         return SplitCounts(
             n_documents=self.n_documents + 1,
             n_tokens=self.n_tokens + n_tokens,
@@ -53,28 +53,28 @@ class SplitCounts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """What is on the disk for certain, in the directory it lies in."""
+    """Progress that is safely on the disk in the checkpoint's directory."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     max_shard_tokens: int
     tokenizer_file_sha256: str
-    documents_so_far: str  # names the documents that are done: `CorpusHash.so_far`
+    documents_so_far: str  # hash of the encoded documents: `CorpusHash.so_far`
     train: SplitCounts
     heldout: SplitCounts
 
     @property
     def n_documents(self) -> int:
-        """Documents of the corpus that are done."""
+        """Documents encoded so far."""
         return self.train.n_documents + self.heldout.n_documents
 
 
 class Encoder:
-    """Writes both splits of one corpus, document after document, into a directory of its own."""
+    """Writes both splits of a corpus into a directory, one document after the other."""
 
     def __init__(
         self, directory: Path, tokenizer: Tokenizer, holdout_frac: float, max_shard_tokens: int
     ) -> None:
-        """Goes on from the checkpoint in the directory; without one, or with one that fits badly, afresh."""
+        """Resume from the directory's checkpoint; start from the beginning without a valid one."""
         self._directory = directory
         self._tokenizer = tokenizer
         self._holdout_frac = holdout_frac
@@ -83,20 +83,20 @@ class Encoder:
         checkpoint = self._read_checkpoint()
         try:
             self._open(checkpoint)
-        except ValueError:  # less is on the disk than it said: a disk that lost what it had confirmed
+        except ValueError:  # files are shorter than the checkpoint says: the disk lost synced data
             self._open(None)
 
     def encode(self, documents: Iterable[Document], report: Report) -> None:
-        """Encodes the documents of a corpus, from the first on; those done before are hashed only.
+        """Encode all documents of a corpus; those covered by the checkpoint are only hashed.
 
         Raises:
-            DataError: A document cannot be encoded, or those done before are not the same any more.
+            DataError: A document cannot be encoded, or documents covered by the checkpoint have changed.
         """
         n_done, n_bytes_saved = self._n_done, 0
         for chunk in chunks(documents, ENCODE_BYTES):
             fresh = chunk[max(0, n_done - self.corpus_hash.n_documents) :]
             for found in chunk[: len(chunk) - len(fresh)]:
-                self._pass_over(found)
+                self._skip(found)
             for found, ids in zip(fresh, self._tokenizer.encode(fresh) if fresh else [], strict=True):
                 self._add(found, ids)
             report(self.corpus_hash.n_bytes)
@@ -105,10 +105,10 @@ class Encoder:
                 self._save_checkpoint()
                 n_bytes_saved = 0
         if self.corpus_hash.n_documents < n_done:
-            raise changed_on_the_way()
+            raise corpus_changed()
 
     def finish(self) -> tuple[SplitManifest, SplitManifest, ArrayFile]:
-        """The training split, the held-out split and its documents' ends, all on the disk."""
+        """Sync all files; return the training split, the held-out split and its document ends."""
         self._save_checkpoint()
         train, heldout = (
             SplitManifest(**asdict(counts), shards=writer.finish())
@@ -117,7 +117,7 @@ class Encoder:
         return train, heldout, array_file(self._directory / ENDS, "int64")
 
     def forget_checkpoint(self) -> None:
-        """Leaves nothing but data in the directory."""
+        """Delete the checkpoint, so that only data files remain."""
         for name in (CHECKPOINT, f".{CHECKPOINT}"):
             (self._directory / name).unlink(missing_ok=True)
 
@@ -136,17 +136,17 @@ class Encoder:
             for split, counts in (("train", self._train), ("heldout", self._heldout))
         )
 
-    def _pass_over(self, document: Document) -> None:
+    def _skip(self, document: Document) -> None:
         self.corpus_hash.add(document)
         if self.corpus_hash.n_documents == self._n_done and self.corpus_hash.so_far != self._done:
-            raise changed_on_the_way()
+            raise corpus_changed()
 
     def _add(self, document: Document, ids: NDArray[np.int64]) -> None:
         n_bytes = int(self._tokenizer.token_bytes[ids].sum())
-        if n_bytes != len(document.content):  # bits per byte rest on it
+        if n_bytes != len(document.content):  # bits per byte would be wrong
             raise DataError(
-                f"{document.name}: its tokens stand for {n_bytes} bytes, it has {len(document.content)}: "
-                f"the tokenizer loses text"
+                f"{document.name}: its tokens represent {n_bytes} bytes, but it has {len(document.content)}: "
+                f"the tokenizer is not lossless, choose another"
             )
         self.corpus_hash.add(document)
         ids = np.append(ids, self._tokenizer.separator)
@@ -184,12 +184,14 @@ class Encoder:
         with suppress(OSError, ValueError):
             values = json.loads((self._directory / CHECKPOINT).read_bytes())
             checkpoint = TypeAdapter(Checkpoint).validate_python(values)
-            mine = self._max_shard_tokens, self._tokenizer.sha256
-            if (checkpoint.max_shard_tokens, checkpoint.tokenizer_file_sha256) == mine:
+            expected = self._max_shard_tokens, self._tokenizer.sha256
+            if (checkpoint.max_shard_tokens, checkpoint.tokenizer_file_sha256) == expected:
                 return checkpoint
         return None
 
 
-def changed_on_the_way() -> DataError:
-    """The error for a corpus that is not the one whose preparation began."""
-    return DataError("the corpus changed while it was prepared: start again to prepare it as it is now")
+def corpus_changed() -> DataError:
+    """Return the error for a corpus that changed during its preparation."""
+    return DataError(
+        "the corpus changed while it was prepared: repeat the command to prepare its current text"
+    )

@@ -1,4 +1,4 @@
-"""The manifest of a prepared data set: what its files are, and what they were made from."""
+"""Manifest of a prepared data set: its files, corpus and tokenizer."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from sweep.data.token_files import ArrayFile
 from sweep.errors import DataError
 
 FORMAT_VERSION = 1
-"""Of the manifest and the files it lists; part of the directory's name, so formats live side by side."""
+"""Format of the manifest and its files; part of the directory's name, so that formats can coexist."""
 
 STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitManifest:
-    """One split: its documents one after the other, each followed by a separator."""
+    """One split: consecutive documents, each followed by a separator."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     n_documents: int
     n_tokens: int  # separators included
-    n_bytes: int  # of text: what the tokens stand for
+    n_bytes: int  # of text
     shards: tuple[ArrayFile, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What a prepared directory holds: manifest.json."""
+    """Contents of manifest.json."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     format_version: int
     corpus: str
     corpus_sha256: str
     tokenizer: str
-    tokenizer_sha256: str  # of the recipe: known before anything is prepared, part of run keys
-    tokenizer_file_sha256: str  # of the trained tokenizer: what points record
+    tokenizer_sha256: str  # of the recipe: known before preparation, part of run keys
+    tokenizer_file_sha256: str  # of the trained tokenizer: recorded in points
     vocab_size: int
     separator: int
     train: SplitManifest
@@ -49,22 +49,22 @@ class Manifest:
 
     @property
     def files(self) -> tuple[ArrayFile, ...]:
-        """Every file beside the manifest."""
+        """All files except the manifest."""
         return (*self.train.shards, *self.heldout.shards, self.token_bytes, self.heldout_document_ends)
 
 
 def parse_manifest(path: Path, content: bytes) -> Manifest:
-    """The manifest in `content`, which was read from `path`.
+    """Parse a manifest read from `path`.
 
     Raises:
-        DataError: It is of another format version, or not a manifest at all.
+        DataError: It has another format version, or is not a valid manifest.
     """
     again = f"delete {path.parent} and prepare the data again"
     try:
         values = json.loads(content)
         version = values["format_version"]
     except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path} is not a manifest of prepared data: {again}") from None
+        raise DataError(f"{path} is not a valid manifest of prepared data: {again}") from None
     if version != FORMAT_VERSION:
         raise DataError(
             f"{path} has format_version {version!r}, this version of sweep reads {FORMAT_VERSION}: {again}"
@@ -74,4 +74,4 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path} is damaged at {place} ({first['msg']}): {again}") from None
+        raise DataError(f"{path} is invalid at {place} ({first['msg']}): {again}") from None

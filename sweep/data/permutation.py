@@ -1,4 +1,4 @@
-"""A seeded order of the integers below n, computed where it is read: no table, whatever n."""
+"""Seeded pseudo-random permutations of 0..n-1, evaluated position by position in constant memory."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _LAST_SHIFT = np.uint64(31)
 
 
 def epoch_order(first: int, stop: int, n: int, seed: int) -> NDArray[np.int64]:
-    """The items at positions first..stop-1 of an endless stream of epochs over 0..n-1, shape (stop - first,).
+    """Return positions first..stop-1 of an endless sequence of epochs over 0..n-1, shape (stop - first,).
 
-    Each n positions from a multiple of n are a permutation of 0..n-1, another one for each epoch and seed.
-    Position p depends on (p, n, seed) alone. Memory is O(stop - first).
+    The n positions from each multiple of n are a permutation of 0..n-1, different for each epoch and seed.
+    Position p depends only on (p, n, seed). Memory is O(stop - first).
 
     The permutation is a Feistel network on the smallest power of two ≥ n; a value ≥ n is encrypted again
-    until it falls below n ("cycle walking"): still a bijection, in less than two passes on average.
+    until it is below n ("cycle walking"): the result is a bijection, with fewer than two passes on average.
 
     Source: Black & Rogaway 2002, "Ciphers with arbitrary finite domains" (CT-RSA), method 2.
     """
@@ -40,29 +40,29 @@ def epoch_order(first: int, stop: int, n: int, seed: int) -> NDArray[np.int64]:
 
 
 def _round_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
-    """Eight independent 64-bit keys for one epoch, shape (N_ROUNDS,)."""
+    """Return `N_ROUNDS` independent 64-bit keys for one epoch, shape (N_ROUNDS,)."""
     digest = hashlib.blake2b(f"{seed}:{epoch}".encode(), digest_size=8 * N_ROUNDS).digest()
     return np.frombuffer(digest, dtype="<u8").astype(np.uint64)
 
 
 def _feistel(values: NDArray[np.uint64], keys: NDArray[np.uint64], n_bits: int) -> NDArray[np.uint64]:
-    """Permutes 0..2^n_bits-1; `keys` has shape (len(values), N_ROUNDS).
+    """Permute 0..2^n_bits-1; `keys` has shape (len(values), N_ROUNDS).
 
-    The halves may differ by one bit: alternate rounds change one from the other, so each round is its own
-    inverse and no width has to be even.
+    The halves may differ in width by one bit: alternate rounds change one half as a function of the other, so
+    each round is its own inverse for any width.
     """
     n_low = n_bits // 2
     shift, low_mask = np.uint64(n_low), np.uint64((1 << n_low) - 1)
     high_mask = np.uint64((1 << (n_bits - n_low)) - 1)
     high, low = values >> shift, values & low_mask
     for round_ in range(0, N_ROUNDS, 2):
-        high ^= mixed(low + keys[:, round_]) & high_mask
-        low ^= mixed(high + keys[:, round_ + 1]) & low_mask
+        high ^= mix64(low + keys[:, round_]) & high_mask
+        low ^= mix64(high + keys[:, round_ + 1]) & low_mask
     return (high << shift) | low
 
 
-def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A bijection of 64-bit integers whose every output bit depends on every input bit."""
+def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Map 64-bit integers one to one; every output bit depends on every input bit."""
     for shift, factor in _MIX:
         values = (values ^ (values >> shift)) * factor
     return values ^ (values >> _LAST_SHIFT)

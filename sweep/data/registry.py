@@ -1,4 +1,4 @@
-"""The sources of text by name, and the corpus that each yields."""
+"""Registry of text sources, and the corpus of a data config."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ SOURCES: Mapping[str, Callable[[Any], Source]] = {
     "huggingface": huggingface_source,
     "synthetic": synthetic_source,
 }
-"""One function for each class of `DataConfig`, by its `source`."""
+"""Constructors of sources by `DataConfig.source`, one per config class."""
 
 
 def source_of(config: DataConfig) -> Source:
-    """The source a config names. Raises DataError when it is unknown or its files are not there."""
+    """Return the source of a config. Raises DataError for an unknown source or missing files."""
     if config.source not in SOURCES:
-        raise DataError(f"data.source={config.source} is not known: choose from {', '.join(SOURCES)}")
+        raise DataError(f"unknown data.source={config.source}: choose from {', '.join(SOURCES)}")
     return SOURCES[config.source](config)
 
 
 def documents(config: DataConfig) -> Iterator[Document]:
-    """The documents of a source, distinct by content (the first name stays), in a deterministic order.
+    """Yield the distinct documents of a source in a deterministic order.
+
+    Of documents with equal content only the first is kept.
 
     Raises:
         DataError: The source is unknown, or a document cannot be read or is not UTF-8.
@@ -43,11 +45,11 @@ def documents(config: DataConfig) -> Iterator[Document]:
 
 
 def scan(config: DataConfig, data_dir: Path | None = None) -> Corpus:
-    """The corpus a source yields now, read but not tokenised: what a plan needs for its run keys.
+    """Return the corpus of a data config: its hash and sizes, without tokenising it. Run keys depend on it.
 
-    With `data_dir`, remembered there for as long as no file changes.
+    With `data_dir`, the result is cached there until a file of the source changes.
 
     Raises:
-        DataError: The source is unknown, empty or unreadable, or no text is left on one side of the split.
+        DataError: The source is unknown, empty or unreadable, or one side of the split has no text.
     """
     return scan_source(source_of(config), config, None if data_dir is None else data_dir / "scans")

@@ -1,4 +1,4 @@
-"""Prepared data sets: a corpus tokenised once into shards with a manifest, shared by all runs."""
+"""Prepared data sets: a corpus tokenised once into shards with a manifest, used by all runs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from sweep.config import AnyTokenizerConfig, DataConfig
 from sweep.data.corpus import Corpus, check_split, corpus_of
 from sweep.data.documents import Document, is_held_out
-from sweep.data.encoding import Encoder, changed_on_the_way
+from sweep.data.encoding import Encoder, corpus_changed
 from sweep.data.manifest import FORMAT_VERSION, Manifest, SplitManifest, parse_manifest
 from sweep.data.registry import documents as documents_of
 from sweep.data.registry import scan
-from sweep.data.staging import appearing_whole
+from sweep.data.staging import atomic_directory
 from sweep.data.token_files import Tokens, open_array, verify_array, write_array, write_durably
 from sweep.data.tokenizers.tokenizers import build_tokenizer, tokenizer_sha256
 from sweep.errors import DataError, InputError
@@ -25,19 +25,19 @@ from sweep.identity import canonical_json, sha256_json
 
 MAX_SHARD_TOKENS = 2**27  # 256 MiB of uint16: few files, each easily copied
 
-REPORT_BYTES = 2**20  # between two words on the tokenizer's training
+REPORT_BYTES = 2**20  # between two progress reports on the tokenizer's training
 
 Progress = Callable[[str, int, int], None]
-"""Told (stage, bytes done, bytes in all) while data is prepared; 0 in all where nobody knows."""
+"""Callback with (stage, bytes done, total bytes) while data is prepared; the total is 0 if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOut:
-    """The held-out split, with what scoring it needs."""
+    """The held-out split, with document ends and token sizes in bytes for scoring."""
 
     tokens: Tokens
-    document_ends: NDArray[np.int64]  # (n_documents,): where each one's tokens stop, separator included
-    token_bytes: NDArray[np.int64]  # (vocab_size,): bytes each id stands for, 0 for the separator
+    document_ends: NDArray[np.int64]  # (n_documents,): index after each document's separator
+    token_bytes: NDArray[np.int64]  # (vocab_size,): bytes that each id represents, 0 for the separator
     corpus_sha256: str
     tokenizer_file_sha256: str
 
@@ -52,7 +52,7 @@ class PreparedData:
     heldout: HeldOut
 
     def verify(self) -> None:
-        """Reads every file whole. Raises DataError for the first whose content is not what was written."""
+        """Check the SHA-256 of every file. Raises DataError for the first that differs from its manifest."""
         for array in self.manifest.files:
             verify_array(self.directory, array)
 
@@ -61,7 +61,7 @@ class PreparedData:
 
 
 def prepared_directory(data_dir: Path, corpus_sha256: str, tokenizer_sha256: str) -> Path:
-    """Where a corpus tokenised with a recipe lies, whether it is there or not."""
+    """Return the directory of a corpus and tokenizer; it need not exist."""
     identity = {
         "format_version": FORMAT_VERSION,
         "corpus_sha256": corpus_sha256,
@@ -71,7 +71,7 @@ def prepared_directory(data_dir: Path, corpus_sha256: str, tokenizer_sha256: str
 
 
 def find_manifest(data_dir: Path, corpus_sha256: str, tokenizer_sha256: str) -> Manifest | None:
-    """The manifest of prepared data, or None where it is not prepared.
+    """Return the manifest of prepared data, or None if it is not prepared.
 
     Raises:
         DataError: The manifest is of another format version or corpus, or damaged, or unreadable.
@@ -86,14 +86,14 @@ def find_manifest(data_dir: Path, corpus_sha256: str, tokenizer_sha256: str) -> 
     for key, wanted in (("corpus_sha256", corpus_sha256), ("tokenizer_sha256", tokenizer_sha256)):
         if getattr(manifest, key) != wanted:
             raise DataError(
-                f"{path} has {key} {getattr(manifest, key)[:16]}… where {wanted[:16]}… is wanted: "
+                f"{path} has {key} {getattr(manifest, key)[:16]}… where {wanted[:16]}… is expected: "
                 f"delete {path.parent} and prepare the data again"
             )
     return manifest
 
 
 def open_prepared(data_dir: Path, corpus_sha256: str, tokenizer_sha256: str) -> PreparedData:
-    """Opens prepared data; sizes are checked, contents are not (see `PreparedData.verify`).
+    """Open prepared data. Checks file sizes, but not contents (see `PreparedData.verify`).
 
     Raises:
         DataError: It is not prepared, of another format version, or a file is missing or truncated.
@@ -102,8 +102,8 @@ def open_prepared(data_dir: Path, corpus_sha256: str, tokenizer_sha256: str) -> 
     manifest = find_manifest(data_dir, corpus_sha256, tokenizer_sha256)
     if manifest is None:
         raise DataError(
-            f"{directory} does not exist: the data is not prepared in data_dir={data_dir}, "
-            f"run `sweep data prepare` or check that this machine sees that directory"
+            f"{directory} not found: the data is not prepared in data_dir={data_dir}, "
+            f"run `sweep data prepare` or check that the directory is mounted on this machine"
         )
     return PreparedData(
         directory=directory,
@@ -129,10 +129,10 @@ def _open_tokens(directory: Path, split: SplitManifest) -> Tokens:
 def prepare(
     data: DataConfig, tokenizer: AnyTokenizerConfig, data_dir: Path, *, on_progress: Progress | None = None
 ) -> PreparedData:
-    """Tokenises a source into `data_dir`, or opens what is there already; see `prepare_documents`.
+    """Tokenise a source into `data_dir`, or open it if already prepared; see `prepare_documents`.
 
-    The source is read up to three times (to name the corpus, to train a tokenizer, to encode), a document at
-    a time.
+    The source is read up to three times (to hash the corpus, to train a tokenizer, to encode), one document
+    at a time.
     """
     return _prepare(
         lambda: documents_of(data),
@@ -141,7 +141,7 @@ def prepare(
         tokenizer=tokenizer,
         data_dir=data_dir,
         max_shard_tokens=MAX_SHARD_TOKENS,
-        report=on_progress or _silent,
+        report=on_progress or _no_progress,
     )
 
 
@@ -155,15 +155,15 @@ def prepare_documents(
     max_shard_tokens: int = MAX_SHARD_TOKENS,
     on_progress: Progress | None = None,
 ) -> PreparedData:
-    """Tokenises documents, distinct ones, into `data_dir`, or opens what is there already.
+    """Tokenise distinct documents into `data_dir`, or open them if already prepared.
 
-    The directory appears whole, by one rename. Two processes may prepare the same data at once: the files of
-    one are kept, the other's are discarded, and both get the same data. What a process that was stopped had
-    done is taken up by the next.
+    The directory is complete when it appears, by one rename. Two processes may prepare the same data at once:
+    the files of one are kept, and both get the same data. The next process resumes the work of one that was
+    stopped.
 
     Raises:
-        DataError: A split is empty, a text cannot be encoded, or what is there already is damaged.
-        DataInterrupted: The disk is full, say; what was done is kept.
+        DataError: A split is empty, a text cannot be encoded, or existing prepared data is damaged.
+        DataInterrupted: The disk is full or cannot be written; finished work is kept.
         InputError: A library the tokenizer needs is not installed, or `data_dir` cannot be written.
     """
     return _prepare(
@@ -173,7 +173,7 @@ def prepare_documents(
         tokenizer=tokenizer,
         data_dir=data_dir,
         max_shard_tokens=max_shard_tokens,
-        report=on_progress or _silent,
+        report=on_progress or _no_progress,
     )
 
 
@@ -192,13 +192,13 @@ def _prepare(
         check_split(corpus, holdout_frac)
         _check_writable(data_dir)
         n_bytes = corpus.n_bytes or 0
-        training = (found for found in read() if not is_held_out(found, holdout_frac))
-        learning = _told(training, lambda done: report("learn the tokenizer", done, n_bytes))
-        built = build_tokenizer(tokenizer, corpus.sha256, learning, data_dir)
-        with appearing_whole(prepared_directory(data_dir, corpus.sha256, recipe_sha256)) as directory:
+        documents = (found for found in read() if not is_held_out(found, holdout_frac))
+        training = _with_progress(documents, lambda done: report("train the tokenizer", done, n_bytes))
+        built = build_tokenizer(tokenizer, corpus.sha256, training, data_dir)
+        with atomic_directory(prepared_directory(data_dir, corpus.sha256, recipe_sha256)) as directory:
             encoder = Encoder(directory, built, holdout_frac, max_shard_tokens)
             encoder.encode(read(), lambda done: report("tokenise", done, n_bytes))
-            _check_same(encoder.corpus_hash.corpus(corpus.name), corpus, holdout_frac)
+            _check_unchanged(encoder.corpus_hash.corpus(corpus.name), corpus, holdout_frac)
             train, heldout, ends = encoder.finish()
             manifest = Manifest(
                 format_version=FORMAT_VERSION,
@@ -219,15 +219,15 @@ def _prepare(
     return open_prepared(data_dir, corpus.sha256, recipe_sha256)
 
 
-def _check_same(encoded: Corpus, corpus: Corpus, holdout_frac: float) -> None:
-    """Raises DataError when the text was not what it was named for, or leaves a split empty."""
+def _check_unchanged(encoded: Corpus, corpus: Corpus, holdout_frac: float) -> None:
+    """Raise DataError when the encoded text differs from the scanned corpus or leaves a split empty."""
     check_split(encoded, holdout_frac)
     if corpus.n_documents is not None and encoded.sha256 != corpus.sha256:
-        raise changed_on_the_way()
+        raise corpus_changed()
 
 
-def _told(documents: Iterable[Document], report: Callable[[int], None]) -> Iterator[Document]:
-    """The documents, telling how many bytes have gone by."""
+def _with_progress(documents: Iterable[Document], report: Callable[[int], None]) -> Iterator[Document]:
+    """Yield the documents; report the number of bytes read at intervals of `REPORT_BYTES`."""
     n_bytes = n_reported = 0
     for found in documents:
         n_bytes += len(found.content)
@@ -247,5 +247,5 @@ def _check_writable(data_dir: Path) -> None:
         ) from None
 
 
-def _silent(stage: str, n_bytes_done: int, n_bytes: int) -> None:
-    """The progress of somebody who does not ask."""
+def _no_progress(stage: str, n_bytes_done: int, n_bytes: int) -> None:
+    """Progress callback that does nothing."""

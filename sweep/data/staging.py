@@ -1,4 +1,4 @@
-"""Directories under way: private to one process, kept when it is stopped, taken up by the next."""
+"""Staging directories: private to one process, kept when it is stopped, and resumed by the next."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from pathlib import Path
 
 from sweep.errors import DataError, DataInterrupted
 
-ABANDONED_AFTER_S = 86_400.0  # one without a lock, untouched for a day, is the rest of a crash
+ABANDONED_AFTER_S = 86_400.0  # a directory without a lock, unchanged for a day, was left by a crash
 
 LOCK = "lock"
 
 
 @contextmanager
-def appearing_whole(final: Path) -> Iterator[Path]:
-    """A private directory that becomes `final` by one rename, unless somebody else's did first.
+def atomic_directory(final: Path) -> Iterator[Path]:
+    """Yield a private directory and rename it to `final` on exit, unless another process was faster.
 
-    It is the directory of a process that died or was stopped on the way, where there is one. A lock that the
-    system takes from the dead tells them from the living; two living processes work side by side. After
-    DataInterrupted, an interrupt or a kill the directory stays for the next process; after other errors it
-    goes.
+    Resumes the directory of a process that died or was stopped, if there is one: the system releases the lock
+    of a dead process. Live processes each use a directory of their own. The directory is kept for the next
+    process after DataInterrupted, an interrupt or a kill, and deleted after other errors.
 
     Raises:
-        DataInterrupted: The directory could not be written: the disk is full, say.
+        DataInterrupted: The directory cannot be written, for example because the disk is full.
     """
-    private, lock = _taken_up(final) or _new(final)
+    private, lock = _resume(final) or _new(final)
     try:
         yield private
     except (DataInterrupted, KeyboardInterrupt, SystemExit):
@@ -39,29 +38,29 @@ def appearing_whole(final: Path) -> Iterator[Path]:
         raise
     except OSError as error:
         os.close(lock)
-        raise _stopped(private, error) from None
+        raise _interrupted(private, error) from None
     except BaseException:
         _remove(private, lock)
         raise
     (private / LOCK).unlink(missing_ok=True)
-    with suppress(OSError):  # another process was first: a directory with files is never replaced
+    with suppress(OSError):  # another process was faster: a non-empty directory is never replaced
         private.rename(final)
     _remove(private, lock)
     if not final.is_dir():
-        raise DataError(f"{private} cannot be renamed to {final}: is something in the way?")
+        raise DataError(f"{private} cannot be renamed to {final}: remove the file of that name")
 
 
-def _stopped(private: Path, error: OSError) -> DataInterrupted:
+def _interrupted(private: Path, error: OSError) -> DataInterrupted:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    remedy = "make room there" if full else "see to that"
+    remedy = "free disk space" if full else "fix the cause"
     return DataInterrupted(
-        f"{private.parent} cannot be written ({error.strerror}): what was prepared is kept, {remedy} and "
-        f"start again to go on, or choose another data_dir"
+        f"{private.parent} cannot be written ({error.strerror}): finished work is kept, {remedy} and repeat "
+        f"the command to resume, or choose another data_dir"
     )
 
 
 def _new(final: Path) -> tuple[Path, int]:
-    """A directory of our own, locked. One taken up before we had its lock is left to whoever took it."""
+    """Create and lock a directory. One that another process locked first is left to that process."""
     while True:
         private = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
         private.mkdir()
@@ -71,18 +70,18 @@ def _new(final: Path) -> tuple[Path, int]:
             is_ours = os.path.samestat(os.fstat(lock), (private / LOCK).stat())
         except (BlockingIOError, FileNotFoundError):
             is_ours = False
-        except OSError:  # no locks on this file system: then it is never taken up
+        except OSError:  # no locks on this file system: the directory is then never resumed
             is_ours = True
         if is_ours:
             return private, lock
         os.close(lock)
 
 
-def _taken_up(final: Path) -> tuple[Path, int] | None:
-    """A directory whose process is gone, now ours; further ones are removed."""
+def _resume(final: Path) -> tuple[Path, int] | None:
+    """Lock and return a directory left by a dead process, or None; remove further ones."""
     found: tuple[Path, int] | None = None
     for private in sorted(final.parent.glob(f".{final.name}.*")):
-        lock = _lock_of_the_dead(private)
+        lock = _lock_if_free(private)
         if lock is None:
             _remove_abandoned(private)
         elif found is None:
@@ -92,8 +91,8 @@ def _taken_up(final: Path) -> tuple[Path, int] | None:
     return found
 
 
-def _lock_of_the_dead(private: Path) -> int | None:
-    """The lock of a directory, when nobody holds it."""
+def _lock_if_free(private: Path) -> int | None:
+    """Lock a directory and return the descriptor, or None when another process holds the lock."""
     try:
         lock = os.open(private / LOCK, os.O_RDWR)
     except OSError:
@@ -102,7 +101,7 @@ def _lock_of_the_dead(private: Path) -> int | None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(lock), (private / LOCK).stat()):
             return lock
-    except OSError:  # held, or finished and renamed in between
+    except OSError:  # locked, or finished and renamed in the meantime
         pass
     os.close(lock)
     return None

@@ -1,4 +1,4 @@
-"""Token ids on disk: raw little-endian integers, written as shards and read as one memory-mapped sequence."""
+"""Token ids on disk: raw little-endian integers in shards, read as one memory-mapped sequence."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from sweep.errors import DataError
 
 Dtype = Literal["uint16", "uint32", "int64"]
 
-WRITTEN_TOGETHER = 2**18  # tokens: few calls, little memory
+BUFFER_TOKENS = 2**18  # per write: few system calls, little memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArrayFile:
-    """A one-dimensional array in a file of its own: nothing but its items, little-endian."""
+    """A one-dimensional array in its own file: raw little-endian items without a header."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-    file: str  # below the directory of the manifest
+    file: str  # relative to the manifest's directory
     dtype: Dtype
     n_items: int
     sha256: str  # of the file's bytes
 
     @property
     def n_bytes(self) -> int:
-        """Size of the file."""
+        """Size of the file in bytes."""
         return self.n_items * np.dtype(self.dtype).itemsize
 
 
 def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
-    """The narrowest of the two types that holds every id.
+    """Return the smaller of the two types that can represent every id.
 
     >>> token_dtype(65_536), token_dtype(65_537)
     ('uint16', 'uint32')
@@ -47,14 +47,14 @@ def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
 
 
 def write_array(directory: Path, file: str, values: NDArray[Any], dtype: Dtype) -> ArrayFile:
-    """Writes an array to a file of its own, durably."""
+    """Write an array to its own file and sync it to the disk."""
     data = values.astype(_little_endian(dtype)).tobytes()
     write_durably(directory / file, data)
     return ArrayFile(file=file, dtype=dtype, n_items=len(values), sha256=hashlib.sha256(data).hexdigest())
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Writes a file and returns once it is on the disk."""
+    """Write a file and sync it to the disk."""
     with path.open("wb") as stream:
         stream.write(data)
         stream.flush()
@@ -62,7 +62,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def array_file(path: Path, dtype: Dtype) -> ArrayFile:
-    """Describes an array that was written bit by bit."""
+    """Describe an array file that was written incrementally."""
     with path.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     n_items = path.stat().st_size // np.dtype(dtype).itemsize
@@ -70,18 +70,18 @@ def array_file(path: Path, dtype: Dtype) -> ArrayFile:
 
 
 def open_array(directory: Path, array: ArrayFile) -> NDArray[Any]:
-    """Memory-maps an array, shape (n_items,).
+    """Memory-map an array, shape (n_items,).
 
     Raises:
-        DataError: The file is missing or has another size than the manifest says.
+        DataError: The file is missing or its size differs from the manifest.
     """
     path = directory / array.file
     if not path.is_file():
-        raise DataError(f"{path} is missing: delete {directory} and prepare the data again")
+        raise DataError(f"{path} not found: delete {directory} and prepare the data again")
     size = path.stat().st_size
     if size != array.n_bytes:
         raise DataError(
-            f"{path} holds {size} bytes where its manifest says {array.n_bytes}: it is truncated or "
+            f"{path} has {size} bytes, its manifest says {array.n_bytes}: the file is truncated or "
             f"changed, delete {directory} and prepare the data again"
         )
     if not array.n_items:
@@ -90,14 +90,14 @@ def open_array(directory: Path, array: ArrayFile) -> NDArray[Any]:
 
 
 def verify_array(directory: Path, array: ArrayFile) -> None:
-    """Reads a whole file. Raises DataError where its content is not what was written."""
+    """Check the SHA-256 of a file. Raises DataError if it differs from the manifest."""
     open_array(directory, array)
     path = directory / array.file
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != array.sha256:
         raise DataError(
-            f"{path} has SHA-256 {found[:16]}… where its manifest says {array.sha256[:16]}…: "
+            f"{path} has SHA-256 {found[:16]}…, its manifest says {array.sha256[:16]}…: the file is damaged, "
             f"delete {directory} and prepare the data again"
         )
 
@@ -109,15 +109,15 @@ def _little_endian(dtype: Dtype) -> np.dtype[Any]:
 class TokenWriter:
     """Appends one split to numbered shards of at most `max_shard_tokens` tokens each.
 
-    It can be left after any sync, and taken up there by another process.
+    Writing can stop after any sync and be resumed from there by another process.
     """
 
     def __init__(
         self, directory: Path, split: str, vocab_size: int, max_shard_tokens: int, n_tokens: int = 0
     ) -> None:
-        """Goes on after the first `n_tokens`, dropping what was written after them.
+        """Resume after the first `n_tokens` and drop everything written after them.
 
-        Raises ValueError when they are not all there.
+        Raises ValueError when the files contain fewer tokens.
         """
         self._directory = directory
         self._split = split
@@ -131,7 +131,7 @@ class TokenWriter:
         self._cut(n_tokens)
 
     def append(self, ids: NDArray[Any], document: str) -> None:
-        """Adds the ids of one document. Raises DataError if an id is outside the vocabulary."""
+        """Append the ids of one document. Raises DataError if an id is outside the vocabulary."""
         outside = (ids < 0) | (ids >= self._vocab_size)
         if outside.any():
             raise DataError(
@@ -140,18 +140,18 @@ class TokenWriter:
             )
         self._pending.append(ids.astype(_little_endian(self._dtype)))
         self._n_pending += len(ids)
-        if self._n_pending >= WRITTEN_TOGETHER:
+        if self._n_pending >= BUFFER_TOKENS:
             self._write()
 
     def sync(self) -> None:
-        """Returns once everything appended is on the disk."""
+        """Write everything appended to the disk and sync it."""
         self._write()
         while self._unsynced:
             with self._unsynced.pop().open("rb") as stream:
                 os.fsync(stream.fileno())
 
     def finish(self) -> tuple[ArrayFile, ...]:
-        """The shards in order, on the disk."""
+        """Sync and return the shards in order."""
         self.sync()
         shards = range(-(-self._n_written // self._max_shard_tokens))
         return tuple(array_file(self._path(shard), self._dtype) for shard in shards)
@@ -172,7 +172,7 @@ class TokenWriter:
         return self._directory / f"{self._split}-{shard:05d}.bin"
 
     def _cut(self, n_tokens: int) -> None:
-        """Cuts the shards that are there to `n_tokens` together."""
+        """Truncate the existing shards to `n_tokens` in total."""
         n_shards = -(-n_tokens // self._max_shard_tokens)
         for shard in range(n_shards):
             n_here = min(self._max_shard_tokens, n_tokens - shard * self._max_shard_tokens)
@@ -183,14 +183,14 @@ class TokenWriter:
 
 
 def cut(path: Path, n_bytes: int) -> None:
-    """Drops what a file holds after its first `n_bytes`. Raises ValueError when it holds fewer."""
+    """Truncate a file to `n_bytes`. Raises ValueError when it is shorter."""
     if not path.is_file() or path.stat().st_size < n_bytes:
-        raise ValueError(f"{path} does not hold {n_bytes} bytes")
+        raise ValueError(f"{path} has fewer than {n_bytes} bytes")
     os.truncate(path, n_bytes)
 
 
 class Tokens:
-    """The tokens of one split as one sequence, whatever the shards they lie in."""
+    """The tokens of one split as a single sequence across its shards."""
 
     def __init__(self, shards: Sequence[NDArray[Any]]) -> None:
         self._shards = [shard for shard in shards if len(shard)]
@@ -201,7 +201,7 @@ class Tokens:
         return int(self._bounds[-1])
 
     def read(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Tokens start..stop-1, shape (stop - start,)."""
+        """Return tokens start..stop-1, shape (stop - start,)."""
         parts = [
             shard[max(0, start - first) : max(0, stop - first)]
             for shard, first in zip(self._shards, self._bounds[:-1].tolist(), strict=True)
@@ -209,7 +209,7 @@ class Tokens:
         return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int64)
 
     def windows(self, starts: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-        """The `width` tokens from each start, shape (len(starts), width), a new array."""
+        """Return a new array of the `width` tokens from each start, shape (len(starts), width)."""
         sliding = self._sliding.get(width) or self._slide(width)
         if len(sliding) == 1:
             return sliding[0][starts].astype(np.int64)
@@ -219,13 +219,13 @@ class Tokens:
         for shard in np.unique(shards).tolist():
             rows = np.flatnonzero((shards == shard) & (offsets < len(sliding[shard])))
             found[rows] = sliding[shard][offsets[rows]]
-        # the few windows that begin in one shard and end in another
+        # windows that span two or more shards
         for row in np.flatnonzero(starts + width > self._bounds[shards + 1]).tolist():
             found[row] = self.read(int(starts[row]), int(starts[row]) + width)
         return found
 
     def _slide(self, width: int) -> list[NDArray[Any]]:
-        """Every window of each shard as a view of shape (n, width): one gather then copies a whole batch."""
+        """Return all windows of each shard as a view, shape (n, width): one gather then copies a batch."""
         self._sliding[width] = [
             sliding_window_view(shard, width) if len(shard) >= width else np.empty((0, width), shard.dtype)
             for shard in self._shards

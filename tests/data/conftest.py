@@ -1,4 +1,4 @@
-"""The generated corpus, and a way to prepare it."""
+"""Fixtures: the generated corpus, and a function that prepares it."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def texts() -> list[Document]:
 
 @pytest.fixture
 def prepare_texts(texts: list[Document], tmp_path: Path) -> Prepare:
-    """Prepares the generated corpus in the test's own directory; keywords override."""
+    """Return a function that prepares the generated corpus in `tmp_path`; keywords override its settings."""
 
     def call(**overrides: object) -> PreparedData:
         settings = {"documents": texts, "name": "generated", "holdout_frac": HOLDOUT_FRAC, "tokenizer": BYTE}

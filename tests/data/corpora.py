@@ -1,4 +1,4 @@
-"""A small generated corpus: enough repetition for BPE to learn, enough documents for both splits."""
+"""A small generated corpus, with enough repetition for BPE and enough documents for both splits."""
 
 import random
 from collections.abc import Callable

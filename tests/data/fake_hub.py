@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub on this machine: the few addresses its clients ask, over plain HTTP."""
+"""A local fake of the Hugging Face hub: the few endpoints that its clients use, over plain HTTP."""
 
 import hashlib
 import json
@@ -12,12 +12,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 COMMIT = "5ca1ab1e" * 5
 
 Repositories = dict[str, dict[str, bytes]]
-"""By kind and name, as datasets/me/tales: the files of the one commit."""
+"""Files of the single commit, by kind and name, as datasets/me/tales."""
 
 
 @contextmanager
 def fake_hub(repositories: Repositories) -> Iterator[str]:
-    """Serves the repositories while it is open; yields the address for HF_ENDPOINT."""
+    """Serve the repositories inside the context; yield the URL for HF_ENDPOINT."""
 
     class Handler(_Handler):
         pass
@@ -48,7 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
             kind, name, commit, file = match.groups()
             self._file(f"{kind or 'models/'}{name}", commit, file)
         else:
-            self._refuse("RepoNotFound")
+            self._send_error("RepoNotFound")
 
     do_HEAD = do_POST = do_GET  # noqa: N815
 
@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         if files is None:
             return
         if file not in files:
-            self._refuse("EntryNotFound")
+            self._send_error("EntryNotFound")
             return
         content, status, headers = files[file], 200, {}
         if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
@@ -84,14 +84,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _files(self, repository: str, commit: str) -> dict[str, bytes] | None:
         if repository not in self.repositories:
-            self._refuse("RepoNotFound")
+            self._send_error("RepoNotFound")
         elif commit != COMMIT:
-            self._refuse("RevisionNotFound")
+            self._send_error("RevisionNotFound")
         else:
             return self.repositories[repository]
         return None
 
-    def _refuse(self, code: str) -> None:
+    def _send_error(self, code: str) -> None:
         self._send(b"{}", 404, {"X-Error-Code": code})
 
     def _send(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
@@ -111,7 +111,7 @@ def _entry(file: str, content: bytes) -> dict[str, object]:
 
 
 def _children(entries: list[dict[str, object]], below: str) -> list[dict[str, object]]:
-    """What lies right below a directory: its files, and its directories as entries of their own."""
+    """Return the direct children of a directory: its files, and entries for its directories."""
     found: dict[str, dict[str, object]] = {}
     prefix = f"{below}/" if below else ""
     for entry in entries:

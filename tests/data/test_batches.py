@@ -24,8 +24,8 @@ def counting(n_tokens: int, shard: int = 10**9) -> Tokens:
     seed=st.integers(0, 10**6),
     shard=st.integers(3, 500),
 )
-@settings(max_examples=150, deadline=None)
-def test_every_window_once_before_any_comes_back(
+@settings(max_examples=60, deadline=None)
+def test_each_epoch_contains_every_window_once(
     n_tokens: int, seq_len: int, batch_size: int, seed: int, shard: int
 ) -> None:
     n_windows = (n_tokens - 1) // seq_len
@@ -43,7 +43,7 @@ def test_every_window_once_before_any_comes_back(
     assert batches.n_tokens_unique(1) == batch_size * seq_len
 
 
-def test_a_batch_depends_on_seed_and_step_alone() -> None:
+def test_a_batch_depends_only_on_seed_and_step() -> None:
     steps = [0, 5000, 3, 1999, 2000, 3, 0]
     one = TrainBatches(counting(60_000), 4, 3, seed=7)
     in_this_order = {step: one.at(step) for step in steps}
@@ -52,7 +52,7 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
         assert fresh.tolist() == in_this_order[step].tolist()
 
 
-def test_what_a_caller_does_to_a_batch_stays_with_the_caller() -> None:
+def test_changing_a_returned_batch_has_no_effect_on_later_ones() -> None:
     batches = TrainBatches(counting(1000), 8, 4, seed=0)
     before = batches.at(2)
     batches.at(2)[:] = -1
@@ -60,7 +60,7 @@ def test_what_a_caller_does_to_a_batch_stays_with_the_caller() -> None:
     assert (before.dtype, before.shape, before.flags.c_contiguous) == (np.int64, (4, 9), True)
 
 
-def test_seeds_and_epochs_are_read_in_different_orders() -> None:
+def test_seeds_and_epochs_have_different_orders() -> None:
     def epoch(seed: int, number: int) -> tuple[int, ...]:
         batches = TrainBatches(counting(1001), 10, 10, seed)
         return tuple(np.concatenate([batches.at(10 * number + i)[:, 0] for i in range(10)]).tolist())
@@ -76,7 +76,7 @@ def test_micro_batches_are_parts_of_the_batch() -> None:
     assert np.concatenate(parts).tolist() == batches.at(4).tolist()
 
 
-def test_a_batch_may_straddle_epochs() -> None:
+def test_a_batch_may_span_two_epochs() -> None:
     batches = TrainBatches(counting(71), 10, 5, seed=0)  # 7 windows
     first = np.concatenate([batches.at(0), batches.at(1)])[:, 0]
     assert sorted(first[:7].tolist()) == list(range(0, 70, 10))
@@ -84,10 +84,10 @@ def test_a_batch_may_straddle_epochs() -> None:
 
 
 @pytest.mark.parametrize(("n_tokens", "seq_len", "batch_size"), [(64, 64, 1), (640, 64, 10), (0, 1, 1)])
-def test_fewer_tokens_than_one_batch_are_refused(n_tokens: int, seq_len: int, batch_size: int) -> None:
+def test_fewer_tokens_than_one_batch_are_rejected(n_tokens: int, seq_len: int, batch_size: int) -> None:
     needed = seq_len * batch_size + 1
     with pytest.raises(
-        DataError, match=rf"holds {n_tokens} tokens, one batch needs {needed} \({batch_size} windows"
+        DataError, match=rf"has {n_tokens} tokens, one batch needs {needed} \({batch_size} windows"
     ):
         TrainBatches(counting(n_tokens), seq_len, batch_size, 0)
     assert TrainBatches(counting(needed), seq_len, batch_size, 0).at(0).shape == (batch_size, seq_len + 1)
@@ -102,29 +102,29 @@ def prepared(prepare_texts: Prepare) -> PreparedData:
 
 
 @pytest.mark.parametrize(("seq_len", "n_tokens"), [(16, 160), (16, 161), (7, 500), (64, 1)])
-def test_windows_score_what_was_asked_and_know_its_documents(
+def test_windows_have_the_requested_size_and_their_documents(
     prepared: PreparedData, seq_len: int, n_tokens: int
 ) -> None:
     heldout = prepared.heldout
     windows = evaluation_windows(heldout, seq_len, n_tokens)
     assert windows.tokens.shape == (-(-n_tokens // seq_len), seq_len + 1)
     assert windows.n_tokens == windows.documents.size == len(windows.tokens) * seq_len
-    # the slow way: lay the split out token by token, and find each window in it
+    # reference: search for each window token by token in the whole split
     whole = heldout.tokens.read(0, len(heldout.tokens))
     owner = np.repeat(np.arange(len(heldout.document_ends)), np.diff(heldout.document_ends, prepend=0))
-    places, at = [], 0
+    positions, at = [], 0
     for row, owners in zip(windows.tokens, windows.documents, strict=True):
         while whole[at : at + seq_len + 1].tolist() != row.tolist() or (
             owner[at + 1 : at + seq_len + 1].tolist() != owners.tolist()
         ):
             at += 1
-        places.append(at)
-    assert (np.diff(places) >= seq_len).all()
-    scored = [token for place in places for token in whole[place + 1 : place + seq_len + 1].tolist()]
+        positions.append(at)
+    assert (np.diff(positions) >= seq_len).all()
+    scored = [token for place in positions for token in whole[place + 1 : place + seq_len + 1].tolist()]
     assert windows.n_bytes == sum(int(heldout.token_bytes[token]) for token in scored)
 
 
-def test_windows_reach_from_one_end_of_the_split_to_the_other(prepared: PreparedData) -> None:
+def test_windows_cover_the_whole_split(prepared: PreparedData) -> None:
     n_tokens = len(prepared.heldout.tokens)
     windows = evaluation_windows(prepared.heldout, 8, n_tokens // 3)
     assert windows.documents[0, 0] == 0
@@ -134,15 +134,15 @@ def test_windows_reach_from_one_end_of_the_split_to_the_other(prepared: Prepared
     assert np.abs(scored - lengths / 3).max() <= 8 + 1  # in proportion, to within a window
 
 
-def test_windows_are_named_by_what_they_score(prepared: PreparedData) -> None:
+def test_the_hash_of_windows_depends_on_their_size_and_number(prepared: PreparedData) -> None:
     same = evaluation_windows(prepared.heldout, 8, 80)
     assert evaluation_windows(prepared.heldout, 8, 80).sha256 == same.sha256
     others = [evaluation_windows(prepared.heldout, 8, 88), evaluation_windows(prepared.heldout, 16, 80)]
     assert len({same.sha256, *(other.sha256 for other in others)}) == 3
 
 
-def test_all_of_the_split_can_be_scored_and_no_more(prepared: PreparedData) -> None:
+def test_at_most_the_whole_split_can_be_scored(prepared: PreparedData) -> None:
     n_tokens = len(prepared.heldout.tokens)
     assert evaluation_windows(prepared.heldout, 1, n_tokens - 1).n_tokens == n_tokens - 1
-    with pytest.raises(DataError, match=rf"evaluation\.n_tokens=10000000 is more .* {n_tokens} tokens"):
+    with pytest.raises(DataError, match=rf"evaluation\.n_tokens=10000000 is too large: .* {n_tokens} tokens"):
         evaluation_windows(prepared.heldout, 8, 10_000_000)

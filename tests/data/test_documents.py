@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.data import documents as room
+from sweep.data import documents as documents_module
 from sweep.data.documents import _Seen, chunks, decoded, distinct, document, is_held_out
 from sweep.errors import DataError
 
 
-def test_holding_out_is_by_content_and_in_proportion() -> None:
+def test_held_out_fraction_and_dependence_on_content() -> None:
     found = [document(str(i), f"text {i}".encode()) for i in range(4000)]
     n_held_out = sum(is_held_out(one, 0.1) for one in found)
     assert abs(n_held_out - 400) < 5 * (4000 * 0.1 * 0.9) ** 0.5
@@ -26,17 +26,17 @@ def test_holding_out_is_by_content_and_in_proportion() -> None:
 
 @given(st.lists(st.integers(0, 30), max_size=120), st.integers(1, 7))
 @settings(deadline=None)
-def test_copies_are_dropped_however_far_apart(numbers: list[int], together: int) -> None:
+def test_duplicates_are_dropped_at_any_distance(numbers: list[int], chunk: int) -> None:
     texts = [document(str(place), str(number).encode()) for place, number in enumerate(numbers)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "COMPARED_TOGETHER", together)
+        patch.setattr(documents_module, "CHUNK_DOCUMENTS", chunk)
         found = [int(text.name) for text in distinct(texts)]
     assert found == [place for place, number in enumerate(numbers) if number not in numbers[:place]]
 
 
 @given(st.lists(st.lists(st.integers(0, 40), max_size=12), max_size=12))
 @settings(deadline=None)
-def test_seen_keys_are_a_set_in_little_memory(rounds: list[list[int]]) -> None:
+def test_seen_keys_equal_a_set_and_need_little_memory(rounds: list[list[int]]) -> None:
     seen, known = _Seen(), set()
     for keys in rounds:
         news = seen.add(np.array(keys, dtype=np.uint64)).tolist()
@@ -57,11 +57,11 @@ def test_chunks_are_bounded_in_bytes_and_number() -> None:
     assert list(chunks([], 30)) == []
 
 
-def test_text_that_is_not_utf8_and_text_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_utf8_and_too_long_documents_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decoded(document("fine", "grün".encode())) == "grün"
     with pytest.raises(DataError, match="odd: byte 0xfc at offset 2 is not UTF-8 text: convert"):
         decoded(document("odd", "grün".encode("latin-1")))
-    monkeypatch.setattr(room, "MAX_DOCUMENT_BYTES", 2**20)
+    monkeypatch.setattr(documents_module, "MAX_DOCUMENT_BYTES", 2**20)
     document("long", b"x" * 2**20)
-    with pytest.raises(DataError, match="long is one document of more than 1 MiB: cut it"):
+    with pytest.raises(DataError, match="long is one document of more than 1 MiB: split it"):
         document("long", b"x" * (2**20 + 1))

@@ -17,20 +17,18 @@ def test_each_epoch_is_a_permutation(n: int, seed: int, epoch: int) -> None:
 
 @given(n=st.integers(1, 60), seed=SEEDS, first=st.integers(0, 500), length=st.integers(1, 200))
 @settings(max_examples=100, deadline=None)
-def test_a_position_does_not_depend_on_what_is_read_with_it(
-    n: int, seed: int, first: int, length: int
-) -> None:
+def test_a_position_does_not_depend_on_the_range_read(n: int, seed: int, first: int, length: int) -> None:
     whole = epoch_order(0, first + length, n, seed)
     assert epoch_order(first, first + length, n, seed).tolist() == whole[first:].tolist()
 
 
-def test_every_order_of_a_small_set_comes_up() -> None:
+def test_all_orders_of_a_small_set_occur() -> None:
     for n in (2, 3, 4):
         epochs = epoch_order(0, 600 * n, n, 0).reshape(600, n)
         assert {tuple(order) for order in epochs.tolist()} == set(itertools.permutations(range(n)))
 
 
-def test_items_are_spread_uniformly_over_places() -> None:
+def test_items_are_uniform_over_positions() -> None:
     n, n_epochs = 24, 3000
     epochs = epoch_order(0, n * n_epochs, n, 5).reshape(n_epochs, n)
     counts = np.stack([np.bincount(epochs[:, place], minlength=n) for place in range(n)])
@@ -39,7 +37,7 @@ def test_items_are_spread_uniformly_over_places() -> None:
     assert abs(chi_squared - n_free) < 5 * np.sqrt(2 * n_free)
 
 
-def test_neighbours_do_not_stay_neighbours() -> None:
+def test_neighbouring_positions_are_uncorrelated() -> None:
     n = 100_003
     order = epoch_order(0, n, n, 1).astype(float)
     steps = np.abs(np.diff(order))
@@ -55,7 +53,7 @@ def test_seeds_and_epochs_differ() -> None:
     assert max(fixed_points) < 10  # Poisson with mean 1
 
 
-def test_no_table_is_built_for_a_corpus_of_any_size() -> None:
+def test_memory_does_not_grow_with_n() -> None:
     n = 10**15 + 37
     order = epoch_order(n - 500, n + 500, n, 3)
     assert order.min() >= 0
@@ -63,6 +61,6 @@ def test_no_table_is_built_for_a_corpus_of_any_size() -> None:
     assert len(set(order[:500].tolist())) == 500
 
 
-def test_the_order_is_the_one_stored_results_were_trained_in() -> None:
-    """Another order is another result: raise SEMANTICS_VERSION with this number."""
+def test_the_order_is_unchanged_since_stored_results() -> None:
+    """A change of the order changes results: increase SEMANTICS_VERSION together with this value."""
     assert epoch_order(0, 12, 10, 0).tolist() == [7, 9, 5, 0, 1, 3, 6, 8, 4, 2, 1, 9]

@@ -1,4 +1,4 @@
-"""Preparing data that is stopped and started again: the same files as without a stop, little done twice."""
+"""Resuming data preparation: the same files as without a stop, and little repeated work."""
 
 import os
 import resource
@@ -24,13 +24,13 @@ from tests.data.corpora import BPE, BYTE, HOLDOUT_FRAC, Prepare
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """About ten chunks in the generated corpus, and a checkpoint every second one."""
+    """Use about ten chunks for the generated corpus, and a checkpoint every second one."""
     monkeypatch.setattr(encoding, "ENCODE_BYTES", 1000)
     monkeypatch.setattr(encoding, "CHECKPOINT_BYTES", 2000)
 
 
 class Stop:
-    """Raises once so many bytes are tokenised."""
+    """Progress callback that raises after a number of tokenised bytes."""
 
     def __init__(self, after: int, error: BaseException) -> None:
         self.after, self.error = after, error
@@ -42,15 +42,15 @@ class Stop:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the documents that the byte tokenizer is given, in order."""
+    """Record the names of the documents passed to the byte tokenizer, in order."""
     names: list[str] = []
     whole = ByteTokenizer.encode
 
-    def noted(self: ByteTokenizer, documents: Sequence[Document]) -> list[NDArray[np.int64]]:
+    def recorded(self: ByteTokenizer, documents: Sequence[Document]) -> list[NDArray[np.int64]]:
         names.extend(document.name for document in documents)
         return whole(self, documents)
 
-    monkeypatch.setattr(ByteTokenizer, "encode", noted)
+    monkeypatch.setattr(ByteTokenizer, "encode", recorded)
     return names
 
 
@@ -60,7 +60,7 @@ def files_of(data: PreparedData) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("tokenizer", [BYTE, BPE])
 @pytest.mark.parametrize("max_shard_tokens", [10**6, 701])
-def test_a_stopped_preparation_gives_the_files_of_an_unstopped_one(
+def test_a_resumed_preparation_equals_an_uninterrupted_one(
     prepare_texts: Prepare, tmp_path: Path, tokenizer: TokenizerConfig, max_shard_tokens: int
 ) -> None:
     settings = {"tokenizer": tokenizer, "max_shard_tokens": max_shard_tokens}
@@ -70,11 +70,11 @@ def test_a_stopped_preparation_gives_the_files_of_an_unstopped_one(
         (rest,) = (tmp_path / "prepared").iterdir()
         assert rest.name.startswith(".")
     resumed = prepare_texts(**settings)
-    unstopped = prepare_texts(**settings, data_dir=tmp_path / "other")
-    assert files_of(resumed) == files_of(unstopped)
+    uninterrupted = prepare_texts(**settings, data_dir=tmp_path / "other")
+    assert files_of(resumed) == files_of(uninterrupted)
 
 
-def test_what_was_done_is_not_done_again(
+def test_finished_work_is_not_repeated(
     prepare_texts: Prepare, encoded: list[str], texts: list[Document]
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -86,10 +86,10 @@ def test_what_was_done_is_not_done_again(
     assert encoded == names[len(names) - len(encoded) :]
     assert (
         len(names) < len(first) + len(encoded) < len(names) * 1.4
-    )  # at most what one checkpoint covers, twice
+    )  # at most one checkpoint interval is repeated
 
 
-def test_a_killed_preparation_is_taken_up(prepare_texts: Prepare, encoded: list[str], tmp_path: Path) -> None:
+def test_a_killed_preparation_is_resumed(prepare_texts: Prepare, encoded: list[str], tmp_path: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path\n"
         "from sweep.data import encoding; encoding.ENCODE_BYTES, encoding.CHECKPOINT_BYTES = 1000, 2000\n"
@@ -108,7 +108,7 @@ def test_a_killed_preparation_is_taken_up(prepare_texts: Prepare, encoded: list[
     data.verify()
 
 
-def test_a_living_process_keeps_its_directory(prepare_texts: Prepare, tmp_path: Path) -> None:
+def test_the_directory_of_a_live_process_is_kept(prepare_texts: Prepare, tmp_path: Path) -> None:
     found: list[PreparedData] = []
 
     def meanwhile(stage: str, n_bytes_done: int, n_bytes: int) -> None:
@@ -122,7 +122,7 @@ def test_a_living_process_keeps_its_directory(prepare_texts: Prepare, tmp_path: 
     assert list((tmp_path / "prepared").iterdir()) == [data.directory]
 
 
-def test_two_rests_become_one(prepare_texts: Prepare, tmp_path: Path) -> None:
+def test_one_of_two_unfinished_directories_is_kept(prepare_texts: Prepare, tmp_path: Path) -> None:
     def start_another(stage: str, n_bytes_done: int, n_bytes: int) -> None:
         if n_bytes_done > 4000:
             with pytest.raises(KeyboardInterrupt):
@@ -139,8 +139,8 @@ def test_two_rests_become_one(prepare_texts: Prepare, tmp_path: Path) -> None:
 # --- a full disk -------------------------------------------------------------------------------------
 
 
-def _with_files_up_to(n_bytes: int, script: str, data_dir: Path) -> "subprocess.CompletedProcess[str]":
-    """Runs a script whose files the kernel refuses to let grow: a full disk that needs no disk."""
+def _with_file_size_limit(n_bytes: int, script: str, data_dir: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a script under a file size limit, which simulates a full disk."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
@@ -154,7 +154,7 @@ def _with_files_up_to(n_bytes: int, script: str, data_dir: Path) -> "subprocess.
     )
 
 
-def test_a_full_disk_keeps_what_was_done(prepare_texts: Prepare, encoded: list[str], tmp_path: Path) -> None:
+def test_a_full_disk_keeps_finished_work(prepare_texts: Prepare, encoded: list[str], tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from sweep.data import encoding; encoding.ENCODE_BYTES, encoding.CHECKPOINT_BYTES = 1000, 2000\n"
@@ -165,15 +165,15 @@ def test_a_full_disk_keeps_what_was_done(prepare_texts: Prepare, encoded: list[s
         "                      data_dir=Path(sys.argv[1]))\n"
         "except DataInterrupted as error: print(error)\n"
     )
-    stopped = _with_files_up_to(12_000, script, tmp_path)
+    stopped = _with_file_size_limit(12_000, script, tmp_path)
     assert stopped.returncode == 0, stopped.stderr
-    assert "prepared cannot be written (File too large): what was prepared is kept" in stopped.stdout
+    assert "prepared cannot be written (File too large): finished work is kept" in stopped.stdout
     data = prepare_texts()
     assert 0 < len(encoded) < 60
     assert files_of(data) == files_of(prepare_texts(data_dir=tmp_path / "other"))
 
 
-def test_no_space_left_says_to_make_room(
+def test_the_message_for_a_full_disk_has_a_remedy(
     prepare_texts: Prepare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def full(self: TokenWriter) -> None:
@@ -181,18 +181,18 @@ def test_no_space_left_says_to_make_room(
 
     monkeypatch.setattr(TokenWriter, "sync", full)
     with pytest.raises(
-        DataInterrupted, match=r"\(No space left on device\): .* kept, make room there and start"
+        DataInterrupted, match=r"\(No space left on device\): .* kept, free disk space and repeat"
     ):
         prepare_texts()
     assert len(list((tmp_path / "prepared").iterdir())) == 1
 
 
-# --- what does not fit -------------------------------------------------------------------------------
+# --- invalid checkpoints -----------------------------------------------------------------------------
 
 
 @pytest.fixture
 def stopped(prepare_texts: Prepare, tmp_path: Path) -> Path:
-    """The directory of a preparation that was stopped half-way."""
+    """Return the directory of a preparation that was stopped half-way."""
     with pytest.raises(KeyboardInterrupt):
         prepare_texts(on_progress=Stop(6000, KeyboardInterrupt()))
     (directory,) = (tmp_path / "prepared").iterdir()
@@ -200,7 +200,7 @@ def stopped(prepare_texts: Prepare, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", ["checkpoint", "shard", "ends", "no checkpoint", "leftovers"])
-def test_a_damaged_rest_is_started_afresh(
+def test_a_damaged_unfinished_directory_is_replaced(
     prepare_texts: Prepare, stopped: Path, damage: str, encoded: list[str], tmp_path: Path
 ) -> None:
     if damage == "checkpoint":
@@ -213,13 +213,13 @@ def test_a_damaged_rest_is_started_afresh(
         (stopped / encoding.CHECKPOINT).unlink()
     else:
         for name in ("manifest.json", "token-bytes.bin", "train-00007.bin", ".checkpoint.json"):
-            (stopped / name).write_bytes(b"of another life")
+            (stopped / name).write_bytes(b"from another preparation")
     data = prepare_texts()
     assert (len(encoded) < 80) == (damage == "leftovers")
     assert files_of(data) == files_of(prepare_texts(data_dir=tmp_path / "other"))
 
 
-def test_other_shards_are_started_afresh(prepare_texts: Prepare, stopped: Path, encoded: list[str]) -> None:
+def test_another_shard_size_starts_again(prepare_texts: Prepare, stopped: Path, encoded: list[str]) -> None:
     data = prepare_texts(max_shard_tokens=500)
     assert len(encoded) == 80
     assert {shard.n_items for shard in data.manifest.train.shards[:-1]} == {500}
@@ -227,28 +227,28 @@ def test_other_shards_are_started_afresh(prepare_texts: Prepare, stopped: Path, 
 
 @pytest.mark.usefixtures("stopped")
 @pytest.mark.parametrize("change", ["other", "fewer"])
-def test_documents_that_changed_in_between_are_refused(
+def test_documents_that_changed_since_the_checkpoint_are_rejected(
     texts: list[Document], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """A corpus named by a recipe, not by its text, whose source does not keep its word."""
+    """A corpus identified by a recipe, and a source that later yields other documents."""
 
-    class Wavering(list[Document]):
+    class Changing(list[Document]):
         n_reads = 0
 
         def __iter__(self) -> Iterator[Document]:
             self.n_reads += 1
-            if self.n_reads == 1 or change == "fewer":  # the first to name it
+            if self.n_reads == 1 or change == "fewer":  # the first read, for the hash
                 return iter(list(super().__iter__())[: None if self.n_reads == 1 else 10])
             return reversed(self)
 
-    with pytest.raises(DataError, match="the corpus changed while it was prepared: start again"):
+    with pytest.raises(DataError, match="the corpus changed while it was prepared: repeat"):
         prepare_documents(
-            Wavering(texts), name="generated", holdout_frac=HOLDOUT_FRAC, tokenizer=BYTE, data_dir=tmp_path
+            Changing(texts), name="generated", holdout_frac=HOLDOUT_FRAC, tokenizer=BYTE, data_dir=tmp_path
         )
     assert not list((tmp_path / "prepared").iterdir())
 
 
-def test_a_writer_goes_on_where_it_was_left(tmp_path: Path) -> None:
+def test_a_writer_resumes_after_the_given_token(tmp_path: Path) -> None:
     ids = np.arange(50)
     first = TokenWriter(tmp_path, "train", 300, 16)
     first.append(ids[:40], "first")
@@ -258,6 +258,6 @@ def test_a_writer_goes_on_where_it_was_left(tmp_path: Path) -> None:
     second.append(ids[37:], "second")
     shards = second.finish()
     assert np.concatenate([open_array(tmp_path, shard) for shard in shards]).tolist() == ids.tolist()
-    with pytest.raises(ValueError, match="does not hold"):
+    with pytest.raises(ValueError, match="has fewer than"):
         TokenWriter(tmp_path, "train", 300, 16, 51)
     assert TokenWriter(tmp_path, "train", 300, 16).finish() == ()

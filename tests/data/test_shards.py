@@ -24,7 +24,7 @@ from tests.data.corpora import BPE, BYTE, HOLDOUT_FRAC, Prepare, generated
 
 
 def documents_of(tokens: Tokens, separator: int) -> list[list[int]]:
-    """Cuts a split at its separators."""
+    """Split token ids at the separators."""
     ids = tokens.read(0, len(tokens)).tolist()
     assert ids[-1] == separator
     found: list[list[int]] = [[]]
@@ -39,9 +39,7 @@ def reopen(data: PreparedData) -> PreparedData:
 
 
 @pytest.mark.parametrize("max_shard_tokens", [10**6, 997])
-def test_bytes_come_back_as_they_went_in(
-    texts: list[Document], prepare_texts: Prepare, max_shard_tokens: int
-) -> None:
+def test_bytes_are_unchanged(texts: list[Document], prepare_texts: Prepare, max_shard_tokens: int) -> None:
     data = prepare_texts(max_shard_tokens=max_shard_tokens)
     for tokens, held_out in ((data.train, False), (data.heldout.tokens, True)):
         expected = [text.content for text in texts if is_held_out(text, HOLDOUT_FRAC) == held_out]
@@ -51,7 +49,7 @@ def test_bytes_come_back_as_they_went_in(
     assert data.train.read(0, 10**6).max() < 256
 
 
-def test_held_out_text_shares_no_document_with_training(prepare_texts: Prepare) -> None:
+def test_the_splits_share_no_document(prepare_texts: Prepare) -> None:
     data = prepare_texts(tokenizer=BPE)
     sides = [
         {tuple(ids) for ids in documents_of(tokens, data.manifest.separator)}
@@ -62,7 +60,7 @@ def test_held_out_text_shares_no_document_with_training(prepare_texts: Prepare) 
 
 
 @pytest.mark.parametrize("tokenizer", [BYTE, BPE])
-def test_the_manifest_counts_what_is_there(
+def test_the_manifest_has_the_right_counts(
     texts: list[Document], prepare_texts: Prepare, tokenizer: TokenizerConfig
 ) -> None:
     data = prepare_texts(tokenizer=tokenizer, max_shard_tokens=1000)
@@ -84,16 +82,18 @@ def test_the_manifest_counts_what_is_there(
     data.verify()
 
 
-def test_prepared_once(prepare_texts: Prepare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_data_is_prepared_once(
+    prepare_texts: Prepare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     first = prepare_texts(tokenizer=BPE)
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    monkeypatch.setattr(shards, "build_tokenizer", None)  # whoever tokenises again stumbles over this
+    monkeypatch.setattr(shards, "build_tokenizer", None)  # fails if the text is tokenised again
     again = prepare_texts(tokenizer=BPE)
     assert again.manifest == first.manifest == reopen(first).manifest
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == stamps
 
 
-def test_prepare_reads_the_source_of_the_config(
+def test_prepare_reads_the_configured_source(
     texts: list[Document], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     source = Source(name="stdlib", documents=lambda: iter([*texts, texts[0]]))
@@ -107,7 +107,7 @@ def test_prepare_reads_the_source_of_the_config(
     assert seen[-1] == ("tokenise", corpus.n_bytes, corpus.n_bytes)
 
 
-def test_the_tokenizer_learns_from_the_training_split_alone(tmp_path: Path) -> None:
+def test_the_tokenizer_is_trained_only_on_the_training_split(tmp_path: Path) -> None:
     texts, others = generated(60), generated(60, seed=1)
     training = [text for text in texts if not is_held_out(text, HOLDOUT_FRAC)]
     held_outs = [[text for text in side if is_held_out(text, HOLDOUT_FRAC)] for side in (texts, others)]
@@ -149,32 +149,32 @@ def _prepare_until_killed(data_dir: Path) -> None:
     )
 
 
-def test_two_processes_prepare_at_once(tmp_path: Path) -> None:
+def test_concurrent_processes_prepare_the_same_data(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
-    barrier, found = spawn.Barrier(3), spawn.Queue()
-    workers = [spawn.Process(target=_prepare_together, args=(tmp_path, barrier, found)) for _ in range(3)]
+    barrier, found = spawn.Barrier(2), spawn.Queue()
+    workers = [spawn.Process(target=_prepare_together, args=(tmp_path, barrier, found)) for _ in range(2)]
     for worker in workers:
         worker.start()
     assert len({found.get(timeout=60) for _ in workers}) == 1
     for worker in workers:
         worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert len(list((tmp_path / "prepared").iterdir())) == 1  # the losers left nothing behind
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert len(list((tmp_path / "prepared").iterdir())) == 1  # nothing is left of the other one
 
 
-def test_the_loser_of_a_race_takes_the_winners_files(prepare_texts: Prepare, tmp_path: Path) -> None:
-    winners: list[PreparedData] = []
+def test_the_slower_process_uses_the_files_of_the_faster(prepare_texts: Prepare, tmp_path: Path) -> None:
+    first: list[PreparedData] = []
 
-    def overtaken(stage: str, n_bytes_done: int, n_bytes: int) -> None:
-        if not winners:
-            winners.append(prepare_texts())
+    def finish_first(stage: str, n_bytes_done: int, n_bytes: int) -> None:
+        if not first:
+            first.append(prepare_texts())
 
-    data = prepare_texts(on_progress=overtaken)
-    assert data.directory == winners[0].directory
+    data = prepare_texts(on_progress=finish_first)
+    assert data.directory == first[0].directory
     assert list((tmp_path / "prepared").iterdir()) == [data.directory]
 
 
-def test_a_killed_process_leaves_nothing_to_be_mistaken_for_data(
+def test_a_killed_process_leaves_no_directory_that_looks_finished(
     prepare_texts: Prepare, tmp_path: Path
 ) -> None:
     worker = multiprocessing.get_context("spawn").Process(target=_prepare_until_killed, args=(tmp_path,))
@@ -184,9 +184,9 @@ def test_a_killed_process_leaves_nothing_to_be_mistaken_for_data(
     (rest,) = (tmp_path / "prepared").iterdir()
     assert rest.name.startswith(".")
     prepare_texts(holdout_frac=HOLDOUT_FRAC + 0.05)
-    assert rest.is_dir()  # another corpus' affair
+    assert rest.is_dir()  # it belongs to another corpus
     data = prepare_texts()
-    assert not rest.is_dir()  # its process is gone: taken up
+    assert not rest.is_dir()  # its process is dead: resumed
     data.verify()
     assert {path.name for path in data.directory.iterdir()} == {
         "manifest.json",
@@ -194,11 +194,9 @@ def test_a_killed_process_leaves_nothing_to_be_mistaken_for_data(
     }
 
 
-def test_abandoned_rests_are_removed_when_the_same_data_is_prepared(
-    prepare_texts: Prepare, tmp_path: Path
-) -> None:
+def test_old_unlocked_directories_are_removed(prepare_texts: Prepare, tmp_path: Path) -> None:
     final = prepare_texts().directory
-    young = final.rename(final.with_name(f".{final.name}.0123"))  # without a lock: nobody can know
+    young = final.rename(final.with_name(f".{final.name}.0123"))  # without a lock: its process may be alive
     assert prepare_texts().directory == final
     assert young.is_dir()
     shutil.rmtree(final)
@@ -208,7 +206,7 @@ def test_abandoned_rests_are_removed_when_the_same_data_is_prepared(
     assert list((tmp_path / "prepared").iterdir()) == [final]
 
 
-def test_an_error_on_the_way_leaves_nothing(prepare_texts: Prepare, tmp_path: Path) -> None:
+def test_an_error_removes_the_directory(prepare_texts: Prepare, tmp_path: Path) -> None:
     def fail(stage: str, n_bytes_done: int, n_bytes: int) -> None:
         if n_bytes_done:
             raise RuntimeError("disk on fire")
@@ -218,22 +216,22 @@ def test_an_error_on_the_way_leaves_nothing(prepare_texts: Prepare, tmp_path: Pa
     assert not list((tmp_path / "prepared").iterdir())
 
 
-# --- what is refused ---------------------------------------------------------------------------------
+# --- errors ------------------------------------------------------------------------------------------
 
 
-def test_what_is_not_prepared_cannot_be_opened(tmp_path: Path) -> None:
+def test_data_that_is_not_prepared_cannot_be_opened(tmp_path: Path) -> None:
     assert find_manifest(tmp_path, "a" * 64, "b" * 64) is None
-    with pytest.raises(DataError, match=r"does not exist: the data is not prepared .* `sweep data prepare`"):
+    with pytest.raises(DataError, match=r"not found: the data is not prepared .* `sweep data prepare`"):
         open_prepared(tmp_path, "a" * 64, "b" * 64)
 
 
-def test_a_truncated_shard_is_refused(prepare_texts: Prepare) -> None:
+def test_a_truncated_shard_is_rejected(prepare_texts: Prepare) -> None:
     data = prepare_texts()
     shard = data.directory / data.manifest.train.shards[0].file
     size = shard.stat().st_size
     os.truncate(shard, size - 2)
     for attempt in (lambda: reopen(data), prepare_texts):
-        with pytest.raises(DataError, match=rf"train-00000\.bin holds {size - 2} bytes where .* says {size}"):
+        with pytest.raises(DataError, match=rf"train-00000\.bin has {size - 2} bytes, .* says {size}"):
             attempt()
 
 
@@ -251,12 +249,12 @@ def test_changed_content_is_found_by_verify(prepare_texts: Prepare) -> None:
     ("change", "message"),
     [
         ({"format_version": 99}, "format_version 99, this version of sweep reads 1"),
-        ({"vocab_size": "many"}, "damaged at vocab_size"),
-        ({"surprise": 1}, "damaged at surprise"),
+        ({"vocab_size": "many"}, "invalid at vocab_size"),
+        ({"surprise": 1}, "invalid at surprise"),
         ({"corpus_sha256": "0" * 64}, "has corpus_sha256 0000000000000000… where"),
     ],
 )
-def test_a_manifest_of_something_else_is_refused(
+def test_an_invalid_manifest_is_rejected(
     prepare_texts: Prepare, change: dict[str, object], message: str
 ) -> None:
     data = prepare_texts()
@@ -266,16 +264,18 @@ def test_a_manifest_of_something_else_is_refused(
         reopen(data)
 
 
-def test_a_manifest_that_is_none_is_refused(prepare_texts: Prepare) -> None:
+def test_a_file_that_is_not_a_manifest_is_rejected(prepare_texts: Prepare) -> None:
     data = prepare_texts()
     path = data.directory / "manifest.json"
     for content in (path.read_bytes()[:100], b"[]", b"\xff\xfe\xfd"):
         path.write_bytes(content)
-        with pytest.raises(DataError, match=r"manifest\.json is not a manifest of prepared data: delete"):
+        with pytest.raises(
+            DataError, match=r"manifest\.json is not a valid manifest of prepared data: delete"
+        ):
             reopen(data)
 
 
-def test_an_id_outside_the_vocabulary_is_refused(
+def test_an_id_outside_the_vocabulary_is_rejected(
     prepare_texts: Prepare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made = ByteTokenizer.__init__
@@ -296,40 +296,38 @@ def test_an_id_outside_the_vocabulary_is_refused(
     assert not list((tmp_path / "prepared").iterdir())
 
 
-def test_a_tokenizer_that_loses_text_is_refused(
-    prepare_texts: Prepare, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lossy_tokenizer_is_rejected(prepare_texts: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ByteTokenizer.encode
     monkeypatch.setattr(
         ByteTokenizer, "encode", lambda self, documents: [ids[1:] for ids in whole(self, documents)]
     )
-    with pytest.raises(DataError, match=r"text-\d+: its tokens stand for \d+ bytes, it has \d+"):
+    with pytest.raises(DataError, match=r"text-\d+: its tokens represent \d+ bytes, but it has \d+"):
         prepare_texts()
 
 
-def test_a_directory_that_cannot_be_written_is_refused(prepare_texts: Prepare, tmp_path: Path) -> None:
+def test_an_unwritable_directory_is_rejected(prepare_texts: Prepare, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=r"data_dir=.*file cannot be written \(Not a directory\)"):
         prepare_texts(data_dir=tmp_path / "file")
 
 
-def test_a_directory_taken_up_before_it_was_locked_is_left_to_the_taker(
+def test_a_new_directory_locked_first_by_another_process_is_left_to_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Another process may see a new directory's lock file before its maker has locked it."""
-    takers: list[int] = []
+    """Another process may lock a new directory's lock file before its creator does."""
+    others: list[int] = []
     real = staging.fcntl.flock
 
-    def overtaken(lock: int, operation: int) -> None:
-        if not takers:
+    def finish_first(lock: int, operation: int) -> None:
+        if not others:
             (private,) = tmp_path.glob(".data.*")
-            takers.append(os.open(private / staging.LOCK, os.O_RDWR))
-            real(takers[0], operation)
+            others.append(os.open(private / staging.LOCK, os.O_RDWR))
+            real(others[0], operation)
         real(lock, operation)
 
-    monkeypatch.setattr(staging.fcntl, "flock", overtaken)
+    monkeypatch.setattr(staging.fcntl, "flock", finish_first)
     private, lock = staging._new(tmp_path / "data")
-    assert not os.path.samestat(os.fstat(lock), os.fstat(takers[0]))
+    assert not os.path.samestat(os.fstat(lock), os.fstat(others[0]))
     assert os.path.samestat(os.fstat(lock), (private / staging.LOCK).stat())
-    for descriptor in (lock, *takers):
+    for descriptor in (lock, *others):
         os.close(descriptor)

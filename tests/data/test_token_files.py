@@ -15,7 +15,7 @@ from sweep.errors import DataError
     data=st.data(),
 )
 @settings(max_examples=150, deadline=None)
-def test_windows_are_slices_wherever_shards_end(lengths: list[int], width: int, data: st.DataObject) -> None:
+def test_windows_equal_slices_across_shards(lengths: list[int], width: int, data: st.DataObject) -> None:
     whole = np.arange(sum(lengths), dtype=np.uint16)
     tokens = Tokens(np.split(whole, np.cumsum(lengths)[:-1]))
     assert len(tokens) == len(whole)
@@ -47,7 +47,7 @@ def test_shards_hold_little_endian_ids_of_the_narrowest_type(
 
 
 @pytest.mark.parametrize("bad", [300, 301, -1])
-def test_an_id_outside_the_vocabulary_is_never_written(bad: int, tmp_path: Path) -> None:
+def test_an_id_outside_the_vocabulary_is_rejected(bad: int, tmp_path: Path) -> None:
     writer = TokenWriter(tmp_path, "train", 300, 100)
     writer.append(np.array([299]), "fine.py")
     with pytest.raises(
@@ -67,12 +67,12 @@ def test_what_is_not_as_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ends\.bin has SHA-256"):
         verify_array(tmp_path, array)
     file.write_bytes(content[:-1])
-    with pytest.raises(DataError, match=r"ends\.bin holds 39 bytes where its manifest says 40"):
+    with pytest.raises(DataError, match=r"ends\.bin has 39 bytes, its manifest says 40"):
         open_array(tmp_path, array)
     file.unlink()
-    with pytest.raises(DataError, match=r"ends\.bin is missing"):
+    with pytest.raises(DataError, match=r"ends\.bin not found"):
         open_array(tmp_path, array)
 
 
-def test_an_empty_array_is_an_array(tmp_path: Path) -> None:
+def test_an_empty_array_can_be_opened(tmp_path: Path) -> None:
     assert open_array(tmp_path, write_array(tmp_path, "none.bin", np.empty(0), "int64")).tolist() == []

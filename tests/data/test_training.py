@@ -1,4 +1,4 @@
-"""Every source and kind of tokenizer, from its files to a committed point: trained for real, a few steps."""
+"""A few real training steps with each source and tokenizer, up to a committed point."""
 
 import random
 from pathlib import Path
@@ -47,7 +47,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "choice",
     [
-        ["data=stdlib"],
+        pytest.param(["data=stdlib"], marks=pytest.mark.ci),
         ["data=python", "data.roots={files}"],
         ["data=text", "data.files={files}/*.txt"],
         ["data=text", "data.files={files}/*.txt", "tokenizer=bpe", "tokenizer.vocab_size=300"],
@@ -58,7 +58,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "tokenizer.path={files}/tokenizer.json",
         ],
         ["data=huggingface", "data.dataset={files}/parquet"],
-        ["data=huggingface", "data.dataset={files}/parquet", "data.streaming=false"],
+        pytest.param(
+            ["data=huggingface", "data.dataset={files}/parquet", "data.streaming=false"], marks=pytest.mark.ci
+        ),
         ["data=synthetic", "data.n_documents=200"],
     ],
     ids=lambda choice: "-".join(word.split("=")[1].split("/")[-1] for word in choice),

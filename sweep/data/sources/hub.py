@@ -1,4 +1,4 @@
-"""The Hugging Face hub: names pinned to a commit, reached at once or not at all, errors in one sentence."""
+"""Access to the Hugging Face hub: repositories pinned to a commit, short timeouts, one-sentence errors."""
 
 from __future__ import annotations
 
@@ -9,64 +9,65 @@ from typing import Any
 
 from sweep.errors import DataError, InputError
 
-TIMEOUT_S = 10.0  # for the one question that tells whether the hub answers; its own client retries for longer
+TIMEOUT_S = 10.0  # of the one request that checks for a connection; the hub's own client retries for longer
 
-_REPOSITORY = {"dataset": "datasets/", "model": ""}  # what stands before a name in the hub's addresses
+_URL_PREFIX = {"dataset": "datasets/", "model": ""}  # before a repository's name in the hub's URLs
 
-_INSTEAD: Mapping[str, str] = {
-    "dataset": "prepare the data where there is a network and copy data_dir here, or copy its .parquet or "
-    ".jsonl files here and give data.dataset=DIR",
+_OFFLINE_REMEDY: Mapping[str, str] = {
+    "dataset": "prepare the data on a machine with network access and copy data_dir here, "
+    "or copy its .parquet or .jsonl files here and give data.dataset=DIR",
     "model": "copy the tokenizer.json here and give tokenizer.path=FILE",
 }
-"""What to do without a network."""
 
 
 def is_path(name: str) -> bool:
-    """Whether a name means something on this machine: it is there, or is written as only a path is."""
+    """Return True for a local path: it exists, or does not have the form of a name on the hub."""
     return Path(name).expanduser().exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)
 
 
 def check_pinned(key: str, name: str, revision: str | None) -> None:
-    """Raises InputError unless `revision` is a commit: branches and tags move, and results with them."""
+    """Raise InputError unless `revision` is a commit hash: branches and tags can change."""
     if revision is None or not re.fullmatch(r"[0-9a-f]{40}", revision):
         section = key.partition(".")[0]
         raise InputError(
-            f"{section}.revision={revision} is no commit: give the 40 hex digits of one, from the history of "
-            f"{name} on the hub (or, if {name} is a path, it is not there)"
+            f"{section}.revision={revision} is not a commit: give its 40 hex digits, from the history of "
+            f"{name} on the hub (if {name} should be a local path: it was not found)"
         )
 
 
 def check_reachable(kind: str, key: str, name: str, revision: str) -> None:
-    """Asks the hub once whether a "dataset" or "model" is there.
+    """Check with one request that a "dataset" or "model" can be read from the hub.
 
     Raises:
-        DataError: The hub does not answer, or has no such name or commit, or does not let us have it.
+        DataError: The hub does not answer, the name or commit is not found, or access is denied.
     """
     import huggingface_hub
     from huggingface_hub import errors
 
     api = huggingface_hub.HfApi()
-    address = f"{api.endpoint}/{_REPOSITORY[kind]}{name}"
+    address = f"{api.endpoint}/{_URL_PREFIX[kind]}{name}"
     try:
         api.repo_info(name, repo_type=kind, revision=revision, timeout=TIMEOUT_S)
     except errors.GatedRepoError:
-        reason = f"asks for consent and a login: agree to its terms at {address}, then run hf auth login"
+        reason = f"is gated: accept its terms at {address}, then run hf auth login"
     except errors.RevisionNotFoundError:
-        reason = f"has no commit {revision}: see {address}/commits/main"
+        reason = f"has no commit {revision}: choose one from {address}/commits/main"
     except errors.RepositoryNotFoundError:
-        reason = f"is not on the hub, or is private: check the name at {address}, or run hf auth login"
-    except Exception as error:  # the client's own errors are those of two HTTP libraries
-        reason = f"cannot be had, {api.endpoint} does not answer ({first_line(error)}): {_INSTEAD[kind]}"
+        reason = f"not found on the hub, or private: check the name at {address}, or run hf auth login"
+    except Exception as error:  # the client raises errors of two HTTP libraries
+        reason = (
+            f"is not available, {api.endpoint} does not answer ({first_line(error)}): {_OFFLINE_REMEDY[kind]}"
+        )
     else:
         return
     raise DataError(f"{key}={name} {reason}")
 
 
 def download(key: str, name: str, revision: str, file: str) -> Path:
-    """One file of a model at a commit, from the client's cache where it was fetched before.
+    """Return the local path of one file of a model at a commit; downloaded once, then read from the cache.
 
     Raises:
-        DataError: As `check_reachable`, or there is no such file.
+        DataError: As `check_reachable`, or the model has no such file.
     """
     import huggingface_hub
 
@@ -79,9 +80,9 @@ def download(key: str, name: str, revision: str, file: str) -> Path:
     except huggingface_hub.errors.EntryNotFoundError:
         raise DataError(f"{key}={name} has no {file} at {revision}: choose a model that has one") from None
     except Exception as error:
-        raise DataError(f"{key}={name}: {file} cannot be fetched ({first_line(error)}): try again") from None
+        raise DataError(f"{key}={name}: download of {file} failed ({first_line(error)}): try again") from None
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, its first line only."""
+    """Return the first line of an error's message, or its class name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")

@@ -1,6 +1,6 @@
-"""Corpora read through the `datasets` library: pinned data sets of the hub, and Parquet or JSON Lines files.
+"""Corpora read with the `datasets` library: pinned data sets of the hub, and Parquet or JSON Lines files.
 
-Nothing that a data set brings along is executed: only formats that hold plain data are read.
+No code of a data set is executed: only plain data formats are read.
 """
 
 from __future__ import annotations
@@ -20,30 +20,28 @@ from sweep.data.sources.text_files import pieces
 from sweep.errors import DataError, DataInterrupted, InputError, SweepError
 
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".ndjson": "json"}
-"""The files of a directory that are read, and the library's reader for each."""
+"""The library's reader by suffix of local files; other files are ignored."""
 
 HUB_FORMATS = frozenset({"parquet", "json", "csv", "text", "arrow"})
-"""Readers of plain data. Others of the library's unpickle what they read, or need more than text."""
+"""The library's readers of plain data. Its other readers unpickle, or read more than text."""
 
-ROWS_TOGETHER = 64
+BATCH_ROWS = 64
 
-READ_RETRIES = 3  # of a stream that breaks off, 5 s apart; the library's own default is 20
+READ_RETRIES = 3  # of an interrupted stream, 5 s apart; the library's default is 20
 
 
 def huggingface_source(config: HuggingFaceData) -> Source:
-    """The text column of a data set on the hub, or of files on this machine.
+    """Return the text column of a data set on the hub, or of local files.
 
     Raises:
-        InputError: The hub's revision is no commit.
-        DataError: There are no such files.
+        InputError: The revision is not a commit, or a key of the hub is set for a path.
+        DataError: No matching files were found.
     """
     if not is_path(config.dataset):
         return _hub_source(config)
     for key in ("revision", "subset"):
         if getattr(config, key) is not None:
-            raise InputError(
-                f"data.{key} is for data sets on the hub, {config.dataset} is a path: set it to null"
-            )
+            raise InputError(f"data.{key} has no effect on the local path {config.dataset}: set it to null")
     paths = _data_files(config)
     return Source(
         name=Path(config.dataset).expanduser().resolve().name,
@@ -80,14 +78,15 @@ def _hub_documents(config: HuggingFaceData, split: str) -> Iterator[Document]:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{place} cannot be read: {first_line(error)}") from None
-    except Exception as error:  # of several libraries: the network
+    except Exception as error:  # network errors of several libraries
         raise DataInterrupted(
-            f"{place} broke off ({first_line(error)}): what was done is kept, start again to go on"
+            f"{place}: the download stopped ({first_line(error)}): finished work is kept, "
+            f"repeat the command to resume"
         ) from None
 
 
 def _hub_rows(library: Any, config: HuggingFaceData, split: str) -> Any:
-    """The data set, opened or downloaded. Raises DataError when it is not there, or of no kind we read."""
+    """Open or download the data set. Raises DataError when it is not found or has an unsupported format."""
     assert config.revision is not None
     check_reachable("dataset", "data.dataset", config.dataset, config.revision)
     place = f"data.dataset={config.dataset}"
@@ -96,7 +95,8 @@ def _hub_rows(library: Any, config: HuggingFaceData, split: str) -> Any:
         builder = library.load_dataset_builder(**names)
         reader = type(builder).__module__.rpartition(".")[2]
         if reader not in HUB_FORMATS:
-            raise DataError(f"{place} holds {reader} files: sweep reads {', '.join(sorted(HUB_FORMATS))}")
+            supported = ", ".join(sorted(HUB_FORMATS))
+            raise DataError(f"{place} has the unsupported format {reader}: choose a data set in {supported}")
         return library.load_dataset(**names, split=split, streaming=config.streaming)
     except SweepError:
         raise
@@ -109,7 +109,7 @@ def _file_documents(paths: list[Path], config: HuggingFaceData) -> Iterator[Docu
         for path in paths:
             reader = FORMATS[path.suffix]
             if reader == "json":
-                for _ in pieces(path, b"\n"):  # other encodings and long lines are refused with their place
+                for _ in pieces(path, b"\n"):  # raises for other encodings and long lines, with the offset
                     pass
             try:
                 rows = library.load_dataset(
@@ -118,24 +118,26 @@ def _file_documents(paths: list[Path], config: HuggingFaceData) -> Iterator[Docu
                 yield from _texts(rows, config.column, str(path))
             except SweepError:
                 raise
-            except Exception as error:  # of pyarrow and the library: a bare Exception among them
+            except Exception as error:  # pyarrow and the library also raise bare Exceptions
                 cause = error.__cause__ or error
                 raise DataError(f"{path} cannot be read as {reader}: {first_line(cause)}") from None
 
 
 def _texts(rows: Any, column: str, place: str) -> Iterator[Document]:
-    """The documents of a data set, one a row; rows without text are left out. Raises DataError."""
+    """Yield one document per row, without rows that have no text. Raises DataError."""
     import pyarrow  # type: ignore[import-untyped]
 
     number = 0
-    for table in rows.with_format("arrow").iter(batch_size=ROWS_TOGETHER):
+    for table in rows.with_format("arrow").iter(batch_size=BATCH_ROWS):
         if column not in table.column_names:
             choices = ", ".join(table.column_names)
-            raise DataError(f"data.column={column} is not in {place}: choose from {choices}")
+            raise DataError(f"data.column={column} not found in {place}: choose from {choices}")
         kind = table.schema.field(column).type
         is_text = pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
         if not is_text and not pyarrow.types.is_null(kind):
-            raise DataError(f"data.column={column} of {place} holds {kind}, not text: choose another column")
+            raise DataError(
+                f"data.column={column} of {place} has type {kind}, not text: choose another column"
+            )
         for text in table.column(column).to_pylist():
             number += 1
             if text and not text.isspace():
@@ -143,10 +145,10 @@ def _texts(rows: Any, column: str, place: str) -> Iterator[Document]:
 
 
 def _data_files(config: HuggingFaceData) -> list[Path]:
-    """The data files that `config.dataset` and `config.split` mean, in order of their names."""
+    """Return the data files of `config.dataset` and `config.split`, sorted by name."""
     root = Path(config.dataset).expanduser()
     if not root.exists():
-        raise DataError(f"data.dataset={config.dataset} does not exist: check the path")
+        raise DataError(f"data.dataset={config.dataset} not found: check the path")
     found = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
     files = [path for path in found if path.suffix in FORMATS]
     if config.split is not None:
@@ -154,19 +156,18 @@ def _data_files(config: HuggingFaceData) -> list[Path]:
         base = root if root.is_dir() else root.parent
         files = [path for path in files if part.search(path.relative_to(base).as_posix())]
     if not files:
-        kinds = ", ".join(FORMATS)
-        of_split = (
-            ""
-            if config.split is None
-            else f" of split {config.split} ({config.split}/… or {config.split}-….parquet)"
+        of_split = "" if config.split is None else f" of split {config.split}"
+        remedy = "" if config.split is None else f", named {config.split}/… or {config.split}-….parquet"
+        raise DataError(
+            f"data.dataset={config.dataset}: no file{of_split} found: "
+            f"give a directory with {', '.join(FORMATS)} files{remedy}"
         )
-        raise DataError(f"data.dataset={config.dataset} holds no file{of_split} in {kinds}")
     return files
 
 
 @contextmanager
 def _library() -> Iterator[Any]:
-    """The `datasets` library, quiet, impatient, and without torch, which it would load for nothing.
+    """Yield the `datasets` library with logging off, few retries, and without its import of torch.
 
     Raises InputError when it is not installed.
     """
@@ -180,12 +181,12 @@ def _library() -> Iterator[Any]:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     datasets.disable_progress_bars()
-    ours = {"STREAMING_READ_MAX_RETRIES": READ_RETRIES, "TORCH_AVAILABLE": False}
-    before = {key: getattr(datasets.config, key) for key in ours}
+    settings = {"STREAMING_READ_MAX_RETRIES": READ_RETRIES, "TORCH_AVAILABLE": False}
+    before = {key: getattr(datasets.config, key) for key in settings}
     try:
-        for key, value in ours.items():
+        for key, value in settings.items():
             setattr(datasets.config, key, value)
         yield datasets
-    finally:  # somebody's notebook may use it otherwise
+    finally:  # a notebook may use the library with other settings
         for key, value in before.items():
             setattr(datasets.config, key, value)

@@ -1,4 +1,4 @@
-"""Corpora of Python sources: the standard library, and all sources below some directories."""
+"""Corpora of Python source files: the standard library, and directories."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from sweep.errors import DataError
 EXCLUDED_DIRECTORIES = frozenset(
     "test tests idle_test pydoc_data site-packages dist-packages __pycache__".split()
 )
-"""Below the standard library: tests, generated texts, and what is not the standard library."""
+"""Directories left out of the standard library: tests, generated text and installed packages."""
 
-MACHINE_MADE = ("_sysconfigdata", "config-", "sitecustomize", "usercustomize")
-"""Beginnings of names written when Python was built or installed: they hold this machine's paths."""
+BUILD_PREFIXES = ("_sysconfigdata", "config-", "sitecustomize", "usercustomize")
+"""Prefixes of names written when Python is built or installed; these files contain local paths."""
 
 
 def stdlib_source(config: StdlibData) -> Source:
-    """The sources of the running interpreter's standard library."""
+    """Return the source files of the running interpreter's standard library."""
     return Source(name="stdlib", documents=stdlib_documents, files=_stdlib_files)
 
 
 def stdlib_documents(root: Path | None = None) -> Iterator[Document]:
-    """The sources of the running interpreter's standard library, ordered by their path below `root`.
+    """Yield the source files of the running interpreter's standard library, sorted by path below `root`.
 
-    Tests, generated texts, installed packages and files that hold this machine's paths are left out, so two
+    Tests, generated text, installed packages and files with local paths are left out, so that two
     installations of one Python version yield the same corpus. Raises DataError for text that is not UTF-8.
     """
     root = Path(sysconfig.get_path("stdlib")) if root is None else root
@@ -46,15 +46,15 @@ def _stdlib_files() -> Iterator[FileState]:
 
 
 def python_source(config: PythonData) -> Source:
-    """All Python sources below `config.roots`, tests included, by root and path.
+    """Return all Python files below `config.roots`, tests included, sorted by root and path.
 
-    Without roots, the packages installed for the running interpreter. Text that is not UTF-8 is left out:
-    installed packages carry such files as test data. Raises DataError for a root that is no directory.
+    The default root is the running interpreter's installed packages. Files that are not UTF-8 are left out:
+    packages contain some as test data. Raises DataError for a root that is not a directory.
     """
     roots = [Path(root).expanduser() for root in config.roots] or [Path(sysconfig.get_path("purelib"))]
     for root in roots:
         if not root.is_dir():
-            raise DataError(f"data.roots={root} is not a directory: name directories with Python sources")
+            raise DataError(f"data.roots={root} is not a directory: give directories with Python files")
 
     def files() -> Iterator[FileState]:
         return (file_state(root / name) for root in roots for name in _names_below(root))
@@ -71,13 +71,13 @@ def python_source(config: PythonData) -> Source:
 
 
 def _is_library(name: str) -> bool:
-    return name not in EXCLUDED_DIRECTORIES and not name.startswith(MACHINE_MADE)
+    return name not in EXCLUDED_DIRECTORIES and not name.startswith(BUILD_PREFIXES)
 
 
 def _names_below(root: Path, is_wanted: Callable[[str], bool] = lambda name: True) -> list[str]:
-    """Paths of the *.py files below `root`, relative to it, with forward slashes, sorted.
+    """Return the sorted paths of *.py files, relative to `root`, with forward slashes.
 
-    Only below directories, and of files, whose own name is wanted. Raises DataError where reading fails.
+    Leaves out directories and files with unwanted names.
     """
     found: list[str] = []
     for directory, subdirectories, files in os.walk(root):

@@ -1,4 +1,4 @@
-"""What a source of text is: documents that can be read again and again, and what names them."""
+"""The interface of text sources, and reading of their files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sweep.errors import DataError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileState:
-    """A file, and what changes whenever its content does."""
+    """A file's path, size and times, which change whenever its content changes."""
 
     path: str
     n_bytes: int
@@ -25,22 +25,23 @@ class FileState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where the documents of one config come from. A corpus is named by its recipe, or else by its text."""
+    """The documents of one config. Its corpus is identified by `recipe` if there is one, else by content."""
 
-    name: str  # what points call the corpus
+    name: str  # of the corpus, as recorded in points
     documents: Callable[[], Iterator[Document]]
-    """Reads all documents, one at a time, in an order that depends on nothing but the documents. Copies
-    included. Raises DataError."""
+    """Yields all documents, duplicates included, in an order that depends only on the documents. Can be
+    called repeatedly. Raises DataError."""
 
     files: Callable[[], Iterable[FileState]] | None = None
-    """What the documents are read from, in order: while it is unchanged, so are they. Raises DataError."""
+    """Yields the state of all source files, in order; if unchanged, the documents are unchanged. Raises
+    DataError."""
 
     recipe: Mapping[str, Any] | None = None
-    """JSON that names the documents where they are costly or impossible to read again."""
+    """JSON that identifies documents which are expensive or impossible to read again."""
 
 
 def read_file(path: Path) -> bytes:
-    """The whole content of a file. Raises DataError when it cannot be read."""
+    """Return the content of a file. Raises DataError when it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -48,12 +49,12 @@ def read_file(path: Path) -> bytes:
 
 
 def unreadable(path: Path | str, error: OSError) -> DataError:
-    """The error for a file or directory that the system will not let us read."""
+    """Return the error for a file or directory that cannot be read."""
     return DataError(f"{path} cannot be read ({error.strerror}): check its permissions")
 
 
 def file_state(path: Path) -> FileState:
-    """What a file is like now. Raises DataError when it cannot be read."""
+    """Return the current state of a file. Raises DataError when it cannot be read."""
     try:
         found = path.stat()
     except OSError as error:
@@ -63,17 +64,17 @@ def file_state(path: Path) -> FileState:
     )
 
 
-def matching(key: str, patterns: Iterable[str]) -> list[Path]:
-    """The files that paths and globs name: pattern by pattern, sorted within each, each file once.
+def matching_files(key: str, patterns: Iterable[str]) -> list[Path]:
+    """Return the files that match paths or globs: in order of the patterns, sorted within each, each once.
 
     Raises:
-        DataError: A pattern, given as config key `key`, names a directory or no file at all.
+        DataError: A pattern, given as config key `key`, matches no file or is a directory.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
         expanded = str(Path(pattern).expanduser())
         if Path(expanded).is_dir():
-            raise DataError(f"{key}={pattern} is a directory: name its files, as {pattern.rstrip('/')}/**/*")
+            raise DataError(f"{key}={pattern} is a directory: give its files, as {pattern.rstrip('/')}/**/*")
         names = [expanded] if os.path.lexists(expanded) else sorted(glob.glob(expanded, recursive=True))  # noqa: PTH207
         files = [path for path in map(Path, names) if not path.is_dir()]
         if not files:

@@ -1,14 +1,15 @@
-"""Text from a seeded Markov chain whose entropies are known exactly: a floor that no model can go below.
+"""Text from a seeded Markov chain with exactly known entropies, which bound the loss of any model from below.
 
 The chain is of second order over V symbols. With x₁ the last symbol and x₂ the one before it,
 
     P(x | x₁, x₂) = .15 z(x) + .35 π[x₁](x) + .5 π[x₁, x₂](x)
 
-where z is Zipf's law, z(k) ∝ 1/k, and each π[·] gives the symbol of rank r the weight r^-1.6, in an order
-of its own drawn from z without replacement (Gumbel's trick). So there is something to learn from no, one and
-two symbols of context, the rarer contexts last: losses fall smoothly with size, to a known end.
+where z is Zipf's law, z(k) ∝ 1/k, and each π[·] gives the symbol of rank r the weight r^-1.6, with ranks
+drawn from z without replacement (Gumbel's trick). A model can learn from zero, one and two symbols of
+context, rare contexts last: losses fall smoothly with size, towards a known limit.
 
-The mixture is our own; that it gives interior optima and a recoverable floor was measured with V = 64.
+The mixture was designed for this project; interior optima and a recoverable loss floor were measured with
+V = 64.
 """
 
 from __future__ import annotations
@@ -24,32 +25,32 @@ from numpy.typing import NDArray
 
 from sweep.config import SyntheticData
 from sweep.data.documents import Document, document
-from sweep.data.permutation import mixed
+from sweep.data.permutation import mix64
 from sweep.data.sources.source import Source
 
-VERSION = 1  # raised whenever the same config would give other text
+VERSION = 1  # increased when the same config would give other text
 
 ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
-WEIGHTS = (0.15, 0.35, 0.5)  # of no, one and two symbols of context
+WEIGHTS = (0.15, 0.35, 0.5)  # of zero, one and two symbols of context
 EXPONENT = 1.6  # of the ranks in each context
 
-DRAWN_TOGETHER = 2**20  # symbols
+BLOCK_SYMBOLS = 2**20  # generated per block
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # Steele, Lea & Flood 2014 (OOPSLA): the increment of SplitMix64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entropies:
-    """What is uncertain about a symbol of the chain, in nats, when so many symbols before it are known."""
+    """Conditional entropies of a symbol in nats, given zero, one and two preceding symbols."""
 
     h0: float
     h1: float
-    h2: float  # the entropy rate: no more context helps
+    h2: float  # the entropy rate: more context does not help
 
 
 def synthetic_source(config: SyntheticData) -> Source:
-    """The chain's documents, all of one length, each beginning as the chain does in the long run."""
+    """Return the chain's documents, all of one length, each starting from the stationary distribution."""
     recipe = {
         "source": "synthetic",
         "version": VERSION,
@@ -62,17 +63,17 @@ def synthetic_source(config: SyntheticData) -> Source:
 
 
 def synthetic_documents(config: SyntheticData) -> Iterator[Document]:
-    """Draws the documents, a block of them at a time; the same for a config on every machine."""
-    n_together = max(1, DRAWN_TOGETHER // config.document_symbols)
+    """Yield the documents, generated in blocks; the same for a config on every machine."""
+    n_per_block = max(1, BLOCK_SYMBOLS // config.document_symbols)
     letters = np.frombuffer(ALPHABET, dtype=np.uint8)
-    for first in range(0, config.n_documents, n_together):
-        n_documents = min(n_together, config.n_documents - first)
+    for first in range(0, config.n_documents, n_per_block):
+        n_documents = min(n_per_block, config.n_documents - first)
         for number, symbols in enumerate(_draw(config, first, n_documents), start=first):
             yield document(f"synthetic-{number:07d}", letters[symbols].tobytes())
 
 
 def transitions(seed: int, n_symbols: int) -> NDArray[np.float64]:
-    """P(x | x₁, x₂) as an array [x₂, x₁, x], shape (V, V, V)."""
+    """Return P(x | x₁, x₂) as an array [x₂, x₁, x], shape (V, V, V)."""
     zipf = 1.0 / np.arange(1, n_symbols + 1)
     zipf /= zipf.sum()
     ranked = np.arange(1, n_symbols + 1) ** -EXPONENT
@@ -88,10 +89,10 @@ def transitions(seed: int, n_symbols: int) -> NDArray[np.float64]:
 
 @cache
 def stationary_pairs(seed: int, n_symbols: int) -> NDArray[np.float64]:
-    """How often two symbols follow one another in the long run, an array [x₂, x₁] that sums to 1.
+    """Return the stationary distribution of pairs of symbols, an array [x₂, x₁] that sums to 1.
 
-    The fixed point of p(x₁, x) = Σ p(x₂, x₁) P(x | x₁, x₂), by iteration: the part of P that forgets its
-    context makes the error fall by a factor of at least .85 a step.
+    The fixed point of p(x₁, x) = Σ p(x₂, x₁) P(x | x₁, x₂), by iteration: because of the part of P that does
+    not depend on the context, each step multiplies the error by at most .85.
     """
     chain = transitions(seed, n_symbols)
     pairs = np.full((n_symbols, n_symbols), n_symbols**-2.0)
@@ -105,7 +106,7 @@ def stationary_pairs(seed: int, n_symbols: int) -> NDArray[np.float64]:
 
 
 def conditional_entropies(config: SyntheticData) -> Entropies:
-    """The exact entropies of the next symbol given none, one and two symbols before it.
+    """Return the exact entropies of the next symbol given zero, one and two preceding symbols.
 
     >>> from sweep.config import SyntheticData
     >>> config = SyntheticData(
@@ -123,20 +124,21 @@ def conditional_entropies(config: SyntheticData) -> Entropies:
 
 
 def loss_floor(config: SyntheticData, seq_len: int) -> float:
-    """The least expected loss of any model under tokenizer=byte, in nats per token, exactly.
+    """Return the exact minimum expected loss of any model with tokenizer=byte, in nats per token.
 
-    Windows of seq_len + 1 tokens are cut at random from documents of L = `document_symbols` symbols and a
+    Windows of seq_len + 1 tokens are taken at random from documents of L = `document_symbols` symbols and a
     separator each, L + 1 ≥ seq_len. The model knows the chain, L, and the k = 1 … seq_len tokens before its
-    target, whose place in the cycle of L + 1 is uniform. With probability 1 - k/(L+1) there is no separator
-    among them, and one comes next with probability h = 1/(L+1-k): it costs the binary entropy of h. A symbol
-    costs H₀, H₁ or H₂, after none, one or two symbols of its own document within the window.
+    target; the target's position in the cycle of L + 1 is uniform. With probability 1 - k/(L+1) there is no
+    separator among the k tokens, and the target is a separator with probability h = 1/(L+1-k), which costs
+    the binary entropy of h. A symbol costs H₀, H₁ or H₂ after zero, one or two symbols of its document in the
+    window.
 
     Raises:
         ValueError: seq_len is longer than a document.
     """
     cycle = config.document_symbols + 1
     if seq_len >= cycle:
-        raise ValueError(f"seq_len={seq_len} is not shorter than a document of {cycle} tokens")
+        raise ValueError(f"seq_len={seq_len} must be less than a document's {cycle} tokens")
     entropies = conditional_entropies(config)
     total = 0.0
     for k in range(1, seq_len + 1):
@@ -158,13 +160,13 @@ def _binary_entropy(p: float) -> float:
 
 
 def _draw(config: SyntheticData, first: int, n_documents: int) -> NDArray[np.uint8]:
-    """The symbols of documents first, first + 1, …, shape (n_documents, document_symbols)."""
+    """Return the symbols of documents first, first + 1, …, shape (n_documents, document_symbols)."""
     n_symbols, length = config.n_symbols, config.document_symbols
     draws = _uniform(config.seed, "text", first * length, n_documents * length).reshape(n_documents, length)
     following = np.cumsum(transitions(config.seed, n_symbols), axis=2)
     pairs = np.cumsum(stationary_pairs(config.seed, n_symbols).ravel())
     symbols = np.empty((n_documents, length), dtype=np.uint8)
-    # one number for the first two symbols: which of the V² pairs, in the long run's proportions
+    # one random number selects the first two symbols: a pair from the stationary distribution
     first_pair = np.minimum(np.searchsorted(pairs, draws[:, 0], side="right"), n_symbols**2 - 1)
     symbols[:, 0], symbols[:, 1] = np.divmod(first_pair, n_symbols)
     for place in range(2, length):
@@ -174,11 +176,12 @@ def _draw(config: SyntheticData, first: int, n_documents: int) -> NDArray[np.uin
 
 
 def _uniform(seed: int, purpose: str, first: int, n: int) -> NDArray[np.float64]:
-    """Numbers first..first+n-1 of a seeded endless sequence, uniform in (0, 1), shape (n,).
+    """Return items first..first+n-1 of a seeded infinite sequence, uniform in (0, 1), shape (n,).
 
-    SplitMix64 counts and mixes, so any part is computed alone. Source: Steele, Lea & Flood 2014 (OOPSLA).
+    SplitMix64 is counter-based, so any part can be computed directly. Source: Steele, Lea & Flood 2014
+    (OOPSLA).
     """
     key = np.frombuffer(hashlib.blake2b(f"{seed}:{purpose}".encode(), digest_size=8).digest(), dtype="<u8")
     counters = np.arange(first + 1, first + n + 1, dtype=np.uint64)
-    bits = mixed(key.astype(np.uint64) + counters * _GOLDEN) >> np.uint64(11)
+    bits = mix64(key.astype(np.uint64) + counters * _GOLDEN) >> np.uint64(11)
     return (bits.astype(np.float64) + 0.5) * 2.0**-53

@@ -1,4 +1,4 @@
-"""The corpus of a user's own text files: UTF-8, whole or cut at a delimiter, read a little at a time."""
+"""Corpora of UTF-8 text files, one document per file or split at a delimiter."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from sweep.config import TextData
 from sweep.data.documents import MAX_DOCUMENT_BYTES, Document, document, not_utf8, too_long
-from sweep.data.sources.source import Source, file_state, matching, unreadable
+from sweep.data.sources.source import Source, file_state, matching_files, unreadable
 from sweep.errors import DataError
 
-READ_BYTES = 2**20
+READ_BYTES = 2**23  # small next to a document's limit, large enough that appending costs little
 
 BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_LE: "UTF-32",  # first, because it starts with the UTF-16 mark
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
@@ -23,8 +23,8 @@ BYTE_ORDER_MARKS = {
 
 
 def text_source(config: TextData) -> Source:
-    """The files that `config.files` names, in order. Raises DataError when there are none."""
-    paths = matching("data.files", config.files)
+    """Return the files that match `config.files`, in order. Raises DataError when there are none."""
+    paths = matching_files("data.files", config.files)
     delimiter = None if config.delimiter is None else unescaped(config.delimiter).encode()
     return Source(
         name="text",
@@ -34,7 +34,7 @@ def text_source(config: TextData) -> Source:
 
 
 def unescaped(delimiter: str) -> str:
-    r"""A delimiter with the escapes of a shell's user: \n, \t and \\ mean a line end, a tab, a backslash.
+    r"""Replace the escapes \n, \t and \\ in a delimiter by a line end, a tab and a backslash.
 
     >>> unescaped(r"\n--\n") == "\n--\n"
     True
@@ -44,12 +44,12 @@ def unescaped(delimiter: str) -> str:
 
 
 def file_documents(path: Path, delimiter: bytes | None) -> Iterator[Document]:
-    """The documents of one file: the file itself, or what stands between delimiters, blank ones left out.
+    """Yield the documents of one file: the whole file, or its parts between delimiters, without blank ones.
 
-    Memory is that of one document. A UTF-8 byte order mark is no text and is dropped.
+    Needs memory for one document at a time. A UTF-8 byte order mark is dropped.
 
     Raises:
-        DataError: The file cannot be read, is not UTF-8, or holds a document that is too long.
+        DataError: The file cannot be read, is not UTF-8, or contains a document that is too long.
     """
     for offset, content in pieces(path, delimiter):
         if content.strip():
@@ -57,8 +57,8 @@ def file_documents(path: Path, delimiter: bytes | None) -> Iterator[Document]:
 
 
 def pieces(path: Path, delimiter: bytes | None) -> Iterator[tuple[int, bytes]]:
-    """Where each piece of a file begins, and its bytes. Raises DataError as `file_documents`."""
-    for offset, content in _cut(path, delimiter):
+    """Yield the offset and the bytes of each piece of a file. Raises DataError as `file_documents`."""
+    for offset, content in _split(path, delimiter):
         try:
             content.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -66,7 +66,7 @@ def pieces(path: Path, delimiter: bytes | None) -> Iterator[tuple[int, bytes]]:
         yield offset, content
 
 
-def _cut(path: Path, delimiter: bytes | None) -> Iterator[tuple[int, bytes]]:
+def _split(path: Path, delimiter: bytes | None) -> Iterator[tuple[int, bytes]]:
     offset, rest = 0, b""
     try:
         with path.open("rb") as stream:
@@ -86,11 +86,11 @@ def _cut(path: Path, delimiter: bytes | None) -> Iterator[tuple[int, bytes]]:
 
 
 def _without_mark(path: Path, beginning: bytes) -> tuple[bytes, int]:
-    """The beginning of a file without its UTF-8 mark, and the mark's length."""
+    """Return the beginning of a file without its UTF-8 mark, and the mark's length."""
     for mark, encoding in BYTE_ORDER_MARKS.items():
         if beginning.startswith(mark):
             raise DataError(
-                f"{path} is {encoding} (it begins with {mark.hex(' ')}), a corpus is all UTF-8: "
+                f"{path} is {encoding} (it begins with {mark.hex(' ')}), not UTF-8: "
                 f"convert it with iconv -f {encoding} -t UTF-8"
             )
     n_mark = len(codecs.BOM_UTF8) if beginning.startswith(codecs.BOM_UTF8) else 0

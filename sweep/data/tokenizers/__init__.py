@@ -1,1 +1,1 @@
-"""Tokenizers."""
+"""Tokenizers, one per module."""

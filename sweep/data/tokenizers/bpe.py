@@ -1,19 +1,20 @@
-"""Byte-pair encoding of our own: learned from the training split, saved once, read by every run."""
+"""Byte-pair encoding trained on a corpus's training split, with the `tokenizers` library."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sweep.data.documents import Document, decoded
-from sweep.data.tokenizers.tokenizers_library import all_cores, tokenizers_library
-from sweep.errors import DataError, DataInterrupted
+from sweep.errors import DataError, DataInterrupted, InputError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as FastTokenizer
@@ -21,15 +22,18 @@ if TYPE_CHECKING:
 SEPARATOR_TEXT = "<|endoftext|>"
 
 BPE_MIN_FREQUENCY = 2
-"""Merges seen once are not learned: they would compress the training split and nothing else."""
+"""Pairs that occur once are not merged: such merges compress only the training split."""
+
+_PARALLELISM = "TOKENIZERS_PARALLELISM"
+_USER_SETTING = os.environ.get(_PARALLELISM)
+_IMPORTED_IN = os.getpid()
 
 
 class BpeTokenizer:
-    """Byte-level byte-pair encoding, learned from the training split.
+    """Byte-level byte-pair encoding, trained on the training split.
 
-    Source: Sennrich et al. 2016 (arXiv:1508.07909); byte alphabet and splitting of words as in GPT-2
-    (Radford et al. 2019, section 2.2). Both lose nothing: a token's text has one character for each of its
-    bytes.
+    Source: Sennrich et al. 2016 (arXiv:1508.07909); byte alphabet and word splitting as in GPT-2 (Radford et
+    al. 2019, section 2.2). The encoding is lossless: a token's text has one character per byte.
     """
 
     def __init__(self, file: Path, vocab_size: int) -> None:
@@ -44,11 +48,43 @@ class BpeTokenizer:
         self.token_bytes[self.separator] = 0
 
     def encode(self, documents: Sequence[Document]) -> list[NDArray[np.int64]]:
-        """The ids of each document; a separator spelled out in a text is ordinary text."""
-        texts = [decoded(document) for document in documents]
-        with all_cores():
-            encodings = self._fast.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        """Return the ids of each document; the separator's text in a document is ordinary text."""
+        return encode_batch(self._fast, documents)
+
+
+def encode_batch(fast: FastTokenizer, documents: Sequence[Document]) -> list[NDArray[np.int64]]:
+    """Return the ids of each document without special tokens, encoded on all cores."""
+    texts = [decoded(document) for document in documents]
+    with all_cores():
+        encodings = fast.encode_batch_fast(texts, add_special_tokens=False)
+    return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+
+def tokenizers_library(name: str) -> Any:
+    """Return the `tokenizers` library. Raises InputError, which names tokenizer `name`, if not installed."""
+    try:
+        import tokenizers
+    except ImportError:
+        raise InputError(
+            f"tokenizer={name} needs the tokenizers library: pip install 'sweep[train]', "
+            f"or use tokenizer=byte"
+        ) from None
+    return tokenizers
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Let the library use all cores inside the context, and disable its threads afterwards.
+
+    A forked child inherits the library's thread pool without its threads and would deadlock; some versions
+    also warn at every fork unless the variable is set. A value set by the user is kept.
+    """
+    all_cores = "true" if os.getpid() == _IMPORTED_IN else "false"
+    os.environ[_PARALLELISM] = _USER_SETTING or all_cores
+    try:
+        yield
+    finally:
+        os.environ[_PARALLELISM] = _USER_SETTING or "false"
 
 
 def _load(file: Path, vocab_size: int) -> FastTokenizer:
@@ -56,26 +92,26 @@ def _load(file: Path, vocab_size: int) -> FastTokenizer:
         fast = tokenizers_library("bpe").Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exceptions
         raise DataError(
-            f"{file} is not a tokenizer ({error}): delete it and prepare the data again"
+            f"{file} is not a valid tokenizer ({error}): delete it and prepare the data again"
         ) from None
     if fast.get_vocab_size() != vocab_size or fast.token_to_id(SEPARATOR_TEXT) is None:
         raise DataError(
-            f"{file} holds {fast.get_vocab_size()} tokens where {vocab_size} are wanted, {SEPARATOR_TEXT} "
-            f"among them: delete it and prepare the data again"
+            f"{file} has {fast.get_vocab_size()} tokens, expected {vocab_size} including {SEPARATOR_TEXT}: "
+            f"delete it and prepare the data again"
         )
     fast.encode_special_tokens = True  # not saved in the file
     return fast  # type: ignore[no-any-return]
 
 
 def train_bpe(documents: Iterable[Document], vocab_size: int, file: Path) -> None:
-    """Learns `vocab_size` tokens, the 256 bytes and the separator among them, and saves them to `file`.
+    """Train `vocab_size` tokens, including the 256 bytes and the separator, and save them to `file`.
 
-    Equal documents give an equal file, byte for byte, whatever their order and the number of threads. The
-    file appears whole or not at all.
+    The file's bytes depend only on the documents, not on their order or the number of threads. The file is
+    written atomically.
 
     Raises:
         InputError: The `tokenizers` library is not installed.
-        DataError: The text repeats itself too little to yield so many tokens.
+        DataError: The text has too few repeated pairs for `vocab_size` tokens.
         DataInterrupted: The file cannot be written.
     """
     library = tokenizers_library("bpe")
@@ -93,8 +129,8 @@ def train_bpe(documents: Iterable[Document], vocab_size: int, file: Path) -> Non
         fast.train_from_iterator((decoded(document) for document in documents), trainer)
     if fast.get_vocab_size() < vocab_size:
         raise DataError(
-            f"tokenizer.vocab_size={vocab_size} is more than the training text yields: "
-            f"choose at most {fast.get_vocab_size()}, or a larger corpus"
+            f"tokenizer.vocab_size={vocab_size} is too large for the training text: "
+            f"choose at most {fast.get_vocab_size()}, or use a larger corpus"
         )
     unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
@@ -103,4 +139,6 @@ def train_bpe(documents: Iterable[Document], vocab_size: int, file: Path) -> Non
         unfinished.replace(file)
     except Exception as error:  # the library raises bare Exceptions
         unfinished.unlink(missing_ok=True)
-        raise DataInterrupted(f"{file} cannot be written ({error}): see to that and start again") from None
+        raise DataInterrupted(
+            f"{file} cannot be written ({error}): fix the cause and repeat the command"
+        ) from None

@@ -1,4 +1,4 @@
-"""A tokenizer's files as transformers reads them: tokenizer.json and tokenizer_config.json."""
+"""Export of tokenizers for transformers: tokenizer.json and tokenizer_config.json."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from sweep.errors import DataError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StockTokenizer:
-    """What a fast tokenizer of transformers loads; its ids are ours."""
+    """Files of a transformers fast tokenizer with the same ids as the sweep's tokenizer."""
 
     separator: int  # the id that ends every document
     tokenizer: dict[str, Any]  # tokenizer.json
     config: dict[str, Any]  # tokenizer_config.json
 
     def write(self, directory: Path) -> None:
-        """Write both files into `directory`, which must be there."""
+        """Write both files into the existing `directory`."""
         for name, content in (("tokenizer", self.tokenizer), ("tokenizer_config", self.config)):
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             (directory / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 def stock_tokenizer(data_dir: Path, name: str, tokenizer_sha256: str, seq_len: int) -> StockTokenizer:
-    """The tokenizer of a run: a trained one from `data_dir`, the byte tokenizer from nothing.
+    """Return the tokenizer of a run: a trained one is read from `data_dir`, the byte tokenizer is generated.
 
-    A separator spelled out in a text is ordinary text, as in training. Raises DataError when there is no
-    readable file.
+    The separator's text in a document is ordinary text, as in training. Raises DataError when the file is
+    missing or invalid.
     """
     file = tokenizer_file(data_dir, tokenizer_sha256)
     tokenizer = byte_level() if name == "byte" else _read(file)
@@ -39,7 +39,9 @@ def stock_tokenizer(data_dir: Path, name: str, tokenizer_sha256: str, seq_len: i
         (token["id"] for token in tokenizer["added_tokens"] if token["content"] == SEPARATOR_TEXT), None
     )
     if separator is None:
-        raise DataError(f"{file} has no {SEPARATOR_TEXT} among its added tokens: prepare the data again")
+        raise DataError(
+            f"{file}: {SEPARATOR_TEXT} not found in its added tokens: delete it and prepare the data again"
+        )
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": SEPARATOR_TEXT,
@@ -58,17 +60,17 @@ def _read(file: Path) -> dict[str, Any]:
             return dict(tokenizer)
     except FileNotFoundError:
         raise DataError(
-            f"{file} is not there: give the data_dir that the run was trained with, or run sweep data prepare"
+            f"{file} not found: give the data_dir that the run was trained with, or run sweep data prepare"
         ) from None
     except (ValueError, KeyError, TypeError):
         pass
-    raise DataError(f"{file} is not a tokenizer: delete it and prepare the data again")
+    raise DataError(f"{file} is not a valid tokenizer: delete it and prepare the data again")
 
 
 def byte_level() -> dict[str, Any]:
-    """The byte tokenizer in the format of the tokenizers library: byte-level BPE that never merges.
+    """Return the byte tokenizer in the format of the tokenizers library: byte-level BPE without merges.
 
-    Each byte is its own id. Byte 0, the separator, has no text: it is left out of what is encoded.
+    The id of each byte is its value. Byte 0 is the separator: it has no text and is dropped by encoding.
     """
     vocabulary = {character: byte for byte, character in enumerate(byte_alphabet())}
     vocabulary = {SEPARATOR_TEXT if byte == 0 else text: byte for text, byte in vocabulary.items()}
@@ -99,7 +101,7 @@ def byte_level() -> dict[str, Any]:
 
 
 def byte_alphabet() -> list[str]:
-    """The character that stands for each byte: itself where it is visible, else the next from U+0100.
+    """Return the character that represents each byte: itself if visible, else the next one from U+0100.
 
     Source: Radford et al. 2019, `bytes_to_unicode` of the released encoder.
     """

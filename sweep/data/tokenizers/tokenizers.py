@@ -1,4 +1,4 @@
-"""How text becomes token ids, and which bytes each id stands for."""
+"""The tokenizer interface, the byte tokenizer, and the registry of tokenizers."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from sweep.identity import sha256_json
 
 
 class Tokenizer(Protocol):
-    """Text to ids, with the bytes accounted for: the ids of a document stand for exactly its bytes."""
+    """Lossless mapping of text to ids: the ids of a document represent exactly its bytes."""
 
     vocab_size: int
     separator: int
-    """The id that ends every document; it stands for no bytes."""
+    """The id that ends every document; it represents no bytes."""
 
     token_bytes: NDArray[np.int64]
-    """Bytes each id stands for, shape (vocab_size,); 0 for the separator."""
+    """Number of bytes that each id represents, shape (vocab_size,); 0 for the separator."""
 
     sha256: str
-    """Names what the tokenizer does; a trained one is named by the file it is saved in."""
+    """Identity of the mapping; for a trained tokenizer, the hash of its file."""
 
     def encode(self, documents: Sequence[Document]) -> list[NDArray[np.int64]]:
-        """The ids of each document, without separators. Raises DataError for what cannot be encoded."""
+        """Return the ids of each document, without separators. Raises DataError for invalid text."""
         ...
 
 
 class ByteTokenizer:
-    """Each byte is its own id; byte 0, which text does not contain, separates documents."""
+    """Bytes as ids. Byte 0, which text does not contain, separates documents."""
 
     separator = 0
 
@@ -47,13 +47,13 @@ class ByteTokenizer:
         self.token_bytes[self.separator] = 0
 
     def encode(self, documents: Sequence[Document]) -> list[NDArray[np.int64]]:
-        """The bytes of each document. Raises DataError for byte 0, and for one past the vocabulary."""
+        """Return the bytes of each document. Raises DataError for byte 0 and bytes outside the vocabulary."""
         for document in documents:
             largest = max(document.content, default=0) if self.vocab_size < 256 else 0
             if largest >= self.vocab_size:
                 raise DataError(
-                    f"{document.name}: byte {largest} is past tokenizer.vocab_size={self.vocab_size}: "
-                    f"raise it to {largest + 1} or more"
+                    f"{document.name}: byte {largest} is outside the vocabulary of "
+                    f"tokenizer.vocab_size={self.vocab_size}: raise it to {largest + 1} or more"
                 )
             place = document.content.find(0)
             if place >= 0:
@@ -85,23 +85,23 @@ def _build_pretrained(
     return PretrainedTokenizer(config)
 
 
-def _our_identity(config: TokenizerConfig) -> Mapping[str, Any]:
+def _vocab_identity(config: TokenizerConfig) -> Mapping[str, Any]:
     return {"vocab_size": config.vocab_size}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """One kind of tokenizer: how it is made, and what its identity depends on."""
+    """One kind of tokenizer: its constructor, and the parts of its identity."""
 
-    version: int  # raised whenever the same config and text would give other ids
+    version: int  # increased when the same config and text would give other ids
     is_trained: bool
-    identity: Callable[[Any], Mapping[str, Any]]  # JSON of a config, beside its name
+    identity: Callable[[Any], Mapping[str, Any]]  # JSON of a config, in addition to its name
     build: Callable[[Any, str, Iterable[Document], Path], Tokenizer]
 
 
 TOKENIZERS: dict[str, Recipe] = {
-    "byte": Recipe(version=1, is_trained=False, identity=_our_identity, build=_build_byte),
-    "bpe": Recipe(version=1, is_trained=True, identity=_our_identity, build=_build_bpe),
+    "byte": Recipe(version=1, is_trained=False, identity=_vocab_identity, build=_build_byte),
+    "bpe": Recipe(version=1, is_trained=True, identity=_vocab_identity, build=_build_bpe),
     "pretrained": Recipe(version=1, is_trained=False, identity=pretrained_identity, build=_build_pretrained),
 }
 
@@ -109,22 +109,22 @@ TOKENIZERS: dict[str, Recipe] = {
 def build_tokenizer(
     config: AnyTokenizerConfig, corpus_sha256: str, training: Iterable[Document], data_dir: Path
 ) -> Tokenizer:
-    """The tokenizer of a config; a trained one learns from `training` once and is then read from `data_dir`.
+    """Return the tokenizer of a config; a trainable one is trained once and then read from `data_dir`.
 
-    `training` is read at most once, and only by one that has yet to learn.
+    `training` is read at most once, and only if the tokenizer has to be trained.
 
     Raises:
-        InputError: The name is unknown, or a library it needs is not installed.
-        DataError: It cannot be trained on this text, or its saved file is damaged.
+        InputError: The name is unknown, or a required library is not installed.
+        DataError: The tokenizer cannot be trained on this text, or its saved file is invalid.
     """
     return _recipe(config).build(config, corpus_sha256, training, data_dir)
 
 
 def tokenizer_sha256(config: AnyTokenizerConfig, corpus_sha256: str) -> str:
-    """Names a tokenizer before it is trained: the hash of its recipe, with the corpus if it learns from one.
+    """Return the hash of a tokenizer's recipe, which includes the corpus if it is trained on one.
 
     Not to be confused with `Tokenizer.sha256`, the content of the trained tokenizer. Raises DataError when a
-    pretrained one is not there.
+    pretrained tokenizer is not found.
     """
     recipe = _recipe(config)
     return sha256_json(
@@ -138,18 +138,18 @@ def tokenizer_sha256(config: AnyTokenizerConfig, corpus_sha256: str) -> str:
 
 
 def vocab_size(config: AnyTokenizerConfig) -> int:
-    """Ids a model must know. Raises DataError when a pretrained tokenizer is not there."""
+    """Return the number of ids. Raises DataError when a pretrained tokenizer is not found."""
     if isinstance(config, PretrainedTokenizerConfig):
         return read_pretrained(config).vocab_size
     return config.vocab_size
 
 
 def tokenizer_file(data_dir: Path, tokenizer_sha256: str) -> Path:
-    """Where a trained tokenizer is saved, in the `tokenizers` library's own format."""
+    """Return the path of a trained tokenizer, a file in the `tokenizers` library's format."""
     return data_dir / "tokenizers" / tokenizer_sha256[:16] / "tokenizer.json"
 
 
 def _recipe(config: AnyTokenizerConfig) -> Recipe:
     if config.name not in TOKENIZERS:
-        raise InputError(f"tokenizer.name={config.name} is not known: choose from {', '.join(TOKENIZERS)}")
+        raise InputError(f"unknown tokenizer.name={config.name}: choose from {', '.join(TOKENIZERS)}")
     return TOKENIZERS[config.name]

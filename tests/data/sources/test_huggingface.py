@@ -54,12 +54,12 @@ def read(config: HuggingFaceData) -> list[str]:
     return [found.content.decode() for found in documents(config)]
 
 
-# --- files on this machine ---------------------------------------------------------------------------
+# --- local files -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("streaming", [True, False])
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
-def test_a_directory_gives_the_texts_of_its_files_in_order(
+def test_a_directory_yields_the_texts_of_its_files_in_order(
     tmp_path: Path, kind: str, streaming: bool
 ) -> None:
     for number, part in enumerate((TALES[:90], TALES[90:])):
@@ -77,7 +77,7 @@ def test_a_directory_gives_the_texts_of_its_files_in_order(
     assert read(one) == TALES[90:]
 
 
-def test_a_corpus_is_its_text_whatever_file_it_comes_in(tmp_path: Path) -> None:
+def test_a_corpus_does_not_depend_on_the_file_format(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     pq.write_table(table(TALES), tmp_path / "a" / "all.parquet")
@@ -89,7 +89,7 @@ def test_a_corpus_is_its_text_whatever_file_it_comes_in(tmp_path: Path) -> None:
     assert corpora[0].n_documents == 200
 
 
-def test_a_split_is_a_directory_or_the_beginning_of_a_name(tmp_path: Path) -> None:
+def test_a_split_is_a_directory_or_a_prefix_of_file_names(tmp_path: Path) -> None:
     for name, text in (
         ("train/0.jsonl", "a"),
         ("train-1.jsonl", "b"),
@@ -103,7 +103,7 @@ def test_a_split_is_a_directory_or_the_beginning_of_a_name(tmp_path: Path) -> No
     assert read(replace(config, split="test")) == ["d"]
     assert sorted(read(config)) == ["a", "b", "c", "d"]
     with pytest.raises(
-        DataError, match=r"holds no file of split dev \(dev/… or dev-….parquet\) in \.parquet"
+        DataError, match=r"no file of split dev found: .* \.parquet, .* files, named dev/… or dev-….parquet"
     ):
         read(replace(config, split="dev"))
 
@@ -114,42 +114,43 @@ def test_a_split_is_a_directory_or_the_beginning_of_a_name(tmp_path: Path) -> No
         (lines(["fine"]).encode() + "größer\n".encode("latin-1"), r"byte 0xf6 at offset 31 is not UTF-8"),
         (lines(["fine"]).encode("utf-16"), r"x\.jsonl is UTF-16 \(it begins with ff fe\)"),
         (b'{"text": "half', r"x\.jsonl cannot be read as json: "),
-        (b'{"txt": "other"}\n', r"data\.column=text is not in .*x\.jsonl: choose from txt"),
-        (b'{"text": 7}\n', r"data\.column=text of .*x\.jsonl holds int64, not text"),
+        (b'{"txt": "other"}\n', r"data\.column=text not found in .*x\.jsonl: choose from txt"),
+        (b'{"text": 7}\n', r"data\.column=text of .*x\.jsonl has type int64, not text"),
     ],
 )
-def test_files_that_are_not_what_they_say_are_refused(tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_invalid_files_are_rejected(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "x.jsonl").write_bytes(content)
     with pytest.raises(DataError, match=sentence) as refusal:
         read(replace(LOCAL, dataset=str(tmp_path)))
     assert "\n" not in str(refusal.value)
 
 
-def test_a_line_of_two_gigabytes_is_refused(tmp_path: Path) -> None:
-    with (tmp_path / "x.jsonl").open("wb") as stream:
-        stream.write(b'{"text": "')
-        stream.truncate(2**31)
+def test_a_too_long_line_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.data.sources.text_files.MAX_DOCUMENT_BYTES", 2**10)
+    (tmp_path / "x.jsonl").write_text('{"text": "' + "x" * 2**11)
     with pytest.raises(DataError, match=r"x\.jsonl, from byte 0 on, is one document of more than 64 MiB"):
         read(replace(LOCAL, dataset=str(tmp_path)))
 
 
-def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_parquet_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1 or so")
     with pytest.raises(DataError, match=r"x\.parquet cannot be read as parquet: "):
         read(replace(LOCAL, dataset=str(tmp_path)))
 
 
-def test_paths_that_are_not_there_and_directories_without_data(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.dataset=.*/gone does not exist: check the path"):
+def test_missing_paths_and_directories_without_data(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.dataset=.*/gone not found: check the path"):
         huggingface_source(replace(LOCAL, dataset=str(tmp_path / "gone")))
-    with pytest.raises(DataError, match=r"data\.dataset=.* holds no file in \.parquet, \.jsonl, \.ndjson"):
+    with pytest.raises(
+        DataError, match=r"data\.dataset=.*: no file found: .* \.parquet, \.jsonl, \.ndjson files$"
+    ):
         huggingface_source(replace(LOCAL, dataset=str(tmp_path)))
     (tmp_path / "x.jsonl").write_text(lines(["x"]))
-    with pytest.raises(InputError, match=r"data\.revision is for data sets on the hub, .* set it to null"):
+    with pytest.raises(InputError, match=r"data\.revision has no effect on the local path .* set it to null"):
         huggingface_source(replace(LOCAL, dataset=str(tmp_path), revision=COMMIT))
 
 
-def test_without_the_library_there_is_a_command_to_run(
+def test_a_missing_library_is_reported_with_the_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "x.jsonl").write_text(lines(["x"]))
@@ -164,12 +165,14 @@ def test_without_the_library_there_is_a_command_to_run(
 
 
 @pytest.mark.parametrize("revision", [None, "main", "v1.0", COMMIT[:39], COMMIT.upper()])
-def test_a_name_on_the_hub_wants_a_commit(revision: str | None) -> None:
-    with pytest.raises(InputError, match=rf"data\.revision={revision} is no commit: give the 40 hex digits"):
+def test_a_name_on_the_hub_needs_a_commit(revision: str | None) -> None:
+    with pytest.raises(
+        InputError, match=rf"data\.revision={revision} is not a commit: give its 40 hex digits"
+    ):
         huggingface_source(replace(LOCAL, dataset="me/tales", revision=revision))
 
 
-def test_a_corpus_of_the_hub_is_named_without_asking_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corpus_on_the_hub_is_identified_without_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     config = replace(LOCAL, dataset="me/tales", revision=COMMIT)
@@ -207,7 +210,7 @@ print(json.dumps({"answers": answers, "torch": "torch" in sys.modules}))
 
 
 def ask(endpoint: str, home: Path, configs: list[HuggingFaceData], timeout_s: float = 10) -> dict[str, Any]:
-    """Reads each config in a fresh process that takes `endpoint` for the hub: the answer, and the seconds."""
+    """Read each config in a new process with `endpoint` as the hub; return each result with its seconds."""
     from sweep.config import to_dict
 
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
@@ -237,7 +240,7 @@ def archive() -> bytes:
     return stream.getvalue()
 
 
-def test_data_sets_of_the_hub(tmp_path: Path) -> None:
+def test_data_sets_on_the_hub(tmp_path: Path) -> None:
     hub: Repositories = {
         "datasets/me/tales": {
             "data/train-00000-of-00002.parquet": parquet(TALES[:80]),
@@ -260,14 +263,17 @@ def test_data_sets_of_the_hub(tmp_path: Path) -> None:
             replace(tales, split="dev"),
             "cannot be opened: Bad split: dev. Available splits: ['train', 'test']",
         ),
-        (replace(tales, column="story"), "data.column=story is not in me/tales: choose from text, score"),
-        (replace(tales, column="score"), "data.column=score of me/tales holds int64, not text"),
-        (replace(tales, revision="b" * 40), f"data.dataset=me/tales has no commit {'b' * 40}: see http"),
-        (replace(tales, dataset="me/gone"), "data.dataset=me/gone is not on the hub, or is private"),
+        (replace(tales, column="story"), "data.column=story not found in me/tales: choose from text, score"),
+        (replace(tales, column="score"), "data.column=score of me/tales has type int64, not text"),
+        (
+            replace(tales, revision="b" * 40),
+            f"data.dataset=me/tales has no commit {'b' * 40}: choose one from http",
+        ),
+        (replace(tales, dataset="me/gone"), "data.dataset=me/gone not found on the hub, or private"),
         (replace(tales, dataset="me/script"), "cannot be opened: Dataset scripts are no longer supported"),
         (
             replace(tales, dataset="me/archive"),
-            "me/archive holds webdataset files: sweep reads arrow, csv, json",
+            "me/archive has the unsupported format webdataset: choose a data set in arrow, csv, json",
         ),
     ]
     with fake_hub(hub) as endpoint:
@@ -282,19 +288,19 @@ def test_data_sets_of_the_hub(tmp_path: Path) -> None:
 
 
 @pytest.mark.ci
-def test_without_a_network_it_says_at_once_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_network_is_reported_quickly_with_a_remedy(tmp_path: Path) -> None:
     import socket
 
     tales = replace(LOCAL, dataset="me/tales", revision=COMMIT)
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes calls and never answers
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and never answers
         for endpoint in ("http://127.0.0.1:9", f"http://127.0.0.1:{silent.getsockname()[1]}"):
             ((answer, seconds),) = ask(endpoint, tmp_path, [tales], timeout_s=1)["answers"]
             assert answer.startswith(
-                f"DataError: data.dataset=me/tales cannot be had, {endpoint} does not answer ("
+                f"DataError: data.dataset=me/tales is not available, {endpoint} does not answer ("
             )
             assert "copy data_dir here, or copy its .parquet or .jsonl files here" in answer
-            assert seconds < 30  # the libraries' own retries would take minutes
+            assert seconds < 30  # the libraries' retries would take minutes
 
 
-def test_formats_that_unpickle_are_not_among_ours() -> None:
+def test_formats_that_unpickle_are_not_supported() -> None:
     assert not huggingface.HUB_FORMATS & {"pandas", "webdataset", "imagefolder", "lance"}

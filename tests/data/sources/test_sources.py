@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweep.config import PythonData, StdlibData, TextData
-from sweep.data import corpus as corpus_room
+from sweep.data import corpus as corpus_module
 from sweep.data import registry as sources
 from sweep.data.corpus import Corpus, CorpusHash, check_split, corpus_of
 from sweep.data.documents import HOLDOUT_RULE, Document, document
@@ -23,7 +23,7 @@ STDLIB = StdlibData(source="stdlib", holdout_frac=0.08)
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """A little standard library, with all that must be left out."""
+    """Return a small standard library with every kind of file that is left out."""
     wanted = {"b.py": "b", "a.py": "a", "pkg/__init__.py": "", "pkg/copy_of_a.py": "a", "Z.py": "ü"}
     unwanted = (
         "test/x.py pkg/tests/x.py idlelib/idle_test/x.py pydoc_data/topics.py site-packages/numpy.py "
@@ -36,8 +36,8 @@ def library(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def settled(directory: Path) -> None:
-    """As if the files had been written an hour ago; their ctime is out of reach, so the wait is shortened."""
+def make_old(directory: Path) -> None:
+    """Set the files' mtime to an hour ago. Their ctime cannot be set, so tests also lower the minimum age."""
     for path in directory.rglob("*"):
         os.utime(path, (time.time() - 3600,) * 2)
 
@@ -45,9 +45,7 @@ def settled(directory: Path) -> None:
 # --- Python sources ----------------------------------------------------------------------------------
 
 
-def test_stdlib_takes_sources_only_in_an_order_of_their_own(
-    library: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stdlib_yields_sorted_source_files(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = list(stdlib_documents(library))
     names = ["Z.py", "a.py", "b.py", "pkg/__init__.py", "pkg/copy_of_a.py"]
     assert [document.name for document in found] == names
@@ -82,13 +80,13 @@ def test_the_running_interpreters_library() -> None:
     assert 0.02 < corpus.n_bytes_held_out / corpus.n_bytes < 0.2
 
 
-def test_text_that_is_not_utf8_is_refused_with_its_place(library: Path) -> None:
+def test_invalid_utf8_is_rejected_with_its_offset(library: Path) -> None:
     (library / "b.py").write_bytes("grün".encode("latin-1"))
     with pytest.raises(DataError, match=r"b\.py: byte 0xfc at offset 2 is not UTF-8"):
         list(stdlib_documents(library))
 
 
-def test_a_file_that_cannot_be_read_is_refused(library: Path) -> None:
+def test_an_unreadable_file_is_rejected(library: Path) -> None:
     (library / "b.py").unlink()
     (library / "b.py").symlink_to(library / "gone")
     with pytest.raises(DataError, match=r"b\.py cannot be read \(No such file"):
@@ -108,7 +106,7 @@ def test_python_sources_below_roots(tmp_path: Path) -> None:
         documents(nowhere)
 
 
-# --- naming a corpus ---------------------------------------------------------------------------------
+# --- hash of a corpus --------------------------------------------------------------------------------
 
 
 def test_the_corpus_hash_covers_texts_order_rule_and_fraction() -> None:
@@ -125,7 +123,7 @@ def test_the_corpus_hash_covers_texts_order_rule_and_fraction() -> None:
     assert corpus_of("theirs", [renamed, other], 0.25).sha256 == corpus.sha256
 
 
-def test_a_hash_so_far_names_the_documents_up_to_there() -> None:
+def test_the_hash_so_far_depends_on_the_documents_added() -> None:
     texts = [document(str(i), str(i).encode()) for i in range(5)]
     longer, shorter = CorpusHash(0.1), CorpusHash(0.1)
     seen = []
@@ -138,18 +136,18 @@ def test_a_hash_so_far_names_the_documents_up_to_there() -> None:
     assert len(set(seen)) == 5
 
 
-def test_a_corpus_without_text_on_a_side_is_refused() -> None:
+def test_a_corpus_with_an_empty_split_is_rejected() -> None:
     whole = Corpus(name="mine", sha256="0" * 64, n_documents=20, n_bytes=100, n_bytes_held_out=10)
     check_split(whole, 0.1)
-    for n_held_out, message in ((0, "hold out of 20 documents: raise"), (100, "train on of 20 .* lower")):
-        corpus = corpus_room.Corpus(
+    for n_held_out, message in ((0, "hold out in 20 documents: raise"), (100, "train on in 20 .* lower")):
+        corpus = corpus_module.Corpus(
             name="mine", sha256="0" * 64, n_documents=20, n_bytes=100, n_bytes_held_out=n_held_out
         )
         with pytest.raises(DataError, match=rf"holdout_frac=0\.1 leaves no text to {message}"):
             check_split(corpus, 0.1)
 
 
-def test_a_source_without_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_without_text_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     for empty in ([], [document("nothing", b"")]):
         source = Source(name="none", documents=lambda empty=empty: iter(empty))
         monkeypatch.setitem(sources.SOURCES, "stdlib", lambda config, source=source: source)
@@ -157,29 +155,29 @@ def test_a_source_without_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
             scan(STDLIB)
 
 
-def test_a_source_nobody_knows_is_refused_with_the_choices() -> None:
+def test_an_unknown_source_is_rejected_with_the_choices() -> None:
     unknown = StdlibData(source="wikipedia", holdout_frac=0.1)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=r"data\.source=wikipedia is not known: choose from stdlib"):
+    with pytest.raises(DataError, match=r"unknown data\.source=wikipedia: choose from stdlib"):
         documents(unknown)
 
 
-# --- remembering a scan ------------------------------------------------------------------------------
+# --- cache of scans ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
-def _small_is_worth_remembering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweep.data.corpus.WORTH_REMEMBERING_BYTES", 0)
+def _cache_small_corpora(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.data.corpus.MIN_CACHED_BYTES", 0)
 
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[TextData, Path, list[int]]:
-    """A text corpus of ten files, the directory that remembers it, and one entry for each time it is read."""
+    """Return a text corpus of ten files, its data directory, and a list with one entry per read."""
     files = tmp_path / "text"
     files.mkdir()
     for i in range(10):
         (files / f"{i}.txt").write_text(f"text {i}")
-    settled(files)
-    monkeypatch.setattr(corpus_room, "SETTLED_AFTER_S", 0.0)  # ctime is now: nobody writes while we test
+    make_old(files)
+    monkeypatch.setattr(corpus_module, "MIN_FILE_AGE_S", 0.0)  # their ctime is now
     reads: list[int] = []
     whole = corpus_of
 
@@ -187,19 +185,19 @@ def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[TextData, 
         reads.append(1)
         return whole(name, found, holdout_frac)
 
-    monkeypatch.setattr(corpus_room, "corpus_of", counting)
+    monkeypatch.setattr(corpus_module, "corpus_of", counting)
     config = TextData(source="text", files=(f"{files}/*.txt",), delimiter=None, holdout_frac=0.3)
     return config, tmp_path / "data", reads
 
 
-def test_a_scan_is_remembered_while_no_file_changes(counted: tuple[TextData, Path, list[int]]) -> None:
+def test_a_scan_is_cached_until_a_file_changes(counted: tuple[TextData, Path, list[int]]) -> None:
     config, data_dir, reads = counted
     first = scan(config, data_dir)
     assert scan(config, data_dir) == first == scan(config)
-    assert len(reads) == 2  # once for memory, once without any
+    assert len(reads) == 2  # once for the cache, once without it
     target = Path(config.files[0]).parent / "3.txt"
     before = target.stat()
-    target.write_text("texT 3")  # as long as before, and as old:
+    target.write_text("texT 3")  # with the same size and mtime
     os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert scan(config, data_dir).sha256 != first.sha256
     (target.parent / "new.txt").write_text("new")
@@ -208,31 +206,31 @@ def test_a_scan_is_remembered_while_no_file_changes(counted: tuple[TextData, Pat
     assert scan(config, data_dir).n_documents == 10
 
 
-def test_a_file_changed_this_moment_is_not_remembered(
+def test_a_recently_changed_file_is_not_cached(
     counted: tuple[TextData, Path, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, data_dir, reads = counted
-    monkeypatch.setattr(corpus_room, "SETTLED_AFTER_S", 60.0)
+    monkeypatch.setattr(corpus_module, "MIN_FILE_AGE_S", 60.0)
     assert scan(config, data_dir) == scan(config, data_dir)
     assert len(reads) == 2
 
 
-def test_a_damaged_memory_is_none(counted: tuple[TextData, Path, list[int]]) -> None:
+def test_a_damaged_cache_is_ignored(counted: tuple[TextData, Path, list[int]]) -> None:
     config, data_dir, reads = counted
     first = scan(config, data_dir)
-    (memory,) = (data_dir / "scans").iterdir()
-    state = json.loads(memory.read_bytes())["files"]
+    (cached,) = (data_dir / "scans").iterdir()
+    state = json.loads(cached.read_bytes())["files"]
     for content in ("", "{", "[]", json.dumps({"files": state}), json.dumps({"files": state, "corpus": {}})):
-        memory.write_text(content)
+        cached.write_text(content)
         assert scan(config, data_dir) == first
     assert len(reads) == 6
-    memory.unlink()
+    cached.unlink()
     data_dir.joinpath("scans").rmdir()
     data_dir.joinpath("scans").write_text("in the way")
     assert scan(config, data_dir) == first
 
 
-def test_settings_and_rules_of_reading_have_their_own_memory(
+def test_the_cache_depends_on_settings_and_scan_version(
     counted: tuple[TextData, Path, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, data_dir, _ = counted
@@ -240,18 +238,18 @@ def test_settings_and_rules_of_reading_have_their_own_memory(
     cut = TextData(source="text", files=config.files, delimiter=" ", holdout_frac=0.3)
     assert scan(cut, data_dir).n_documents == 11  # "text", and ten numbers
     assert scan(config, data_dir) == first
-    monkeypatch.setattr(corpus_room, "SCAN_VERSION", 99)
-    monkeypatch.setattr(corpus_room, "corpus_of", lambda *args: first)
+    monkeypatch.setattr(corpus_module, "SCAN_VERSION", 99)
+    monkeypatch.setattr(corpus_module, "corpus_of", lambda *args: first)
     assert scan(cut, data_dir) == first
 
 
-def test_the_library_is_remembered_too(
+def test_the_standard_library_is_cached(
     library: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(python_files.sysconfig, "get_path", lambda name: str(library))
-    monkeypatch.setattr(corpus_room, "SETTLED_AFTER_S", 0.0)
+    monkeypatch.setattr(corpus_module, "MIN_FILE_AGE_S", 0.0)
     half = StdlibData(source="stdlib", holdout_frac=0.5)
     data_dir = tmp_path / "elsewhere"
     first = scan(half, data_dir)
-    monkeypatch.setattr(python_files, "read_file", None)  # nothing is read again
+    monkeypatch.setattr(python_files, "read_file", None)  # fails if a file is read again
     assert scan(half, data_dir) == first

@@ -29,8 +29,8 @@ def symbols_of(config: SyntheticData) -> np.ndarray:
     return place[np.stack(texts)]
 
 
-def test_the_entropies_are_those_the_sweep_was_measured_with() -> None:
-    """3.534 / 3.211 / 2.800 for one draw of the contexts, in the prototype whose fit found the floor."""
+def test_the_entropies_equal_those_of_the_prototype() -> None:
+    """3.534 / 3.211 / 2.800 for one draw of the contexts, in a prototype with a recovered loss floor."""
     found = [conditional_entropies(replace(CONFIG, seed=seed)) for seed in range(6)]
     for name, value in (("h0", 3.534), ("h1", 3.211), ("h2", 2.800)):
         mine = np.array([getattr(entropies, name) for entropies in found])
@@ -39,7 +39,7 @@ def test_the_entropies_are_those_the_sweep_was_measured_with() -> None:
     assert all(one.h0 > one.h1 > one.h2 for one in found)
 
 
-def test_the_chain_is_a_chain() -> None:
+def test_the_transitions_and_their_stationary_distribution() -> None:
     chain = transitions(3, 64)
     assert np.allclose(chain.sum(axis=2), 1, atol=1e-12)
     assert chain.min() > 0
@@ -48,8 +48,8 @@ def test_the_chain_is_a_chain() -> None:
     assert pairs.sum() == pytest.approx(1)
 
 
-def test_the_entropies_of_what_is_drawn_are_the_stated_ones() -> None:
-    """Counting is the independent way: frequencies of single symbols, pairs and triples in the text."""
+def test_the_generated_text_has_the_stated_entropies() -> None:
+    """Compare with frequencies of single symbols, pairs and triples in the text."""
     symbols, n = symbols_of(replace(SMALL, n_documents=2000)), 5
 
     def entropy(*columns: np.ndarray) -> float:
@@ -63,12 +63,14 @@ def test_the_entropies_of_what_is_drawn_are_the_stated_ones() -> None:
     assert entropy(second, third) - entropy(third) == pytest.approx(found.h1, abs=0.005)
     assert entropy(first, second, third) - entropy(second, third) == pytest.approx(found.h2, abs=0.005)
     starts = np.bincount(symbols[:, 0], minlength=n) / len(symbols)
-    assert np.abs(starts - stationary_pairs(0, n).sum(axis=0)).max() < 0.05  # no warming up
+    assert (
+        np.abs(starts - stationary_pairs(0, n).sum(axis=0)).max() < 0.05
+    )  # stationary from the first symbol
 
 
 @pytest.mark.parametrize("seq_len", [1, 2, 7])
-def test_the_floor_is_the_loss_of_the_best_model(seq_len: int) -> None:
-    """Bayes' rule token by token over the real stream, knowing only what the window shows."""
+def test_the_loss_floor_is_the_loss_of_the_optimal_model(seq_len: int) -> None:
+    """Apply Bayes' rule to every token of the generated stream, given the tokens in the window."""
     config = replace(SMALL, n_documents=300, document_symbols=16)
     cycle, n, sep = 17, 5, 5
     stream = np.concatenate([[*row, sep] for row in symbols_of(config)])
@@ -96,23 +98,23 @@ def test_the_floor_is_the_loss_of_the_best_model(seq_len: int) -> None:
     assert spread < 0.02
 
 
-def test_the_floor_nears_the_entropy_rate() -> None:
+def test_the_loss_floor_approaches_the_entropy_rate() -> None:
     entropies = conditional_entropies(CONFIG)
     plain = (entropies.h1 + 31 * entropies.h2) / 32  # of a stream without separators
     assert plain < loss_floor(CONFIG, 32) < plain + 0.008
     assert loss_floor(CONFIG, 32) > loss_floor(CONFIG, 64) > entropies.h2
-    with pytest.raises(ValueError, match="seq_len=1024 is not shorter than a document of 1024"):
+    with pytest.raises(ValueError, match="seq_len=1024 must be less than a document's 1024"):
         loss_floor(CONFIG, 1024)
 
 
-def test_text_is_a_function_of_the_config_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another text is another corpus: raise VERSION with this hash."""
+def test_text_depends_only_on_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of the text changes the corpus: increase VERSION together with this hash."""
     config = replace(CONFIG, n_documents=50)
     texts = [found.content for found in synthetic_documents(config)]
     assert hashlib.sha256(b"\n".join(texts)).hexdigest() == (
         "929f5049f940ad5664b80fe734367f3d4c9d662362830809ebd93d668d9b5ad5"
     )
-    monkeypatch.setattr(synthetic, "DRAWN_TOGETHER", 7000)
+    monkeypatch.setattr(synthetic, "BLOCK_SYMBOLS", 7000)
     assert [found.content for found in synthetic_documents(config)] == texts
     longer = synthetic_documents(replace(config, n_documents=60))
     assert [found.content for found in longer][:50] == texts

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep.config import TextData
-from sweep.data import documents as documents_room
+from sweep.data import documents as documents_module
 from sweep.data.registry import documents
 from sweep.data.sources import text_files
 from sweep.data.sources.text_files import file_documents, pieces, unescaped
@@ -16,14 +16,14 @@ def text(*files: object, delimiter: str | None = None) -> TextData:
     return TextData(source="text", files=tuple(map(str, files)), delimiter=delimiter, holdout_frac=0.1)
 
 
-def test_paths_and_globs_in_their_order_each_file_once(tmp_path: Path) -> None:
+def test_paths_and_globs_keep_their_order_without_repeats(tmp_path: Path) -> None:
     for name in ("b.txt", "a.txt", "deep/er/c.txt", "d.md", "deep/[odd].txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"I am {name}")
     both = text(tmp_path / "d.md", tmp_path / "**/*.txt", tmp_path / "a.txt")
     names = [Path(found.name).relative_to(tmp_path).as_posix() for found in documents(both)]
     assert names == ["d.md", "a.txt", "b.txt", "deep/[odd].txt", "deep/er/c.txt"]
-    (odd,) = documents(text(tmp_path / "deep/[odd].txt"))  # a path, though it reads like a glob
+    (odd,) = documents(text(tmp_path / "deep/[odd].txt"))  # an existing path with glob characters
     assert odd.content == b"I am deep/[odd].txt"
 
 
@@ -32,10 +32,10 @@ def test_paths_and_globs_in_their_order_each_file_once(tmp_path: Path) -> None:
     [
         ("*.text", r"data\.files=.*\*\.text matches no file in /.*: check the path"),
         ("gone.txt", r"data\.files=.*gone\.txt matches no file"),
-        ("", r"data\.files=.* is a directory: name its files, as .*/\*\*/\*$"),
+        ("", r"data\.files=.* is a directory: give its files, as .*/\*\*/\*$"),
     ],
 )
-def test_files_that_are_not_there_are_refused(tmp_path: Path, name: str, sentence: str) -> None:
+def test_missing_files_are_rejected(tmp_path: Path, name: str, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         documents(text(tmp_path / name))
 
@@ -46,7 +46,7 @@ def test_files_that_are_not_there_are_refused(tmp_path: Path, name: str, sentenc
     read_bytes=st.integers(1, 12),
 )
 @settings(deadline=None)
-def test_pieces_are_those_of_split_however_the_file_is_read(
+def test_pieces_equal_those_of_split_for_any_read_size(
     tmp_path_factory: pytest.TempPathFactory, words: list[str], delimiter: str, read_bytes: int
 ) -> None:
     path = tmp_path_factory.mktemp("text") / "file.txt"
@@ -59,7 +59,7 @@ def test_pieces_are_those_of_split_however_the_file_is_read(
     assert all(whole[offset:].startswith(content) for offset, content in found)
 
 
-def test_documents_are_cut_at_a_delimiter_and_blank_ones_left_out(tmp_path: Path) -> None:
+def test_documents_are_split_at_a_delimiter_without_blank_ones(tmp_path: Path) -> None:
     path = tmp_path / "tales.txt"
     path.write_text("\ufeffone\ntale\n<|endoftext|>\n <|endoftext|>another", "utf-8")
     found = list(documents(text(path, delimiter="<|endoftext|>")))
@@ -75,11 +75,11 @@ def test_escapes_in_a_delimiter() -> None:
     assert unescaped(r"a\tb\\n") == "a\tb\\n"
 
 
-# --- what is refused ---------------------------------------------------------------------------------
+# --- errors ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("delimiter", [None, b"\n"])
-def test_a_byte_that_is_no_text_is_refused_with_file_and_offset(
+def test_an_invalid_byte_is_rejected_with_file_and_offset(
     tmp_path: Path, delimiter: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(text_files, "READ_BYTES", 7)
@@ -96,12 +96,12 @@ def test_a_byte_that_is_no_text_is_refused_with_file_and_offset(
     [
         (
             "utf-16",
-            r"b\.txt is UTF-16 \(it begins with ff fe\), a corpus is all UTF-8: convert it with iconv",
+            r"b\.txt is UTF-16 \(it begins with ff fe\), not UTF-8: convert it with iconv",
         ),
         ("utf-32", r"b\.txt is UTF-32 \(it begins with ff fe 00 00\).* iconv -f UTF-32 -t UTF-8"),
     ],
 )
-def test_another_encoding_beside_utf8_is_refused(tmp_path: Path, encoding: str, sentence: str) -> None:
+def test_another_encoding_is_rejected(tmp_path: Path, encoding: str, sentence: str) -> None:
     (tmp_path / "a.txt").write_text("grün", "utf-8")
     (tmp_path / "b.txt").write_text("grün", encoding)
     with pytest.raises(DataError, match=sentence):
@@ -109,13 +109,13 @@ def test_another_encoding_beside_utf8_is_refused(tmp_path: Path, encoding: str, 
 
 
 @pytest.mark.parametrize("delimiter", [None, pytest.param("\\n", marks=pytest.mark.ci)])
-def test_a_line_of_two_gigabytes_is_refused_before_it_fills_the_memory(
+def test_a_line_of_two_gigabytes_is_rejected_before_it_fills_the_memory(
     tmp_path: Path, delimiter: str | None
 ) -> None:
     path = tmp_path / "endless.txt"
     with path.open("wb") as stream:
         stream.write(b"first\n")
-        stream.truncate(2**31 + 6)  # a hole: zeros that take no disk
-    with pytest.raises(DataError, match=r"endless\.txt.* is one document of more than 64 MiB: cut it"):
+        stream.truncate(2**31 + 6)  # sparse: takes no disk space
+    with pytest.raises(DataError, match=r"endless\.txt.* is one document of more than 64 MiB: split it"):
         list(documents(text(path, delimiter=delimiter)))
-    assert documents_room.MAX_DOCUMENT_BYTES == 2**26
+    assert documents_module.MAX_DOCUMENT_BYTES == 2**26

@@ -1,4 +1,4 @@
-"""Exported tokenizers: transformers gives the ids that we trained on."""
+"""Exported tokenizers: transformers yields the ids used in training."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from sweep.data.tokenizers.tokenizers import ByteTokenizer, tokenizer_file, toke
 from sweep.errors import DataError
 from tests.train.corpus import generated_documents
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here may ask a server
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may send a request
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -22,7 +22,7 @@ TEXTS = [
     "  two  spaces\n\n\tand tabs \r\n",
     "Āā ünïcødé Ġ Ċ 漢字 🙂 e\u0301",
     "".join(map(chr, range(1, 128))),
-    "a text that says <|endoftext|> itself<|endoftext|>",
+    "a text that contains <|endoftext|> itself<|endoftext|>",
     "x" * 3000,
     "",
 ]
@@ -46,7 +46,7 @@ def byte_tokenizer():
     return ByteTokenizer(tokenizer_sha256(TokenizerConfig(name="byte", vocab_size=256), "0" * 64))
 
 
-def test_bytes_keep_their_ids(tmp_path, byte_tokenizer):
+def test_the_byte_tokenizer_has_the_same_ids(tmp_path, byte_tokenizer):
     stock = stock_tokenizer(tmp_path / "nothing", "byte", byte_tokenizer.sha256, 64)
     stock.write(tmp_path)
     theirs = loaded(tmp_path)
@@ -54,8 +54,8 @@ def test_bytes_keep_their_ids(tmp_path, byte_tokenizer):
     assert (stock.separator, theirs.model_max_length) == (0, 64)
 
 
-def test_the_byte_alphabet_is_the_librarys():
-    """tokenizers names each byte as GPT-2 does: encode every byte that text can hold and look."""
+def test_the_byte_alphabet_equals_the_librarys():
+    """The tokenizers library uses GPT-2's character for each byte, here for every byte of UTF-8 text."""
     level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     assert set(byte_alphabet()) == set(level.alphabet())
     text = "".join(map(chr, [*range(128), 0xFF, 0x7FF, 0x3FFFF]))
@@ -63,7 +63,7 @@ def test_the_byte_alphabet_is_the_librarys():
     assert shown == "".join(byte_alphabet()[byte] for byte in text.encode())
 
 
-def test_a_trained_tokenizer_keeps_its_ids(tmp_path):
+def test_a_trained_tokenizer_has_the_same_ids(tmp_path):
     sha256 = tokenizer_sha256(TokenizerConfig(name="bpe", vocab_size=400), "0" * 64)
     file = tokenizer_file(tmp_path, sha256)
     train_bpe(list(generated_documents()), 400, file)
@@ -74,16 +74,16 @@ def test_a_trained_tokenizer_keeps_its_ids(tmp_path):
     assert json.loads((tmp_path / "out" / "tokenizer.json").read_text()) == json.loads(file.read_text())
 
 
-def test_a_lost_or_foreign_file_is_refused(tmp_path):
+def test_a_missing_or_invalid_file_is_rejected(tmp_path):
     sha256 = "a" * 64
-    with pytest.raises(DataError, match=r"tokenizer.json is not there: give the data_dir that the run was"):
+    with pytest.raises(DataError, match=r"tokenizer.json not found: give the data_dir that the run was"):
         stock_tokenizer(tmp_path, "bpe", sha256, 64)
     file = tokenizer_file(tmp_path, sha256)
     file.parent.mkdir(parents=True)
     for content in ("{", "[]", "{}", '{"added_tokens": 3}'):
         file.write_text(content)
-        with pytest.raises(DataError, match="is not a tokenizer: delete it"):
+        with pytest.raises(DataError, match="is not a valid tokenizer: delete it"):
             stock_tokenizer(tmp_path, "bpe", sha256, 64)
     file.write_text('{"added_tokens": [{"id": 5, "content": "<s>"}]}')
-    with pytest.raises(DataError, match=r"has no <\|endoftext\|> among its added tokens"):
+    with pytest.raises(DataError, match=r"<\|endoftext\|> not found in its added tokens"):
         stock_tokenizer(tmp_path, "bpe", sha256, 64)

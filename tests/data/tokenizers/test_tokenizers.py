@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ STRANGE = document("strange", "naïve → 🦊\r\n\t<|endoftext|>\x00 \u2028 tai
 
 @pytest.fixture(scope="module")
 def real_text() -> list[Document]:
-    return [found for found in stdlib_documents() if found.name.startswith(("json/", "email/", "asyncio/"))]
+    library = Path(sysconfig.get_path("stdlib"))
+    return [*stdlib_documents(library / "json"), *stdlib_documents(library / "email")]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def bpe(real_text: list[Document], tmp_path_factory: pytest.TempPathFactory) -> 
     return BpeTokenizer(file, 512)
 
 
-def test_bytes_go_there_and_back(real_text: list[Document]) -> None:
+def test_the_byte_tokenizer_is_lossless(real_text: list[Document]) -> None:
     tokenizer = ByteTokenizer(CORPUS)
     for found, ids in zip(real_text, tokenizer.encode(real_text), strict=True):
         assert bytes(ids.tolist()) == found.content
@@ -39,12 +41,24 @@ def test_bytes_go_there_and_back(real_text: list[Document]) -> None:
     assert tokenizer.token_bytes[tokenizer.separator] == 0
 
 
-def test_bytes_refuse_their_separator_in_a_text() -> None:
+def test_byte_0_in_a_document_is_rejected() -> None:
     with pytest.raises(DataError, match="strange: byte 0 at offset"):
         ByteTokenizer(CORPUS).encode([STRANGE])
 
 
-def test_bpe_goes_there_and_back(bpe: BpeTokenizer, real_text: list[Document]) -> None:
+def test_a_byte_tokenizer_with_a_smaller_vocabulary(tmp_path: Path) -> None:
+    config = TokenizerConfig(name="byte", vocab_size=65)
+    tokenizer = build_tokenizer(config, CORPUS, [], tmp_path)
+    (ids,) = tokenizer.encode([document("a", b"\x01 @\n")])
+    assert ids.tolist() == [1, 32, 64, 10]
+    assert tokenizer.token_bytes.shape == (65,)
+    with pytest.raises(DataError, match=r"a\.txt: byte 65 is outside .*\.vocab_size=65: raise it to 66"):
+        tokenizer.encode([document("a.txt", b"@A")])
+    with pytest.raises(InputError, match="vocab_size=257"):
+        TokenizerConfig(name="byte", vocab_size=257)
+
+
+def test_bpe_is_lossless(bpe: BpeTokenizer, real_text: list[Document]) -> None:
     for found, ids in zip([*real_text, STRANGE], bpe.encode([*real_text, STRANGE]), strict=True):
         assert bpe._fast.decode(ids.tolist(), skip_special_tokens=False).encode() == found.content
         assert bpe.token_bytes[ids].sum() == len(found.content)
@@ -53,7 +67,7 @@ def test_bpe_goes_there_and_back(bpe: BpeTokenizer, real_text: list[Document]) -
     assert 1.8 < n_bytes / n_tokens < 2.6  # 2.04 on the whole library
 
 
-def test_bpe_knows_the_bytes_of_each_token(bpe: BpeTokenizer) -> None:
+def test_bpe_has_the_number_of_bytes_of_each_token(bpe: BpeTokenizer) -> None:
     assert bpe.vocab_size == 512
     assert bpe.token_bytes[bpe.separator] == 0
     assert np.count_nonzero(bpe.token_bytes) == 511
@@ -74,30 +88,30 @@ def test_bpe_training_is_deterministic(tmp_path: Path) -> None:
 def test_a_trained_tokenizer_is_read_back_from_its_file(tmp_path: Path) -> None:
     training = [text for text in generated(40) if not is_held_out(text, HOLDOUT_FRAC)]
     first = build_tokenizer(BPE, CORPUS, training, tmp_path)
-    again = build_tokenizer(BPE, CORPUS, [], tmp_path)  # nothing to learn from: it must come from the file
+    again = build_tokenizer(BPE, CORPUS, [], tmp_path)  # without training text: read from the file
     assert again.sha256 == first.sha256
     assert again.encode(training)[0].tolist() == first.encode(training)[0].tolist()
 
 
-def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_file_is_rejected(tmp_path: Path) -> None:
     file = tokenizer_file(tmp_path, tokenizer_sha256(BPE, CORPUS))
     train_bpe(generated(40), 290, file)
-    with pytest.raises(DataError, match=r"tokenizer\.json holds 290 tokens where 300 are wanted"):
+    with pytest.raises(DataError, match=r"tokenizer\.json has 290 tokens, expected 300"):
         build_tokenizer(BPE, CORPUS, [], tmp_path)
     file.write_text(json.dumps({"half": "a tok"})[:10])
-    with pytest.raises(DataError, match=r"tokenizer\.json is not a tokenizer"):
+    with pytest.raises(DataError, match=r"tokenizer\.json is not a valid tokenizer"):
         build_tokenizer(BPE, CORPUS, [], tmp_path)
 
 
-def test_a_vocabulary_the_text_cannot_fill_is_refused(tmp_path: Path) -> None:
+def test_a_vocabulary_too_large_for_the_text_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"vocab_size=5000 is more than the training text yields: choose at most \d"
+        DataError, match=r"vocab_size=5000 is too large for the training text: choose at most \d"
     ):
         train_bpe(generated(5), 5000, tmp_path / "tokenizer.json")
     assert not list(tmp_path.iterdir())
 
 
-def test_identity_is_the_recipe_and_for_a_trained_one_the_corpus() -> None:
+def test_the_identity_includes_the_corpus_only_for_trained_tokenizers() -> None:
     assert tokenizer_sha256(BYTE, CORPUS) == tokenizer_sha256(BYTE, "d" * 64)
     names = {
         tokenizer_sha256(BYTE, CORPUS),
@@ -108,7 +122,7 @@ def test_identity_is_the_recipe_and_for_a_trained_one_the_corpus() -> None:
     assert len(names) == 4
 
 
-def test_identity_needs_no_library_and_training_says_how_to_get_it(
+def test_the_identity_needs_no_library_and_training_names_its_package(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
@@ -117,14 +131,12 @@ def test_identity_needs_no_library_and_training_says_how_to_get_it(
         build_tokenizer(BPE, CORPUS, [], tmp_path)
 
 
-def test_an_unknown_tokenizer_is_refused_with_the_choices() -> None:
-    with pytest.raises(
-        InputError, match=r"tokenizer\.name=word is not known: choose from byte, bpe, pretrained"
-    ):
+def test_an_unknown_tokenizer_is_rejected_with_the_choices() -> None:
+    with pytest.raises(InputError, match=r"unknown tokenizer\.name=word: choose from byte, bpe, pretrained"):
         tokenizer_sha256(TokenizerConfig(name="word", vocab_size=300), CORPUS)  # type: ignore[arg-type]
 
 
-def test_a_process_forked_after_encoding_encodes_without_a_warning(tmp_path: Path) -> None:
+def test_a_forked_process_can_encode_without_a_warning(tmp_path: Path) -> None:
     script = (
         "import os, sys; from pathlib import Path; from sweep.data.documents import document\n"
         "from sweep.data.tokenizers.bpe import *\n"
