@@ -1,22 +1,22 @@
-# A machine for sweeps: on the CPU by default, on NVIDIA GPUs with a CUDA runtime for a base.
+# Image for running sweeps: on the CPU by default, on NVIDIA GPUs with a CUDA runtime as the base.
 #
 #   docker build -t sweep .
 #   docker build -t sweep-cuda --build-arg BASE=nvidia/cuda:12.8.1-runtime-ubuntu24.04 .
 #   docker run --rm -v "$PWD/results:/sweeps/results" sweep sweep run experiment=demo
 #   docker run --rm --gpus all -v "$PWD/results:/sweeps/results" sweep-cuda sweep doctor
 #
-# The base is any Debian or Ubuntu with Python 3.11 or newer, its own or in its packages. Packages come from
-# wherever pip and apt are told to get them: by the build arguments below, or by files mounted while building.
-# Runs as user 10001: let it write to what is mounted on /sweeps/results, or choose another with --user.
+# The base can be any Debian or Ubuntu with Python 3.11 or newer installed or in its packages. The build arguments
+# below, or configuration files mounted during the build, set the sources of pip and apt packages.
+# Runs as user 10001, which needs write access to /sweeps/results; --user selects another.
 ARG BASE=python:3.11-slim
 FROM ${BASE}
 
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
-# Instead of the pinned torch, as torch==2.13.0+cpu: the pinned one brings all of CUDA with it.
+# Replaces the pinned torch, for example torch==2.13.0+cpu: the pinned one includes CUDA.
 ARG TORCH=""
 
-# tini passes SIGTERM on and buries what workers leave behind; versions of these are the base's own.
+# tini forwards SIGTERM and reaps orphaned processes of workers. Versions are those of the base.
 # hadolint ignore=DL3008
 RUN export DEBIAN_FRONTEND=noninteractive \
     && apt-get update \
@@ -31,7 +31,7 @@ RUN export DEBIAN_FRONTEND=noninteractive \
 ENV PATH=/opt/sweep/bin:$PATH \
     PYTHONUNBUFFERED=1
 
-# The dependencies are layers of their own: built again when they change, not when the code does.
+# Separate layers for dependencies: rebuilt only when they change, not when the code does.
 WORKDIR /opt/source
 COPY pyproject.toml constraints.txt ./
 RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
