@@ -1,4 +1,4 @@
-"""Every combination of the keys that choose an architecture, on one small shape."""
+"""All combinations of the architecture keys, for one small shape."""
 
 import itertools
 from dataclasses import replace
@@ -18,7 +18,7 @@ CHOICES = {
 
 
 def architectures(**changes: object) -> list[ModelConfig]:
-    """TINY with four heads in all 192 combinations, `changes` applied to each."""
+    """Return TINY with four heads in all 192 combinations, with `changes` applied to each."""
     base = replace(TINY, n_heads=4, n_kv_heads=4)
     return [
         replace(base, **(dict(zip(CHOICES, values, strict=True)) | changes))
@@ -27,5 +27,5 @@ def architectures(**changes: object) -> list[ModelConfig]:
 
 
 def label(model: ModelConfig) -> str:
-    """A name for a test's id: the choices, in order."""
+    """Return the choices in order, as a test id."""
     return "-".join(str(getattr(model, key)) for key in CHOICES)

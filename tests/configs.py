@@ -1,4 +1,4 @@
-"""Small configs that many tests start from."""
+"""Small configs shared by tests."""
 
 from dataclasses import replace
 

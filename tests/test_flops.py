@@ -1,4 +1,4 @@
-"""FLOPs and parameters in closed form, against a count of what the real model does."""
+"""Closed forms of FLOPs and parameters, compared with an instrumented count of the model."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ SHAPES = [
     replace(TINY, d_model=15, n_heads=3, n_kv_heads=1, positions="learned", norm="layer", bias=True),
     replace(TINY, seq_len=1, vocab_size=1, d_model=2, n_heads=1, n_kv_heads=1, d_ff=1, n_layers=1),
 ]
-VARIANTS = [  # every fifth by default, which has every value of every choice
+VARIANTS = [  # by default every fifth: these contain every value of every choice
     pytest.param(config, id=label(config), marks=[pytest.mark.ci] if number % 5 else [])
     for number, config in enumerate(architectures())
 ]
@@ -26,7 +26,7 @@ VARIANTS += [pytest.param(config, id=f"shape {index}") for index, config in enum
 
 
 def instrumented_flops(model, n_sequences):
-    """What torch counts on the meta device, where attention is its matrix multiplications."""
+    """Return torch's count on the meta device, with attention as plain matrix multiplications."""
     with torch.device("meta"):
         tokens = torch.zeros(n_sequences, model.config.seq_len, dtype=torch.long)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
@@ -61,7 +61,7 @@ def test_closed_forms_equal_the_counted_model(config):
 
 @pytest.mark.parametrize("n_kv_heads", [4, 2, 1])
 def test_causal_count_is_a_sum_over_positions(n_kv_heads):
-    """Position t attends to t + 1 pairs, in every head of queries: add them up one by one."""
+    """Sum over positions: position t attends to t + 1 pairs in every query head."""
     config = replace(TINY, n_heads=4, n_kv_heads=n_kv_heads)
     full = flops.count(config, config.seq_len)
     pairs_missing = config.seq_len**2 - sum(t + 1 for t in range(config.seq_len))
@@ -69,7 +69,7 @@ def test_causal_count_is_a_sum_over_positions(n_kv_heads):
 
 
 def test_conventions_by_hand():
-    """Every number of one small model, worked out on paper."""
+    """All counts of one small model, computed by hand."""
     model = replace(TINY, d_model=4, d_ff=16, n_heads=2, n_layers=1, vocab_size=10, seq_len=2, tied=False)
     count = flops.count(model, 2)
     # forward: qkv 2*2*4*12=192, scores+values 4*4*4=64, out 2*2*4*4=64, mlp 2*2*2*4*16=512, head 2*2*4*10=160
@@ -84,7 +84,7 @@ def test_conventions_by_hand():
 
 
 def test_conventions_by_hand_with_shared_keys_a_gate_and_biases():
-    """The same, where every generalisation counts: d_kv = 2, three matrices, biases, learned positions."""
+    """Counts by hand with every generalisation: d_kv = 2, three matrices, biases, learned positions."""
     model = replace(TINY, d_model=4, d_ff=16, n_heads=2, n_kv_heads=1, n_layers=1, vocab_size=10, seq_len=2)
     model = replace(model, activation="swiglu", bias=True, norm="layer", positions="learned")
     count = flops.count(model, 2)
@@ -112,10 +112,10 @@ LLAMA3_8B = replace(LLAMA2_7B, vocab_size=128256, d_ff=14336, n_kv_heads=8, seq_
     [(GPT2_SMALL, 124_439_808), (LLAMA2_7B, 6_738_415_616), (LLAMA3_8B, 8_030_261_248)],
 )
 def test_parameters_of_released_models(config, published):
-    """The numbers of parameters in the released weights of GPT-2, Llama 2 7B and Llama 3 8B."""
+    """Parameters in the released weights of GPT-2, Llama 2 7B and Llama 3 8B."""
     assert flops.n_params(config).total == published
 
 
-def test_part_of_a_sequence_is_refused():
+def test_a_fraction_of_a_sequence_is_rejected():
     with pytest.raises(ValueError, match="17 is not a multiple of seq_len=16"):
         flops.count(TINY, 17)

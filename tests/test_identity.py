@@ -1,4 +1,4 @@
-"""Run keys: what changes them and what does not."""
+"""Run keys: fields that change them and fields that do not."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -27,7 +27,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(tiny_run())])
-def test_labels_never_enter_the_key_and_everything_else_does(field):
+def test_the_key_depends_on_every_field_except_labels(field):
     run = tiny_run()
     values = {
         "model": replace(run.model, rope_base=7.0),
@@ -41,7 +41,7 @@ def test_labels_never_enter_the_key_and_everything_else_does(field):
 
 
 def test_a_new_field_at_its_default_changes_no_key():
-    """A config with one more field, added later with a default: its runs keep the keys they had."""
+    """Runs keep their keys when a field with a default is added."""
 
     @dataclass(frozen=True, kw_only=True)
     class Later(type(tiny_run())):
@@ -53,7 +53,7 @@ def test_a_new_field_at_its_default_changes_no_key():
 
 
 def test_the_key_of_a_known_run():
-    """As the first version computed it: what is trained under a key may never need training again."""
+    """The key that the first version computed: a change would train finished runs again."""
     assert run_key(tiny_run()) == "20484c1f31792388"
 
 
@@ -63,7 +63,7 @@ def test_key_is_sixteen_hex_digits():
     int(key, 16)
 
 
-def test_code_version_names_release_and_sources():
+def test_code_version_contains_release_and_source_hash():
     release, _, digest = code_version().partition("+")
     assert release
     assert len(digest) == 12

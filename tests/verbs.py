@@ -1,6 +1,6 @@
-"""Verbs in processes that need no start: a server has loaded what they use, and forks for every call.
+"""Fast calls of verbs: a server with the modules loaded forks a process for each call.
 
-Only where nothing depends on a fresh interpreter; `tests.shell.sweep` starts one.
+For tests that do not depend on a new interpreter; `tests.shell.sweep` starts one.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ LOADED = (
 
 
 def forked(*arguments: object, cwd: Path, timeout_s: int = 200) -> subprocess.CompletedProcess[str]:
-    """What `tests.shell.sweep` does, in a fork: streams, directory, environment and exit code are its own."""
+    """Run a verb like `tests.shell.sweep`, in a fork with its own streams, directory and environment."""
     words = [str(word) for word in arguments]
     with tempfile.TemporaryDirectory() as directory:
-        said = {name: str(Path(directory) / name) for name in ("stdout", "stderr")}
+        outputs = {name: str(Path(directory) / name) for name in ("stdout", "stderr")}
         request = {"arguments": words, "cwd": str(cwd), "environ": environment(), "timeout_s": timeout_s}
         server = _server()
         assert server.stdin is not None
         assert server.stdout is not None
-        server.stdin.write(json.dumps(request | said) + "\n")
+        server.stdin.write(json.dumps(request | outputs) + "\n")
         server.stdin.flush()
         code = int(server.stdout.readline())
-        texts = [Path(said[name]).read_text() for name in ("stdout", "stderr")]
+        texts = [Path(outputs[name]).read_text() for name in ("stdout", "stderr")]
     return subprocess.CompletedProcess(["sweep", *words], code, *texts)
 
 
@@ -60,7 +60,7 @@ def _end(server: subprocess.Popen[str]) -> None:
 
 
 def _serve() -> Mapping[str, Any] | None:
-    """Forks for every request, and returns it in the fork; None in the server, when no more will come."""
+    """Fork for every request and return it in the fork; return None in the server after the last request."""
     for line in sys.stdin:
         request: Mapping[str, Any] = json.loads(line)
         child = os.fork()
@@ -71,7 +71,7 @@ def _serve() -> Mapping[str, Any] | None:
 
 
 def _become(request: Mapping[str, Any]) -> None:
-    """Take the streams, the directory, the environment and the arguments of a process of its own."""
+    """Take over the streams, directory, environment and arguments of a request."""
     for number, name in enumerate((os.devnull, request["stdout"], request["stderr"])):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT
         os.dup2(os.open(name, flags, 0o600), number)
@@ -85,9 +85,9 @@ def _become(request: Mapping[str, Any]) -> None:
 if __name__ == "__main__":
     for module in LOADED:
         __import__(module)
-    asked = _serve()
-    if asked is not None:
+    accepted = _serve()
+    if accepted is not None:
         from sweep.cli.app import main
 
-        _become(asked)
+        _become(accepted)
         main()
