@@ -240,6 +240,7 @@ def archive() -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.ci
 def test_data_sets_on_the_hub(tmp_path: Path) -> None:
     hub: Repositories = {
         "datasets/me/tales": {

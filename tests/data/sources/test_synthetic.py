@@ -114,10 +114,12 @@ def test_text_depends_only_on_the_config(monkeypatch: pytest.MonkeyPatch) -> Non
     assert hashlib.sha256(b"\n".join(texts)).hexdigest() == (
         "929f5049f940ad5664b80fe734367f3d4c9d662362830809ebd93d668d9b5ad5"
     )
-    monkeypatch.setattr(synthetic, "BLOCK_SYMBOLS", 7000)
-    assert [found.content for found in synthetic_documents(config)] == texts
-    longer = synthetic_documents(replace(config, n_documents=60))
+    short = replace(config, document_symbols=64)
+    texts = [found.content for found in synthetic_documents(short)]
+    monkeypatch.setattr(synthetic, "BLOCK_SYMBOLS", 7 * 64)
+    assert [found.content for found in synthetic_documents(short)] == texts
+    longer = synthetic_documents(replace(short, n_documents=60))
     assert [found.content for found in longer][:50] == texts
     assert len(set(texts)) == 50
-    other = synthetic_documents(replace(config, seed=1))
+    other = synthetic_documents(replace(short, seed=1))
     assert not set(texts) & {found.content for found in other}
