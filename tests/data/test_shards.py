@@ -331,3 +331,23 @@ def test_a_new_directory_locked_first_by_another_process_is_left_to_it(
     assert os.path.samestat(os.fstat(lock), (private / staging.LOCK).stat())
     for descriptor in (lock, *others):
         os.close(descriptor)
+
+
+def test_a_new_directory_that_another_process_finished_is_left_to_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = staging.fcntl.flock
+    finished: list[Path] = []
+
+    def finish_first(lock: int, operation: int) -> None:
+        if not finished:
+            finished.extend(tmp_path.glob(".data.*"))
+            (finished[0] / staging.LOCK).unlink()
+            finished[0].rename(tmp_path / "data")
+        real(lock, operation)
+
+    monkeypatch.setattr(staging.fcntl, "flock", finish_first)
+    private, lock = staging._new(tmp_path / "data")
+    assert private not in finished
+    assert os.path.samestat(os.fstat(lock), (private / staging.LOCK).stat())
+    os.close(lock)
