@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from sweep.fit import DEFAULTS, fit
+from sweep.config import FitConfig
+from sweep.fit import fit
 from sweep.fit.methods.kaplan import KaplanLaw
 from sweep.fit.methods.kaplan_model import KaplanModel
 from sweep.records import CurvePoint, Point
 
-CONFIG = dataclasses.replace(DEFAULTS, methods=("kaplan",), n_bootstrap=0)
+CONFIG = FitConfig(methods=("kaplan",), n_bootstrap=0)
 NC, DC, ALPHA_N, ALPHA_D = 8.8e13, 5.4e13, 0.076, 0.095  # Kaplan et al. 2020, equations 1.1 and 1.2
 
 
@@ -45,7 +46,7 @@ def test_a_planted_law_is_found_again_in_non_embedding_parameters():
     assert entry["a"] == pytest.approx(1 / (1 + ALPHA_N / ALPHA_D), rel=1e-6)  # x = alpha_N/alpha_D against 1
 
 
-def test_the_optimum_is_least_along_the_budget_and_told_in_total_parameters():
+def test_the_optimum_is_least_along_the_budget_and_in_total_parameters():
     def total(n):
         return 1.5 * n**0.98
 
@@ -60,7 +61,7 @@ def test_the_optimum_is_least_along_the_budget_and_told_in_total_parameters():
     assert off == pytest.approx(kaplan_loss(2 * best, flops / (13.2 * best)), rel=1e-5)
 
 
-def test_without_the_column_the_law_is_in_total_parameters_and_says_so():
+def test_without_the_column_the_law_is_in_total_parameters_with_a_warning():
     points = [dataclasses.replace(p, n_params_non_embedding=None) for p in planted()]
     entry = fit(points, CONFIG).methods["kaplan"].to_json()
     assert entry["counting"] == "total"

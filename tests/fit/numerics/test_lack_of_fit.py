@@ -6,15 +6,16 @@ import math
 import numpy as np
 import pytest
 
-from sweep.fit import DEFAULTS, fit
-from sweep.fit.laws.base import beside_warning
+from sweep.config import FitConfig
+from sweep.fit import fit
+from sweep.fit.laws.base import coverage_warning
 from sweep.fit.numerics.lack_of_fit import judged_noise, misfit_warning
 from sweep.fit.predict import Question, predict
 from sweep.fit.table.observations import RunNoise
 from tests.fit.one_method import answer
 from tests.fit.planted import TINY, isoflop_points
 
-QUICK = dataclasses.replace(DEFAULTS, n_bootstrap=50)
+QUICK = FitConfig(n_bootstrap=50)
 BUDGETS = (1e11, 4e11, 1.6e12, 6.4e12)
 SPEAK = "the points speak against this form"
 
@@ -108,9 +109,9 @@ def test_a_form_as_good_as_the_free_surface_is_not_doubted():
 
 def test_an_interval_beside_its_estimate_is_told():
     law = answer(grid(n_seeds=1), "isoflop", QUICK)
-    assert beside_warning(law, BUDGETS[-1]) == ()
+    assert coverage_warning(law, BUDGETS[-1]) == ()
     shifted = dataclasses.replace(law, coefficients=law.coefficients + np.array([3.0, 0, 0, 0, 0, 0, 0]))
-    (sentence,) = beside_warning(shifted, BUDGETS[-1])
+    (sentence,) = coverage_warning(shifted, BUDGETS[-1])
     assert "the interval of N_opt and D_opt and D/N lies beside the estimate" in sentence
 
 
