@@ -88,7 +88,7 @@ def test_a_budget_whose_runs_do_not_cost_the_same_does_not_count():
     ]  # fmt: skip
     found = answer(points, "isoflop", QUICK)
     assert isinstance(found, Refusal)
-    assert "FLOPs differ by a factor" in found.reason
+    assert "the FLOPs of its points differ by a factor" in found.reason
     unlabelled = [dataclasses.replace(point, flops_budget=None) for point in GRID]
     for sound in (GRID, unlabelled):
         assert not isinstance(answer(sound, "isoflop", QUICK), Refusal)
