@@ -91,4 +91,4 @@ class ColumnsConfig:
     flops_budget: str
     n_params_non_embedding: str
     n_tokens_unique: str
-    trunk: str  # the training run of which rows are checkpoints or branches: they share its noise
+    trunk: str  # the training run that rows are checkpoints or branches of; they share its noise

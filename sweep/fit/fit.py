@@ -177,7 +177,7 @@ def fit(
         curves=curves,
         allow_mixed_schedules=config.allow_mixed_schedules,
     )
-    methods = {name: _fit_method(METHODS[name], observations, config) for name in names}
+    methods = {name: fit_method(name, observations, config) for name in names}
     laws = {name: law for name, law in methods.items() if isinstance(law, Law)}
     return Fit(
         n_points=len(observations),
@@ -191,6 +191,17 @@ def fit(
         or backtest(observations, config, {name: METHODS[name].fit for name in names}),
         reconcile=reconciled(observations, config) if reconcile else None,
     )
+
+
+def fit_method(name: str, observations: Observations, config: FitConfig) -> Law | Refusal:
+    """Fit one method of the registry; a method that cannot fit the points gives a Refusal."""
+    if observations.refusal is not None:
+        return observations.refusal
+    try:
+        law = METHODS[name].fit(observations, config)
+    except RefusedError as refused:
+        return refused.refusal
+    return law.warned(observations.warnings)
 
 
 def method_names(config: FitConfig) -> tuple[str, ...]:
@@ -248,16 +259,6 @@ def read_fit(path: str | Path) -> Fit:
 
 def _refuse_constant(constant: str) -> float:
     raise ValueError(f"{constant} is not a valid number")
-
-
-def _fit_method(method: Method, observations: Observations, config: FitConfig) -> Law | Refusal:
-    if observations.refusal is not None:
-        return observations.refusal
-    try:
-        law = method.fit(observations, config)
-    except RefusedError as refused:
-        return refused.refusal
-    return law.warned(observations.warnings)
 
 
 def _method_from_json(name: str, entry: Mapping[str, Any]) -> Law | Refusal:

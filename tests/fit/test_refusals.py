@@ -76,7 +76,8 @@ def test_rows_that_repeat_each_other_are_refused_without_a_key():
 def test_hyperparameter_checks_are_never_fitted_and_are_counted():
     checks = [dataclasses.replace(p, loss=2 * p.loss, purpose="hparam_check") for p in grid()[:3]]
     points = [dataclasses.replace(p, purpose="grid") for p in grid()]
-    found, clean = fit(points + checks, QUICK), fit(points, QUICK)
+    config = dataclasses.replace(QUICK, methods=("parametric",))
+    found, clean = fit(points + checks, config), fit(points, config)
     assert found.n_points == len(points)
     assert [item.to_json() for item in found.filters] == [
         {"name": "purpose", "value": "hparam_check", "n_dropped": 3}
@@ -149,7 +150,7 @@ def test_parametric_refuses_its_own_initial_guess():
 
 
 def with_losses(budget, losses):
-    """A budget whose losses are those given, from the smallest size to the largest."""
+    """A budget with the given losses, from the smallest size to the largest."""
     return [
         dataclasses.replace(p, loss=loss)
         for p, loss in zip(grid((budget,), n_sizes=len(losses)), losses, strict=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sweep.config import FitConfig
+from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.fit import METHODS, Fit, Method, Refusal, fit, predict, read_fit
 from sweep.fit.laws.base import DrawnLaw, Optimum
@@ -14,6 +15,7 @@ from sweep.fit.refusals import RefusedError
 from sweep.report.curves import optimum_curves
 from sweep.report.figures.style import method_color
 from sweep.report.text.text import fit_text
+from sweep.study.checks import check_fit_methods
 from sweep.study.laws import write_fit
 from tests.fit.planted import TINY, isoflop_points, tiny_flops_per_token
 
@@ -115,7 +117,7 @@ def test_its_refusal_stands_in_its_place(toy):
 def test_every_method_is_fitted_by_default(toy):
     found = fit(points(), FitConfig(n_bootstrap=0))
     assert tuple(found.methods) == tuple(METHODS)
-    assert fit(points()).methods.keys() == METHODS.keys()
+    assert fit(points(n_budgets=1)).methods.keys() == METHODS.keys()
 
 
 def test_an_unknown_method_is_refused_with_the_names_of_the_known_ones():
@@ -123,6 +125,8 @@ def test_an_unknown_method_is_refused_with_the_names_of_the_known_ones():
         InputError, match=r"fit\.methods=square_root is unknown: choose from envelope, isoflop"
     ):
         fit(points(), CONFIG)
+    with pytest.raises(InputError, match=r"fit\.methods=square_root is unknown"):  # before any run is trained
+        check_fit_methods(compose_experiment(["experiment=smoke", "fit.methods=[square_root]"]))
     document = fit(points(), FitConfig(methods=("isoflop",), n_bootstrap=0)).to_json()
     document["methods"]["square_root"] = document["methods"].pop("isoflop")
     with pytest.raises(InputError, match=r"methods\.square_root is unknown: choose from envelope"):

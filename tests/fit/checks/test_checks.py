@@ -11,8 +11,8 @@ from sweep.fit import Fit, Question, Refusal, fit, predict
 from sweep.fit.checks.agreement import agreement
 from sweep.fit.laws.lifetime import lifetime_optimum
 from sweep.fit.laws.published import SIX_ND
-from sweep.fit.laws.repetition import repeated_log_loss
 from sweep.records import Point
+from tests.fit.one_method import answer
 from tests.fit.planted import TINY, PlantedLaw, isoflop_points, tiny_flops_per_token
 
 CHINCHILLA = PlantedLaw()
@@ -40,11 +40,9 @@ def test_methods_are_compared_at_1_10_and_100_times_the_largest_budget():
 
 def test_a_contradiction_is_a_plain_sentence():
     rng = np.random.default_rng(0)
-    low = fit(tiny(sd=0.001, rng=rng), BOTH).laws["parametric"]
+    low = answer(tiny(sd=0.001, rng=rng), "parametric", BOTH)
     shifted = PlantedLaw(E=1.0, A=80.0, B=150.0, alpha=0.40, beta=0.37)
-    high = fit(isoflop_points(shifted, BUDGETS, n_sizes=7, span=3, sd=0.001, rng=rng), BOTH).laws[
-        "parametric"
-    ]
+    high = answer(isoflop_points(shifted, BUDGETS, n_sizes=7, span=3, sd=0.001, rng=rng), "parametric", BOTH)
     found = agreement({"one": low, "two": high}, 1e13)
     assert not found.agree
     assert "one and two disagree on N_opt by more than their intervals" in found.disagreements[0]
@@ -106,20 +104,6 @@ def test_points_of_no_budget_beyond_those_left_out_are_not_fitted():
     assert found.largest_fitted_flops < min(found.left_out)
     assert found.n_left_out == 14 + 2
     assert len(found.methods["parametric"].budgets) == 2
-
-
-def test_repeated_data_has_a_backtest_of_its_losses():
-    theta = np.log([520.0, 1500.0, 1.9, np.e**0.35, np.e**0.36, 8.0, 5.0])
-    cells = [
-        (n, u * e, u) for n in np.geomspace(1e7, 1e9, 5) for u in (1e8, 1e9, 1e10) for e in (1, 2, 6, 20)
-    ]
-    losses = np.exp(repeated_log_loss(theta, *np.log(np.array(cells).T)))
-    points = [
-        Point(n_params=n, n_tokens=d, n_tokens_unique=u, loss=loss)
-        for (n, d, u), loss in zip(cells, losses, strict=True)
-    ]
-    config = dataclasses.replace(BARE, methods=("data_constrained",))
-    assert fit(points, config).backtest.methods["data_constrained"].loss_rms_error < 1e-6
 
 
 def test_tables_without_budgets_are_backtested_in_bands():
@@ -204,10 +188,10 @@ def test_an_extrapolation_with_a_wide_interval_is_refused():
     (near,) = predict(noisy, [3e12], Question(max_interval_factor=50.0))
     (far,) = predict(noisy, [1e24], Question(max_interval_factor=3.0))
     assert not all(isinstance(answer, Refusal) for answer in near.methods.values())
-    for answer in far.methods.values():
-        assert isinstance(answer, Refusal)
-        assert answer.kind == "extrapolation"
-        assert "add runs at larger budgets" in answer.reason
+    for prediction in far.methods.values():
+        assert isinstance(prediction, Refusal)
+        assert prediction.kind == "extrapolation"
+        assert "add runs at larger budgets" in prediction.reason
 
 
 def test_the_excess_loss_off_the_optimum_is_that_of_the_surface():

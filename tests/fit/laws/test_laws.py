@@ -15,6 +15,7 @@ from sweep.errors import InputError
 from sweep.fit import Question, Refusal, fit, predict, read_fit
 from sweep.fit.laws.base import QUANTITIES
 from sweep.fit.laws.power_law import fit_floor_law
+from tests.fit.one_method import answer
 from tests.fit.planted import TINY, PlantedLaw, isoflop_points, six_n, tiny_flops_per_token
 
 BUDGETS = tuple(np.geomspace(1e11, 1e13, 5))
@@ -52,7 +53,7 @@ def noisy_fit():
 )
 def test_parametric_recovers_a_planted_law(law):
     budgets = BUDGETS if law is TINY else np.geomspace(1e18, 1e21, 4)
-    entry = fit(isoflop_points(law, budgets, n_sizes=7, span=5), NONE).methods["parametric"].to_json()
+    entry = answer(isoflop_points(law, budgets, n_sizes=7, span=5), "parametric", NONE).to_json()
     for name in ("E", "A", "B", "alpha", "beta"):
         assert entry[name] == pytest.approx(getattr(law, name), rel=1e-6)
     assert entry["a"] == pytest.approx(law.beta / (law.alpha + law.beta), rel=1e-6)
@@ -62,7 +63,7 @@ def test_parametric_recovers_a_planted_law(law):
 @pytest.mark.parametrize("flops", [1e11, 1e12, 1e14])
 def test_parametric_optimum_obeys_the_exact_constraint(flops):
     """Against a golden-section search on the planted law and the true FLOPs of the models."""
-    law = fit(tiny_points(), NONE).methods["parametric"]
+    law = answer(tiny_points(), "parametric", NONE)
     truth = TINY.optimum_by_search(flops, tiny_flops_per_token)
     assert law.n_params_opt(flops) == pytest.approx(truth, rel=2e-3 if flops < 1e13 else 2e-2)
     assert law.loss_opt(flops) == pytest.approx(
@@ -84,14 +85,14 @@ def test_constraint_matters_on_tiny_models():
 def test_isoflop_is_exact_where_the_parabola_is_symmetric():
     """alpha = beta, centred grids, C = 6 N D: the one case in which Approach 2 has no bias."""
     law = PlantedLaw(A=400.0, B=400.0, alpha=0.31, beta=0.31)
-    found = fit(isoflop_points(law, np.geomspace(1e17, 1e21, 5), n_sizes=9, span=4), NONE).methods["isoflop"]
+    found = answer(isoflop_points(law, np.geomspace(1e17, 1e21, 5), n_sizes=9, span=4), "isoflop", NONE)
     n_params, n_tokens = law.optimum_6nd(1e24)
     assert found.n_params_opt(1e24) == pytest.approx(n_params, rel=1e-6)
     assert found.n_tokens_opt(1e24) == pytest.approx(n_tokens, rel=1e-6)
 
 
 def test_isoflop_takes_tokens_from_exact_flops():
-    found = fit(tiny_points(), NONE).methods["isoflop"]
+    found = answer(tiny_points(), "isoflop", NONE)
     entry = found.to_json()
     assert entry["a"] + entry["b"] != pytest.approx(1, abs=5e-3)
     for budget in entry["budgets"]:
@@ -291,6 +292,6 @@ def test_a_dataframe_is_fitted():
 
 
 def test_a_seed_replicate_narrows_isoflop_intervals():
-    one = fit(tiny_points(sd=0.006, seed=3), QUICK).methods["isoflop"].to_json()["ci"]["a"]
-    four = fit(tiny_points(sd=0.006, seed=3, n_seeds=6), QUICK).methods["isoflop"].to_json()["ci"]["a"]
+    one = answer(tiny_points(sd=0.006, seed=3), "isoflop", QUICK).to_json()["ci"]["a"]
+    four = answer(tiny_points(sd=0.006, seed=3, n_seeds=6), "isoflop", QUICK).to_json()["ci"]["a"]
     assert four[1] - four[0] < 0.8 * (one[1] - one[0])

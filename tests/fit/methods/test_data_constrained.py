@@ -13,6 +13,7 @@ from sweep.fit.laws.catalogue import published_surface
 from sweep.fit.laws.repetition import DataConstrainedLaw, effective_log, repeated_log_loss, repeated_slopes
 from sweep.fit.table.points import DEFAULT_COLUMNS
 from sweep.records import Point
+from tests.fit.one_method import answer
 from tests.fit.planted import PlantedLaw, isoflop_points
 from tests.fit.reference_data import reference_path
 
@@ -47,7 +48,7 @@ def test_row_5_the_published_r_is_a_local_optimum_and_ours_is_better():
     assert 1 - ((loss - fitted) ** 2).sum() / ((loss - loss.mean()) ** 2).sum() == pytest.approx(
         0.7722046, abs=1e-7
     )
-    law = fit(points, CONFIG).methods["data_constrained"]
+    law = answer(points, "data_constrained", CONFIG)
     assert isinstance(law, DataConstrainedLaw)
     assert law.objective <= 0.0158046625 * (1 + 1e-7)
     entry = law.to_json()
@@ -95,7 +96,9 @@ def repeated_points(r_d):
 
 def test_a_planted_repetition_is_found_again_by_a_joint_fit():
     config = dataclasses.replace(CONFIG, data_constrained=DataConstrainedOptions(base=None))
-    entry = fit(repeated_points(8.0), config).methods["data_constrained"].to_json()
+    found = fit(repeated_points(8.0), config)
+    entry = found.methods["data_constrained"].to_json()
+    assert found.backtest.methods["data_constrained"].loss_rms_error < 1e-6
     assert entry["R_D_star"] == pytest.approx(8.0, rel=1e-3)
     assert entry["alpha"] == pytest.approx(0.35, rel=1e-3)
     assert entry["identified"]
@@ -103,7 +106,7 @@ def test_a_planted_repetition_is_found_again_by_a_joint_fit():
 
 def test_repetition_is_refused_where_nothing_repeats():
     def refusal(points):
-        refused = fit(points, CONFIG).methods["data_constrained"]
+        refused = answer(points, "data_constrained", CONFIG)
         assert isinstance(refused, Refusal)
         return refused
 
