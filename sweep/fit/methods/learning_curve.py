@@ -10,12 +10,14 @@ theta = (alpha_N ln Nc, alpha_N, alpha_S ln Sc, alpha_S, ln B*, 1/alpha_B), all 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
+from sweep.fit.laws.base import Interval
 from sweep.fit.numerics.levenberg import minimise_model
 from sweep.fit.refusals import Refusal
 from sweep.fit.table.curves import LossCurve
@@ -43,7 +45,7 @@ class LearningCurve:
     n_records: int
     n_runs: int
     objective: float
-    ci: None = None
+    ci: Mapping[str, Interval] | None = None
     interval_note: str = NO_INTERVAL
 
 

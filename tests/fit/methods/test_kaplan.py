@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import brentq
 
 from sweep.config import FitConfig
-from sweep.fit import fit
+from sweep.fit import Fit, fit
 from sweep.fit.methods.kaplan import KaplanLaw
 from sweep.fit.methods.kaplan_model import KaplanModel
 from sweep.records import CurvePoint, Point
@@ -123,7 +123,9 @@ def learning_curves(batches, schedule="constant"):
 
 def curve_entry(batches, **changes):
     points, curves = learning_curves(batches, **changes)
-    return fit(planted() + points, CONFIG, curves=curves).methods["kaplan"].to_json()["learning_curve"]
+    found = fit(planted() + points, CONFIG, curves=curves)
+    assert Fit.from_json(found.to_json()).to_json() == found.to_json()
+    return found.methods["kaplan"].to_json()["learning_curve"]
 
 
 def test_the_law_of_learning_curves_and_the_critical_batch_are_found_again():
