@@ -26,7 +26,15 @@ from sweep.config.experiment import (
     TrackingConfig,
     TrainerConfig,
 )
-from sweep.config.fitting import ColumnsConfig, FilterConfig, FitConfig
+from sweep.config.fitting import (
+    ColumnsConfig,
+    DataConstrainedOptions,
+    FilterConfig,
+    FitConfig,
+    IsoflopOptions,
+    KaplanOptions,
+    ParametricOptions,
+)
 from sweep.config.launch import LaunchConfig, LocalLaunch, RayLaunch, SlurmLaunch
 from sweep.config.reading import known_keys, read_experiment, read_run, to_dict, unknown_key
 from sweep.config.run import (
@@ -39,6 +47,7 @@ from sweep.config.run import (
     RunSchedule,
 )
 from sweep.config.store import StoreConfig, absolute_index_url, check_index_url
+from sweep.config.upgrade import upgrade_experiment
 
 __all__ = [
     "EVALUATION_BATCH_TOKENS",
@@ -47,6 +56,7 @@ __all__ = [
     "ArchitectureConfig",
     "ColumnsConfig",
     "DataConfig",
+    "DataConstrainedOptions",
     "EstimateConfig",
     "EvaluationConfig",
     "ExperimentConfig",
@@ -55,10 +65,13 @@ __all__ = [
     "GridConfig",
     "HparamCheckConfig",
     "HuggingFaceData",
+    "IsoflopOptions",
+    "KaplanOptions",
     "LaunchConfig",
     "LocalLaunch",
     "ModelConfig",
     "OptimizerConfig",
+    "ParametricOptions",
     "PretrainedTokenizerConfig",
     "PythonData",
     "RayLaunch",
@@ -81,4 +94,5 @@ __all__ = [
     "read_run",
     "to_dict",
     "unknown_key",
+    "upgrade_experiment",
 ]

@@ -42,7 +42,6 @@ BatchRule = Literal["tiny", "tiny_bpe", "step_law", "deepseek", "porian"]
 WarmupRule = Literal["n_params"]
 WeightDecayRule = Literal["power_lines"]
 Beta2Rule = Literal["half_life"]
-Method = Literal["envelope", "isoflop", "parametric", "kaplan", "data_constrained", "overtraining"]
 
 STRICT = ConfigDict(extra="forbid")
 """Unknown keys are refused; every config class carries this as `__pydantic_config__`."""

@@ -1,22 +1,23 @@
-"""Fits scaling laws to points and derives compute-optimal N and D, with intervals."""
+"""Scaling laws fitted to points, and the compute-optimal N and D they predict, with intervals."""
 
-from sweep.fit.fit import DEFAULTS, METHODS, Fit, fit, published_fit, read_fit
+from sweep.fit.fit import METHODS, Fit, Method, fit, method_names, published_fit, read_fit
 from sweep.fit.laws.base import Law
 from sweep.fit.predict import Prediction, Question, predict
 from sweep.fit.refusals import Refusal
 from sweep.fit.table.points import DEFAULT_COLUMNS, from_dataframe, read_table
 
 __all__ = [
-    "DEFAULTS",
     "DEFAULT_COLUMNS",
     "METHODS",
     "Fit",
     "Law",
+    "Method",
     "Prediction",
     "Question",
     "Refusal",
     "fit",
     "from_dataframe",
+    "method_names",
     "predict",
     "published_fit",
     "read_fit",

@@ -1,7 +1,7 @@
-"""Runs every method asked for on one set of points, and owns fit.json.
+"""The registry of fit methods, the fit of one set of points by all of them, and fit.json.
 
-`METHODS` is the registry: a method is one function of the observations and the config that returns its law or
-raises RefusedError; `LAWS` reads its entry in fit.json back.
+To add a method, write its module in `sweep.fit.methods` and give it one entry in `METHODS`: fitting, reading
+fit.json, the figures and the check of `fit.methods` all use that entry.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.config import FitConfig
 from sweep.errors import InputError
-from sweep.fit.checks.agreement import agreement
-from sweep.fit.checks.backtest import backtest
-from sweep.fit.checks.reconcile import reconciled
+from sweep.fit.checks.agreement import Agreement, agreement
+from sweep.fit.checks.backtest import Backtest, backtest
+from sweep.fit.checks.reconcile import Reconciliation, reconciled
 from sweep.fit.html import fit_html
 from sweep.fit.laws.base import Law
 from sweep.fit.laws.catalogue import published
+from sweep.fit.laws.encoding import from_plain, to_plain
 from sweep.fit.laws.published import CatalogueLaw, catalogue_law
-from sweep.fit.laws.repetition_law import DataConstrainedLaw
+from sweep.fit.laws.repetition import DataConstrainedLaw
 from sweep.fit.methods.data_constrained import fit_data_constrained
 from sweep.fit.methods.envelope import EnvelopeLaw, fit_envelope
 from sweep.fit.methods.isoflop import IsoflopLaw, fit_isoflop
@@ -30,131 +31,118 @@ from sweep.fit.methods.overtraining import OvertrainingLaw, fit_overtraining
 from sweep.fit.methods.parametric import ParametricLaw, fit_parametric
 from sweep.fit.refusals import Refusal, RefusedError
 from sweep.fit.table.constraint import Constraint
-from sweep.fit.table.filters import NO_FILTERS, AppliedFilter
+from sweep.fit.table.filters import AppliedFilter
 from sweep.fit.table.observations import ExcludedPoint, Observations, observe
 from sweep.fit.table.points import from_dataframe
 from sweep.records import CurvePoint, Point
 
-if TYPE_CHECKING:  # pandas takes long to import, and points need none of it
+if TYPE_CHECKING:  # pandas is slow to import, and a sequence of points does not need it
     import pandas as pd
 
 SCHEMA_VERSION = 1
-METHODS: dict[str, Callable[[Observations, FitConfig], Law]] = {
-    "envelope": fit_envelope,
-    "isoflop": fit_isoflop,
-    "parametric": fit_parametric,
-    "kaplan": fit_kaplan,
-    "data_constrained": fit_data_constrained,
-    "overtraining": fit_overtraining,
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """A fit method."""
+
+    fit: Callable[[Observations, FitConfig], Law]  # raises RefusedError
+    law: type[Law]  # reads the method's entry in fit.json
+    color: str  # in figures
+
+
+METHODS: dict[str, Method] = {  # colours: Okabe & Ito 2008
+    "envelope": Method(fit=fit_envelope, law=EnvelopeLaw, color="#009E73"),
+    "isoflop": Method(fit=fit_isoflop, law=IsoflopLaw, color="#0072B2"),
+    "parametric": Method(fit=fit_parametric, law=ParametricLaw, color="#D55E00"),
+    "kaplan": Method(fit=fit_kaplan, law=KaplanLaw, color="#CC79A7"),
+    "data_constrained": Method(fit=fit_data_constrained, law=DataConstrainedLaw, color="#56B4E9"),
+    "overtraining": Method(fit=fit_overtraining, law=OvertrainingLaw, color="#E69F00"),
 }
-LAWS: dict[str, Callable[[Mapping[str, Any]], Law]] = {
-    "envelope": EnvelopeLaw.from_json,
-    "isoflop": IsoflopLaw.from_json,
-    "parametric": ParametricLaw.from_json,
-    "kaplan": KaplanLaw.from_json,
-    "data_constrained": DataConstrainedLaw.from_json,
-    "overtraining": OvertrainingLaw.from_json,
-}
-DEFAULTS = FitConfig(
-    methods=("envelope", "isoflop", "parametric", "kaplan", "data_constrained", "overtraining"),
-    huber_delta=1e-3,
-    residuals="log",
-    irreducible_loss=None,
-    isoflop_robust=False,
-    isoflop_bias_corrected=False,
-    kaplan_n_params="non_embedding",
-    data_constrained_base=None,
-    n_bootstrap=1000,
-    confidence=0.95,
-    max_interval_factor=10.0,
-    seed=0,
-    filters=NO_FILTERS,
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Fit:
-    """What was fitted to which points: the content of fit.json."""
+    """The laws fitted to one set of points, and the checks on them: the content of fit.json."""
 
     n_points: int  # fitted
     excluded: tuple[ExcludedPoint, ...]
-    flops_range: tuple[float, float] | None  # of the fitted points; None when there are none
+    flops_range: tuple[float, float] | None  # of the fitted points; None without points
     filters: tuple[AppliedFilter, ...]
     constraint: Constraint
     methods: Mapping[str, Law | Refusal]
-    agreement: Mapping[str, Any] | None  # None without a law
-    backtest: Mapping[str, Any]  # or {"refused": ..}
-    reconcile: Mapping[str, Any] | None  # None unless asked for
+    agreement: Agreement | None  # None without a law
+    backtest: Backtest | Refusal | None  # None for a published law
+    reconcile: Reconciliation | None  # None unless requested
     hyperparameters: Mapping[str, Any] | str | None = None
-    # ^ of a sweep: what the worst corner of its check leaves on the table, or "unmeasured"
+    # ^ of a sweep: the largest loss gap in the check of its hyperparameters, or "unmeasured"
 
     @property
     def laws(self) -> dict[str, Law]:
-        """The methods that did not refuse."""
+        """The laws of the methods that did not refuse."""
         return {name: law for name, law in self.methods.items() if isinstance(law, Law)}
 
     def to_json(self) -> dict[str, Any]:
-        """fit.json as plain JSON types, at full float precision."""
+        """Return fit.json as plain JSON types, at full float precision."""
         return {
             "schema_version": SCHEMA_VERSION,
             "points": {
                 "n": self.n_points,
-                "excluded": [{"run_key": point.run_key, "reason": point.reason} for point in self.excluded],
-                "filters": [applied.to_json() for applied in self.filters],
-                "flops_range": None if self.flops_range is None else list(self.flops_range),
+                "excluded": to_plain(self.excluded),
+                "filters": to_plain(self.filters),
+                "flops_range": to_plain(self.flops_range),
             },
             "conventions": {
                 "n_params": "n_params",
                 "flops": "flops" if self.constraint == "exact" else "flops_6nd",
                 "constraint": self.constraint,
             },
-            "methods": {name: method.to_json() for name, method in self.methods.items()},
-            "agreement": None if self.agreement is None else dict(self.agreement),
-            "backtest": dict(self.backtest),
-            "reconcile": None if self.reconcile is None else dict(self.reconcile),
+            "methods": to_plain(self.methods),
+            "agreement": to_plain(self.agreement),
+            "backtest": to_plain(self.backtest) or {},
+            "reconcile": to_plain(self.reconcile),
             "hyperparameters": self.hyperparameters,
         }
 
     def _repr_html_(self) -> str:
-        """A table of the methods, in a notebook."""
+        """Return a table of the methods, for notebooks."""
         return fit_html(self.to_json())
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Fit:
-        """The inverse of `to_json`.
+        """Return the inverse of `to_json`.
 
         Raises:
-            InputError: another schema version, or keys missing.
+            InputError: another schema version, or an incomplete document.
         """
         version = document.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise InputError(f"schema_version={version!r} of a fit.json is not {SCHEMA_VERSION}: fit again")
+            raise InputError(
+                f"schema_version={version!r} of this fit.json is not supported, only {SCHEMA_VERSION} is: "
+                f"fit again"
+            )
         try:
-            points, flops_range = document["points"], document["points"]["flops_range"]
+            points = document["points"]
             fitted = cls(
                 n_points=points["n"],
-                excluded=tuple(ExcludedPoint(**point) for point in points["excluded"]),
-                flops_range=None if flops_range is None else (float(flops_range[0]), float(flops_range[1])),
+                excluded=from_plain(tuple[ExcludedPoint, ...], points["excluded"]),
+                flops_range=from_plain(tuple[float, float] | None, points["flops_range"]),
                 filters=tuple(AppliedFilter(**applied) for applied in points["filters"]),
-                constraint=document["conventions"]["constraint"],
+                constraint=from_plain(Constraint, document["conventions"]["constraint"]),
                 methods={name: _method_from_json(name, entry) for name, entry in document["methods"].items()},
-                agreement=document["agreement"],
-                backtest=document["backtest"],
-                reconcile=document["reconcile"],
+                agreement=from_plain(Agreement | None, document["agreement"]),
+                backtest=from_plain(Backtest | Refusal | None, document["backtest"] or None),
+                reconcile=from_plain(Reconciliation | None, document["reconcile"]),
                 hyperparameters=document.get("hyperparameters"),
             )
-            fitted._check_answers()
+            fitted._check_laws()
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-            what = f"{type(error).__name__}: {error}"
-            raise InputError(f"the document is not a complete fit.json ({what}): fit again") from None
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"the document is not a complete fit.json ({reason}): fit again") from None
         return fitted
 
-    def _check_answers(self) -> None:
-        """Raises TypeError, ValueError or IndexError where the parts are not such as `to_json` writes."""
-        for name in ("agreement", "backtest", "reconcile"):
-            part = getattr(self, name)
-            if part is not None and not isinstance(part, Mapping):
-                raise TypeError(f"{name} is {part!r}")
+    def _check_laws(self) -> None:
+        """Evaluate every law once. Raises TypeError, ValueError or IndexError for an invalid one."""
         flops = self.flops_range[1] if self.flops_range else 1e20
         for law in self.laws.values():
             law.estimate("loss_opt", flops)
@@ -163,20 +151,23 @@ class Fit:
 
 def fit(
     points: Sequence[Point] | pd.DataFrame,
-    config: FitConfig = DEFAULTS,
+    config: FitConfig | None = None,
     *,
     excluded: Mapping[str, str] | None = None,
     curves: Mapping[str, Sequence[CurvePoint]] | None = None,
     reconcile: bool = False,
 ) -> Fit:
-    """Fit every method of `config.methods`; one that cannot answer is a Refusal in its place.
+    """Fit every method of `config.methods`; a method that cannot fit the points gives a Refusal.
 
-    Points that diverged, or whose run key or name is in `excluded` (name → reason), are listed, not fitted.
-    `curves` are training curves by run key; `reconcile` also refits under every counting convention.
+    `config` defaults to `FitConfig()`. Points that diverged, or with a run key or name in `excluded` (name →
+    reason), are listed and not fitted. `curves` are training curves by run key; `reconcile` also refits under
+    every counting convention.
 
     Raises:
-        InputError: the points are no usable table.
+        InputError: the points are not a usable table, or a method is unknown.
     """
+    config = config or FitConfig()
+    names = method_names(config)
     if not isinstance(points, Sequence):
         points = from_dataframe(points)
     observations = observe(
@@ -186,9 +177,8 @@ def fit(
         curves=curves,
         allow_mixed_schedules=config.allow_mixed_schedules,
     )
-    methods: dict[str, Law | Refusal] = {name: _answer(name, observations, config) for name in config.methods}
-    laws: dict[str, Law] = {name: law for name, law in methods.items() if isinstance(law, Law)}
-    tested = _backtest(observations, config)
+    methods = {name: fit_method(name, observations, config) for name in names}
+    laws = {name: law for name, law in methods.items() if isinstance(law, Law)}
     return Fit(
         n_points=len(observations),
         excluded=observations.excluded,
@@ -197,22 +187,41 @@ def fit(
         constraint=observations.flops_per_token.kind,
         methods=methods,
         agreement=agreement(laws, observations.flops_range[1]) if laws else None,
-        backtest=tested.to_json() if isinstance(tested, Refusal) else tested,
+        backtest=observations.refusal
+        or backtest(observations, config, {name: METHODS[name].fit for name in names}),
         reconcile=reconciled(observations, config) if reconcile else None,
     )
 
 
-def _backtest(observations: Observations, config: FitConfig) -> dict[str, Any] | Refusal:
+def fit_method(name: str, observations: Observations, config: FitConfig) -> Law | Refusal:
+    """Fit one method of the registry; a method that cannot fit the points gives a Refusal."""
     if observations.refusal is not None:
         return observations.refusal
-    return backtest(observations, config, {name: METHODS[name] for name in config.methods})
+    try:
+        law = METHODS[name].fit(observations, config)
+    except RefusedError as refused:
+        return refused.refusal
+    return law.warned(observations.warnings)
+
+
+def method_names(config: FitConfig) -> tuple[str, ...]:
+    """Return the names of the methods that `config` selects.
+
+    Raises:
+        InputError: a name is not in the registry.
+    """
+    names = tuple(METHODS) if config.methods is None else config.methods
+    unknown = [name for name in names if name not in METHODS]
+    if unknown:
+        raise InputError(f"fit.methods={unknown[0]} is unknown: choose from {', '.join(METHODS)}")
+    return names
 
 
 def published_fit(name: str) -> Fit:
-    """A fit.json's worth of the published law `name`: its range stands for the points'.
+    """Return the published law `name` as a Fit without points; its range is that of the law's own points.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is no published law of that name.
     """
     law = published(name)
     return Fit(
@@ -223,7 +232,7 @@ def published_fit(name: str) -> Fit:
         constraint="6nd",
         methods={name: catalogue_law(name)},
         agreement=None,
-        backtest={},
+        backtest=None,
         reconcile=None,
     )
 
@@ -232,41 +241,31 @@ def read_fit(path: str | Path) -> Fit:
     """Read a fit.json.
 
     Raises:
-        InputError: the file is missing, no JSON, or no fit.json of this schema version.
+        InputError: the file is missing, not JSON, or not a fit.json of this schema version.
     """
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_number)
+        document = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
-        raise InputError(f"law={path}: there is no such file") from None
+        raise InputError(f"law={path}: file not found") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"law={path}: it cannot be read as JSON ({error})") from None
+        raise InputError(f"law={path}: not readable as JSON ({error})") from None
     if not isinstance(document, dict):
-        raise InputError(f"law={path}: it holds no JSON object, so it is no fit.json")
+        raise InputError(f"law={path}: not a fit.json, since its content is not a JSON object")
     try:
         return Fit.from_json(document)
     except InputError as error:
         raise InputError(f"law={path}: {error}") from None
 
 
-def _no_number(constant: str) -> float:
-    raise ValueError(f"it holds {constant}, which is no number")
-
-
-def _answer(name: str, observations: Observations, config: FitConfig) -> Law | Refusal:
-    if observations.refusal is not None:
-        return observations.refusal
-    try:
-        law = METHODS[name](observations, config)
-    except RefusedError as refused:
-        return refused.refusal
-    return law.warned(observations.warnings)
+def _refuse_constant(constant: str) -> float:
+    raise ValueError(f"{constant} is not a valid number")
 
 
 def _method_from_json(name: str, entry: Mapping[str, Any]) -> Law | Refusal:
     if "refused" in entry:
-        return Refusal(kind=entry["kind"], reason=entry["refused"])
+        return Refusal.from_json(entry)
     if "published" in entry:
         return CatalogueLaw.from_json(entry)
-    if name not in LAWS:
-        raise InputError(f"methods.{name} is not a known method: choose from {', '.join(LAWS)}")
-    return LAWS[name](entry)
+    if name not in METHODS:
+        raise InputError(f"methods.{name} is unknown: choose from {', '.join(METHODS)}")
+    return METHODS[name].law.from_json(entry)

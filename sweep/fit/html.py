@@ -1,4 +1,4 @@
-"""A fit as a notebook shows it: one table of the methods, everything escaped."""
+"""HTML table of a fit, for notebooks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ ROWS = ("a", "b", "E", "alpha", "beta")
 
 
 def fit_html(document: Mapping[str, Any]) -> str:
-    """HTML of a fit.json document: each method's constants with intervals, refusals, disagreements."""
+    """Return HTML of a fit.json document: constants with intervals, refusals, disagreements; all escaped."""
     head = "".join(f"<th>{cell}</th>" for cell in ("method", *ROWS, "status"))
     body = "".join(_row(name, entry) for name, entry in document["methods"].items())
     points = document["points"]
-    notes = [f"{points['n']} points fitted, {len(points['excluded'])} left out"]
+    notes = [f"{points['n']} points fitted, {len(points['excluded'])} excluded"]
     notes += (document["agreement"] or {}).get("disagreements", [])
     backtest = document["backtest"]
     if "refused" in backtest:
@@ -35,8 +35,8 @@ def _number(entry: Mapping[str, Any], symbol: str) -> str:
     if symbol not in entry:
         return ""
     interval = entry["ci"].get(symbol)
-    told = f"{entry[symbol]:.4g}"
+    estimate = f"{entry[symbol]:.4g}"
     if interval is None:
-        return told
+        return estimate
     doubt = " ?" if symbol in entry.get("unproved", ()) else ""
-    return f"{told} [{interval[0]:.4g}, {interval[1]:.4g}]{doubt}"
+    return f"{estimate} [{interval[0]:.4g}, {interval[1]:.4g}]{doubt}"

@@ -1,9 +1,10 @@
-"""How a method says that it cannot answer: a reason and what would help, never a number."""
+"""Refusals: the reason why a method gives no law, and what would help."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 RefusalKind = Literal[
     "no_points",
@@ -34,18 +35,23 @@ RefusalKind = Literal[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusal:
-    """Why a method gives no law for these points."""
+    """The result of a method that cannot fit the points."""
 
     kind: RefusalKind
-    reason: str  # one sentence: why, and what would help
+    reason: str  # one sentence: what is missing, and what would help
 
     def to_json(self) -> dict[str, str]:
-        """The form it takes in fit.json."""
+        """Return its entry in fit.json."""
         return {"refused": self.reason, "kind": self.kind}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Refusal:
+        """Return the inverse of `to_json`."""
+        return cls(kind=document["kind"], reason=document["refused"])
 
 
 class RefusedError(Exception):
-    """Raised inside a method; `sweep.fit.fit` turns it into that method's Refusal."""
+    """Raised inside a fit method; `fit` turns it into the method's Refusal."""
 
     def __init__(self, kind: RefusalKind, reason: str) -> None:
         super().__init__(reason)

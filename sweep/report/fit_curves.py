@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sweep.fit.checks.backtest import Backtest
 from sweep.fit.fit import Fit
 from sweep.fit.methods.overtraining import OvertrainingLaw
 from sweep.fit.methods.parametric import ParametricLaw
+from sweep.fit.refusals import Refusal
 from sweep.fit.table.observations import Observations, observe
 from sweep.records import Point
 
@@ -150,18 +152,23 @@ def clouds(fit: Fit) -> tuple[Cloud, ...]:
 def backtest_marks(fit: Fit) -> tuple[BacktestMarks, ...]:
     """Each method's errors on the budgets left out; nothing where there was no backtest."""
     found = []
-    for name, told in fit.backtest.get("methods", {}).items():
-        budgets = told.get("budgets", [])
+    if not isinstance(fit.backtest, Backtest):
+        return ()
+    for name, tested in fit.backtest.methods.items():
+        budgets = () if isinstance(tested, Refusal) else tested.budgets
         if budgets:
             found.append(
                 BacktestMarks(
                     method=name,
-                    flops=np.array([budget["flops"] for budget in budgets]),
-                    loss_error=np.array([budget["loss_opt_error"] for budget in budgets]),
+                    flops=np.array([budget.flops for budget in budgets]),
+                    loss_error=np.array([budget.loss_opt_error for budget in budgets]),
                     n_params_error=np.array(
-                        [budget.get("n_params_opt_error", math.nan) for budget in budgets]
+                        [
+                            math.nan if budget.n_params_opt_error is None else budget.n_params_opt_error
+                            for budget in budgets
+                        ]
                     ),
-                    largest_fitted_flops=fit.backtest["largest_fitted_flops"],
+                    largest_fitted_flops=fit.backtest.largest_fitted_flops,
                 )
             )
     return tuple(found)

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sweep.errors import InputError
-from sweep.fit.checks.hparam_gap import TOLERANCE, LeftOnTable, left_on_table
+from sweep.fit.checks.hparam_gap import TOLERANCE, HparamGap, hparam_gap
 from sweep.plan.hparam_check import AXES, Axis, Corner, HparamCheck
 from sweep.report.hparam_summary import SCHEMA_VERSION, loss_left
 from sweep.report.numbers import four
@@ -27,7 +27,7 @@ class AxisCheck:
     rule: float  # the rule's value: peak learning rate, or tokens per step
     values: tuple[float, ...]  # ascending, the rule's among them
     losses: tuple[tuple[float | None, ...], ...]  # by seed and value, nats per token; None: no result
-    found: LeftOnTable
+    found: HparamGap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +109,7 @@ def _axis(corner: Corner, axis: Axis, losses: Mapping[str, float | None]) -> Axi
     rule = corner.lr_peak if axis == "lr" else float(corner.batch_tokens)
     values = tuple(setting.value for setting in settings)
     whole = [row for row in by_seed if None not in row]
-    found = left_on_table(values, rule, np.array(whole, dtype=np.float64))
+    found = hparam_gap(values, rule, np.array(whole, dtype=np.float64))
     return AxisCheck(axis=axis, rule=rule, values=values, losses=by_seed, found=found)
 
 

@@ -27,6 +27,14 @@ def check_extras() -> None:
         raise InputError(f"training needs {' and '.join(missing)}: pip install 'sweep[train]'")
 
 
+def check_fit_methods(experiment: ExperimentConfig) -> None:
+    """Raises InputError when the experiment names a fit method that is unknown."""
+    if experiment.fit.methods is not None:
+        from sweep.fit import method_names  # numpy and all methods: a plan needs them for this check only
+
+        method_names(experiment.fit)
+
+
 def check_spread(drawn: Plan) -> None:
     """Raises InputError when a run of the plan cannot be spread over as many devices as asked for."""
     trainer = drawn.experiment.trainer

@@ -20,7 +20,7 @@ from sweep.plan.hparam_check import HparamCheck, plan_check
 from sweep.records import Dataset, Plan
 from sweep.store.run_store import RunStore
 from sweep.store.sql.copy import index_packages
-from sweep.study.checks import check_spread
+from sweep.study.checks import check_fit_methods, check_spread
 
 if TYPE_CHECKING:  # a plan needs none of it
     from sweep.machine.doctor import Diagnosis
@@ -63,6 +63,7 @@ def plan(experiment: ExperimentConfig) -> Plan:
 
     Raises InputError when none can be trained, or one not on as many devices as asked for.
     """
+    check_fit_methods(experiment)
     drawn = make_plan(experiment, dataset(experiment))
     check_spread(drawn)
     return drawn

@@ -83,7 +83,7 @@ def test_published_laws_predict_by_name_and_unknown_ones_are_bad_input(tmp_path)
     assert unknown.returncode == 2
     assert "kaplan_2020" in unknown.stderr
     missing = sweep(tmp_path, "predict", "law=absent.json", "flops=1e20")
-    assert (missing.returncode, "no such file" in missing.stderr) == (2, True)
+    assert (missing.returncode, "file not found" in missing.stderr) == (2, True)
 
 
 def test_when_every_method_refuses_the_exit_code_is_zero_and_the_json_says_why(tmp_path):

@@ -1,14 +1,20 @@
-"""What one method makes of points, the others left aside: they take most of the time of a fit."""
+"""The result of a single fit method, without the checks and the other methods."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from sweep.config import FitConfig
-from sweep.fit import Law, Refusal, fit
+from sweep.fit import Law, Refusal
+from sweep.fit.fit import fit_method
+from sweep.fit.table.observations import observe
 from sweep.records import Point
 
 
-def answer(points: Iterable[Point], method: str, config: FitConfig) -> Law | Refusal:
-    return fit(points, replace(config, methods=(method,))).methods[method]
+def answer(points: Sequence[Point], method: str, config: FitConfig, **changes: Any) -> Law | Refusal:
+    """Fit one method with `config` and `changes` to it."""
+    config = replace(config, **changes)
+    observations = observe(points, filters=config.filters, allow_mixed_schedules=config.allow_mixed_schedules)
+    return fit_method(method, observations, config)

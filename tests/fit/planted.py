@@ -1,4 +1,4 @@
-"""Plants data sets whose law is known: a surface, a FLOP convention, a grid, and noise on ln L."""
+"""Synthetic data sets of a known law: a surface, a FLOP convention, a grid, and noise on ln L."""
 
 from __future__ import annotations
 

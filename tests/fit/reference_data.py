@@ -1,4 +1,4 @@
-"""Where the public reference data lies, and how to skip without it."""
+"""Public reference data; tests that need it are skipped if it is absent."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How often intervals hold the truth, by simulation on planted laws: a smoke form, and the long form."""
+"""Coverage of intervals by simulation on planted laws: a short form, and the long form."""
 
 import dataclasses
 import math
@@ -6,16 +6,17 @@ import math
 import numpy as np
 import pytest
 
-from sweep.fit import DEFAULTS, fit
+from sweep.config import FitConfig, IsoflopOptions
+from sweep.fit import fit
 from sweep.fit.fit import METHODS
 from sweep.fit.laws.base import QUANTITIES
+from sweep.fit.laws.repetition import repeated_log_loss
 from sweep.fit.refusals import RefusedError
-from sweep.fit.repetition import repeated_log_loss
 from sweep.fit.table.observations import observe
 from sweep.records import Point
 from tests.fit.planted import TINY, PlantedLaw, isoflop_points, tiny_flops_per_token
 
-CONFIG = dataclasses.replace(DEFAULTS, n_bootstrap=300, confidence=0.9)
+CONFIG = FitConfig(n_bootstrap=300, confidence=0.9)
 TIED = PlantedLaw(E=1.0, A=40.0, B=250.0, alpha=0.385, beta=0.385)  # one exponent, as overtraining assumes
 SIZES = [(5, 3), (7, 4)]
 
@@ -68,14 +69,14 @@ def repeated_grid():
 
 
 def answers(law, flops):
-    """Estimate and interval of everything that carries a proved one, at and beyond the largest budget."""
-    entry = law.to_json()
-    told = {symbol: (entry[symbol], entry["ci"][symbol]) for symbol in ("a", "b") if symbol in entry["ci"]}
+    """Estimate and interval of every quantity with proved coverage, at and beyond the largest budget."""
+    constants, ci = law.constants, law.ci
+    found = {symbol: (constants[symbol], ci[symbol]) for symbol in ("a", "b") if symbol in ci}
     for quantity in QUANTITIES:
         for reach in (1, 10):
             at = reach * flops
-            told[f"{quantity} {reach}x"] = (law.estimate(quantity, at), law.interval(quantity, at))
-    return told
+            found[f"{quantity} {reach}x"] = (law.estimate(quantity, at), law.interval(quantity, at))
+    return found
 
 
 def simulate(name, grid, sd, n_sets, config=CONFIG, seed=2):
@@ -85,28 +86,28 @@ def simulate(name, grid, sd, n_sets, config=CONFIG, seed=2):
     """
     draw, flops = grid
     rng = np.random.default_rng(seed)
-    exact = METHODS[name](observe(draw(0.0, rng)), dataclasses.replace(config, n_bootstrap=0))
-    told = []
+    exact = METHODS[name].fit(observe(draw(0.0, rng)), dataclasses.replace(config, n_bootstrap=0))
+    found = []
     for _ in range(n_sets):
         try:
-            told.append(answers(METHODS[name](observe(draw(sd, rng)), config), flops))
+            found.append(answers(METHODS[name].fit(observe(draw(sd, rng)), config), flops))
         except RefusedError:
             continue
-    assert len(told) >= 0.9 * n_sets
-    return {key: summary(truth_of(exact, key, flops), [entry[key] for entry in told]) for key in told[0]}
+    assert len(found) >= 0.9 * n_sets
+    return {key: summary(truth_of(exact, key, flops), [entry[key] for entry in found]) for key in found[0]}
 
 
 def truth_of(exact, key, flops):
     if key in ("a", "b"):
-        return exact.to_json()[key]
+        return exact.constants[key]
     quantity, reach = key.split()
     return exact.estimate(quantity, int(reach[:-1]) * flops)
 
 
-def summary(truth, told):
-    covered = np.mean([low <= truth <= high for _, (low, high) in told])
-    width = np.median([high - low for _, (low, high) in told])
-    ideal = np.diff(np.percentile([estimate for estimate, _ in told], [5, 95]))[0]
+def summary(truth, found):
+    covered = np.mean([low <= truth <= high for _, (low, high) in found])
+    width = np.median([high - low for _, (low, high) in found])
+    ideal = np.diff(np.percentile([estimate for estimate, _ in found], [5, 95]))[0]
     return float(covered), float(width / ideal)
 
 
@@ -153,7 +154,7 @@ def test_coverage_of_overtraining_at_length_where_its_assumption_holds(sizes, sd
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("sizes", SIZES)
 def test_coverage_of_robust_parabolas_at_length(sizes):
-    robust = dataclasses.replace(CONFIG, isoflop_robust=True)
+    robust = dataclasses.replace(CONFIG, isoflop=IsoflopOptions(robust=True))
     check(simulate("isoflop", tiny_grid(TINY, *sizes), 0.005, 300, robust), 300)
 
 
@@ -173,7 +174,7 @@ def test_coverage_of_the_envelopes_loss_at_length(sd):
     laws = []
     for _ in range(200):
         try:
-            laws.append(METHODS["envelope"](observe(draw(sd, rng)), CONFIG))
+            laws.append(METHODS["envelope"].fit(observe(draw(sd, rng)), CONFIG))
         except RefusedError:
             continue
     assert len(laws) >= 180
@@ -181,8 +182,8 @@ def test_coverage_of_the_envelopes_loss_at_length(sd):
         at = reach * flops
         n_params = TINY.optimum_by_search(at, tiny_flops_per_token)
         truth = TINY.loss(n_params, at / tiny_flops_per_token(n_params))
-        told = [(law.estimate("loss_opt", at), law.interval("loss_opt", at)) for law in laws]
-        check({f"loss_opt {reach}x": summary(truth, told)}, len(laws))
+        found = [(law.estimate("loss_opt", at), law.interval("loss_opt", at)) for law in laws]
+        check({f"loss_opt {reach}x": summary(truth, found)}, len(laws))
 
 
 @pytest.mark.ci

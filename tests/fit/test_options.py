@@ -1,4 +1,4 @@
-"""The options of isoflop and parametric: robust, own bias, E kept, linear residuals, trunks, profile."""
+"""Options of isoflop and parametric: robust, bias correction, fixed E, linear residuals, trunks, profile."""
 
 import dataclasses
 
@@ -6,24 +6,25 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from sweep.fit import DEFAULTS, Fit, fit
+from sweep.config import FitConfig, IsoflopOptions, ParametricOptions
+from sweep.fit import Fit, fit
 from sweep.fit.numerics.bootstrap import case_weights
 from tests.fit.one_method import answer
 from tests.fit.planted import TINY, PlantedLaw, isoflop_points, tiny_flops_per_token
 from tests.fit.reference_data import chinchilla_points
 
-BARE = dataclasses.replace(DEFAULTS, methods=("isoflop", "parametric"), n_bootstrap=0)
+BARE = FitConfig(methods=("isoflop", "parametric"), n_bootstrap=0)
 LAW = PlantedLaw(alpha=0.465, beta=0.155)
 BUDGETS = tuple(np.geomspace(1e17, 1e21, 5))
 
 
-def test_isoflop_tells_its_own_bias_and_takes_it_off_when_asked():
+def test_isoflop_reports_its_bias_and_subtracts_it_if_set():
     """The known -6.498 % of D* at 1e24, half-width 4, is found from the fitted surface and removed."""
     points = isoflop_points(LAW, BUDGETS, n_sizes=15, span=4)
     truth = LAW.optimum_6nd(1e24)[1]
     plain = answer(points, "isoflop", BARE)
     assert plain.n_tokens_opt(1e24) / truth - 1 == pytest.approx(-0.06498, abs=1e-4)
-    corrected = answer(points, "isoflop", dataclasses.replace(BARE, isoflop_bias_corrected=True))
+    corrected = answer(points, "isoflop", BARE, isoflop=IsoflopOptions(bias_corrected=True))
     assert corrected.n_tokens_opt(1e24) / truth - 1 == pytest.approx(0, abs=1e-6)
     bias, after = plain.to_json()["bias"], corrected.to_json()["bias"]
     assert (bias["corrected"], after["corrected"]) == (False, True)
@@ -49,11 +50,11 @@ def test_robust_parabolas_hardly_notice_an_outlier():
     clean = answer(points, "isoflop", BARE).n_params_opt(1e13)
     points[1] = dataclasses.replace(points[1], loss=points[1].loss * 1.05)
     plain = answer(points, "isoflop", BARE).n_params_opt(1e13)
-    robust = answer(points, "isoflop", dataclasses.replace(BARE, isoflop_robust=True)).n_params_opt(1e13)
+    robust = answer(points, "isoflop", BARE, isoflop=IsoflopOptions(robust=True)).n_params_opt(1e13)
     assert abs(np.log(robust / clean)) < 0.2 * abs(np.log(plain / clean))
 
 
-def test_sizes_far_apart_around_a_minimum_are_told():
+def test_sizes_far_apart_around_a_minimum_give_a_warning():
     points = isoflop_points(TINY, (1e11, 4e11, 1.6e12), n_sizes=4, span=12)
     warnings = answer(points, "isoflop", BARE).to_json()["warnings"]
     assert any("apart" in warning for warning in warnings)
@@ -61,22 +62,22 @@ def test_sizes_far_apart_around_a_minimum_are_told():
 
 def test_e_kept_at_its_value_leaves_the_rest_to_be_found():
     points = isoflop_points(LAW, BUDGETS, n_sizes=7, span=5)
-    kept = answer(points, "parametric", dataclasses.replace(BARE, irreducible_loss=LAW.E)).to_json()
+    kept = answer(points, "parametric", BARE, parametric=ParametricOptions(irreducible_loss=LAW.E)).to_json()
     for name in ("A", "B", "alpha", "beta"):
         assert kept[name] == pytest.approx(getattr(LAW, name), rel=1e-6)
     assert kept["E"] == pytest.approx(LAW.E, rel=1e-12)
     assert kept["loss_function"]["irreducible_loss"] == LAW.E
-    none = answer(points, "parametric", dataclasses.replace(BARE, irreducible_loss=0.0)).to_json()
+    none = answer(points, "parametric", BARE, parametric=ParametricOptions(irreducible_loss=0.0)).to_json()
     assert none["E"] == 0.0
     free = answer(points, "parametric", BARE).to_json()
     assert none["objective"] > free["objective"]
 
 
-def test_linear_residuals_minimise_what_they_say():
-    """Against SciPy's simplex from our own answer: nothing nearby is lower, and the log fit is not it."""
+def test_linear_residuals_minimise_hubers_loss_of_l():
+    """Against SciPy's simplex started at our minimum: nothing nearby is lower, and the log fit differs."""
     points = chinchilla_points(keep_outliers=False)
     log = answer(points, "parametric", BARE)
-    linear = answer(points, "parametric", dataclasses.replace(BARE, residuals="linear"))
+    linear = answer(points, "parametric", BARE, parametric=ParametricOptions(residuals="linear"))
     n, d = (np.array([p.n_params for p in points]), np.array([p.flops / (6 * p.n_params) for p in points]))
     loss = np.array([p.loss for p in points])
 
@@ -123,7 +124,7 @@ def test_shared_trunks_widen_the_intervals():
         dataclasses.replace(p, loss=p.loss * np.exp(e), trunk=f"size{i % 8}")
         for i, (p, e) in enumerate(zip(points, noise, strict=True))
     ]
-    config = dataclasses.replace(DEFAULTS, methods=("parametric",), n_bootstrap=200)
+    config = FitConfig(methods=("parametric",), n_bootstrap=200)
     clustered = answer(shaken, "parametric", config).to_json()
     alone = answer([dataclasses.replace(p, trunk=None) for p in shaken], "parametric", config).to_json()
     assert (clustered["bootstrap"]["scheme"], alone["bootstrap"]["scheme"]) == ("trunks", "cases")
@@ -131,17 +132,17 @@ def test_shared_trunks_widen_the_intervals():
     assert widths[0] > 1.3 * widths[1]
 
 
-@pytest.mark.parametrize(("n_trunks", "told"), [(1, "no interval"), (2, "no interval"), (5, "too narrow")])
-def test_few_trunks_give_no_interval_or_a_rough_one(n_trunks, told):
-    """Resampling one or two trunks shows no spread: an interval of no width would be a lie."""
+@pytest.mark.parametrize(("n_trunks", "words"), [(1, "no interval"), (2, "no interval"), (5, "too narrow")])
+def test_few_trunks_give_no_interval_or_an_approximate_one(n_trunks, words):
+    """Resampling one or two trunks shows no spread, so there is no interval."""
     rng = np.random.default_rng(5)
     points = isoflop_points(TINY, tuple(np.geomspace(1e11, 1e13, 5)), n_sizes=7, span=4, sd=0.004, rng=rng)
     shared = [dataclasses.replace(p, trunk=str(i % n_trunks)) for i, p in enumerate(points)]
-    found = fit(shared, dataclasses.replace(DEFAULTS, n_bootstrap=100))
+    found = fit(shared, FitConfig(n_bootstrap=100))
     for name in ("envelope", "parametric", "kaplan", "overtraining"):
         law = found.methods[name]
         assert (law.interval("n_params_opt", 1e13) is None) == (n_trunks < 3), name
-        assert any(told in warning for warning in law.warnings), name
+        assert any(words in warning for warning in law.warnings), name
     assert any("share trunks" in warning for warning in found.methods["isoflop"].warnings)
     assert Fit.from_json(found.to_json()).to_json() == found.to_json()
 
@@ -149,7 +150,7 @@ def test_few_trunks_give_no_interval_or_a_rough_one(n_trunks, told):
 def test_profile_likelihood_is_near_the_bootstrap_under_normal_noise():
     rng = np.random.default_rng(2)
     points = isoflop_points(TINY, tuple(np.geomspace(1e11, 1e13, 4)), n_sizes=7, span=3, sd=0.004, rng=rng)
-    config = dataclasses.replace(DEFAULTS, methods=("parametric",), n_bootstrap=400)
+    config = FitConfig(methods=("parametric",), n_bootstrap=400)
     entry = answer(points, "parametric", config).to_json()
     assert set(entry["profile"]) == {"E", "alpha", "beta", "a"}
     for name in ("a", "alpha", "beta"):
@@ -163,7 +164,7 @@ def test_profile_ends_are_where_the_constrained_fit_loses_the_likelihood():
     """E refitted by SciPy with E kept at the interval's end gives the threshold of the F test."""
     rng = np.random.default_rng(2)
     points = isoflop_points(TINY, tuple(np.geomspace(1e11, 1e13, 4)), n_sizes=7, span=3, sd=0.004, rng=rng)
-    config = dataclasses.replace(DEFAULTS, methods=("parametric",), n_bootstrap=1)
+    config = FitConfig(methods=("parametric",), n_bootstrap=1)
     law = answer(points, "parametric", config)
     n, d, loss = (np.array([getattr(p, f) for p in points]) for f in ("n_params", "n_tokens", "loss"))
 

@@ -1,25 +1,25 @@
 """Published results, to the digits to which they were computed independently."""
 
-import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from sweep.fit import DEFAULTS, fit
+from sweep.config import FitConfig
 from sweep.fit.centred import CentredData
 from sweep.fit.laws.power_law import power_laws
 from sweep.fit.methods.parabola import Parabola, fit_parabola
 from sweep.fit.methods.parametric import ParametricLaw
 from sweep.fit.numerics.minimise import minimise
+from tests.fit.one_method import answer
 from tests.fit.planted import PlantedLaw
 from tests.fit.reference_data import chinchilla_frame, chinchilla_points, gemstones_points
 
-NO_BOOTSTRAP = dataclasses.replace(DEFAULTS, n_bootstrap=0)
+NO_BOOTSTRAP = FitConfig(n_bootstrap=0)
 
 
 def parametric(points):
-    law = fit(points, NO_BOOTSTRAP).methods["parametric"]
+    law = answer(points, "parametric", NO_BOOTSTRAP)
     assert isinstance(law, ParametricLaw)
     return law, law.to_json()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.config import StoreConfig, read_experiment
+from sweep.config import StoreConfig, read_experiment, upgrade_experiment
 from sweep.identity import run_key
 from sweep.store.run_store import RunStore
 from sweep.worker.__main__ import work
@@ -36,7 +36,7 @@ def test_an_old_plan_is_read_and_what_it_lacks_takes_its_default(store):
     plan = json.loads(next(OLD.glob("plans/*.json")).read_text())
     assert "store" not in plan["experiment"]
     experiment = store.latest_experiment()
-    assert experiment == read_experiment(plan["experiment"])
+    assert experiment == read_experiment(upgrade_experiment(plan["experiment"]))
     assert experiment.store == StoreConfig(index_url=None)
     assert experiment.launch.lease_s == plan["experiment"]["launch"]["lease_s"] == 120
     listed = {(run["run_key"], run["name"], run["flops"], run["n_steps"]) for run in plan["runs"]}
@@ -71,3 +71,22 @@ def test_an_old_sweep_counts_as_finished_and_one_deleted_result_is_trained_again
     assert work(store.sweep_dir, train=train).n_done == 1
     again = next(point for point in store.points().points if point.name == "run-0")
     assert (again.loss, again.attempts) == (gone.loss, 2)
+
+
+def test_old_options_of_fit_methods_are_read_under_their_present_names(store):
+    path = next((store.sweep_dir / "plans").glob("*.json"))
+    plan = json.loads(path.read_text())
+    assert plan["experiment"]["fit"]["isoflop_robust"] is False
+    plan["experiment"]["fit"] |= {
+        "isoflop_robust": True,
+        "residuals": "linear",
+        "irreducible_loss": 1.5,
+        "kaplan_n_params": "total",
+        "data_constrained_base": "muennighoff_2023",
+    }
+    path.write_text(json.dumps(plan))
+    fit = store.latest_experiment().fit
+    assert (fit.isoflop.robust, fit.isoflop.bias_corrected) == (True, False)
+    assert (fit.parametric.residuals, fit.parametric.irreducible_loss) == ("linear", 1.5)
+    assert (fit.kaplan.n_params, fit.data_constrained.base) == ("total", "muennighoff_2023")
+    assert (fit.n_bootstrap, fit.huber_delta, fit.confidence, fit.seed) == (200, 1e-3, 0.95, 0)

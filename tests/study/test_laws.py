@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from sweep import cli_running
+from sweep.config import FitConfig
 from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
-from sweep.fit import DEFAULTS
 from sweep.store.run_store import RunStore, StoredPoints
 from sweep.study import laws as analysis
 from tests.report.figures.test_curves import planted_sweep
@@ -40,7 +40,7 @@ def test_forks_write_the_same_files(two_arms, tmp_path):
     written = []
     for n_processes in (1, 2):
         directory = tmp_path / str(n_processes)
-        config = replace(DEFAULTS, n_bootstrap=0, methods=("isoflop",))
+        config = FitConfig(n_bootstrap=0, methods=("isoflop",))
         fits = analysis.fit_sweep(directory, config, n_processes=n_processes)
         assert list(fits) == ["a", "b"]
         drawn = analysis.report(directory, n_processes)

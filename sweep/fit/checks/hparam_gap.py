@@ -1,6 +1,7 @@
-"""The loss that a setting leaves on the table, by a parabola through three values with common seeds.
+"""Loss that a better value of a hyperparameter would gain, by a parabola through three values.
 
-Legend: x the logarithm of a value over the rule's, d the loss less the loss at the rule's value, by seed.
+Legend: x the logarithm of a value over the rule's value, d the loss less the loss at the rule's value, by
+seed; all values are trained with the same seeds.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 Status = Literal["ok", "outside", "not_convex", "incomplete"]
 
-TOLERANCE = 0.01  # nats per token; about the spread of one seed on the demos
+TOLERANCE = 0.01  # nats per token; about the spread between seeds on the demos
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LeftOnTable:
-    """What the best value would gain. A lower bound unless `status` is ok; None where nothing is known."""
+class HparamGap:
+    """The gain of the best value: a lower bound unless `status` is ok, None if `status` is incomplete."""
 
     status: Status
     loss_left: float | None  # nats per token
@@ -32,25 +33,28 @@ class LeftOnTable:
 
     @property
     def within(self) -> bool:
-        """At most TOLERANCE, or within one standard error of nothing; a lower bound only by the latter."""
+        """True if the gain is at most TOLERANCE, or within one standard error of zero.
+
+        A lower bound passes only by its standard error.
+        """
         if self.loss_left is None:
             return False
         small = self.status == "ok" and self.loss_left <= TOLERANCE
         return small or (self.stderr is not None and self.loss_left <= self.stderr)
 
 
-def left_on_table(values: Sequence[float], rule: float, losses: FloatArray) -> LeftOnTable:
+def hparam_gap(values: Sequence[float], rule: float, losses: FloatArray) -> HparamGap:
     """Fit y = c₀ + c₁ x + c₂ x² through the means of `losses`, shape (n_seeds, 3), at three `values`.
 
-    With its minimum between the outer values, loss(rule) - loss(minimum) = c₁² / (4 c₂); its variance is
-    propagated from the seeds' paired differences. Otherwise what the better outer value gains is a lower
-    bound.
+    If its minimum lies between the outer values, the gain is loss(rule) - loss(minimum) = c₁² / (4 c₂), and
+    its variance is propagated from the seeds' paired differences. Otherwise the gain of the better outer
+    value is a lower bound.
     """
     x = np.log(np.asarray(values, dtype=np.float64) / rule)
     centre = int(np.argmin(np.abs(x)))
     outer = [index for index in range(len(x)) if index != centre]
     if len(x) != 3 or len(losses) == 0 or x[outer[0]] * x[outer[1]] >= 0:
-        return LeftOnTable(
+        return HparamGap(
             status="incomplete", loss_left=None, stderr=None, factor_opt=None, slope=None, curvature=None
         )
     differences = losses[:, outer] - losses[:, [centre]]
@@ -61,7 +65,7 @@ def left_on_table(values: Sequence[float], rule: float, losses: FloatArray) -> L
         status: Status = "outside" if c2 > 0 else "not_convex"
         return _bound(status, differences, float(c1), float(c2))
     variance = _variance(differences @ solve.T, float(c1), float(c2)) if len(losses) > 1 else None
-    return LeftOnTable(
+    return HparamGap(
         status="ok",
         loss_left=float(c1**2 / (4 * c2)),
         stderr=None if variance is None else math.sqrt(variance),
@@ -72,10 +76,10 @@ def left_on_table(values: Sequence[float], rule: float, losses: FloatArray) -> L
 
 
 def _variance(coefficients: FloatArray, c1: float, c2: float) -> float:
-    """Of c₁² / (4 c₂), from (c₁, c₂) by seed, shape (n_seeds, 2), to second order in c₁.
+    """Return the variance of c₁² / (4 c₂) to second order in c₁, from (c₁, c₂) by seed, (n_seeds, 2).
 
-    The first order alone would vanish where the rule is best; its slope is taken without the part that
-    noise adds to c₁².
+    The first-order term vanishes if the rule is optimal; it is computed without the part of c₁² that is
+    due to noise.
     """
     covariance = np.cov(coefficients, rowvar=False) / len(coefficients)
     at, of_slope = -c1 / (2 * c2), float(covariance[0, 0])
@@ -84,10 +88,10 @@ def _variance(coefficients: FloatArray, c1: float, c2: float) -> float:
     return float(gradient @ covariance @ gradient) * true_part + of_slope**2 / (8 * c2**2)
 
 
-def _bound(status: Status, differences: FloatArray, c1: float, c2: float) -> LeftOnTable:
+def _bound(status: Status, differences: FloatArray, c1: float, c2: float) -> HparamGap:
     gains = -differences[:, int(np.argmin(differences.mean(axis=0)))]
     n_seeds = len(gains)
-    return LeftOnTable(
+    return HparamGap(
         status=status,
         loss_left=max(0.0, float(gains.mean())),
         stderr=float(gains.std(ddof=1) / math.sqrt(n_seeds)) if n_seeds > 1 else None,

@@ -1,12 +1,14 @@
-"""How the exponent moves with the counting: the same points refitted under every convention they allow.
+"""Exponents under every counting convention of N and C that the table allows.
 
-Legend: N parameters, D tokens, C training FLOPs, L loss. The question is that of Pearce & Song 2024 and of
+Legend: N parameters, D tokens, C training FLOPs, L loss. The comparison is that of Pearce & Song 2024 and of
 Porian et al. 2024.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,12 @@ import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.fit.centred import CentredData
+from sweep.fit.laws.encoding import fields_to_plain, record_from_plain
+from sweep.fit.laws.surface import optimum_exponents
 from sweep.fit.methods.isoflop import fit_isoflop
 from sweep.fit.numerics.estimation import FREE, NO_FLOOR, SurfaceForm, estimate_surface
 from sweep.fit.numerics.identifiability import check_design
 from sweep.fit.refusals import Refusal, RefusedError
-from sweep.fit.surface import optimum_exponents
 from sweep.fit.table.constraint import FlopsPerToken
 from sweep.fit.table.observations import Observations
 
@@ -27,20 +30,54 @@ FloatArray = npt.NDArray[np.float64]
 OFFSETS = {"with": FREE, "without": SurfaceForm(floor=NO_FLOOR)}
 
 
-def reconciled(observations: Observations, config: FitConfig) -> dict[str, Any]:
-    """The `reconcile` entry of fit.json: a row for each counting of N, convention of C, offset and method.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReconciledRow:
+    """The exponents of one method under one convention, or a refusal."""
 
-    The surface is fitted once for each N and offset, and its optimum taken under each convention's own FLOPs
-    per token. Relabelling N keeps the points of equal budget together, so isoflop is refitted under it; other
-    FLOPs do not, so they are answered by the surface alone.
+    method: str
+    n_params: str  # counting of N: total or non_embedding
+    offset: str  # irreducible loss: with, without, or none for a method that has none
+    flops: str  # convention of C: exact, 6nd, kaplan or chinchilla; any for a refusal of all
+    a: float | None = None
+    b: float | None = None
+    objective: float | None = None  # of the surface
+    refusal: Refusal | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its entry in fit.json, without the values that do not apply."""
+        entry = fields_to_plain(self, without=("refusal",))
+        refused = {} if self.refusal is None else self.refusal.to_json()
+        return {name: value for name, value in entry.items() if value is not None} | refused
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ReconciledRow:
+        """Return the inverse of `to_json`."""
+        refusal = Refusal.from_json(document) if "refused" in document else None
+        row: ReconciledRow = record_from_plain(cls, document)
+        return dataclasses.replace(row, refusal=refusal)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reconciliation:
+    """The entry `reconcile` of fit.json."""
+
+    rows: tuple[ReconciledRow, ...]
+
+
+def reconciled(observations: Observations, config: FitConfig) -> Reconciliation:
+    """Refit under every counting of N and convention of C, with and without an irreducible loss.
+
+    The surface is fitted once for each counting of N and offset, and its optimum taken under the FLOPs per
+    token of each convention. Another counting of N leaves the budgets as they are, so isoflop is refitted
+    under it; another convention of C does not, so only the surface is evaluated under it.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[ReconciledRow] = []
     for counting, n_params in _countings(observations).items():
         relabelled = None if n_params is None else dataclasses.replace(observations, n_params=n_params)
         for offset, form in OFFSETS.items():
             rows += _surface_rows(observations, relabelled, counting, offset, form, config)
         rows.append(_isoflop_row(observations, relabelled, counting, config))
-    return {"rows": rows}
+    return Reconciliation(rows=tuple(rows))
 
 
 def _countings(observations: Observations) -> dict[str, FloatArray | None]:
@@ -48,7 +85,7 @@ def _countings(observations: Observations) -> dict[str, FloatArray | None]:
 
 
 def _conventions(observations: Observations) -> dict[str, FloatArray | None]:
-    """C of each point by convention; None where the table lacks what it takes."""
+    """Return C of each point by convention; None if the table lacks a column for it."""
     non_embedding = observations.n_params_non_embedding
     exact = observations.flops if observations.flops_per_token.kind == "exact" else None
     return {
@@ -66,41 +103,37 @@ def _surface_rows(
     offset: str,
     form: SurfaceForm,
     config: FitConfig,
-) -> list[dict[str, Any]]:
-    head = {"method": "parametric", "n_params": counting, "offset": offset}
+) -> list[ReconciledRow]:
+    head = ReconciledRow(method="parametric", n_params=counting, offset=offset, flops="any")
     if relabelled is None:
-        return [{**head, "flops": "any", **_missing("n_params_non_embedding")}]
+        return [dataclasses.replace(head, refusal=_missing("n_params_non_embedding"))]
     try:
         check_design(relabelled)
         data = CentredData.of(relabelled.n_params, relabelled.n_tokens, relabelled.loss)
         centred, objective, _ = estimate_surface(data, config.huber_delta, form)
     except RefusedError as refused:
-        return [{**head, "flops": "any", **refused.refusal.to_json()}]
+        return [dataclasses.replace(head, refusal=refused.refusal)]
     theta = data.from_centred(centred)
     rows = []
     for convention, flops in _conventions(observations).items():
-        row: dict[str, Any] = {**head, "flops": convention}
+        row = dataclasses.replace(head, flops=convention)
         if flops is None:
-            rows.append({**row, **_missing(convention)})
+            rows.append(dataclasses.replace(row, refusal=_missing(convention)))
             continue
         curve = FlopsPerToken.through(relabelled.n_params, flops / relabelled.n_tokens)
         a, b = optimum_exponents(theta, curve, (float(flops.min()), float(flops.max())))
-        rows.append({**row, "a": float(a), "b": float(b), "objective": objective})
+        rows.append(dataclasses.replace(row, a=float(a), b=float(b), objective=objective))
     return rows
 
 
 def _isoflop_row(
     observations: Observations, relabelled: Observations | None, counting: str, config: FitConfig
-) -> dict[str, Any]:
-    """Parabolas in the relabelled N over the same groups of equal budget."""
-    head = {
-        "method": "isoflop",
-        "n_params": counting,
-        "offset": "none",
-        "flops": observations.flops_per_token.kind,
-    }
+) -> ReconciledRow:
+    """Fit parabolas in the relabelled N at the same budgets."""
+    kind = observations.flops_per_token.kind
+    head = ReconciledRow(method="isoflop", n_params=counting, offset="none", flops=kind)
     if relabelled is None:
-        return {**head, **_missing("n_params_non_embedding")}
+        return dataclasses.replace(head, refusal=_missing("n_params_non_embedding"))
     ratio = relabelled.flops / relabelled.n_tokens
     curve = FlopsPerToken.through(relabelled.n_params, ratio)
     same = observations.flops_per_token if counting == "total" else curve
@@ -108,13 +141,11 @@ def _isoflop_row(
     try:
         law = fit_isoflop(dataclasses.replace(relabelled, flops_per_token=same), quick)
     except RefusedError as refused:
-        return {**head, **refused.refusal.to_json()}
-    a, b = (float(law.coefficients[column]) for column in (1, 3))
-    return {**head, "a": a, "b": b}
+        return dataclasses.replace(head, refusal=refused.refusal)
+    a, b = law.exponents
+    return dataclasses.replace(head, a=a, b=b)
 
 
-def _missing(what: str) -> dict[str, str]:
-    column = {"exact": "flops", "chinchilla": "flops_chinchilla"}.get(what, "n_params_non_embedding")
-    return Refusal(
-        kind="no_column", reason=f"it needs {column} at every point, and the table lacks it: add the column"
-    ).to_json()
+def _missing(convention: str) -> Refusal:
+    column = {"exact": "flops", "chinchilla": "flops_chinchilla"}.get(convention, "n_params_non_embedding")
+    return Refusal(kind="no_column", reason=f"the table has no {column} for every point: add the column")

@@ -1,4 +1,4 @@
-"""What every fitted law can say: N, D and loss at the optimum of any budget, with intervals.
+"""Base classes of scaling laws: optima at a budget, intervals, and their entry in fit.json.
 
 Legend: N parameters, D tokens, C training FLOPs, L loss.
 """
@@ -6,16 +6,19 @@ Legend: N parameters, D tokens, C training FLOPs, L loss.
 from __future__ import annotations
 
 import abc
+import base64
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeAlias, get_args, overload
+from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.table.observations import RunNoise
+from sweep.fit.laws.encoding import fields_to_plain, record_from_plain
+from sweep.fit.table.constraint import FlopsPerToken
+from sweep.fit.table.observations import Observations, RunNoise
 
 FloatArray = npt.NDArray[np.float64]
 Interval: TypeAlias = tuple[float, float]
@@ -27,13 +30,13 @@ WORDS: dict[Quantity, str] = {
     "tokens_per_param_opt": "D/N",
     "loss_opt": "the loss",
 }
-REACHES = (1, 10, 100)  # times the largest budget: where laws are looked at beside each other
+REACHES = (1, 10, 100)  # multiples of the largest fitted budget at which laws are compared
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Optimum:
-    """The compute-optimal run at each budget; all arrays of one shape."""
+    """The compute-optimal run at each budget; all arrays have one shape."""
 
     n_params_opt: FloatArray
     n_tokens_opt: FloatArray
@@ -46,74 +49,104 @@ class Optimum:
 
 
 class Law(abc.ABC):
-    """A fitted law. Intervals are percentiles over its bootstrap draws."""
+    """A scaling law. Intervals are percentiles over its bootstrap draws."""
 
     __slots__ = ()
 
     confidence: float
     noise: RunNoise | None
-    warnings: tuple[str, ...]  # what a reader must know before believing it
+    warnings: tuple[str, ...]
 
     @property
     def doubted(self) -> bool:
-        """Whether the points speak against the law's form, see `sweep.fit.numerics.lack_of_fit`."""
+        """True if the points show lack of fit, see `sweep.fit.numerics.lack_of_fit`."""
         return self.noise is not None and self.noise.source == "misfit"
 
     def warned(self, warnings: Sequence[str]) -> Self:
-        """The same law with `warnings` before its own."""
+        """Return the same law with `warnings` before its own."""
         return dataclasses.replace(self, warnings=(*warnings, *self.warnings))  # type: ignore[type-var]
 
     @property
     @abc.abstractmethod
     def n_draws(self) -> int:
-        """Bootstrap draws the intervals rest on; without any there are no intervals."""
+        """Number of bootstrap draws; without any there are no intervals."""
+
+    @property
+    @abc.abstractmethod
+    def constants(self) -> dict[str, float]:
+        """The law's constants by their names in fit.json, among them the exponents a and b."""
+
+    @property
+    def ci(self) -> dict[str, Interval]:
+        """Confidence intervals of the constants; empty without draws."""
+        return {}
+
+    @property
+    def exponents(self) -> tuple[float, float]:
+        """a and b of N_opt ∝ C^a, D_opt ∝ C^b."""
+        constants = self.constants
+        return constants["a"], constants["b"]
 
     @abc.abstractmethod
     def optimum(self, flops: FloatArray) -> Optimum:
-        """The estimate at budgets `flops` of shape (k,); arrays of shape (k,)."""
+        """Return the estimate at budgets `flops` of shape (k,); arrays of shape (k,)."""
 
     @abc.abstractmethod
     def optimum_draws(self, flops: FloatArray) -> Optimum:
-        """Every bootstrap draw at budgets `flops` of shape (k,); arrays of shape (n_draws, k)."""
+        """Return every bootstrap draw at budgets `flops` of shape (k,); arrays of shape (n_draws, k)."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of a prediction must know of the law's origin; nothing for a fit of one's own."""
+        """Source, convention and range of a published law; empty for a law fitted here."""
         return ()
 
     @property
     def unproved(self) -> tuple[Quantity, ...]:
-        """Quantities whose intervals no simulation has shown to hold the truth as often as they say."""
+        """Quantities with intervals that no simulation has shown to reach their nominal coverage."""
+        return ()
+
+    @property
+    def unproved_constants(self) -> tuple[str, ...]:
+        """Constants with such intervals."""
         return ()
 
     @property
     def assumes_exponents(self) -> bool:
-        """Whether a and b are not measured, so that intervals do not widen with C as they ought to."""
+        """True if a and b are assumed, so that intervals do not widen with C as measured ones would."""
         return False
 
+    def predicted_losses(self, observations: Observations) -> FloatArray | None:
+        """Return L at each point, shape (n,); None if the law gives no L(N, D)."""
+        return None
+
     def loss_off_optimum(self, flops: float, factor: float) -> float | None:
-        """Loss at budget `flops` with `factor` times the optimal N; None where the law has no surface."""
+        """Return the loss at budget `flops` with `factor` times the optimal N; None without L(N, D)."""
         return None
 
     def with_family(self, n_params: FloatArray, flops_per_token: FloatArray) -> Law:
-        """The same law, its FLOPs per token past the fitted sizes those of (N, f); see FlopsPerToken."""
+        """Return the law with FLOPs per token beyond the fitted sizes taken from planned sizes (N, f)."""
         return self
 
     @property
     def surface_theta(self) -> FloatArray | None:
-        """(ln A, ln B, ln E, alpha, beta) where the law is that surface; None elsewhere."""
+        """(ln A, ln B, ln E, alpha, beta) if the law is L = E + A/N^alpha + B/D^beta, else None."""
         return None
 
     @abc.abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """The method's entry in fit.json."""
+        """Return the method's entry in fit.json."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Return the inverse of `to_json`, equal to the last bit."""
 
     @overload
     def n_params_opt(self, flops: float) -> float: ...
     @overload
     def n_params_opt(self, flops: FloatArray) -> FloatArray: ...
     def n_params_opt(self, flops: float | FloatArray) -> float | FloatArray:
-        """N at the optimum of budget `flops`."""
+        """Return N at the optimum of budget `flops`."""
         return self._at("n_params_opt", flops)
 
     @overload
@@ -121,7 +154,7 @@ class Law(abc.ABC):
     @overload
     def n_tokens_opt(self, flops: FloatArray) -> FloatArray: ...
     def n_tokens_opt(self, flops: float | FloatArray) -> float | FloatArray:
-        """D at the optimum of budget `flops`."""
+        """Return D at the optimum of budget `flops`."""
         return self._at("n_tokens_opt", flops)
 
     @overload
@@ -129,7 +162,7 @@ class Law(abc.ABC):
     @overload
     def loss_opt(self, flops: FloatArray) -> FloatArray: ...
     def loss_opt(self, flops: float | FloatArray) -> float | FloatArray:
-        """Loss at the optimum of budget `flops`, nats per token."""
+        """Return the loss at the optimum of budget `flops`, nats per token."""
         return self._at("loss_opt", flops)
 
     def _at(self, quantity: Quantity, flops: float | FloatArray) -> float | FloatArray:
@@ -139,32 +172,33 @@ class Law(abc.ABC):
         return self.estimate(quantity, flops)
 
     def estimate(self, quantity: Quantity, flops: float) -> float:
-        """The law's `quantity` at budget `flops`."""
+        """Return `quantity` at budget `flops`."""
         values: FloatArray = getattr(self.optimum(np.array([float(flops)])), quantity)
         return float(values[0])
 
     def interval(self, quantity: Quantity, flops: float) -> Interval | None:
-        """Confidence interval of the law's `quantity` at budget `flops`; None without draws."""
+        """Return the confidence interval of `quantity` at budget `flops`; None without draws."""
         band = self.band(quantity, np.array([float(flops)]))
         return None if band is None else (float(band[0][0]), float(band[1][0]))
 
     def band(self, quantity: Quantity, flops: FloatArray) -> tuple[FloatArray, FloatArray] | None:
-        """Lower and upper confidence limits at budgets `flops` of shape (k,); None without draws."""
+        """Return lower and upper confidence limits at budgets `flops` of shape (k,); None without draws."""
         if quantity not in QUANTITIES:
-            raise ValueError(f"quantity={quantity!r} is not one of {', '.join(QUANTITIES)}")
+            raise ValueError(f"quantity={quantity!r} is not valid: choose from {', '.join(QUANTITIES)}")
         if not self.n_draws:
             return None
         return percentiles(getattr(self.optimum_draws(flops), quantity), self.confidence)
 
     def prediction_interval(self, flops: float) -> Interval | None:
-        """Interval for the loss of one new run trained at the optimum: the law's doubt and the run's noise.
+        """Return the interval for the loss of one new run at the optimum: confidence interval and run noise.
 
-        The half-widths of both, in ln L, add in quadrature; the noise's is Student's t times its deviation.
+        The half-widths of both, in ln L, add in quadrature; that of the noise is Student's t times its
+        standard deviation. None without draws or without an estimate of the noise.
         """
         band = self.interval("loss_opt", flops)
         if band is None or self.noise is None:
             return None
-        from scipy.special import stdtrit  # slow to import, as all of scipy
+        from scipy.special import stdtrit  # scipy is slow to import
 
         t = float(stdtrit(self.noise.n_dof, 0.5 + self.confidence / 2))
         estimate, spread = math.log(self.loss_opt(float(flops))), t * self.noise.sd
@@ -173,36 +207,139 @@ class Law(abc.ABC):
         return math.exp(lower), math.exp(upper)
 
 
-def beside_warning(law: Law, flops: float) -> tuple[str, ...]:
-    """A sentence where intervals at budget `flops` do not hold the law's own estimate: trust neither.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DrawnLaw(Law):
+    """A law fitted by one vector of parameters `theta`, with bootstrap draws of the same vector.
 
-    Only an estimate that is plainly outside counts, not one that rounding puts there.
+    Its entry in fit.json holds the constants by name, their intervals under `ci`, every field under its own
+    name, and the draws under `bootstrap`. A subclass names its parameters in `COLUMNS` and gives `named` and
+    `_optimum`.
     """
-    beside = []
+
+    COLUMNS: ClassVar[tuple[str, ...]]  # names of the p parameters
+
+    theta: FloatArray  # (p,)
+    draws: FloatArray  # (n_draws, p)
+    scheme: str  # of resampling
+    n_degenerate: int  # resamples without a usable law
+    flops_per_token: FlopsPerToken
+    confidence: float
+    noise: RunNoise | None
+    warnings: tuple[str, ...]
+
+    @abc.abstractmethod
+    def named(self, theta: FloatArray) -> dict[str, FloatArray]:
+        """Return the constants by name, each of shape (...), for theta of shape (..., p)."""
+
+    @abc.abstractmethod
+    def _optimum(self, theta: FloatArray, flops: FloatArray) -> Optimum:
+        """Return the optimum at `flops` (k,) for theta (..., p); arrays of shape (..., k)."""
+
+    @property
+    def n_draws(self) -> int:
+        """Number of usable bootstrap draws."""
+        return len(self.draws)
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """The law's constants by name."""
+        return {name: float(value) for name, value in self.named(self.theta).items()}
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """Constants that are assumed and not estimated, and have no interval."""
+        return ()
+
+    @property
+    def assumes_exponents(self) -> bool:
+        """True if a is among the assumed constants."""
+        return "a" in self.assumed
+
+    @property
+    def ci(self) -> dict[str, Interval]:
+        """Confidence intervals of the estimated constants; empty without draws."""
+        drawn = {name: values for name, values in self.named(self.draws).items() if name not in self.assumed}
+        return named_intervals(drawn, self.confidence)
+
+    def optimum(self, flops: FloatArray) -> Optimum:
+        """Return the estimate at budgets `flops` of shape (k,); arrays of shape (k,)."""
+        return self._optimum(self.theta, flops)
+
+    def optimum_draws(self, flops: FloatArray) -> Optimum:
+        """Return every draw at budgets `flops` of shape (k,); arrays of shape (n_draws, k)."""
+        return self._optimum(self.draws, flops)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the law's entry in fit.json."""
+        unproved = (*self.unproved, *self.unproved_constants)
+        return {
+            **self.constants,
+            "ci": {name: list(pair) for name, pair in self.ci.items()},
+            **fields_to_plain(self, without=("draws", "scheme", "n_degenerate")),
+            "bootstrap": {
+                "scheme": self.scheme,
+                "n_draws": self.n_draws,
+                "n_degenerate": self.n_degenerate,
+                "draws": draws_to_json(self.draws, self.COLUMNS),
+            },
+            **({"unproved": list(unproved)} if unproved else {}),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Return the law of an entry in fit.json, equal to the last bit.
+
+        Raises:
+            KeyError, TypeError, ValueError: the entry is not complete.
+        """
+        bootstrap = document["bootstrap"]
+        draws = draws_from_json(bootstrap["draws"])
+        law: Self = record_from_plain(cls, {**document, **bootstrap, "draws": draws})
+        return law
+
+
+def coverage_warning(law: Law, flops: float) -> tuple[str, ...]:
+    """Return a warning if an interval at budget `flops` does not contain the law's own estimate.
+
+    Differences of the size of rounding do not count.
+    """
+    outside = []
     for quantity in QUANTITIES:
         pair, estimate = law.interval(quantity, flops), law.estimate(quantity, flops)
         if pair is not None and not pair[0] * (1 - ROUNDING) <= estimate <= pair[1] * (1 + ROUNDING):
-            beside.append(WORDS[quantity])
-    if not beside:
+            outside.append(WORDS[quantity])
+    if not outside:
         return ()
     return (
-        f"at {flops:.3g} FLOPs the interval of {' and '.join(beside)} lies beside the estimate: trust "
+        f"at {flops:.3g} FLOPs the interval of {' and '.join(outside)} does not contain the estimate: use "
         f"neither there",
     )
 
 
 def percentiles(draws: FloatArray, confidence: float) -> tuple[FloatArray, FloatArray]:
-    """Central interval over the first axis at the given confidence."""
+    """Return the central interval over the first axis at the given confidence."""
     tail = 50.0 * (1.0 - confidence)
     low, high = np.percentile(draws, [tail, 100.0 - tail], axis=0)
     return low, high
 
 
 def named_intervals(draws: Mapping[str, FloatArray], confidence: float) -> dict[str, Interval]:
-    """Central interval of each named array of draws of shape (n_draws,); empty without draws."""
+    """Return the central interval of each array of draws of shape (n_draws,); empty without draws."""
     intervals = {}
     for name, values in draws.items():
         if len(values):
             low, high = percentiles(values, confidence)
             intervals[name] = (float(low), float(high))
     return intervals
+
+
+def draws_to_json(draws: FloatArray, columns: Sequence[str]) -> dict[str, Any]:
+    """Return draws of shape (n_draws, len(columns)) as base64 of little-endian doubles, row by row."""
+    data = base64.b64encode(np.ascontiguousarray(draws, dtype="<f8").tobytes()).decode()
+    return {"columns": list(columns), "shape": list(draws.shape), "float64_le_base64": data}
+
+
+def draws_from_json(document: Mapping[str, Any]) -> FloatArray:
+    """Return the inverse of `draws_to_json`."""
+    values = np.frombuffer(base64.b64decode(document["float64_le_base64"]), dtype="<f8")
+    return values.reshape(document["shape"]).astype(np.float64)

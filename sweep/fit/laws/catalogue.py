@@ -1,4 +1,4 @@
-"""The published laws: constants, source, counting convention and range of each, as data.
+"""Catalogue of published laws: constants, source, counting convention and range.
 
 Legend: N parameters, D tokens, C training FLOPs, L loss; theta = (ln A, ln B, ln E, alpha, beta) of
 L = E + A/N^alpha + B/D^beta.
@@ -21,17 +21,17 @@ PF_DAY = 8.64e19  # FLOPs: 10^15 a second for a day
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishedLaw:
-    """One law as its authors give it.
+    """A published law in its authors' convention.
 
-    Either `theta`, a surface; or `n_opt` and `d_opt`, each (coefficient, exponent) of C in FLOPs; or only
-    `exponents`, where the paper gives no coefficients.
+    It has `theta`, a surface; or `n_opt` and `d_opt`, each (coefficient, exponent) of C in FLOPs; or only
+    `exponents`, if the paper gives no coefficients.
     """
 
     source: str
     convention: str  # what N and C count
     flops_range: tuple[float, float]  # of the runs it was fitted to
-    range_source: str  # where that range comes from; says so where the paper prints none
-    rounded: bool  # the constants have lost digits in print
+    range_source: str  # source of that range; begins with "not printed" if the paper does not print one
+    rounded: bool  # True if the constants are rounded in print
     remark: str = ""
     theta: tuple[float, float, float, float, float] | None = None
     n_opt: tuple[float, float] | None = None
@@ -41,12 +41,12 @@ class PublishedLaw:
 
 
 def _params_through(flops: float, n_params: float, a: float) -> tuple[float, float]:
-    """N ∝ C^a through one published row."""
+    """Return (coefficient, a) of N ∝ C^a through one published row."""
     return n_params / flops**a, a
 
 
 def _tokens_through(flops: float, n_params: float, a: float) -> tuple[float, float]:
-    """D = C/(6N) beside it."""
+    """Return (coefficient, 1 - a) of D = C/(6N) for the same row."""
     return flops**a / (6 * n_params), 1 - a
 
 
@@ -104,12 +104,12 @@ CATALOGUE: dict[str, PublishedLaw] = {
         flops_range=(1.4e18, 1.3e22),
         range_source="their 240 points",
         rounded=False,
-        remark="the printed 482.01, 2085.43, 1.8172, .3478, .3658 lie beside that minimum",
+        remark="the printed 482.01, 2085.43, 1.8172, .3478, .3658 are not at that minimum",
         theta=(math.log(477.8259), math.log(2143.4173), math.log(1.817218), 0.3473105, 0.3671724),
     ),
     "muennighoff_2023": PublishedLaw(
         source="Muennighoff et al. 2023, arXiv:2305.16264, appendix A; unrounded in their repository",
-        convention="N all parameters, C = 6 N D, C4; R_D* = 15.387756 and R_N* = 5.309743 beside it",
+        convention="N all parameters, C = 6 N D, C4; R_D* = 15.387756 and R_N* = 5.309743",
         flops_range=(4.3e15, 9.3e21),
         range_source="6 N D of their 182 runs on C4",
         rounded=False,
@@ -180,26 +180,27 @@ CATALOGUE: dict[str, PublishedLaw] = {
 
 
 def published(name: str) -> PublishedLaw:
-    """The law of that name.
+    """Return the published law `name`.
 
     Raises:
-        InputError: there is none, with the names there are.
+        InputError: there is no published law of that name.
     """
     if name not in CATALOGUE:
         raise InputError(
-            f"law={name}: there is no such file, and no published law of that name: {', '.join(CATALOGUE)}"
+            f"law={name}: file not found, and no published law of that name: choose from "
+            f"{', '.join(CATALOGUE)}"
         )
     return CATALOGUE[name]
 
 
 def published_surface(name: str) -> FloatArray:
-    """theta (5,) of a published surface.
+    """Return theta (5,) of the published surface `name`.
 
     Raises:
-        InputError: no such law, or it gives no surface.
+        InputError: there is no published law of that name, or it is not a surface.
     """
     law = published(name)
     if law.theta is None:
         surfaces = ", ".join(key for key, entry in CATALOGUE.items() if entry.theta is not None)
-        raise InputError(f"{name} gives no loss surface L(N, D): choose from {surfaces}")
+        raise InputError(f"{name} is not a loss surface L(N, D): choose from {surfaces}")
     return np.array(law.theta)

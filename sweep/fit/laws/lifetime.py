@@ -1,10 +1,10 @@
-"""The run that costs least over a model's life: training and the tokens it will serve, at equal loss.
+"""The run of least lifetime compute: training plus inference, at equal loss.
 
 Legend: N parameters, D training tokens, D_inf tokens served, C FLOPs, L loss, f(N) training FLOPs per token.
 
     minimise f(N) D + f(N)/3 D_inf   with   L(N, D) = L*
 
-a token served costs a forward pass, a third of one trained on; with f = 6 N this is 6 N D + 2 N D_inf.
+A served token costs a forward pass, a third of a training token; with f = 6 N the cost is 6 N D + 2 N D_inf.
 Source: Sardana et al. 2024, section 2.
 """
 
@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sweep.fit.laws.encoding import fields_to_plain
 from sweep.fit.table.constraint import FlopsPerToken
 
 FloatArray = npt.NDArray[np.float64]
 
-SPAN = 16.0  # of ln N searched below the training optimum; serving only ever makes a model smaller
+SPAN = 16.0  # of ln N searched below the training optimum; inference only makes the optimum smaller
 N_GRID, N_ZOOMS = 201, 6
-SERVED_SHARE = 1 / 3  # forward alone, of forward and backward
+SERVED_SHARE = 1 / 3  # forward pass, of forward and backward
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LifetimeOptimum:
-    """The run of least lifetime compute, beside the run of least training compute with the same loss."""
+    """The run of least lifetime compute, compared with the training-optimal run of the same loss."""
 
     inference_tokens: float
     loss: float
@@ -38,16 +39,10 @@ class LifetimeOptimum:
     lifetime_flops_of_training_optimum: float
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in `sweep predict --json`."""
+        """Return its entry in `sweep predict --json`."""
         return {
-            "inference_tokens": self.inference_tokens,
-            "loss": self.loss,
-            "n_params": self.n_params,
-            "n_tokens": self.n_tokens,
+            **fields_to_plain(self),
             "tokens_per_param": self.n_tokens / self.n_params,
-            "training_flops": self.training_flops,
-            "lifetime_flops": self.lifetime_flops,
-            "lifetime_flops_of_training_optimum": self.lifetime_flops_of_training_optimum,
             "saved": 1.0 - self.lifetime_flops / self.lifetime_flops_of_training_optimum,
         }
 
@@ -55,7 +50,7 @@ class LifetimeOptimum:
 def lifetime_optimum(
     theta: FloatArray, curve: FlopsPerToken, n_params_opt: float, loss: float, inference_tokens: float
 ) -> LifetimeOptimum:
-    """The least lifetime compute at `loss` on the surface theta (5,), at or below the N of training alone."""
+    """Return the run of least lifetime compute at `loss` on surface theta (5,), with N <= n_params_opt."""
     low, high = np.log(n_params_opt) - SPAN, np.log(n_params_opt) + 1e-9
     for _ in range(N_ZOOMS):
         log_n = np.linspace(low, high, N_GRID)
@@ -79,7 +74,7 @@ def lifetime_optimum(
 
 
 def _tokens(theta: FloatArray, log_n: FloatArray, loss: float) -> FloatArray:
-    """D with L(N, D) = loss; infinite where no D reaches it."""
+    """Return D with L(N, D) = loss; infinite where no D reaches it."""
     a, b, e, alpha, beta = theta
     left = loss - np.exp(e) - np.exp(a - alpha * log_n)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

@@ -1,4 +1,4 @@
-"""Laws that are power laws through optima: N_opt, D_opt in C, and L_opt = E + K C^-gamma.
+"""Power laws through optima: N_opt and D_opt in C, and L_opt = E + K C^-gamma.
 
 Legend: N parameters, D tokens, C training FLOPs, L loss.
 """
@@ -8,58 +8,45 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.draws import draws_from_json, draws_to_json
-from sweep.fit.floor_law import fit_floor_law
-from sweep.fit.laws.base import Law, Optimum, named_intervals
-from sweep.fit.table.constraint import FlopsPerToken
-from sweep.fit.table.observations import RunNoise
+from sweep.fit.laws.base import DrawnLaw, Optimum
 
 FloatArray = npt.NDArray[np.float64]
 
-COLUMNS = ("ln N_opt", "a", "ln D_opt", "b", "E", "ln K", "gamma")  # the first and third at flops_center
+CONSTANTS = {"a": 1, "b": 3, "E": 4, "gamma": 6}  # columns of theta
+GAMMA_BOUNDS = (1e-3, 2.0)  # published losses have gamma .03 to .2; beyond, E and K are not separable
+SMALLEST_SCALE = 1e-200  # stands for K = 0 (losses that do not fall), and has a logarithm
+N_GRID = 41
+N_ZOOMS = 9  # each narrows the bracket tenfold in ln gamma
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class PowerLaw(Law):
+class PowerLaw(DrawnLaw):
     """N_opt = N_0 (C/C_0)^a, D_opt = C / f(N_opt), L_opt = E + K (C/C_0)^-gamma, C_0 = flops_center.
 
-    b is the slope of ln D in ln C at the optima fitted, where D_opt follows D_0 (C/C_0)^b.
+    theta = (ln N_0, a, ln D_0, b, E, ln K, gamma), under `coefficients` in fit.json. b is the slope of ln D
+    in ln C through the fitted optima, D_0 (C/C_0)^b; predictions of D use C / f(N_opt).
     """
 
-    coefficients: FloatArray  # (7,) as COLUMNS
-    draws: FloatArray  # (n_draws, 7)
-    flops_center: float
-    confidence: float
-    noise: RunNoise | None
-    n_degenerate: int  # draws without a usable law
-    warnings: tuple[str, ...]
-    flops_per_token: FlopsPerToken
+    COLUMNS: ClassVar[tuple[str, ...]] = ("ln N_opt", "a", "ln D_opt", "b", "E", "ln K", "gamma")
 
-    @property
-    def n_draws(self) -> int:
-        """Usable bootstrap draws."""
-        return len(self.draws)
+    flops_center: float
+
+    def named(self, theta: FloatArray) -> dict[str, FloatArray]:
+        """Return a, b, E and gamma, for theta (..., 7)."""
+        return {name: theta[..., column] for name, column in CONSTANTS.items()}
 
     def with_family(self, n_params: FloatArray, flops_per_token: FloatArray) -> Self:
-        """The same law, D past the fitted sizes being what (N, f) leave of C."""
+        """Return the law with FLOPs per token beyond the fitted sizes taken from planned sizes (N, f)."""
         curve = self.flops_per_token.extended(n_params, flops_per_token)
         return dataclasses.replace(self, flops_per_token=curve)
 
-    def optimum(self, flops: FloatArray) -> Optimum:
-        """The power laws at `flops`."""
-        return self._evaluate(self.coefficients, flops)
-
-    def optimum_draws(self, flops: FloatArray) -> Optimum:
-        """The same for every draw."""
-        return self._evaluate(self.draws, flops)
-
-    def _evaluate(self, coefficients: FloatArray, flops: FloatArray) -> Optimum:
-        log_n, a, _, _, floor, log_k, gamma = np.moveaxis(coefficients, -1, 0)[..., None]
+    def _optimum(self, theta: FloatArray, flops: FloatArray) -> Optimum:
+        log_n, a, _, _, floor, log_k, gamma = np.moveaxis(theta, -1, 0)[..., None]
         x = np.log(flops / self.flops_center)
         n_params = np.exp(log_n + a * x)
         return Optimum(
@@ -68,47 +55,24 @@ class PowerLaw(Law):
             loss_opt=floor + np.exp(log_k - gamma * x),
         )
 
-    def _power_law_json(self, scheme: str) -> dict[str, Any]:
-        """The entries that every law of this form has in fit.json."""
-        return {
-            **{name: float(value) for name, value in _named(self.coefficients).items()},
-            "ci": {
-                name: list(pair)
-                for name, pair in named_intervals(_named(self.draws), self.confidence).items()
-            },
-            "confidence": self.confidence,
-            "noise": None if self.noise is None else self.noise.to_json(),
-            "flops_center": self.flops_center,
-            "flops_per_token": self.flops_per_token.to_json(),
-            "coefficients": dict(zip(COLUMNS, self.coefficients.tolist(), strict=True)),
-            "bootstrap": {
-                "scheme": scheme,
-                "n_draws": self.n_draws,
-                "n_degenerate": self.n_degenerate,
-                "draws": draws_to_json(self.draws, COLUMNS),
-            },
-            "warnings": list(self.warnings),
-        }
+    def to_json(self) -> dict[str, Any]:
+        """Return the law's entry in fit.json."""
+        entry = DrawnLaw.to_json(self)
+        del entry["theta"]
+        return {**entry, "coefficients": dict(zip(self.COLUMNS, self.theta.tolist(), strict=True))}
 
-
-def power_law_parts(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of PowerLaw from an entry of fit.json."""
-    return {
-        "coefficients": np.array([document["coefficients"][name] for name in COLUMNS]),
-        "draws": draws_from_json(document["bootstrap"]["draws"]),
-        "flops_center": document["flops_center"],
-        "flops_per_token": FlopsPerToken.from_json(document["flops_per_token"]),
-        "confidence": document["confidence"],
-        "noise": RunNoise.from_json(document["noise"]),
-        "n_degenerate": document["bootstrap"]["n_degenerate"],
-        "warnings": tuple(document["warnings"]),
-    }
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Return the inverse of `to_json`."""
+        theta = [document["coefficients"][name] for name in cls.COLUMNS]
+        return super(PowerLaw, cls).from_json({**document, "theta": theta})
 
 
 def power_laws(log_c: FloatArray, minima: FloatArray) -> FloatArray:
-    """Least-squares laws through minima (..., 3, m) = ln N, ln D, L at `log_c` (m,) or (..., m), as (..., 7).
+    """Fit power laws through minima (..., 3, m) = ln N, ln D, L at `log_c` (m,) or (..., m).
 
-    ln N = ln N_0 + a log_c and ln D likewise, by ordinary least squares; L = E + K exp(-gamma log_c), E >= 0.
+    Returns theta (..., 7) of PowerLaw. ln N = ln N_0 + a log_c and ln D likewise by ordinary least squares;
+    L = E + K exp(-gamma log_c), E >= 0, by `fit_floor_law`.
     """
     log_c = np.broadcast_to(log_c, minima.shape[:-2] + minima.shape[-1:])
     center = log_c.mean(axis=-1, keepdims=True)
@@ -122,5 +86,38 @@ def power_laws(log_c: FloatArray, minima: FloatArray) -> FloatArray:
     return np.stack([*columns, floor, log_k, gamma], axis=-1)
 
 
-def _named(coefficients: FloatArray) -> dict[str, FloatArray]:
-    return {name: coefficients[..., COLUMNS.index(name)] for name in ("a", "b", "E", "gamma")}
+def fit_floor_law(x: FloatArray, loss: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Fit L = E + K exp(-gamma x), E and K not negative, by least squared relative error.
+
+    `x` and `loss` are of shape (..., m); returns E, ln K and gamma, each of shape (...). Variable projection:
+    for given gamma, E and K solve a linear problem, so only gamma is searched, on a grid that is narrowed
+    around its best point. Few minima do not identify E well: read it with its interval.
+    """
+    shape, m = loss.shape[:-1], loss.shape[-1]
+    x, loss = (np.broadcast_to(values, (*shape, m)).reshape(-1, m) for values in (x, loss))
+    low, high = (np.full(len(loss), bound) for bound in np.log(GAMMA_BOUNDS))
+    rows = np.arange(len(loss))
+    bounds = low.copy(), high.copy()
+    for _ in range(N_ZOOMS):
+        grid = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, N_GRID)
+        errors = _project(x, loss, np.exp(grid))[2]
+        best, step = grid[rows, errors.argmin(axis=1)], (high - low) / (N_GRID - 1)
+        low, high = np.maximum(best - 2 * step, bounds[0]), np.minimum(best + 2 * step, bounds[1])
+    floor, scale, _ = _project(x, loss, np.exp(best)[:, None])
+    log_k = np.log(np.maximum(scale[:, 0], SMALLEST_SCALE))
+    return floor[:, 0].reshape(shape), log_k.reshape(shape), np.exp(best).reshape(shape)
+
+
+def _project(x: FloatArray, loss: FloatArray, gamma: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return E, K >= 0 and the squared relative error for each gamma (k, g), given x and loss (k, m)."""
+    falling = np.exp(-gamma[:, :, None] * x[:, None, :]) / loss[:, None, :]
+    constant = np.broadcast_to(1.0 / loss[:, None, :], falling.shape)
+    ff, fc, cc = (falling**2).sum(-1), (falling * constant).sum(-1), (constant**2).sum(-1)
+    f1, c1 = falling.sum(-1), constant.sum(-1)
+    determinant = np.maximum(ff * cc - fc * fc, np.finfo(float).tiny)
+    scale, floor = (f1 * cc - c1 * fc) / determinant, (c1 * ff - f1 * fc) / determinant
+    without_floor, without_scale = floor < 0, scale < 0
+    scale = np.where(without_floor, f1 / ff, np.where(without_scale, 0.0, scale))
+    floor = np.where(without_floor, 0.0, np.where(without_scale, c1 / cc, floor))
+    error = ((scale[..., None] * falling + floor[..., None] * constant - 1.0) ** 2).sum(-1)
+    return floor, scale, error

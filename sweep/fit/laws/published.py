@@ -1,4 +1,4 @@
-"""Published laws as laws: optima at any budget, without intervals, as their authors count.
+"""Published laws as Law objects: optima without intervals, in the counting convention of their authors.
 
 Legend: N parameters, D tokens, C training FLOPs, L loss.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from sweep.fit.laws.base import Law, Optimum
 from sweep.fit.laws.catalogue import PublishedLaw, published
+from sweep.fit.laws.surface import surface_loss, surface_optimum
 from sweep.fit.refusals import Refusal
-from sweep.fit.surface import surface_loss, surface_optimum
 from sweep.fit.table.constraint import FlopsPerToken
 from sweep.fit.table.observations import RunNoise
 
@@ -26,7 +26,7 @@ SIX_ND = FlopsPerToken.six_nd()
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CatalogueLaw(Law):
-    """A published law; a quantity its paper does not give is nan and is left out of answers."""
+    """A published law; quantities that its paper does not give are NaN and are omitted from predictions."""
 
     name: str
     published: PublishedLaw
@@ -36,23 +36,23 @@ class CatalogueLaw(Law):
 
     @property
     def n_draws(self) -> int:
-        """None: the papers give no draws."""
+        """Zero: papers publish no draws."""
         return 0
 
     @property
     def flops_per_token(self) -> FlopsPerToken:
-        """C = 6 N D, as all of them count but for what their convention says."""
+        """C = 6 N D; deviations are in the law's `convention`."""
         return SIX_ND
 
     def loss(self, n_params: npt.ArrayLike, n_tokens: npt.ArrayLike) -> FloatArray:
-        """L(N, D) where the law is a surface, nan elsewhere; arguments broadcast."""
+        """Return L(N, D) of a surface, NaN for other laws; arguments broadcast."""
         if self.published.theta is None:
             shape = np.broadcast_shapes(np.shape(n_params), np.shape(n_tokens))
             return np.full(shape, np.nan)
         return surface_loss(np.array(self.published.theta), n_params, n_tokens)
 
     def optimum(self, flops: FloatArray) -> Optimum:
-        """The law's own optimum: of its surface, or by its power laws."""
+        """Return the optimum of the published surface or power laws at `flops` (k,)."""
         law = self.published
         if law.theta is not None:
             return surface_optimum(np.array(law.theta), flops, SIX_ND)
@@ -64,21 +64,27 @@ class CatalogueLaw(Law):
         )
 
     def optimum_draws(self, flops: FloatArray) -> Optimum:
-        """Arrays of no draws."""
+        """Return empty arrays: there are no draws."""
         nothing = np.empty((0, len(flops)))
         return Optimum(n_params_opt=nothing, n_tokens_opt=nothing, loss_opt=nothing)
 
     @property
     def surface_theta(self) -> FloatArray | None:
-        """The published surface, where the law is one."""
+        """The published surface (5,), or None."""
         return None if self.published.theta is None else np.array(self.published.theta)
 
     def loss_off_optimum(self, flops: float, factor: float) -> float | None:
-        """Loss at budget `flops` with `factor` times the optimal N; None without a surface."""
+        """Return the loss at budget `flops` with `factor` times the optimal N; None without a surface."""
         if self.published.theta is None:
             return None
         n_params = factor * self.n_params_opt(flops)
         return float(self.loss(n_params, flops / (6.0 * n_params)))
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """The exponents a and b."""
+        a, b = self.exponents
+        return {"a": a, "b": b}
 
     @property
     def exponents(self) -> tuple[float, float]:
@@ -93,7 +99,7 @@ class CatalogueLaw(Law):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Source, counting, range, rounding and remark, one sentence each."""
+        """Source, counting convention, range, rounding and remark, one sentence each."""
         law = self.published
         low, high = law.flops_range
         rounded = ("its constants are rounded in print",) if law.rounded else ()
@@ -107,13 +113,11 @@ class CatalogueLaw(Law):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in fit.json: the name says it all, the rest is for the reader."""
+        """Return its entry in fit.json; only the name is read back, the rest is information for readers."""
         law = self.published
-        a, b = self.exponents
         return {
             "published": self.name,
-            "a": a,
-            "b": b,
+            **self.constants,
             "ci": {},
             "confidence": self.confidence,
             "source": law.source,
@@ -125,23 +129,23 @@ class CatalogueLaw(Law):
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> CatalogueLaw:
-        """The inverse of `to_json`."""
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Return the inverse of `to_json`."""
         return cls(name=document["published"], published=published(document["published"]))
 
 
 def catalogue_law(name: str) -> CatalogueLaw | Refusal:
-    """The published law of that name, or a refusal where its paper gives exponents only.
+    """Return the published law `name`, or a refusal if its paper gives exponents only.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is no published law of that name.
     """
     law = published(name)
     if law.theta is None and law.n_opt is None:
         a, b = law.exponents or (np.nan, np.nan)
         return Refusal(
             kind="no_surface",
-            reason=f"{name} gives exponents (a = {a:g}, b = {b:g}) and no coefficients, so it predicts no N "
-            f"or D; a fit of its data, or besiroglu_2024, would help",
+            reason=f"{name} has exponents (a = {a:g}, b = {b:g}) but no coefficients, so it cannot predict N "
+            f"or D: fit its data, or use besiroglu_2024",
         )
     return CatalogueLaw(name=name, published=law)

@@ -1,14 +1,13 @@
-"""What the parabolas of `isoflop` get wrong without any noise, as the fitted parametric surface tells it.
+"""Systematic bias of the isoflop parabolas, estimated from the parametric surface.
 
-Legend: N parameters, D tokens, C training FLOPs, L loss. A parabola in ln N is only the curve's second-order
-term: where alpha != beta the grid's width moves its minimum, where the grid is off centre its drift does.
+Legend: N parameters, D tokens, C training FLOPs, L loss. A parabola in ln N is the second-order term of an
+IsoFLOP curve. Its minimum is biased by the width of the grid if alpha != beta, and by an off-centre grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +15,11 @@ import numpy.typing as npt
 from sweep.config import FitConfig
 from sweep.fit.centred import CentredData
 from sweep.fit.laws.power_law import power_laws
+from sweep.fit.laws.surface import surface_loss, surface_optimum
 from sweep.fit.methods.parabola import Parabola, fit_parabola
 from sweep.fit.numerics.estimation import estimate_surface
 from sweep.fit.numerics.identifiability import check_design
 from sweep.fit.refusals import RefusedError
-from sweep.fit.surface import surface_loss, surface_optimum
 from sweep.fit.table.observations import Observations
 
 FloatArray = npt.NDArray[np.float64]
@@ -28,50 +27,28 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParabolaBias:
-    """Parabola less truth, of the power laws' logarithms at flops_center and of their exponents."""
+    """Bias of the power laws through the parabolas' minima: relative in N and D, absolute in exponents."""
 
-    log_n: float
+    n_params_opt: float
     a: float
-    log_d: float
+    n_tokens_opt: float
     b: float
-    corrected: bool  # whether it has been taken off the law
-
-    def to_json(self) -> dict[str, Any]:
-        """Its entry in fit.json; the levels as relative errors."""
-        return {
-            "n_params_opt": float(np.expm1(self.log_n)),
-            "a": self.a,
-            "n_tokens_opt": float(np.expm1(self.log_d)),
-            "b": self.b,
-            "corrected": self.corrected,
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any] | None) -> ParabolaBias | None:
-        """The inverse of `to_json`; None stays None."""
-        if document is None:
-            return None
-        return cls(
-            log_n=float(np.log1p(document["n_params_opt"])),
-            a=document["a"],
-            log_d=float(np.log1p(document["n_tokens_opt"])),
-            b=document["b"],
-            corrected=document["corrected"],
-        )
+    corrected: bool  # True if it has been subtracted from the law
 
     @property
     def shift(self) -> FloatArray:
-        """What to take off the coefficients (7,) of the power laws; the law of the loss is left as it is."""
-        return np.array([self.log_n, self.a, self.log_d, self.b, 0.0, 0.0, 0.0])
+        """The bias of the power laws' coefficients (7,); zero for the law of the loss."""
+        log_n, log_d = np.log1p([self.n_params_opt, self.n_tokens_opt])
+        return np.array([log_n, self.a, log_d, self.b, 0.0, 0.0, 0.0])
 
 
 def parabola_bias(
     observations: Observations, counted: Sequence[int], log_center: float, config: FitConfig
 ) -> ParabolaBias | None:
-    """The bias of power laws through the minima of budgets `counted`; None where no surface can be fitted.
+    """Estimate the bias of power laws through the minima of budgets `counted`; None without a surface.
 
-    The fitted surface's own losses at the grid's points are given parabolas, and their minima compared with
-    the surface's optimum at the same C.
+    Parabolas are fitted to the losses that the surface predicts at the points of the grid, and their minima
+    are compared with the surface's optimum at the same C.
     """
     try:
         check_design(observations)
@@ -90,18 +67,18 @@ def parabola_bias(
     )
     shift = by_parabola - by_surface
     return ParabolaBias(
-        log_n=float(shift[0]),
+        n_params_opt=float(np.expm1(shift[0])),
         a=float(shift[1]),
-        log_d=float(shift[2]),
+        n_tokens_opt=float(np.expm1(shift[2])),
         b=float(shift[3]),
-        corrected=config.isoflop_bias_corrected,
+        corrected=config.isoflop.bias_corrected,
     )
 
 
 def _noise_free_minimum(
     observations: Observations, theta: FloatArray, index: int
 ) -> tuple[float, float, float] | None:
-    """ln C, ln N and ln D at the minimum of the parabola through the surface's losses; None without one."""
+    """Return ln C, ln N and ln D at the minimum of a parabola through the surface's losses, or None."""
     rows = observations.budget == index
     n_params, n_tokens, flops = (
         values[rows] for values in (observations.n_params, observations.n_tokens, observations.flops)

@@ -1,6 +1,7 @@
-"""Method `data_constrained` (Muennighoff et al. 2023): what repeated epochs are worth.
+"""Method `data_constrained` (Muennighoff et al. 2023): the loss of training on repeated epochs.
 
-Legend: N parameters, D tokens, U unique tokens, C training FLOPs, L loss; theta as in `repetition`.
+Legend: N parameters, D tokens, U unique tokens, C training FLOPs, L loss; theta as in
+`sweep.fit.laws.repetition`.
 """
 
 from __future__ import annotations
@@ -11,39 +12,42 @@ import numpy.typing as npt
 from sweep.config import FitConfig
 from sweep.fit.centred import CentredData
 from sweep.fit.laws.catalogue import published_surface
-from sweep.fit.laws.repetition_law import DataConstrainedLaw
+from sweep.fit.laws.repetition import (
+    DataConstrainedLaw,
+    RepetitionProfile,
+    repeated_log_loss,
+    repeated_slopes,
+)
 from sweep.fit.numerics.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.numerics.estimation import estimate_surface
 from sweep.fit.numerics.lack_of_fit import judged_noise
 from sweep.fit.numerics.levenberg import Jacobian, Model, minimise_model, polish_model
 from sweep.fit.numerics.resampling import resample_model
 from sweep.fit.refusals import RefusedError
-from sweep.fit.repetition import repeated_log_loss, repeated_slopes
 from sweep.fit.table.observations import Observations, RunNoise
 
 FloatArray = npt.NDArray[np.float64]
 
-MIN_REPEATED, REPEATED = 6, 1.01  # points, and D/U from which a point counts as repeated
+MIN_REPEATED, REPEATED = 6, 1.01  # points, and D/U above which a point counts as repeated
 START_R = (0.5, 2.0, 8.0, 30.0, 120.0)  # of R_D* and of R_N*, all pairs
-R_BOUNDS = (1e-3, 1e6)
 PROFILE_R_D = tuple(float(r) for r in np.geomspace(1.0, 3000.0, 24))
-FLAT_DECREASE = 0.01  # of the objective: R_D* that cost less than this are as good as the best
+FLAT_DECREASE = 0.01  # relative increase of the objective within which values of R_D* fit equally well
 
 
 def fit_data_constrained(observations: Observations, config: FitConfig) -> DataConstrainedLaw:
-    """Fit R_D* and R_N*, with the surface kept at a published one or fitted beside them.
+    """Fit R_D* and R_N* by Huber's loss of ln L, with the surface fitted jointly or kept at a published one.
 
-    The optimum over R_D* is found from a grid of starts and its flat direction reported as a profile.
+    Minimised from a grid of starts; the direction along R_D*, which is often flat, is reported as a profile.
     Source: Muennighoff et al. 2023, section 3 and appendix A.
 
     Raises:
-        RefusedError: no n_tokens_unique, too few repeated points, or too few for the surface.
+        RefusedError: no n_tokens_unique, too few repeated points, or too few points for the surface.
     """
     repeated, unique = _check_repetition(observations)
     logs = [np.log(values) for values in (observations.n_params, observations.n_tokens, unique)]
     log_loss = np.log(observations.loss)
     base = _base(observations, config)
-    free = list(range(5, 7)) if config.data_constrained_base else list(range(7))
+    free = list(range(5, 7)) if config.data_constrained.base else list(range(7))
     origin = np.concatenate([base, np.zeros(2)])
     model, jacobian = _model(origin, free, logs), _jacobian(origin, free, logs)
     start = _starts(origin, free)
@@ -59,10 +63,10 @@ def fit_data_constrained(observations: Observations, config: FitConfig) -> DataC
     return DataConstrainedLaw(
         theta=theta,
         draws=_complete(origin, free, resampled.draws),
-        base=config.data_constrained_base,
+        base=config.data_constrained.base,
         n_tokens_unique=float(unique.max()),
         flops_per_token=observations.flops_per_token,
-        profile=profile,
+        profile=RepetitionProfile(rows=profile),
         identified=identified,
         objective=objective,
         huber_delta=config.huber_delta,
@@ -87,32 +91,36 @@ def _r_squared(loss: FloatArray, fitted: FloatArray) -> float:
 
 
 def _check_repetition(observations: Observations) -> tuple[int, FloatArray]:
-    """How many points repeat data, and U of all. Raises RefusedError when they are too few."""
+    """Return the number of points that repeat data, and U of all points.
+
+    Raises:
+        RefusedError: no n_tokens_unique, or too few repeated points.
+    """
     if observations.n_tokens_unique is None:
         raise RefusedError(
             "no_repetition",
-            "the points do not all say how many of their tokens are unique: a column n_tokens_unique would "
-            "help (columns.n_tokens_unique names another)",
+            "the number of unique tokens is not known for every point: add a column n_tokens_unique to the "
+            "table, or name the column that holds it",
         )
     repeated = int((observations.n_tokens / observations.n_tokens_unique > REPEATED).sum())
     if repeated < MIN_REPEATED:
         raise RefusedError(
             "no_repetition",
-            f"{repeated} points repeat data and {MIN_REPEATED} are needed: runs of several epochs would help",
+            f"{repeated} points repeat data and {MIN_REPEATED} are needed: add runs of several epochs",
         )
     return repeated, observations.n_tokens_unique
 
 
 def _base(observations: Observations, config: FitConfig) -> FloatArray:
-    """theta (5,) of the surface without repetition: published, or the start of a joint fit."""
-    if config.data_constrained_base is not None:
-        return published_surface(config.data_constrained_base)
+    """Return theta (5,) of the surface without repetition: a published one, or the start of a joint fit."""
+    if config.data_constrained.base is not None:
+        return published_surface(config.data_constrained.base)
     columns = (observations.n_params, observations.n_tokens, observations.loss)
     if len(observations) < 12:
         raise RefusedError(
             "too_few_points",
-            f"{len(observations)} points for 7 parameters: at least 12 are needed; "
-            f"fit.data_constrained_base=muennighoff_2023 would keep a published surface instead",
+            f"{len(observations)} points for 7 parameters, at least 12 are needed: add runs, or keep a "
+            f"published surface with fit.data_constrained.base=muennighoff_2023",
         )
     unique = observations.n_tokens_unique
     fresh = np.ones(len(observations), bool) if unique is None else observations.n_tokens <= REPEATED * unique
@@ -122,7 +130,7 @@ def _base(observations: Observations, config: FitConfig) -> FloatArray:
 
 
 def _complete(origin: FloatArray, free: list[int], values: FloatArray) -> FloatArray:
-    """theta (k, 7) with its free part at `values` (k, p)."""
+    """Return theta (k, 7) with its free components set to `values` (k, p)."""
     theta = np.repeat(origin[None], len(values), axis=0)
     theta[:, free] = values
     return theta
@@ -149,7 +157,7 @@ def _starts(origin: FloatArray, free: list[int]) -> FloatArray:
 
 
 def _usable(values: FloatArray) -> npt.NDArray[np.bool_]:
-    """Draws with a finite, positive surface; R* may run away, which is what the data then say."""
+    """Return a mask of draws with a finite surface and positive exponents; R* may diverge."""
     good = np.isfinite(values).all(axis=1)
     return np.asarray(good & ((values[:, 3:5] > 0.01).all(axis=1) if values.shape[1] == 7 else good))
 
@@ -162,7 +170,7 @@ def _profile(
     delta: float,
     best: FloatArray,
 ) -> FloatArray:
-    """R_D*, the best R_N* with it, and the objective, (k, 3): the flat direction of the fit."""
+    """Return R_D*, the best R_N* for it, and the objective, shape (k, 3)."""
     rows = []
     for r_d in PROFILE_R_D:
         held = origin.copy()
@@ -179,7 +187,7 @@ def _profile(
 
 
 def _is_identified(profile: FloatArray, objective: float) -> bool:
-    """Whether the profile rises by more than FLAT_DECREASE on both sides within its range."""
+    """Return True if the profile rises by more than FLAT_DECREASE on both sides within its range."""
     least = max(objective, float(profile[:, 2].min()))
     good = profile[:, 2] <= least * (1 + FLAT_DECREASE)
     return bool(good.any() and not good[0] and not good[-1])
@@ -188,6 +196,6 @@ def _is_identified(profile: FloatArray, objective: float) -> bool:
 def _flat_warning(profile: FloatArray) -> str:
     good = profile[profile[:, 2] <= profile[:, 2].min() * (1 + FLAT_DECREASE), 0]
     return (
-        f"R_D* is poorly identified: from {good.min():.3g} to {good.max():.3g} the objective stays within "
-        f"{FLAT_DECREASE:.0%} of its least; read the profile, not the number"
+        f"R_D* is poorly identified: from {good.min():.3g} to {good.max():.3g} the objective is within "
+        f"{FLAT_DECREASE:.0%} of its minimum; use the profile instead of the estimate"
     )

@@ -1,11 +1,12 @@
-"""Draws of the envelope's power laws, for its intervals.
+"""The lower convex hull of (ln C, ln L), and bootstrap draws of power laws through it.
 
 Legend: N parameters, D tokens, C training FLOPs, L loss.
 
-A hull takes the luckiest runs, so its law is biased and resampling it repeats the bias. Where the points
-allow the parametric surface, data sets are simulated from it, and what their hulls get wrong of the surface's
-own optimum is taken off the law: theta - (theta* - theta_surface), the basic bootstrap (Davison & Hinkley
-1997, section 5.2.1). Elsewhere points or whole trunks are resampled, with a coverage that nobody has proved.
+A hull selects the runs with the most favourable noise, so its law is biased, and resampling repeats the bias.
+If the parametric surface can be fitted, data sets are simulated from it, and the error of their hulls against
+the surface's optimum is subtracted from the law: theta - (theta* - theta_surface), the basic bootstrap
+(Davison & Hinkley 1997, section 5.2.1). Otherwise points or whole trunks are resampled; the coverage of those
+intervals is unproved.
 """
 
 from __future__ import annotations
@@ -19,27 +20,26 @@ import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.fit.centred import CentredData
-from sweep.fit.hull import lower_chain
 from sweep.fit.laws.power_law import power_laws
+from sweep.fit.laws.surface import surface_loss, surface_optimum
 from sweep.fit.numerics.bootstrap import case_weights, has_too_few_trunks, simulated_targets, trunk_warning
 from sweep.fit.numerics.estimation import FREE, estimate_surface
 from sweep.fit.numerics.identifiability import check_design
 from sweep.fit.refusals import RefusedError
-from sweep.fit.surface import surface_loss, surface_optimum
 from sweep.fit.table.observations import Observations, RunNoise
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-N_LOSS_GRID = 12  # C at which the hull's loss is read for L_opt(C)
+N_LOSS_GRID = 12  # values of C at which L_opt(C) is taken from the hull
 SIMULATED = "simulated from the parametric surface"
 ROUGH_PLACES = (
-    "a hull's vertices are sizes of the grid: on coarse grids the intervals on a, b, N and D hold the truth "
-    "less often than they say, down to 60 % for 90 %, so read them as rough"
+    "vertices of the hull are sizes of the grid: on coarse grids the coverage of the intervals of a, b, N "
+    "and D is below nominal, down to 60 % for 90 %; treat them as approximate"
 )
 UNPROVED = (
-    "the intervals resample {}, and how often such intervals of a hull hold the truth is unproved: read them "
-    "as rough"
+    "the intervals come from resampled {}, and their coverage for a hull is unproved: treat them as "
+    "approximate"
 )
 
 
@@ -56,7 +56,7 @@ class Records:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class EnvelopeDraws:
-    """Usable draws of the law's coefficients (n_draws, 7), how they came about, and the noise they show."""
+    """Usable draws of the law (n_draws, 7), the resampling scheme, and the noise of one run."""
 
     draws: FloatArray
     scheme: str
@@ -66,14 +66,46 @@ class EnvelopeDraws:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Traits:
-    """Of hulls: level and slope of ln N and ln D at the centre (k, 4), and ln L on the grid (k, g)."""
+    """Statistics of hulls: level and slope of ln N and ln D at the centre (k, 4), ln L on the grid (k, g)."""
 
     slopes: FloatArray
     log_loss: FloatArray
 
 
+def efficient_points(log_c: FloatArray, log_loss: FloatArray) -> IntArray:
+    """Return the indices of the vertices of the lower convex hull along which the loss falls, by rising C.
+
+    The hull ends at the lowest loss: vertices of larger C and higher loss do not count. Source: McLeish et
+    al. 2025 (Gemstones), section 4.1, in place of the binned minimum of Hoffmann et
+    al. 2022, section 3.1. `log_c` and `log_loss` are (n,).
+
+    >>> efficient_points(np.array([0.0, 1.0, 2.0, 3.0]), np.array([3.0, 2.9, 1.0, 1.5])).tolist()
+    [0, 2]
+    """
+    order = np.lexsort((log_loss, log_c))
+    lowest = np.minimum.accumulate(log_loss[order])
+    falling = np.ones(len(order), bool)
+    falling[1:] = log_loss[order][1:] < lowest[:-1]
+    rows = order[falling]
+    return rows[lower_chain(log_c[rows].tolist(), log_loss[rows].tolist())]
+
+
+def lower_chain(x: list[float], y: list[float]) -> list[int]:
+    """Return the indices of the lower convex hull of points with rising x and falling y (Andrew 1979)."""
+    hull: list[int] = []
+    for i in range(len(x)):
+        while len(hull) >= 2:
+            first, second = hull[-2], hull[-1]
+            turn = (x[second] - x[first]) * (y[i] - y[first]) - (y[second] - y[first]) * (x[i] - x[first])
+            if turn > 0:
+                break
+            hull.pop()
+        hull.append(i)
+    return hull
+
+
 def laws_through(records: Records, hull: IntArray, center: float) -> FloatArray:
-    """Coefficients (7,) of the power laws through one hull."""
+    """Return theta (7,) of the power laws through one hull."""
     grid = _grid(records, hull)
     traits = _traits(records, [hull], records.log_loss[None], grid, center)
     coefficients: FloatArray = _coefficients(traits, grid - center)[0]
@@ -83,7 +115,7 @@ def laws_through(records: Records, hull: IntArray, center: float) -> FloatArray:
 def draw_laws(
     observations: Observations, records: Records, hull: IntArray, center: float, config: FitConfig
 ) -> EnvelopeDraws:
-    """Draws of the law through `hull`; none when none are asked for.
+    """Return draws of the law through `hull`; none if config.n_bootstrap is 0.
 
     Raises:
         RefusedError: most resamples leave too few efficient points.
@@ -146,7 +178,7 @@ def _simulated(
 def _surface_traits(
     observations: Observations, theta: FloatArray, grid: FloatArray, center: float
 ) -> _Traits:
-    """What a hull without noise and between any two sizes would show: the surface's optimum on the grid."""
+    """Return the same statistics of the surface's optimum, the hull of a dense grid without noise."""
     optimum = surface_optimum(theta, np.exp(grid), observations.flops_per_token)
     lines = [np.polyfit(grid - center, np.log(x), 1) for x in (optimum.n_params_opt, optimum.n_tokens_opt)]
     return _Traits(
@@ -162,7 +194,7 @@ def _grid(records: Records, hull: IntArray) -> FloatArray:
 def _traits(
     records: Records, hulls: list[IntArray], losses: FloatArray, grid: FloatArray, center: float
 ) -> _Traits:
-    """Of each hull among records whose ln L are its row of `losses` (k, n)."""
+    """Return the statistics of each hull; row i of `losses` (k, n) holds ln L of the records for hull i."""
     slopes, read = np.empty((len(hulls), 4)), np.empty((len(hulls), len(grid)))
     for row, hull in enumerate(hulls):
         x = records.log_c[hull] - center
@@ -175,7 +207,7 @@ def _traits(
 
 
 def _coefficients(traits: _Traits, x: FloatArray) -> FloatArray:
-    """Coefficients (k, 7): the slopes, and the law of the loss through the grid's at ln C less centre `x`."""
+    """Return theta (k, 7): the slopes, and the law of the loss fitted at ln C less the centre, `x` (g,)."""
     losses = np.exp(traits.log_loss)[:, None, :]
     flat = np.zeros_like(losses)
     laws = power_laws(np.broadcast_to(x, losses[:, 0].shape), np.concatenate([flat, flat, losses], axis=1))
@@ -183,7 +215,7 @@ def _coefficients(traits: _Traits, x: FloatArray) -> FloatArray:
 
 
 def _cases(records: Records, config: FitConfig) -> tuple[list[IntArray], FloatArray]:
-    """Usable hulls of resampled points or trunks, and the ln L they are hulls of, one row each."""
+    """Return usable hulls of resampled points or trunks, and ln L of the records, one row a hull."""
     hulls: list[IntArray] = []
     for weights in case_weights(records.cluster, config.n_bootstrap, config.seed):
         losses = np.where(weights > 0, records.log_loss, np.inf)
@@ -192,7 +224,7 @@ def _cases(records: Records, config: FitConfig) -> tuple[list[IntArray], FloatAr
 
 
 def _hulls(records: Records, losses: FloatArray) -> Iterator[IntArray]:
-    """The efficient points of each row of ln L (k, n), infinite where a record is absent."""
+    """Yield the efficient points of each row of ln L (k, n), infinite where a record is absent."""
     lowest = np.minimum.accumulate(losses, axis=1)
     falling = np.isfinite(losses)
     falling[:, 1:] &= losses[:, 1:] < lowest[:, :-1]
@@ -210,6 +242,6 @@ def _check(n_usable: int, config: FitConfig) -> None:
     if 2 * n_usable < config.n_bootstrap:
         raise RefusedError(
             "degenerate_resamples",
-            f"{config.n_bootstrap - n_usable} of {config.n_bootstrap} resamples leave too few efficient "
-            f"points: more sizes at each budget would help",
+            f"{config.n_bootstrap - n_usable} of {config.n_bootstrap} resamples have too few efficient "
+            f"points for a law: add sizes at each budget",
         )

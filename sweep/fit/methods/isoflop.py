@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.fit.laws.base import Interval, named_intervals
-from sweep.fit.laws.power_law import PowerLaw, power_law_parts, power_laws
+from sweep.fit.laws.power_law import PowerLaw, power_laws
 from sweep.fit.methods.bias import ParabolaBias, parabola_bias
 from sweep.fit.methods.parabola import BudgetFit, Parabola, fit_budget, parabola_factor
 from sweep.fit.numerics.bootstrap import degenerate_warning, pooled_t_draws
@@ -27,8 +25,9 @@ from sweep.fit.table.observations import Observations, RunNoise
 FloatArray = npt.NDArray[np.float64]
 
 MIN_BUDGETS = 3
-WIDE_STEP = 4.0  # sizes further apart around a minimum are told
-MAX_TOLD = 4  # budgets a refusal goes through one by one
+WIDE_STEP = 4.0  # ratio of the sizes around a minimum above which a warning is given
+MAX_LISTED = 4  # budgets that a refusal lists one by one
+SCHEME = "pooled residuals, multivariate t"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -36,57 +35,35 @@ class IsoflopLaw(PowerLaw):
     """Power laws through the budgets' minima."""
 
     budgets: tuple[BudgetFit, ...]
-    residual_sd: float  # of ln L about its parabola, pooled
+    residual_sd: float  # pooled standard deviation of ln L about the parabolas
     residual_dof: int
-    robust: bool
+    robust: bool  # Huber's loss in the parabolas
     b_direct: float | None  # exponent of D_opt from parabolas in ln D
-    bias: ParabolaBias | None  # of the parabolas; None where the points allow no surface
+    bias: ParabolaBias | None  # None if the points do not allow a parametric surface
 
     def loss_off_optimum(self, flops: float, factor: float) -> float | None:
-        """Loss at budget `flops` with `factor` times the optimal N, by the largest budget's curvature."""
+        """Return the loss at budget `flops` with `factor` times the optimal N.
+
+        The curvature is that of the largest budget with a minimum; None if no budget has one.
+        """
         curved = [budget.parabola for budget in self.budgets if budget.status == "ok" and budget.parabola]
         if not curved:
             return None
         return self.loss_opt(flops) + curved[-1].coefficients[2] * math.log(factor) ** 2
 
-    def to_json(self) -> dict[str, Any]:
-        """Its entry in fit.json; `from_json` reads it back to the last bit."""
-        return {
-            **self._power_law_json("pooled residuals, multivariate t"),
-            "budgets": [budget.to_json() for budget in self.budgets],
-            "residual_sd": self.residual_sd,
-            "residual_dof": self.residual_dof,
-            "robust": self.robust,
-            "b_direct": self.b_direct,
-            "bias": None if self.bias is None else self.bias.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> IsoflopLaw:
-        """The inverse of `to_json`."""
-        return cls(
-            **power_law_parts(document),
-            budgets=tuple(BudgetFit.from_json(budget) for budget in document["budgets"]),
-            residual_sd=document["residual_sd"],
-            residual_dof=document["residual_dof"],
-            robust=document["robust"],
-            b_direct=document["b_direct"],
-            bias=ParabolaBias.from_json(document["bias"]),
-        )
-
 
 def fit_isoflop(observations: Observations, config: FitConfig) -> IsoflopLaw:
-    """Fit the parabolas, keep the budgets whose minimum counts, and draw power laws through the minima.
+    """Fit a parabola to each budget, and power laws through the valid minima.
 
     D at a minimum is C / f(N) with the exact C there, so b is fitted and not taken as 1 - a. Intervals come
     from draws of all parabolas under one pooled residual variance RSS / (n - 3 budgets). Source: Hoffmann et
     al. 2022, section 3.2.
 
     Raises:
-        RefusedError: no budgets, fewer than three with a minimum that counts, or most draws degenerate.
+        RefusedError: no budgets, fewer than three valid minima, or most draws degenerate.
     """
     budgets = [
-        fit_budget(observations, index, robust=config.isoflop_robust)
+        fit_budget(observations, index, robust=config.isoflop.robust)
         for index in range(len(observations.budgets))
     ]
     counted = [budget for budget in budgets if budget.status == "ok"]
@@ -111,19 +88,20 @@ def fit_isoflop(observations: Observations, config: FitConfig) -> IsoflopLaw:
     if not doubts:
         noise = observations.replicate_noise or residuals
     return IsoflopLaw(
-        coefficients=coefficients - shift,
+        theta=coefficients - shift,
         draws=draws - shift,
         flops_center=math.exp(log_center),
         flops_per_token=observations.flops_per_token,
         budgets=tuple(budgets),
         residual_sd=residual_sd,
         residual_dof=residual_dof,
-        robust=config.isoflop_robust,
+        robust=config.isoflop.robust,
         b_direct=_direct_exponent(counted),
         bias=bias,
         confidence=config.confidence,
         noise=noise,
         n_degenerate=n_degenerate,
+        scheme=SCHEME,
         warnings=(
             *doubts,
             *_warnings(observations, budgets),
@@ -133,7 +111,7 @@ def fit_isoflop(observations: Observations, config: FitConfig) -> IsoflopLaw:
 
 
 def _direct_exponent(counted: list[BudgetFit]) -> float | None:
-    """The slope of ln D_opt on ln C by parabolas in ln D; None where one of them has no minimum."""
+    """Return the slope of ln D_opt in ln C by parabolas in ln D; None if one of them has no minimum."""
     pairs = [(budget.flops, budget.n_tokens_opt_direct) for budget in counted]
     if any(tokens is None for _, tokens in pairs):
         return None
@@ -142,7 +120,7 @@ def _direct_exponent(counted: list[BudgetFit]) -> float | None:
 
 
 def _minimum_of(budget: BudgetFit) -> tuple[float, float, float, float]:
-    """C, N, D and L at a budget's minimum that counts."""
+    """Return C, N, D and L at the minimum of a valid budget."""
     values = (budget.flops, budget.n_params_opt, budget.n_tokens_opt, budget.loss_opt)
     c, n, d, loss = (math.nan if value is None else value for value in values)
     return c, n, d, loss
@@ -157,26 +135,25 @@ def _check_budgets(budgets: list[BudgetFit], counted: list[BudgetFit]) -> None:
     if not budgets:
         raise RefusedError(
             "no_budgets",
-            "the points fall into no IsoFLOP budgets: their FLOPs form no groups of nearly equal C; a "
-            "flops_budget column, or runs of several sizes at equal FLOPs, would help",
+            "no IsoFLOP budgets found: the FLOPs of the points do not form groups of nearly equal C; add a "
+            "flops_budget column, or runs of several sizes at equal FLOPs",
         )
     if len(counted) >= MIN_BUDGETS:
         return
     doubtful = [budget for budget in budgets if budget.status != "ok"]
-    told = "; ".join(f"{budget.flops:.3g}: {budget.reason}" for budget in doubtful[:MAX_TOLD])
-    if len(doubtful) > MAX_TOLD:
-        told += f"; and {len(doubtful) - MAX_TOLD} more"
+    listed = "; ".join(f"{budget.flops:.3g}: {budget.reason}" for budget in doubtful[:MAX_LISTED])
+    if len(doubtful) > MAX_LISTED:
+        listed += f"; and {len(doubtful) - MAX_LISTED} more"
     raise RefusedError(
         "too_few_budgets",
-        f"{len(counted)} of {len(budgets)} budgets have a minimum that counts and {MIN_BUDGETS} are needed"
-        + (f" ({told}): " if told else ": ")
-        + ("sizes that bracket the minimum" if told else "more budgets")
-        + " would help",
+        f"{len(counted)} of {len(budgets)} budgets have a valid minimum and {MIN_BUDGETS} are needed"
+        + (f" ({listed}): " if listed else ": ")
+        + ("add sizes on both sides of each minimum" if listed else "add budgets"),
     )
 
 
 def _pooled_residuals(budgets: list[BudgetFit]) -> tuple[float, int]:
-    """Pooled deviation of ln L about the parabolas of budgets that have one and equal C, and its degrees."""
+    """Return the pooled standard deviation of ln L about the parabolas, and its degrees of freedom."""
     fitted = [b.parabola for b in budgets if b.counts_for_noise and b.parabola is not None]
     n_dof = sum(parabola.n_points - 3 for parabola in fitted)
     return math.sqrt(sum(parabola.residual_squares for parabola in fitted) / n_dof), n_dof
@@ -190,11 +167,11 @@ def _draw(
     residual_dof: int,
     config: FitConfig,
 ) -> tuple[FloatArray, list[dict[str, Interval]], int]:
-    """Draws of the law (n_draws, 7), intervals of each counted budget's minimum, and the degenerate draws.
+    """Return draws of the law (n_draws, 7), intervals of each minimum, and the number of degenerate draws.
 
-    The place of a minimum is a ratio: where noise makes a curve look sharp its interval comes out short
-    (Fieller 1954). sqrt((n_dof + 2)/n_dof) makes up for it, in N and D but not in the loss, which is none:
-    coverage on planted laws decided, docs/science_fit.md.
+    The location of a minimum is a ratio of coefficients, and its interval is too short where noise makes a
+    curve look sharp (Fieller 1954). The factor sqrt((n_dof + 2)/n_dof) corrects for it in N and D; the loss,
+    which is not a ratio, keeps the plain draws. Chosen by coverage on planted laws, docs/science_fit.md.
     """
     widened = math.sqrt((residual_dof + 2) / residual_dof)
     parabolas = [budget.parabola for budget in counted if budget.parabola is not None]
@@ -211,9 +188,9 @@ def _draw(
     if 2 * n_degenerate > config.n_bootstrap:
         raise RefusedError(
             "degenerate_resamples",
-            f"{n_degenerate} of {config.n_bootstrap} resamples leave a budget without a minimum, its "
-            f"curvature being within the noise: sizes further apart, more sizes or more seeds would help"
-            + ("" if config.isoflop_robust else ", and fit.isoflop_robust=true where a single run is off"),
+            f"{n_degenerate} of {config.n_bootstrap} resamples have a budget without a minimum, because its "
+            f"curvature is within the noise: add sizes further apart, more sizes or more seeds"
+            + ("" if config.isoflop.robust else "; for a single outlier, set fit.isoflop.robust=true"),
         )
     curves = zip(parabolas, coefficients, strict=True)
     minima = [_drawn_minimum(observations, parabola, draw[usable], widened) for parabola, draw in curves]
@@ -236,9 +213,9 @@ def _draw(
 def _drawn_minimum(
     observations: Observations, parabola: Parabola, coefficients: FloatArray, widened: float
 ) -> tuple[FloatArray, FloatArray]:
-    """ln C (k,) and the rows ln N, ln D, L (k, 3) at the minima of drawn coefficients (k, 3).
+    """Return ln C (k,), and ln N, ln D, L (k, 3) at the minima of drawn coefficients (k, 3).
 
-    L is that of the same draw without the factor `widened` in its distance from the estimate.
+    L is the minimum of the same draw without the factor `widened` in its distance from the estimate.
     """
     estimate = np.array(parabola.coefficients)
     t = Parabola.vertex(coefficients)[0]
@@ -250,18 +227,18 @@ def _drawn_minimum(
 
 def _warnings(observations: Observations, budgets: list[BudgetFit]) -> tuple[str, ...]:
     left_out = [budget for budget in budgets if budget.status != "ok"]
-    told = [f"budget {budget.flops:.3g} does not count: {budget.reason}" for budget in left_out]
-    told += [
+    found = [f"budget {budget.flops:.3g} is not used: {budget.reason}" for budget in left_out]
+    found += [
         f"budget {budget.flops:.3g}: the sizes on either side of its minimum are a factor "
-        f"{budget.widest_step:.3g} apart, so the parabola hangs on few points; sizes between them would help"
+        f"{budget.widest_step:.3g} apart, so the parabola depends on few points: add sizes between them"
         for budget in budgets
         if budget.widest_step is not None and budget.widest_step > WIDE_STEP
     ]
     n_outside = int((observations.budget < 0).sum())
     if n_outside:
-        told.append(f"{n_outside} points belong to no budget and are not used by this method")
+        found.append(f"{n_outside} points belong to no budget and are not used by this method")
     if observations.has_trunks:
-        told.append(
-            "points share trunks and the intervals take their noise for independent: they may be too narrow"
+        found.append(
+            "points share trunks, but the intervals assume independent noise: they may be too narrow"
         )
-    return tuple(told)
+    return tuple(found)

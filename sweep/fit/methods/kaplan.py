@@ -1,6 +1,6 @@
-"""Method `kaplan`: the laws of Kaplan et al. 2020, without an irreducible loss, non-embedding N by default.
+"""Method `kaplan` (Kaplan et al. 2020): laws without irreducible loss, in non-embedding N by default.
 
-Legend: N parameters in the law's own counting, D tokens, C training FLOPs, L loss.
+Legend: N parameters in the law's own counting convention, D tokens, C training FLOPs, L loss.
 
     L(N, D) = [(Nc/N)^(alpha_N/alpha_D) + Dc/D]^alpha_D     (their equation 1.5)
     L(N) = (Nc/N)^alpha_N,  L(D) = (Dc/D)^alpha_D           (1.1, 1.2: its limits)
@@ -11,9 +11,8 @@ theta = (ln A, ln Dc, x, alpha_D) with x = alpha_N/alpha_D and A = Nc^x: ln L = 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,67 +20,55 @@ import numpy.typing as npt
 from sweep.config import FitConfig
 from sweep.config.fitting import Counting
 from sweep.fit.centred import CentredData
-from sweep.fit.draws import draws_from_json, draws_to_json
-from sweep.fit.hull import efficient_points
-from sweep.fit.laws.base import Law, Optimum, named_intervals
+from sweep.fit.laws.base import DrawnLaw, Optimum
+from sweep.fit.laws.surface import optimum_exponents, surface_optimum
+from sweep.fit.methods.envelope_draws import efficient_points
 from sweep.fit.methods.kaplan_model import KaplanModel, estimate_kaplan
-from sweep.fit.methods.learning_curve import fit_learning_curve
+from sweep.fit.methods.learning_curve import LearningCurve, fit_learning_curve
 from sweep.fit.numerics.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.numerics.estimation import estimate_surface
 from sweep.fit.numerics.identifiability import check_design
 from sweep.fit.numerics.lack_of_fit import doubted, judged_noise, misfit_warning
 from sweep.fit.numerics.resampling import SQUARES, least_squares_noise, resample_model
-from sweep.fit.refusals import RefusedError
-from sweep.fit.surface import optimum_exponents, surface_optimum
+from sweep.fit.refusals import Refusal, RefusedError
 from sweep.fit.table.constraint import FlopsPerToken
 from sweep.fit.table.observations import Observations, RunNoise
 
 FloatArray = npt.NDArray[np.float64]
 
-NO_LOG_FLOOR = -800.0  # exp of it is zero
-COLUMNS = ("ln A", "ln Dc", "x", "alpha_D")
+NO_LOG_FLOOR = -800.0  # ln E of no irreducible loss: its exponential is zero
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class KaplanLaw(Law):
-    """L(N, D) and its optima. `optimum` answers in total parameters, whatever N the law itself is in."""
+class KaplanLaw(DrawnLaw):
+    """L(N, D) and its optima, which are in total parameters for either counting convention.
 
-    theta: FloatArray  # (4,)
-    draws: FloatArray  # (n_draws, 4)
+    `flops_per_token` is a function of N in the law's own convention.
+    """
+
+    COLUMNS: ClassVar[tuple[str, ...]] = ("ln A", "ln Dc", "x", "alpha_D")
+
     counting: Counting
-    flops_per_token: FlopsPerToken  # of the law's own N
-    total_params: FlopsPerToken | None  # total N of the law's own N; None where it is total
+    total_params: FlopsPerToken | None  # total N as a function of the law's N; None if it is total
     flops_range: tuple[float, float]
     compute_law: tuple[float, float]  # ln Cc and alpha_C
-    learning_curve: Mapping[str, Any]  # L(N, S_min) as it stands in fit.json, or why it is refused
+    learning_curve: LearningCurve | Refusal  # L(N, S_min)
     objective: float
     huber_delta: float
-    confidence: float
-    noise: RunNoise | None
-    n_degenerate: int
-    scheme: str
-    warnings: tuple[str, ...]
-
-    @property
-    def n_draws(self) -> int:
-        """Usable bootstrap resamples."""
-        return len(self.draws)
 
     def loss(self, n_params: npt.ArrayLike, n_tokens: npt.ArrayLike) -> FloatArray:
-        """L(N, D) for N in the law's own counting; arguments broadcast."""
+        """Return L(N, D) for N in the law's own convention; arguments broadcast."""
         log_a, log_dc, x, alpha_d = self.theta
         log_sum = np.logaddexp(log_a - x * np.log(n_params), log_dc - np.log(n_tokens))
         return np.asarray(np.exp(alpha_d * log_sum), dtype=np.float64)
 
-    def optimum(self, flops: FloatArray) -> Optimum:
-        """Least L(N, D) with D f(N) = C: that of A/N^x + 1 Dc/D, a surface with exponents x and 1."""
-        return self._optimum(self.theta, flops)
-
-    def optimum_draws(self, flops: FloatArray) -> Optimum:
-        """The same for every resample."""
-        return self._optimum(self.draws, flops)
+    def predicted_losses(self, observations: Observations) -> FloatArray | None:
+        """Return L at each point, shape (n,); None if a point has no N in the law's convention."""
+        n_params = observations.n_params if self.counting == "total" else observations.n_params_non_embedding
+        return None if n_params is None else self.loss(n_params, observations.n_tokens)
 
     def _optimum(self, theta: FloatArray, flops: FloatArray) -> Optimum:
+        """Minimise A/N^x + Dc/D with D f(N) = C, a surface with exponents x and 1."""
         found = surface_optimum(_as_surface(theta), flops, self.flops_per_token)
         n_params = found.n_params_opt
         return Optimum(
@@ -91,12 +78,13 @@ class KaplanLaw(Law):
         )
 
     def loss_off_optimum(self, flops: float, factor: float) -> float:
-        """Loss at budget `flops` with `factor` times the optimal N of the law's own counting."""
+        """Return the loss at budget `flops` with `factor` times the optimal N of the law's own convention."""
         best = surface_optimum(_as_surface(self.theta), np.array([flops]), self.flops_per_token)
         n_params = factor * float(best.n_params_opt[0])
         return float(self.loss(n_params, flops / float(self.flops_per_token(n_params))))
 
-    def _named(self, theta: FloatArray) -> dict[str, FloatArray]:
+    def named(self, theta: FloatArray) -> dict[str, FloatArray]:
+        """Return Nc, Dc, alpha_N, alpha_D, and the exponents a and b, for theta (..., 4)."""
         log_a, log_dc, x, alpha_d = np.moveaxis(theta, -1, 0)
         a, b = optimum_exponents(_as_surface(theta), self.flops_per_token, self.flops_range)
         return {
@@ -109,67 +97,19 @@ class KaplanLaw(Law):
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in fit.json; `from_json` reads it back to the last bit."""
-        return {
-            **{name: float(value) for name, value in self._named(self.theta).items()},
-            "Cc": float(np.exp(self.compute_law[0])),
-            "alpha_C": self.compute_law[1],
-            "counting": self.counting,
-            "learning_curve": dict(self.learning_curve),
-            "objective": self.objective,
-            "huber_delta": self.huber_delta,
-            "ci": {
-                name: list(pair)
-                for name, pair in named_intervals(self._named(self.draws), self.confidence).items()
-            },
-            "confidence": self.confidence,
-            "noise": None if self.noise is None else self.noise.to_json(),
-            "theta": self.theta.tolist(),
-            "compute_law": list(self.compute_law),
-            "flops_per_token": self.flops_per_token.to_json(),
-            "total_params": None if self.total_params is None else self.total_params.to_json(),
-            "flops_range": list(self.flops_range),
-            "bootstrap": {
-                "scheme": self.scheme,
-                "n_draws": self.n_draws,
-                "n_degenerate": self.n_degenerate,
-                "draws": draws_to_json(self.draws, COLUMNS),
-            },
-            "warnings": list(self.warnings),
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> KaplanLaw:
-        """The inverse of `to_json`."""
-        total = document["total_params"]
-        low, high = document["flops_range"]
-        log_cc, alpha_c = document["compute_law"]
-        return cls(
-            theta=np.array(document["theta"]),
-            draws=draws_from_json(document["bootstrap"]["draws"]),
-            counting=document["counting"],
-            flops_per_token=FlopsPerToken.from_json(document["flops_per_token"]),
-            total_params=None if total is None else FlopsPerToken.from_json(total),
-            flops_range=(low, high),
-            compute_law=(log_cc, alpha_c),
-            learning_curve=document["learning_curve"],
-            objective=document["objective"],
-            huber_delta=document["huber_delta"],
-            confidence=document["confidence"],
-            noise=RunNoise.from_json(document["noise"]),
-            n_degenerate=document["bootstrap"]["n_degenerate"],
-            scheme=document["bootstrap"]["scheme"],
-            warnings=tuple(document["warnings"]),
-        )
+        """Return its entry in fit.json, with Cc and alpha_C of L(C) under their own names."""
+        log_cc, alpha_c = self.compute_law
+        return {**DrawnLaw.to_json(self), "Cc": float(np.exp(log_cc)), "alpha_C": alpha_c}
 
 
 def fit_kaplan(observations: Observations, config: FitConfig) -> KaplanLaw:
-    """Fit L(N, D) by Huber's loss of ln L, its optima, L(C), and L(N, S_min) where curves allow it.
+    """Fit L(N, D) by Huber's loss of ln L, then L(C), and L(N, S_min) if there are training curves.
 
     Source: Kaplan et al. 2020, sections 1.2 and 4.1; L(N, S_min) sections 5.1 and 5.2.
 
     Raises:
-        RefusedError: too few points, sizes or budgets; N and D collinear; a vanished term; degenerate draws.
+        RefusedError: too few points, sizes or budgets; N and D collinear; a term that vanishes; most
+            resamples degenerate.
     """
     check_design(observations)
     counting, n_params, warnings = _count(observations, config)
@@ -212,7 +152,7 @@ def fit_kaplan(observations: Observations, config: FitConfig) -> KaplanLaw:
 
 
 def _against_surface(observations: Observations, residuals: RunNoise) -> tuple[str, ...]:
-    """A sentence where a floor under the loss leaves far less; none where that surface is not found."""
+    """Return a warning if a surface with irreducible loss fits far better; none if it cannot be fitted."""
     data = CentredData.of(observations.n_params, observations.n_tokens, observations.loss)
     try:
         theta, _, _ = estimate_surface(data, SQUARES)
@@ -222,18 +162,18 @@ def _against_surface(observations: Observations, residuals: RunNoise) -> tuple[s
 
 
 def _count(observations: Observations, config: FitConfig) -> tuple[Counting, FloatArray, tuple[str, ...]]:
-    """The counting the law is in, N in it, and a warning where the one asked for is not there."""
+    """Return the counting convention, N in it, and a warning if the requested one is not available."""
     non_embedding = observations.n_params_non_embedding
-    if config.kaplan_n_params == "total":
+    if config.kaplan.n_params == "total":
         return "total", observations.n_params, ()
     if non_embedding is None:
-        told = "the table has no n_params_non_embedding: the law is in its n_params, whatever they count"
-        return "total", observations.n_params, (told,)
+        warning = "no n_params_non_embedding in the table: the law is in n_params, in the table's convention"
+        return "total", observations.n_params, (warning,)
     return "non_embedding", non_embedding, ()
 
 
 def _compute_law(observations: Observations) -> tuple[float, float]:
-    """ln Cc and alpha_C of L = (Cc/C)^alpha_C, by least squares through the efficient points."""
+    """Fit L = (Cc/C)^alpha_C to the efficient points by least squares; returns ln Cc and alpha_C."""
     log_c, log_loss = np.log(observations.flops), np.log(observations.loss)
     hull = efficient_points(log_c, log_loss)
     if len(hull) < 2:
@@ -243,6 +183,6 @@ def _compute_law(observations: Observations) -> tuple[float, float]:
 
 
 def _as_surface(theta: FloatArray) -> FloatArray:
-    """theta (..., 4) as (ln A, ln Dc, no floor, x, 1) of the surface whose power alpha_D the law is."""
+    """Return theta (..., 5) of the surface A/N^x + Dc/D, the law to the power 1/alpha_D."""
     log_a, log_dc, x, _ = np.moveaxis(theta, -1, 0)
     return np.stack([log_a, log_dc, np.full_like(x, NO_LOG_FLOOR), x, np.ones_like(x)], axis=-1)

@@ -1,4 +1,4 @@
-"""The model of Kaplan's L(N, D) in centred logarithms, and the global minimum of its objective.
+"""Kaplan's L(N, D) in centred logarithms, and the global minimum of its objective.
 
 Legend: N parameters, D tokens, L loss; theta = (a, b, x, g): ln L = g ln(exp(a - x u) + exp(b - v)), u and v
 the centred ln N and ln D.
@@ -23,7 +23,7 @@ RATIO_BOUNDS, EXPONENT_BOUNDS = (0.02, 50.0), (1e-3, 5.0)
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class KaplanModel:
-    """ln L (k, n) of theta (k, 4) at fixed points."""
+    """ln L (k, n) as a function of theta (k, 4) at fixed points."""
 
     u: FloatArray
     v: FloatArray
@@ -32,7 +32,7 @@ class KaplanModel:
 
     @classmethod
     def of(cls, n_params: FloatArray, n_tokens: FloatArray) -> KaplanModel:
-        """Centre the logarithms of N and D (n,)."""
+        """Return the model for points with N and D of shape (n,)."""
         log_n, log_d = np.log(n_params), np.log(n_tokens)
         center_n, center_d = float(log_n.mean()), float(log_d.mean())
         return cls(u=log_n - center_n, v=log_d - center_d, center_n=center_n, center_d=center_d)
@@ -44,33 +44,33 @@ class KaplanModel:
         return first / total, np.log(total), g
 
     def __call__(self, theta: FloatArray) -> FloatArray:
-        """ln L."""
+        """Return ln L (k, n)."""
         _, log_total, g = self._parts(theta)
         return np.asarray(g * log_total, dtype=np.float64)
 
     def jacobian(self, theta: FloatArray) -> FloatArray:
-        """Its derivatives (k, n, 4)."""
+        """Return the derivatives (k, n, 4) of ln L by theta."""
         share, log_total, g = self._parts(theta)
         return np.stack([g * share, g * (1 - share), -g * share * self.u, log_total], axis=2)
 
     def from_centred(self, theta: FloatArray) -> FloatArray:
-        """theta (..., 4) with N and D in their own units."""
+        """Return centred theta (..., 4) with N and D in their original units."""
         a, b, x, g = np.moveaxis(theta, -1, 0)
         return np.stack([a + x * self.center_n, b + self.center_d, x, g], axis=-1)
 
     @staticmethod
     def usable(theta: FloatArray) -> npt.NDArray[np.bool_]:
-        """Which rows are laws: both exponents within their bounds."""
+        """Return a mask of the rows with both exponents within their bounds."""
         x, g = theta[:, 2], theta[:, 3]
         inside = (x >= RATIO_BOUNDS[0]) & (x <= RATIO_BOUNDS[1])
         return np.asarray(inside & (g >= EXPONENT_BOUNDS[0]) & (g <= EXPONENT_BOUNDS[1]))
 
 
 def estimate_kaplan(model: KaplanModel, log_loss: FloatArray, delta: float) -> tuple[FloatArray, float]:
-    """Centred theta (4,) of the global minimum, and the objective there.
+    """Return centred theta (4,) of the global minimum, and its objective.
 
     Raises:
-        RefusedError: the best minimum has an exponent at its bound, or a term vanished.
+        RefusedError: an exponent is at its bound, or a term vanishes.
     """
     solution = minimise_model(
         model, _starts(model, log_loss), log_loss, delta, jacobian=model.jacobian, max_iterations=300
@@ -81,14 +81,14 @@ def estimate_kaplan(model: KaplanModel, log_loss: FloatArray, delta: float) -> t
     if not model.usable(theta[None])[0] or share.max() < 1e-7 or share.min() > 1 - 1e-7:
         raise RefusedError(
             "exponent_at_bound",
-            f"the fitted alpha_D={theta[3]:.4g} and alpha_N={theta[2] * theta[3]:.4g} are no power laws of "
-            f"both N and D: a wider range of N and D, or less noise, would help",
+            f"the fit with alpha_D={theta[3]:.4g} and alpha_N={theta[2] * theta[3]:.4g} does not depend on "
+            f"both N and D as a power law: add a wider range of N and D, or more seeds",
         )
     return theta, objective
 
 
 def _starts(model: KaplanModel, log_loss: FloatArray) -> FloatArray:
-    """For each pair of exponents, A and Dc by least squares of L^(1/alpha_D), which is linear in them."""
+    """Return a start for each pair of exponents; L^(1/alpha_D) is linear in A and Dc, by least squares."""
     starts = []
     for x in START_RATIOS:
         for g in START_EXPONENTS:

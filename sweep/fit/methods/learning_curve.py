@@ -1,4 +1,4 @@
-"""L(N, S_min) and the critical batch size: Kaplan's law of training curves at a constant learning rate.
+"""Kaplan's law of training curves L(N, S_min) and the critical batch size, at a constant learning rate.
 
 Legend: N parameters, S optimizer steps, B tokens per step, L loss.
 
@@ -10,12 +10,14 @@ theta = (alpha_N ln Nc, alpha_N, alpha_S ln Sc, alpha_S, ln B*, 1/alpha_B), all 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
+from sweep.fit.laws.base import Interval
 from sweep.fit.numerics.levenberg import minimise_model
 from sweep.fit.refusals import Refusal
 from sweep.fit.table.curves import LossCurve
@@ -23,19 +25,36 @@ from sweep.fit.table.observations import Observations
 
 FloatArray = npt.NDArray[np.float64]
 
-SQUARES = 1e6  # a Huber delta no residual reaches: far starts come near by least squares
-CONSTANT = ("constant",)  # schedules whose curves are those of any shorter run
-WARMUP_FRAC = 0.1  # of a run's steps: left out, as the rate is not yet constant
-NO_INTERVAL = "none: the records of a curve share its noise, and a few curves are too few to resample"
+SQUARES = 1e6  # a Huber delta that no residual reaches: distant starts converge by least squares first
+CONSTANT = ("constant",)  # schedules under which a shorter run has the same curve
+WARMUP_FRAC = 0.1  # of a run's steps, not fitted: the learning rate is not yet constant
+NO_INTERVAL = "none: the records of a curve share its noise, and the curves are too few to resample"
 MIN_RECORDS, MIN_SIZES, MIN_BATCHES = 20, 2, 2
 
 
-def fit_learning_curve(observations: Observations, config: FitConfig) -> dict[str, Any]:
-    """The law as its entry in fit.json, or a refusal there."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearningCurve:
+    """The constants of L(N, S_min), without intervals."""
+
+    Nc: float
+    alpha_N: float  # noqa: N815 the name of the paper
+    Sc: float  # optimizer steps
+    alpha_S: float  # noqa: N815
+    B_star: float  # tokens, at L = 1
+    alpha_B: float  # noqa: N815
+    n_records: int
+    n_runs: int
+    objective: float
+    ci: Mapping[str, Interval] | None = None
+    interval_note: str = NO_INTERVAL
+
+
+def fit_learning_curve(observations: Observations, config: FitConfig) -> LearningCurve | Refusal:
+    """Fit the law to records after warmup of runs at a constant learning rate, or return a refusal."""
     curves = [curve for curve in observations.curves if curve.schedule in CONSTANT and curve.batch_tokens]
     refusal = _refusal(observations, curves)
     if refusal is not None:
-        return dict(refusal.to_json())
+        return refusal
     n_params, steps, batch, loss = _records(curves)
     centers = [float(np.log(values).mean()) for values in (n_params, steps, batch)]
     u, s, w = (np.log(v) - c for v, c in zip((n_params, steps, batch), centers, strict=True))
@@ -51,35 +70,37 @@ def fit_learning_curve(observations: Observations, config: FitConfig) -> dict[st
     solution = minimise_model(model, squares.theta, log_loss, config.huber_delta, max_iterations=400)
     best = int(np.argmin(solution.objective))
     if not (solution.theta[best, [1, 3, 5]] > 0).all():
-        reason = "the curves follow no L(N, S_min): an exponent came out negative; longer runs would help"
-        return dict(Refusal(kind="exponent_at_bound", reason=reason).to_json())
+        return Refusal(
+            kind="exponent_at_bound",
+            reason="the training curves do not follow L(N, S_min), since a fitted exponent is negative: add "
+            "longer runs",
+        )
     a, alpha_n, c, alpha_s, log_b, inverse = solution.theta[best]
-    return {
-        "Nc": float(np.exp(a / alpha_n + centers[0])),
-        "alpha_N": float(alpha_n),
-        "Sc": float(np.exp(c / alpha_s + centers[1])),
-        "alpha_S": float(alpha_s),
-        "B_star": float(np.exp(log_b + centers[2] + inverse * center_l)),  # tokens, at L = 1
-        "alpha_B": float(1 / inverse),
-        "ci": None,
-        "interval_note": NO_INTERVAL,
-        "n_records": len(loss),
-        "n_runs": len(curves),
-        "objective": float(solution.objective[best]),
-    }
+    return LearningCurve(
+        Nc=float(np.exp(a / alpha_n + centers[0])),
+        alpha_N=float(alpha_n),
+        Sc=float(np.exp(c / alpha_s + centers[1])),
+        alpha_S=float(alpha_s),
+        B_star=float(np.exp(log_b + centers[2] + inverse * center_l)),
+        alpha_B=float(1 / inverse),
+        n_records=len(loss),
+        n_runs=len(curves),
+        objective=float(solution.objective[best]),
+    )
 
 
 def _refusal(observations: Observations, curves: list[LossCurve]) -> Refusal | None:
     if not observations.curves:
         return Refusal(
-            kind="no_curves", reason="L(N, S_min) needs training curves, and a table has none: fit a sweep"
+            kind="no_curves",
+            reason="L(N, S_min) needs training curves, which a table does not have: fit a sweep's directory",
         )
     if not curves:
         schedules = ", ".join(sorted({str(curve.schedule) for curve in observations.curves}))
         return Refusal(
             kind="no_curves",
-            reason=f"L(N, S_min) needs curves at a constant learning rate, these are {schedules}: runs with "
-            f"schedule=constant would help",
+            reason=f"L(N, S_min) needs training curves at a constant learning rate, and the schedules of "
+            f"these runs are {schedules}: add runs with schedule=constant",
         )
     n_batches = len({curve.batch_tokens for curve in curves})
     n_sizes = len({curve.n_params for curve in curves})
@@ -87,20 +108,20 @@ def _refusal(observations: Observations, curves: list[LossCurve]) -> Refusal | N
         return Refusal(
             kind="one_batch_size",
             reason=f"L(N, S_min) with a critical batch size needs {MIN_BATCHES} batch sizes and {MIN_SIZES} "
-            f"model sizes, the curves have {n_batches} and {n_sizes}: runs at other batch sizes would help",
+            f"model sizes, and the curves have {n_batches} and {n_sizes}: add runs at other batch sizes",
         )
     n_records = len(_records(curves)[0])
     if n_records < MIN_RECORDS:
         return Refusal(
             kind="too_few_points",
-            reason=f"the curves hold {n_records} records after warmup and L(N, S_min) needs {MIN_RECORDS}: "
-            f"longer runs would help",
+            reason=f"the curves have {n_records} records after warmup and L(N, S_min) needs {MIN_RECORDS}: "
+            f"add longer runs",
         )
     return None
 
 
 def _records(curves: list[LossCurve]) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """N, S, B and L of all records after warmup."""
+    """Return N, S, B and L of all records after warmup."""
     parts = []
     for curve in curves:
         late = curve.steps > WARMUP_FRAC * curve.steps[-1]
@@ -116,7 +137,7 @@ def _records(curves: list[LossCurve]) -> tuple[FloatArray, FloatArray, FloatArra
 
 
 def _starts(center_l: float) -> FloatArray:
-    """Both terms half of the mean loss, exponents and critical batches over their plausible range."""
+    """Return starts with both terms at half of the mean loss, over plausible exponents and batch sizes."""
     half = center_l - np.log(2.0)
     return np.array(
         [

@@ -9,7 +9,6 @@ is the surface E + A/N^alpha + B/D^alpha at C = 6 N D, with eta = alpha/2, a = A
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.fit.centred import CentredData
-from sweep.fit.laws.surface_law import SurfaceLaw, surface_parts
+from sweep.fit.laws.surface import SurfaceLaw
 from sweep.fit.numerics.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.numerics.estimation import SurfaceForm, estimate_surface
 from sweep.fit.numerics.identifiability import check_design
@@ -30,21 +29,21 @@ from sweep.fit.table.observations import Observations
 FloatArray = npt.NDArray[np.float64]
 
 TIED = SurfaceForm(tied=True)
-ASSUMES = "alpha = beta, from which a and b follow: they are not measured and have no interval"
-DOUBTFUL = 0.05  # probability of the points under alpha = beta, below which they speak against it
+ASSUMES = "alpha = beta, which determines a and b: they are not estimated and have no interval"
+DOUBTFUL = 0.05  # p-value of alpha = beta below which a warning is given
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class OvertrainingLaw(SurfaceLaw):
-    """The surface with one exponent; its intervals take that for given."""
+    """The surface with alpha = beta; its intervals assume that equality."""
 
     @property
-    def assumes_exponents(self) -> bool:
-        """They follow from alpha = beta."""
-        return True
+    def assumed(self) -> tuple[str, ...]:
+        """The exponents a and b, which follow from alpha = beta."""
+        return "a", "b"
 
     def overtrained_loss(self, flops: npt.ArrayLike, tokens_per_param: npt.ArrayLike) -> FloatArray:
-        """L(C, M) in Gadre's own form, with C = 6 N D."""
+        """Return L(C, M) in Gadre's parametrization, with C = 6 N D; arguments broadcast."""
         values = self._constants(self.theta)
         c, m = np.asarray(flops, dtype=np.float64), np.asarray(tokens_per_param, dtype=np.float64)
         eta = values["eta"]
@@ -62,15 +61,8 @@ class OvertrainingLaw(SurfaceLaw):
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in fit.json; `from_json` reads it back to the last bit."""
-        entry = self._surface_json()
-        measured = {name: pair for name, pair in entry["ci"].items() if name not in ("a", "b")}
-        return {**entry, "ci": measured, "assumes": ASSUMES}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> OvertrainingLaw:
-        """The inverse of `to_json`."""
-        return cls(**surface_parts(document))
+        """Return its entry in fit.json."""
+        return {**SurfaceLaw.to_json(self), "assumes": ASSUMES}
 
 
 def fit_overtraining(observations: Observations, config: FitConfig) -> OvertrainingLaw:
@@ -105,7 +97,7 @@ def fit_overtraining(observations: Observations, config: FitConfig) -> Overtrain
 
 
 def _tie_warning(data: CentredData, theta: FloatArray) -> tuple[str, ...]:
-    """A sentence where the points speak against alpha = beta: an F test of least squares of ln L.
+    """Return a warning if an F test on least squares of ln L rejects alpha = beta.
 
     `theta` (5,) is a centred start with equal exponents. Source: Bates & Watts 1988, section 3.10.
     """
@@ -115,12 +107,13 @@ def _tie_warning(data: CentredData, theta: FloatArray) -> tuple[str, ...]:
     exact = NO_NOISE * len(data.y)
     if n_dof < 1 or tied <= max(loose, exact):
         return ()
-    from scipy.special import fdtrc  # slow to import, as all of scipy
+    from scipy.special import fdtrc  # scipy is slow to import
 
     ratio = (tied - loose) / max(loose, exact) * n_dof
-    if fdtrc(1, n_dof, ratio) >= DOUBTFUL:
+    p_value = float(fdtrc(1, n_dof, ratio))
+    if p_value >= DOUBTFUL:
         return ()
     return (
-        f"the points speak against alpha = beta (F = {ratio:.3g} on 1 and {n_dof} degrees): these intervals "
-        f"hold only if it is true; read parametric beside them",
+        f"the points reject alpha = beta (F(1, {n_dof}) = {ratio:.3g}, p = {p_value:.2g}), which these "
+        f"intervals assume: compare with parametric",
     )

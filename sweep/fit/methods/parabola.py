@@ -1,4 +1,4 @@
-"""One budget's IsoFLOP curve: the parabola of L in ln N, its minimum, and whether that minimum counts.
+"""The parabola of L in ln N at one budget, its minimum, and the validity of that minimum.
 
 Legend: N parameters, D tokens, C training FLOPs, L loss; t = ln N - center.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,10 @@ from sweep.fit.table.observations import Observations
 FloatArray = npt.NDArray[np.float64]
 BudgetStatus = Literal["ok", "edge", "not_convex", "too_few", "unequal"]
 
-HUBER_BEND, NORMAL_MAD = 1.345, 0.6745  # in deviations; the median absolute value of a normal's
+HUBER_BEND, NORMAL_MAD = 1.345, 0.6745  # in standard deviations; median |z| of a standard normal
 MAX_REWEIGHTINGS = 100
-TREND = 0.1  # of ln C from a budget's smallest size to its largest: the minimum moves by half of it and up
-MIN_SIZES = 4  # three sizes determine a parabola and leave nothing to check it
+TREND = 0.1  # of ln C over a budget's sizes; it shifts the minimum by half of it or more in ln N
+MIN_SIZES = 4  # three sizes determine a parabola and leave no degree of freedom
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,45 +37,20 @@ class Parabola:
     residual_squares: float  # of (L - parabola) / parabola
 
     def loss(self, n_params: npt.ArrayLike) -> FloatArray:
-        """L at N."""
+        """Return L at N."""
         t = np.log(np.asarray(n_params, dtype=np.float64)) - self.center
         return np.asarray(np.polynomial.polynomial.polyval(t, self.coefficients), dtype=np.float64)
 
     def log_flops(self, t: FloatArray) -> FloatArray:
-        """ln C at t: the runs of a budget differ by their rounding to whole batches."""
+        """Return ln C at t: runs of a budget differ in C by rounding to whole batches."""
         return self.log_flops_coefficients[0] + self.log_flops_coefficients[1] * t
 
     @staticmethod
     def vertex(coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """t and L at the extremum, for coefficients (..., 3)."""
+        """Return t and L at the extremum, for coefficients (..., 3)."""
         c0, c1, c2 = np.moveaxis(coefficients, -1, 0)
         t = -c1 / (2 * c2)
         return t, c0 + 0.5 * c1 * t
-
-    def to_json(self) -> dict[str, Any]:
-        """Its numbers, as `from_json` reads them."""
-        return {
-            "center": self.center,
-            "coefficients": list(self.coefficients),
-            "log_flops_coefficients": list(self.log_flops_coefficients),
-            "n_points": self.n_points,
-            "residual_squares": self.residual_squares,
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any] | None) -> Parabola | None:
-        """The inverse of `to_json`; None stays None."""
-        if document is None:
-            return None
-        c0, c1, c2 = document["coefficients"]
-        level, slope = document["log_flops_coefficients"]
-        return cls(
-            center=document["center"],
-            coefficients=(c0, c1, c2),
-            log_flops_coefficients=(level, slope),
-            n_points=document["n_points"],
-            residual_squares=document["residual_squares"],
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,45 +74,17 @@ class BudgetFit:
 
     @property
     def counts_for_noise(self) -> bool:
-        """Whether runs scatter about its parabola by noise: a minimum at an edge is no hindrance."""
+        """True if the residuals of its parabola are noise, which a minimum at an edge does not prevent."""
         return self.parabola is not None and self.status != "unequal"
-
-    def to_json(self) -> dict[str, Any]:
-        """Its entry in fit.json."""
-        return {
-            "index": self.index,
-            "flops_budget": self.flops_budget,
-            "flops": self.flops,
-            "n_points": self.n_points,
-            "n_sizes": self.n_sizes,
-            "status": self.status,
-            "reason": self.reason,
-            "n_params_opt": self.n_params_opt,
-            "n_tokens_opt": self.n_tokens_opt,
-            "n_tokens_opt_direct": self.n_tokens_opt_direct,
-            "widest_step": self.widest_step,
-            "loss_opt": self.loss_opt,
-            "ci": {name: list(pair) for name, pair in self.ci.items()},
-            "parabola": None if self.parabola is None else self.parabola.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> BudgetFit:
-        """The inverse of `to_json`."""
-        parts = {
-            "parabola": Parabola.from_json(document["parabola"]),
-            "ci": {name: (low, high) for name, (low, high) in document["ci"].items()},
-        }
-        return cls(**{**document, **parts})
 
 
 def fit_parabola(
     n_params: FloatArray, flops: FloatArray, loss: FloatArray, *, robust: bool = False
 ) -> Parabola:
-    """The least-squares parabola through one budget's points; at least three distinct N.
+    """Fit a parabola to one budget's points by least squares; needs at least three distinct N.
 
-    `robust` minimises Huber's loss instead, its bend at 1.345 robust deviations of the residuals (Huber 1964;
-    95 % efficient under normal noise); residuals past the bend then count as the bend.
+    `robust` minimises Huber's loss with its threshold at 1.345 robust standard deviations of the residuals
+    (Huber 1964; 95 % efficient under normal noise); residuals are then clipped at the threshold.
     """
     design, center = _design(n_params)
     coefficients = _least_squares(design, loss)
@@ -160,7 +107,7 @@ def _least_squares(design: FloatArray, loss: FloatArray) -> FloatArray:
 
 
 def _huber_coefficients(design: FloatArray, loss: FloatArray, start: FloatArray) -> tuple[FloatArray, float]:
-    """Huber's estimate (3,) by iteratively reweighted least squares, and the bend it settled on."""
+    """Return Huber's estimate (3,) by iteratively reweighted least squares, and the final threshold."""
     coefficients, bend = start, 0.0
     for _ in range(MAX_REWEIGHTINGS):
         residual = loss - design @ coefficients
@@ -181,9 +128,9 @@ def _relative_squares(loss: FloatArray, fitted: FloatArray, bend: float) -> floa
 
 
 def parabola_factor(observations: Observations, index: int) -> FloatArray:
-    """F (3, 3) with F F' = P diag(L^2) P' for budget `index`, P = (X' X)^-1 X' of its design.
+    """Return F (3, 3) with F F' = P diag(L^2) P' for budget `index`, P = (X' X)^-1 X' of its design X.
 
-    The coefficients' covariance for each unit of variance of ln L: runs scatter by a share of their loss.
+    F F' is the covariance of the coefficients for unit variance of ln L: noise is proportional to the loss.
     """
     rows = observations.budget == index
     design, _ = _design(observations.n_params[rows])
@@ -192,7 +139,7 @@ def parabola_factor(observations: Observations, index: int) -> FloatArray:
 
 
 def fit_budget(observations: Observations, index: int, *, robust: bool = False) -> BudgetFit:
-    """Fit budget `index` and judge its minimum.
+    """Fit budget `index` and check its minimum; `status` says why it is not valid.
 
     not_convex: curvature <= 0. edge: the minimum, or the best size, is not strictly between the smallest and
     the largest size. too_few: under four sizes. unequal: its points' C are too far apart for one budget.
@@ -247,8 +194,8 @@ def _unequal(n_params: FloatArray, flops: FloatArray) -> tuple[BudgetStatus, str
         return None
     factor = float(flops.max() / flops.min())
     return "unequal", (
-        f"its points' FLOPs differ by a factor {factor:.3g}, where the runs of a budget cost the same: is "
-        f"its flops_budget counted as flops is?"
+        f"the FLOPs of its points differ by a factor {factor:.3g}, but the runs of a budget should cost the "
+        f"same: check that flops_budget and flops count the same operations"
     )
 
 
@@ -256,15 +203,15 @@ def _judge(
     parabola: Parabola | None, sizes: FloatArray, means: FloatArray
 ) -> tuple[BudgetStatus, str | None]:
     if parabola is None:
-        return "too_few", f"it has {len(sizes)} size{'s' * (len(sizes) > 1)} and needs {MIN_SIZES}"
+        return "too_few", f"it has {len(sizes)} size{'s' * (len(sizes) > 1)} and {MIN_SIZES} are needed"
     if parabola.coefficients[2] <= 0:
         return "not_convex", "its curve has no minimum (curvature <= 0)"
     best = int(np.argmin(means))
     n_opt = math.exp(parabola.center - parabola.coefficients[1] / (2 * parabola.coefficients[2]))
     if best == len(sizes) - 1 or n_opt >= sizes[-1]:
-        return "edge", f"its minimum is at the largest size ({sizes[-1]:.4g} parameters): add larger ones"
+        return "edge", f"its minimum is at the largest size ({sizes[-1]:.4g} parameters): add larger sizes"
     if best == 0 or n_opt <= sizes[0]:
-        return "edge", f"its minimum is at the smallest size ({sizes[0]:.4g} parameters): add smaller ones"
+        return "edge", f"its minimum is at the smallest size ({sizes[0]:.4g} parameters): add smaller sizes"
     return "ok", None
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
+from sweep.config.fitting import Residuals
 from sweep.fit.centred import CentredData
-from sweep.fit.laws.surface_law import SurfaceLaw, surface_parts
+from sweep.fit.laws.surface import SurfaceLaw
 from sweep.fit.numerics.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.numerics.estimation import FREE, NO_FLOOR, SurfaceForm, estimate_surface, n_starts
 from sweep.fit.numerics.identifiability import NO_SHARE, check_design
@@ -24,18 +25,27 @@ from sweep.fit.table.observations import Observations
 
 FloatArray = npt.NDArray[np.float64]
 
-WORN_EPOCHS = 4.0  # up to here repeated data is nearly as good as new; Muennighoff et al. 2023, section 6
+MAX_EPOCHS = 4.0  # repeated data is nearly as good as new data up to here; Muennighoff et al. 2023, section 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossFunction:
+    """The objective of the fit."""
+
+    residuals: Residuals  # "log": of ln L; "linear": of L
+    huber_delta: float
+    irreducible_loss: float | None  # E if it was kept at a value; None if it was fitted
+    form: str = "sum of Huber"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ParametricLaw(SurfaceLaw):
-    """The fitted surface with its five constants free, or E kept."""
+    """The fitted surface with five free constants, or four and a given E."""
 
     n_starts: int
     n_starts_at_optimum: int
-    residuals: str  # "log": of ln L; "linear": of L
-    fixed_floor: float | None  # E where it is not fitted
-    profile: Mapping[str, Profile]  # likelihood intervals, a check on the bootstrap's
+    loss_function: LossFunction
+    profile: Mapping[str, Profile]  # profile-likelihood intervals, to compare with the bootstrap's
 
     def _constants(self, theta: FloatArray) -> dict[str, FloatArray]:
         scales = np.exp(theta[..., :3])
@@ -48,43 +58,19 @@ class ParametricLaw(SurfaceLaw):
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in fit.json; `from_json` reads it back to the last bit."""
-        return {
-            **self._surface_json(),
-            "loss_function": {
-                "form": "sum of Huber",
-                "residuals": self.residuals,
-                "huber_delta": self.huber_delta,
-                "irreducible_loss": self.fixed_floor,
-            },
-            "profile": {name: profile.to_json() for name, profile in self.profile.items()},
-            "profile_assumes": PROFILE_ASSUMES,
-            "n_starts": self.n_starts,
-            "n_starts_at_optimum": self.n_starts_at_optimum,
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> ParametricLaw:
-        """The inverse of `to_json`."""
-        return cls(
-            **surface_parts(document),
-            n_starts=document["n_starts"],
-            n_starts_at_optimum=document["n_starts_at_optimum"],
-            residuals=document["loss_function"]["residuals"],
-            fixed_floor=document["loss_function"]["irreducible_loss"],
-            profile={name: Profile.from_json(entry) for name, entry in document["profile"].items()},
-        )
+        """Return its entry in fit.json."""
+        return {**SurfaceLaw.to_json(self), "profile_assumes": PROFILE_ASSUMES}
 
 
 def fit_parametric(observations: Observations, config: FitConfig) -> ParametricLaw:
     """Fit the surface and resample for its intervals.
 
-    The minimum does not depend on units, row order or start. `config.irreducible_loss` keeps E where it is
-    given; `config.residuals` chooses ln L or L. Source: Hoffmann et al. 2022, section 3.3.
+    The minimum does not depend on units, row order or start. `config.parametric` sets the residuals (of ln L
+    or of L) and, if given, the value at which E is kept. Source: Hoffmann et al. 2022, section 3.3.
 
     Raises:
-        RefusedError: too few points, sizes or budgets; N and D collinear; a term vanished; an exponent at its
-            bound; no minimum reached; most resamples degenerate.
+        RefusedError: too few points, sizes or budgets; N and D collinear; a term that vanishes; an exponent
+            at its bound; no convergence; most resamples degenerate.
     """
     check_design(observations)
     data = CentredData.of(observations.n_params, observations.n_tokens, observations.loss)
@@ -95,13 +81,11 @@ def fit_parametric(observations: Observations, config: FitConfig) -> ParametricL
 
 
 def _form(config: FitConfig) -> SurfaceForm:
-    if config.irreducible_loss is None:
-        floor = None
-    else:
-        floor = config.irreducible_loss or NO_FLOOR
-    return (
-        SurfaceForm(floor=floor, residuals=config.residuals) if floor or config.residuals != "log" else FREE
-    )
+    options = config.parametric
+    floor = None if options.irreducible_loss is None else options.irreducible_loss or NO_FLOOR
+    if floor is None and options.residuals == "log":
+        return FREE
+    return SurfaceForm(floor=floor, residuals=options.residuals)
 
 
 def _law(
@@ -128,8 +112,11 @@ def _law(
         n_starts_at_optimum=n_at_optimum,
         n_degenerate=resampled.n_degenerate,
         scheme=resampled.scheme,
-        residuals=config.residuals,
-        fixed_floor=config.irreducible_loss,
+        loss_function=LossFunction(
+            residuals=config.parametric.residuals,
+            huber_delta=config.huber_delta,
+            irreducible_loss=config.parametric.irreducible_loss,
+        ),
         profile=profile_likelihood(data, theta, config.confidence, form) if config.n_bootstrap else {},
         warnings=(
             *doubts,
@@ -142,19 +129,19 @@ def _law(
 
 
 def _repetition_warning(observations: Observations) -> tuple[str, ...]:
-    """A sentence where points repeat their data so often that D is not what it seems."""
+    """Return a warning if points repeat their data so often that D overstates its worth."""
     if observations.n_tokens_unique is None:
         return ()
-    n_worn = int((observations.n_tokens > WORN_EPOCHS * observations.n_tokens_unique).sum())
-    if not n_worn:
+    n_repeated = int((observations.n_tokens > MAX_EPOCHS * observations.n_tokens_unique).sum())
+    if not n_repeated:
         return ()
     return (
-        f"{n_worn} points read their data more than {WORN_EPOCHS:g} times, which this surface takes for new: "
-        f"read data_constrained instead, or set fit.filters.max_epochs={WORN_EPOCHS:g}",
+        f"{n_repeated} points train for more than {MAX_EPOCHS:g} epochs, and this surface counts repeated "
+        f"tokens as new: use data_constrained, or set fit.filters.max_epochs={MAX_EPOCHS:g}",
     )
 
 
 def _warnings(data: CentredData, theta: FloatArray, form: SurfaceForm) -> tuple[str, ...]:
     if form.floor is None and np.exp(theta[2] - data.y.min()) < NO_SHARE:
-        return ("E is zero: these points do not show an irreducible loss",)
+        return ("E is zero: the points show no irreducible loss",)
     return ()

@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from sweep.fit.fit import METHODS
+
 STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -44,14 +46,6 @@ STYLE: dict[Any, Any] = {
 BUDGET_COLORS = LinearSegmentedColormap.from_list(
     "budgets", [mpl.colormaps["viridis"](0.88 * step / 255) for step in range(256)]
 )
-METHOD_COLORS = {  # Okabe & Ito 2008
-    "isoflop": "#0072B2",
-    "parametric": "#D55E00",
-    "envelope": "#009E73",
-    "kaplan": "#CC79A7",
-    "data_constrained": "#56B4E9",
-    "overtraining": "#E69F00",
-}
 OTHER_COLORS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 GREY = "0.45"
 MAX_LEGEND_BUDGETS = 12
@@ -80,7 +74,8 @@ def new_figure(*, width: float, height: float, n_panels: int = 1) -> tuple[Figur
 
 def method_color(method: str, number: int) -> str:
     """The colour of a method; `number` picks one for a method without its own."""
-    return METHOD_COLORS.get(method, OTHER_COLORS[number % len(OTHER_COLORS)])
+    known = METHODS.get(method)
+    return known.color if known else OTHER_COLORS[number % len(OTHER_COLORS)]
 
 
 def budget_colors(budgets: Sequence[float]) -> dict[float, Any]:

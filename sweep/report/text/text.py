@@ -128,7 +128,7 @@ def fit_text(fitted: Fit) -> RenderableType:
         bias = method.get("bias")
         if bias is not None:
             taken = (
-                "taken off" if bias["corrected"] else "not taken off: fit.isoflop_bias_corrected=true does"
+                "taken off" if bias["corrected"] else "not taken off: fit.isoflop.bias_corrected=true does"
             )
             parts.append(
                 Text(f"  its own bias: N_opt {bias['n_params_opt']:+.2%}, a {bias['a']:+.4f} ({taken})")
@@ -177,7 +177,7 @@ def prediction_text(predictions: Sequence[Prediction]) -> RenderableType:
     parts: list[RenderableType] = []
     extrapolates = [told for told in predictions if told.backtest and (told.beyond_data or 0) > 1]
     if extrapolates:
-        parts += backtest_parts(extrapolates[0].backtest or {})
+        parts += backtest_parts(extrapolates[0].to_json()["backtest"])
     for document in (prediction.to_json() for prediction in predictions):
         beyond = document["beyond_data"]
         reach = "" if beyond is None else f", {four(beyond)} times the largest fitted budget"

@@ -1,4 +1,4 @@
-"""Agreement, the backtest, reconciled countings, filters, lifetime optima, extrapolation refused."""
+"""Agreement, backtest, reconciled conventions, filters, lifetime optima, refused extrapolations."""
 
 import dataclasses
 import math
@@ -6,16 +6,17 @@ import math
 import numpy as np
 import pytest
 
-from sweep.fit import DEFAULTS, Question, Refusal, fit, predict
+from sweep.config import FilterConfig, FitConfig
+from sweep.fit import Fit, Question, Refusal, fit, predict
 from sweep.fit.checks.agreement import agreement
 from sweep.fit.laws.lifetime import lifetime_optimum
 from sweep.fit.laws.published import SIX_ND
-from sweep.fit.repetition import repeated_log_loss
 from sweep.records import Point
+from tests.fit.one_method import answer
 from tests.fit.planted import TINY, PlantedLaw, isoflop_points, tiny_flops_per_token
 
 CHINCHILLA = PlantedLaw()
-BOTH = dataclasses.replace(DEFAULTS, methods=("isoflop", "parametric"), n_bootstrap=60)
+BOTH = FitConfig(methods=("isoflop", "parametric"), n_bootstrap=60)
 BARE = dataclasses.replace(BOTH, n_bootstrap=0)
 BUDGETS = tuple(np.geomspace(1e11, 1e13, 5))
 
@@ -26,63 +27,62 @@ def tiny(budgets=BUDGETS, **changes):
     )
 
 
-def test_methods_stand_side_by_side_at_1_10_and_100_times_the_largest_budget():
+def test_methods_are_compared_at_1_10_and_100_times_the_largest_budget():
     found = fit(tiny(sd=0.004, rng=np.random.default_rng(0)), BOTH)
     rows = found.to_json()["agreement"]["rows"]
     assert [row["flops"] for row in rows] == pytest.approx([1e13, 1e14, 1e15])
     for row in rows:
-        for name, told in row["methods"].items():
-            assert told["n_params_opt"] == found.methods[name].n_params_opt(row["flops"])
-    assert found.agreement["agree"]
-    assert found.agreement["disagreements"] == []
+        for name, entry in row["methods"].items():
+            assert entry["n_params_opt"] == found.methods[name].n_params_opt(row["flops"])
+    assert found.agreement.agree
+    assert found.agreement.disagreements == ()
 
 
 def test_a_contradiction_is_a_plain_sentence():
     rng = np.random.default_rng(0)
-    low = fit(tiny(sd=0.001, rng=rng), BOTH).laws["parametric"]
+    low = answer(tiny(sd=0.001, rng=rng), "parametric", BOTH)
     shifted = PlantedLaw(E=1.0, A=80.0, B=150.0, alpha=0.40, beta=0.37)
-    high = fit(isoflop_points(shifted, BUDGETS, n_sizes=7, span=3, sd=0.001, rng=rng), BOTH).laws[
-        "parametric"
-    ]
-    told = agreement({"one": low, "two": high}, 1e13)
-    assert not told["agree"]
-    assert "one and two disagree on N_opt by more than their intervals" in told["disagreements"][0]
+    high = answer(isoflop_points(shifted, BUDGETS, n_sizes=7, span=3, sd=0.001, rng=rng), "parametric", BOTH)
+    found = agreement({"one": low, "two": high}, 1e13)
+    assert not found.agree
+    assert "one and two disagree on N_opt by more than their intervals" in found.disagreements[0]
 
 
 def test_the_backtest_knows_what_a_law_without_noise_would_predict():
     """Two of five budgets left out: the surface is exact, the parabola only off by its own bias."""
-    told = fit(tiny(), BARE).backtest
-    assert told["left_out"] == pytest.approx(BUDGETS[3:])
-    assert (told["n_fitted"], told["n_left_out"], told["banded"]) == (21, 14, False)
-    parametric, isoflop = told["methods"]["parametric"], told["methods"]["isoflop"]
-    assert abs(parametric["loss_rms_error"]) < 1e-9
-    assert isoflop["loss_rms_error"] is None
-    for budget in isoflop["budgets"]:
-        assert abs(budget["n_params_opt_error"]) < 0.05
-        assert abs(budget["loss_opt_error"]) < 0.01
-    for budget in parametric["budgets"]:
-        assert abs(budget["n_params_opt_error"]) < 0.05  # against the parabola's minimum, which errs
+    found = fit(tiny(), BARE).backtest
+    assert found.left_out == pytest.approx(BUDGETS[3:])
+    assert (found.n_fitted, found.n_left_out, found.banded) == (21, 14, False)
+    parametric, isoflop = found.methods["parametric"], found.methods["isoflop"]
+    assert abs(parametric.loss_rms_error) < 1e-9
+    assert isoflop.loss_rms_error is None
+    for budget in isoflop.budgets:
+        assert abs(budget.n_params_opt_error) < 0.05
+        assert abs(budget.loss_opt_error) < 0.01
+    for budget in parametric.budgets:
+        assert abs(budget.n_params_opt_error) < 0.05  # the parabola's minimum, taken as true, is biased
 
 
 def test_the_backtest_leaves_one_of_four_out_and_refuses_three():
-    assert len(fit(tiny(BUDGETS[:4]), BARE).backtest["left_out"]) == 1
+    assert len(fit(tiny(BUDGETS[:4]), BARE).backtest.left_out) == 1
     refused = fit(tiny(BUDGETS[:3]), BARE).backtest
-    assert refused["kind"] == "too_few_budgets_left"
-    assert "would help" in refused["refused"]
+    assert isinstance(refused, Refusal)
+    assert refused.kind == "too_few_budgets_left"
+    assert "add a budget" in refused.reason
 
 
 def test_a_method_that_refuses_the_rest_says_so_in_the_backtest():
     points = list(tiny(BUDGETS[:4]))
-    told = fit(points, BARE).backtest["methods"]
-    assert "loss_rms_error" in told["parametric"]
+    assert fit(points, BARE).backtest.methods["parametric"].loss_rms_error is not None
     two = [p for p in tiny(BUDGETS[:4]) if p.flops in BUDGETS[1:3]]
     rest = [p for p in points if p.flops not in BUDGETS[1:3]]
     few = fit(rest + [dataclasses.replace(p, n_params=p.n_params * 1e-3) for p in two[:1]], BARE)
-    assert all("refused" in entry or entry["budgets"] for entry in few.backtest.get("methods", {}).values())
+    entries = few.to_json()["backtest"].get("methods", {}).values()
+    assert all("refused" in entry or entry["budgets"] for entry in entries)
 
 
-def test_an_assumed_exponent_does_not_carry_a_prediction_past_what_the_points_bear():
-    """overtraining's interval hardly widens with C: it takes alpha = beta for given."""
+def test_assumed_exponents_do_not_extend_the_range_of_predictions():
+    """The interval of overtraining hardly widens with C, because it assumes alpha = beta."""
     config = dataclasses.replace(BOTH, methods=("parametric", "overtraining"))
     noisy = fit(tiny(BUDGETS[:3], sd=0.01, rng=np.random.default_rng(3)), config)
     near, far = predict(noisy, [3e12, 1e24], Question(max_interval_factor=50.0))
@@ -92,32 +92,18 @@ def test_an_assumed_exponent_does_not_carry_a_prediction_past_what_the_points_be
         "overtraining": "extrapolation",
     }
     alone = dataclasses.replace(noisy, methods={"overtraining": noisy.methods["overtraining"]})
-    (told,) = predict(alone, [1e24], Question(max_interval_factor=50.0))
-    assert not isinstance(told.methods["overtraining"], Refusal)
+    (prediction,) = predict(alone, [1e24], Question(max_interval_factor=50.0))
+    assert not isinstance(prediction.methods["overtraining"], Refusal)
 
 
 def test_points_of_no_budget_beyond_those_left_out_are_not_fitted():
-    """What is called an extrapolation must not have seen larger C."""
+    """A backtest is an extrapolation: no fitted point has the C of those held out."""
     stray = [Point(n_params=n, n_tokens=1e9, flops=6e9 * n, loss=TINY.loss(n, 1e9)) for n in (1e6, 3e6)]
     budgets = [dataclasses.replace(p, flops_budget=p.flops) for p in tiny()]
-    told = fit([*budgets, *stray], BARE).backtest
-    assert told["largest_fitted_flops"] < min(told["left_out"])
-    assert told["n_left_out"] == 14 + 2
-    assert len(told["methods"]["parametric"]["budgets"]) == 2
-
-
-def test_repeated_data_has_a_backtest_of_its_losses():
-    theta = np.log([520.0, 1500.0, 1.9, np.e**0.35, np.e**0.36, 8.0, 5.0])
-    cells = [
-        (n, u * e, u) for n in np.geomspace(1e7, 1e9, 5) for u in (1e8, 1e9, 1e10) for e in (1, 2, 6, 20)
-    ]
-    losses = np.exp(repeated_log_loss(theta, *np.log(np.array(cells).T)))
-    points = [
-        Point(n_params=n, n_tokens=d, n_tokens_unique=u, loss=loss)
-        for (n, d, u), loss in zip(cells, losses, strict=True)
-    ]
-    config = dataclasses.replace(BARE, methods=("data_constrained",))
-    assert fit(points, config).backtest["methods"]["data_constrained"]["loss_rms_error"] < 1e-6
+    found = fit([*budgets, *stray], BARE).backtest
+    assert found.largest_fitted_flops < min(found.left_out)
+    assert found.n_left_out == 14 + 2
+    assert len(found.methods["parametric"].budgets) == 2
 
 
 def test_tables_without_budgets_are_backtested_in_bands():
@@ -126,10 +112,11 @@ def test_tables_without_budgets_are_backtested_in_bands():
         Point(n_params=n, n_tokens=d, loss=TINY.loss(n, d))
         for n, d in zip(np.exp(rng.uniform(9, 14, 120)), np.exp(rng.uniform(14, 19, 120)), strict=True)
     ]
-    told = fit(points, BARE).backtest
-    assert told["banded"]
-    assert told["n_fitted"] + told["n_left_out"] == 120
-    assert abs(told["methods"]["parametric"]["loss_rms_error"]) < 1e-9
+    found = fit(points, BARE)
+    assert found.backtest.banded
+    assert found.backtest.n_fitted + found.backtest.n_left_out == 120
+    assert abs(found.backtest.methods["parametric"].loss_rms_error) < 1e-9
+    assert Fit.from_json(found.to_json()).backtest == found.backtest
 
 
 def test_reconciling_moves_the_exponent_as_the_counting_does():
@@ -150,20 +137,22 @@ def test_reconciling_moves_the_exponent_as_the_counting_does():
                     loss=CHINCHILLA.loss(n_params, n_tokens),
                 )
             )
-    told = fit(points, BARE, reconcile=True).to_json()["reconcile"]["rows"]
-    by_kind = {(r["method"], r["n_params"], r["flops"], r["offset"]): r for r in told}
+    found = fit(points, BARE, reconcile=True)
+    rows = found.to_json()["reconcile"]["rows"]
+    by_kind = {(r["method"], r["n_params"], r["flops"], r["offset"]): r for r in rows}
     total = by_kind["parametric", "total", "exact", "with"]["a"]
     assert total == pytest.approx(0.28 / 0.62, rel=1e-3)
     kaplan = by_kind["parametric", "non_embedding", "kaplan", "with"]["a"]
     assert kaplan > total + 0.1
     assert by_kind["isoflop", "non_embedding", "exact", "none"]["a"] > total + 0.1
     assert "flops_chinchilla" in by_kind["parametric", "total", "chinchilla", "with"]["refused"]
-    assert {r["offset"] for r in told} == {"with", "without", "none"}
+    assert {r["offset"] for r in rows} == {"with", "without", "none"}
+    assert Fit.from_json(found.to_json()).reconcile == found.reconcile
     assert fit(points, BARE).reconcile is None
 
 
 def test_filters_are_named_counted_and_listed():
-    filters = dataclasses.replace(DEFAULTS.filters, drop_highest_losses=3, max_flops=5e12)
+    filters = FilterConfig(drop_highest_losses=3, max_flops=5e12)
     points = [dataclasses.replace(p, run_key=f"{i:016x}") for i, p in enumerate(tiny())]
     found = fit(points, dataclasses.replace(BARE, filters=filters)).to_json()["points"]
     assert found["filters"] == [
@@ -194,32 +183,32 @@ def test_serving_tokens_makes_the_best_model_smaller_as_in_sardana():
     assert found.n_params < n_opt < found.n_tokens
 
 
-def test_an_extrapolation_past_what_the_points_bear_is_refused():
+def test_an_extrapolation_with_a_wide_interval_is_refused():
     noisy = fit(tiny(BUDGETS[:3], sd=0.01, rng=np.random.default_rng(3)), BOTH)
     (near,) = predict(noisy, [3e12], Question(max_interval_factor=50.0))
     (far,) = predict(noisy, [1e24], Question(max_interval_factor=3.0))
     assert not all(isinstance(answer, Refusal) for answer in near.methods.values())
-    for answer in far.methods.values():
-        assert isinstance(answer, Refusal)
-        assert answer.kind == "extrapolation"
-        assert "would help" in answer.reason
+    for prediction in far.methods.values():
+        assert isinstance(prediction, Refusal)
+        assert prediction.kind == "extrapolation"
+        assert "add runs at larger budgets" in prediction.reason
 
 
-def test_being_off_in_n_costs_what_the_surface_says():
+def test_the_excess_loss_off_the_optimum_is_that_of_the_surface():
     found = fit(tiny(), BARE)
-    told = predict(found, [1e13])[0].to_json()["methods"]
+    methods = predict(found, [1e13])[0].to_json()["methods"]
     best = TINY.optimum_by_search(1e13, tiny_flops_per_token)
 
     def loss(n):
         return TINY.loss(n, 1e13 / tiny_flops_per_token(n))
 
-    paid = told["parametric"]["loss_off_2x"]
-    assert paid["half_n"] == pytest.approx(loss(best / 2) - loss(best), rel=0.05)
-    assert paid["double_n"] == pytest.approx(loss(best * 2) - loss(best), rel=0.05)
-    assert told["isoflop"]["loss_off_2x"]["half_n"] == pytest.approx(paid["half_n"], rel=0.3)
+    excess = methods["parametric"]["loss_off_2x"]
+    assert excess["half_n"] == pytest.approx(loss(best / 2) - loss(best), rel=0.05)
+    assert excess["double_n"] == pytest.approx(loss(best * 2) - loss(best), rel=0.05)
+    assert methods["isoflop"]["loss_off_2x"]["half_n"] == pytest.approx(excess["half_n"], rel=0.3)
 
 
-def test_past_the_sizes_trained_the_planned_family_gives_the_flops():
+def test_beyond_the_trained_sizes_the_planned_family_gives_the_flops():
     found = fit(tiny(), BARE)
     sizes = np.geomspace(1e3, 1e9, 60)
     family = (sizes, np.array([tiny_flops_per_token(n) for n in sizes]))

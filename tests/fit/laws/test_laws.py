@@ -1,4 +1,4 @@
-"""Both methods on planted laws: recovery, the constraint, invariances, fit.json, prediction."""
+"""Isoflop and parametric on planted laws: recovery, constraint, invariances, fit.json, prediction."""
 
 import dataclasses
 import json
@@ -10,17 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweep.config import FitConfig
 from sweep.errors import InputError
-from sweep.fit import DEFAULTS, METHODS, Question, Refusal, fit, predict, read_fit
-from sweep.fit.fit import LAWS
-from sweep.fit.floor_law import fit_floor_law
+from sweep.fit import Question, Refusal, fit, predict, read_fit
 from sweep.fit.laws.base import QUANTITIES
+from sweep.fit.laws.power_law import fit_floor_law
+from tests.fit.one_method import answer
 from tests.fit.planted import TINY, PlantedLaw, isoflop_points, six_n, tiny_flops_per_token
 
 BUDGETS = tuple(np.geomspace(1e11, 1e13, 5))
-QUICK = dataclasses.replace(DEFAULTS, n_bootstrap=100, methods=("isoflop", "parametric"))
+QUICK = FitConfig(n_bootstrap=100, methods=("isoflop", "parametric"))
 EVERY = ("envelope", "isoflop", "parametric", "kaplan", "overtraining")
-NONE = dataclasses.replace(DEFAULTS, n_bootstrap=0, methods=("isoflop", "parametric"))
+NONE = FitConfig(n_bootstrap=0, methods=("isoflop", "parametric"))
 
 
 def tiny_points(sd=0.0, seed=0, **changes):
@@ -52,7 +53,7 @@ def noisy_fit():
 )
 def test_parametric_recovers_a_planted_law(law):
     budgets = BUDGETS if law is TINY else np.geomspace(1e18, 1e21, 4)
-    entry = fit(isoflop_points(law, budgets, n_sizes=7, span=5), NONE).methods["parametric"].to_json()
+    entry = answer(isoflop_points(law, budgets, n_sizes=7, span=5), "parametric", NONE).to_json()
     for name in ("E", "A", "B", "alpha", "beta"):
         assert entry[name] == pytest.approx(getattr(law, name), rel=1e-6)
     assert entry["a"] == pytest.approx(law.beta / (law.alpha + law.beta), rel=1e-6)
@@ -62,7 +63,7 @@ def test_parametric_recovers_a_planted_law(law):
 @pytest.mark.parametrize("flops", [1e11, 1e12, 1e14])
 def test_parametric_optimum_obeys_the_exact_constraint(flops):
     """Against a golden-section search on the planted law and the true FLOPs of the models."""
-    law = fit(tiny_points(), NONE).methods["parametric"]
+    law = answer(tiny_points(), "parametric", NONE)
     truth = TINY.optimum_by_search(flops, tiny_flops_per_token)
     assert law.n_params_opt(flops) == pytest.approx(truth, rel=2e-3 if flops < 1e13 else 2e-2)
     assert law.loss_opt(flops) == pytest.approx(
@@ -84,14 +85,14 @@ def test_constraint_matters_on_tiny_models():
 def test_isoflop_is_exact_where_the_parabola_is_symmetric():
     """alpha = beta, centred grids, C = 6 N D: the one case in which Approach 2 has no bias."""
     law = PlantedLaw(A=400.0, B=400.0, alpha=0.31, beta=0.31)
-    found = fit(isoflop_points(law, np.geomspace(1e17, 1e21, 5), n_sizes=9, span=4), NONE).methods["isoflop"]
+    found = answer(isoflop_points(law, np.geomspace(1e17, 1e21, 5), n_sizes=9, span=4), "isoflop", NONE)
     n_params, n_tokens = law.optimum_6nd(1e24)
     assert found.n_params_opt(1e24) == pytest.approx(n_params, rel=1e-6)
     assert found.n_tokens_opt(1e24) == pytest.approx(n_tokens, rel=1e-6)
 
 
 def test_isoflop_takes_tokens_from_exact_flops():
-    found = fit(tiny_points(), NONE).methods["isoflop"]
+    found = answer(tiny_points(), "isoflop", NONE)
     entry = found.to_json()
     assert entry["a"] + entry["b"] != pytest.approx(1, abs=5e-3)
     for budget in entry["budgets"]:
@@ -149,8 +150,8 @@ def test_budgets_given_twice_change_no_estimate(seed):
     assert set(once.laws) == set(twice.laws) >= {"isoflop", "parametric", "kaplan", "overtraining"}
     for name, law in once.laws.items():
         for quantity in QUANTITIES:
-            told = twice.laws[name].estimate(quantity, 3e12)
-            assert told == pytest.approx(law.estimate(quantity, 3e12), rel=1e-7), (name, quantity)
+            estimate = twice.laws[name].estimate(quantity, 3e12)
+            assert estimate == pytest.approx(law.estimate(quantity, 3e12), rel=1e-7), (name, quantity)
     assert twice.laws["parametric"].objective == pytest.approx(2 * once.laws["parametric"].objective)
 
 
@@ -194,7 +195,7 @@ def test_fit_json_has_the_agreed_form(noisy_fit):
     assert {"E", "A", "B", "alpha", "beta", "a", "b", "objective", "huber_delta"} <= parametric.keys()
     assert {"E", "A", "B", "alpha", "beta", "a", "b"} == parametric["ci"].keys()
     assert {"a", "b"} <= isoflop["ci"].keys()
-    assert METHODS.keys() == LAWS.keys()
+    assert {"theta", "draws"}.isdisjoint(isoflop)
     assert document["backtest"]["n_left_out"] == 14
     assert [row["reach"] for row in document["agreement"]["rows"]] == [1, 10, 100]
 
@@ -212,14 +213,14 @@ def test_fit_json_reads_back_to_the_last_bit(tmp_path, noisy_fit):
 
 @pytest.mark.parametrize(
     ("text", "match"),
-    [("{", "cannot be read as JSON"), ("[]", "no JSON object"), ("{}", "schema_version=None")],
+    [("{", "not readable as JSON"), ("[]", "not a JSON object"), ("{}", "schema_version=None")],
 )
 def test_broken_fit_json_is_bad_input(tmp_path, text, match):
     path = tmp_path / "fit.json"
     path.write_text(text)
     with pytest.raises(InputError, match=match):
         read_fit(path)
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="file not found"):
         read_fit(tmp_path / "absent.json")
     path.write_text('{"schema_version": 1, "points": {}}')
     with pytest.raises(InputError, match="not a complete fit"):
@@ -247,7 +248,7 @@ def test_a_fit_json_with_values_of_another_kind_is_bad_input(noisy_fit, tmp_path
     part[last] = value
     path = tmp_path / "fit.json"
     path.write_text(json.dumps(document))
-    with pytest.raises(InputError, match=r"not a complete fit|NaN, which is no number"):
+    with pytest.raises(InputError, match=r"not a complete fit|NaN is not a valid number"):
         read_fit(path)
 
 
@@ -271,7 +272,7 @@ def test_predict_gives_every_method_and_the_shape(noisy_fit):
         "n_tokens": parametric["n_tokens_opt"],
     }
     for bad in (0, -1e9, math.inf, math.nan):
-        with pytest.raises(InputError, match="is not a budget"):
+        with pytest.raises(InputError, match="is not a valid budget"):
             predict(noisy_fit, [bad])
 
 
@@ -283,7 +284,7 @@ def test_without_bootstrap_there_are_no_intervals():
         assert (answer["methods"][name]["ci"], answer["methods"][name]["prediction_interval"]) == ({}, {})
 
 
-def test_a_dataframe_fits_as_it_is():
+def test_a_dataframe_is_fitted():
     frame = pd.DataFrame([dataclasses.asdict(point) for point in tiny_points()])[
         ["n_params", "flops", "loss"]
     ]
@@ -291,6 +292,6 @@ def test_a_dataframe_fits_as_it_is():
 
 
 def test_a_seed_replicate_narrows_isoflop_intervals():
-    one = fit(tiny_points(sd=0.006, seed=3), QUICK).methods["isoflop"].to_json()["ci"]["a"]
-    four = fit(tiny_points(sd=0.006, seed=3, n_seeds=6), QUICK).methods["isoflop"].to_json()["ci"]["a"]
+    one = answer(tiny_points(sd=0.006, seed=3), "isoflop", QUICK).to_json()["ci"]["a"]
+    four = answer(tiny_points(sd=0.006, seed=3, n_seeds=6), "isoflop", QUICK).to_json()["ci"]["a"]
     assert four[1] - four[0] < 0.8 * (one[1] - one[0])

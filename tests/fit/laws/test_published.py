@@ -1,4 +1,4 @@
-"""The catalogue against the numbers its papers state, and predictions by name."""
+"""The catalogue of published laws against its papers, and predictions by name."""
 
 import dataclasses
 import math
@@ -62,13 +62,13 @@ def test_every_law_states_source_convention_range_and_rounding(name):
     fitted = published_fit(name)
     assert Fit.from_json(fitted.to_json()).to_json() == fitted.to_json()
     (answer,) = predict(fitted, [1e21], Question(inference_tokens=1e12))
-    told = answer.to_json()["methods"][name]
+    entry_of_name = answer.to_json()["methods"][name]
     assert entry.range_source
-    assert told["notes"][0] == entry.source
-    assert entry.rounded == any("rounded" in note for note in told["notes"][3:4])
-    assert all(math.isfinite(told[key]) for key in ("n_params_opt", "n_tokens_opt"))
-    assert told["ci"] == {}
-    spent = 6 * told["n_params_opt"] * told["n_tokens_opt"]
+    assert entry_of_name["notes"][0] == entry.source
+    assert entry.rounded == any("rounded" in note for note in entry_of_name["notes"][3:4])
+    assert all(math.isfinite(entry_of_name[key]) for key in ("n_params_opt", "n_tokens_opt"))
+    assert entry_of_name["ci"] == {}
+    spent = 6 * entry_of_name["n_params_opt"] * entry_of_name["n_tokens_opt"]
     assert spent == pytest.approx(1e21, rel=0.9 if "kaplan" in name else 0.01)
     a, b = law(name).exponents
     assert a + b == pytest.approx(1, abs=2e-3)  # Porian et al. fit the two apart
@@ -90,15 +90,15 @@ def test_porians_steps_are_those_of_their_first_figure():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(InputError, match="no published law of that name: kaplan_2020"):
+    with pytest.raises(InputError, match="no published law of that name: choose from kaplan_2020"):
         published_fit("chinchila")
-    with pytest.raises(InputError, match="gives no loss surface"):
+    with pytest.raises(InputError, match="is not a loss surface"):
         published_surface("llama_3_2024")
 
 
-def test_a_law_without_a_loss_tells_none():
+def test_a_law_without_a_loss_predicts_none():
     (answer,) = predict(published_fit("llama_3_2024"), [1e22])
-    told = answer.to_json()
-    assert "loss_opt" not in told["methods"]["llama_3_2024"]
-    assert told["beyond_data"] == pytest.approx(1)
+    document = answer.to_json()
+    assert "loss_opt" not in document["methods"]["llama_3_2024"]
+    assert document["beyond_data"] == pytest.approx(1)
     assert np.isnan(law("llama_3_2024").loss(1e9, 1e10))

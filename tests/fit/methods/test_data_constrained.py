@@ -6,21 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sweep.config import DataConstrainedOptions, FitConfig
 from sweep.errors import InputError
-from sweep.fit import DEFAULTS, Refusal, fit, from_dataframe
+from sweep.fit import Refusal, fit, from_dataframe
 from sweep.fit.laws.catalogue import published_surface
-from sweep.fit.laws.repetition_law import DataConstrainedLaw
-from sweep.fit.repetition import effective_log, repeated_log_loss, repeated_slopes
+from sweep.fit.laws.repetition import DataConstrainedLaw, effective_log, repeated_log_loss, repeated_slopes
 from sweep.fit.table.points import DEFAULT_COLUMNS
 from sweep.records import Point
+from tests.fit.one_method import answer
 from tests.fit.planted import PlantedLaw, isoflop_points
 from tests.fit.reference_data import reference_path
 
-CONFIG = dataclasses.replace(
-    DEFAULTS,
+CONFIG = FitConfig(
     methods=("data_constrained",),
     n_bootstrap=0,
-    data_constrained_base="muennighoff_2023",
+    data_constrained=DataConstrainedOptions(base="muennighoff_2023"),
 )
 PUBLISHED_R = np.log([15.387756, 5.309743])  # R_D*, R_N* of their repository
 
@@ -48,7 +48,7 @@ def test_row_5_the_published_r_is_a_local_optimum_and_ours_is_better():
     assert 1 - ((loss - fitted) ** 2).sum() / ((loss - loss.mean()) ** 2).sum() == pytest.approx(
         0.7722046, abs=1e-7
     )
-    law = fit(points, CONFIG).methods["data_constrained"]
+    law = answer(points, "data_constrained", CONFIG)
     assert isinstance(law, DataConstrainedLaw)
     assert law.objective <= 0.0158046625 * (1 + 1e-7)
     entry = law.to_json()
@@ -95,8 +95,10 @@ def repeated_points(r_d):
 
 
 def test_a_planted_repetition_is_found_again_by_a_joint_fit():
-    config = dataclasses.replace(CONFIG, data_constrained_base=None)
-    entry = fit(repeated_points(8.0), config).methods["data_constrained"].to_json()
+    config = dataclasses.replace(CONFIG, data_constrained=DataConstrainedOptions(base=None))
+    found = fit(repeated_points(8.0), config)
+    entry = found.methods["data_constrained"].to_json()
+    assert found.backtest.methods["data_constrained"].loss_rms_error < 1e-6
     assert entry["R_D_star"] == pytest.approx(8.0, rel=1e-3)
     assert entry["alpha"] == pytest.approx(0.35, rel=1e-3)
     assert entry["identified"]
@@ -104,7 +106,7 @@ def test_a_planted_repetition_is_found_again_by_a_joint_fit():
 
 def test_repetition_is_refused_where_nothing_repeats():
     def refusal(points):
-        refused = fit(points, CONFIG).methods["data_constrained"]
+        refused = answer(points, "data_constrained", CONFIG)
         assert isinstance(refused, Refusal)
         return refused
 
@@ -113,12 +115,12 @@ def test_repetition_is_refused_where_nothing_repeats():
     fresh = [dataclasses.replace(p, n_tokens_unique=p.n_tokens) for p in points]
     assert "0 points repeat" in refusal(fresh).reason
     with pytest.raises(InputError, match="choose from hoffmann"):
-        fit(points, dataclasses.replace(CONFIG, data_constrained_base="kaplan_2020"))
+        fit(points, dataclasses.replace(CONFIG, data_constrained=DataConstrainedOptions(base="kaplan_2020")))
 
 
 def test_overtraining_is_gadres_form_of_one_exponent():
     law = PlantedLaw(E=1.7, A=300.0, B=900.0, alpha=0.32, beta=0.32)
-    config = dataclasses.replace(DEFAULTS, methods=("overtraining",), n_bootstrap=0)
+    config = FitConfig(methods=("overtraining",), n_bootstrap=0)
     found = fit(isoflop_points(law, (1e18, 1e19, 1e20), n_sizes=6, span=8), config).methods["overtraining"]
     entry = found.to_json()
     assert entry["eta"] == pytest.approx(0.16, rel=1e-6)
@@ -131,20 +133,20 @@ def test_overtraining_is_gadres_form_of_one_exponent():
     )
 
 
-def test_overtraining_says_that_it_assumes_its_exponent_and_when_points_speak_against_it():
-    config = dataclasses.replace(DEFAULTS, methods=("overtraining",), n_bootstrap=50)
+def test_overtraining_states_its_assumption_and_when_points_reject_it():
+    config = FitConfig(methods=("overtraining",), n_bootstrap=50)
     rng = np.random.default_rng(0)
 
-    def told(law):
+    def entry_of(law):
         points = isoflop_points(law, (1e18, 1e19, 1e20), n_sizes=6, span=8, sd=0.002, rng=rng)
         return fit(points, config).methods["overtraining"].to_json()
 
-    tied = told(PlantedLaw(E=1.7, A=300.0, B=900.0, alpha=0.32, beta=0.32))
+    tied = entry_of(PlantedLaw(E=1.7, A=300.0, B=900.0, alpha=0.32, beta=0.32))
     assert {"a", "b"}.isdisjoint(tied["ci"])
     assert "alpha = beta" in tied["assumes"]
     assert tied["warnings"] == []
-    free = told(PlantedLaw(E=1.7, A=300.0, B=900.0, alpha=0.45, beta=0.25))
-    assert "speak against alpha = beta" in free["warnings"][0]
+    free = entry_of(PlantedLaw(E=1.7, A=300.0, B=900.0, alpha=0.45, beta=0.25))
+    assert "reject alpha = beta" in free["warnings"][0]
 
 
 def test_a_kept_surface_has_no_interval_of_its_optimum():

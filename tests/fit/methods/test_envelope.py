@@ -9,16 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 
-from sweep.fit import DEFAULTS, Refusal, fit, from_dataframe
-from sweep.fit.hull import efficient_points
-from sweep.fit.laws.power_law import COLUMNS
+from sweep.config import FitConfig
+from sweep.fit import Refusal, fit, from_dataframe
+from sweep.fit.laws.power_law import PowerLaw
 from sweep.fit.methods.envelope import bias_warning
+from sweep.fit.methods.envelope_draws import efficient_points
 from sweep.fit.table.points import DEFAULT_COLUMNS
 from sweep.records import CurvePoint
 from tests.fit.planted import TINY, isoflop_points
 from tests.fit.reference_data import reference_path
 
-CONFIG = dataclasses.replace(DEFAULTS, methods=("envelope",), n_bootstrap=100)
+CONFIG = FitConfig(methods=("envelope",), n_bootstrap=100)
 GEMSTONES = {
     "n_params": "params_active_precise",
     "n_tokens": "tokens",
@@ -79,7 +80,7 @@ def test_a_power_law_frontier_is_found_again():
     assert law.loss_opt(1e20) == pytest.approx(1.5 + 40 * 1e20**-0.09, rel=2e-3)
 
 
-def test_training_curves_count_moved_to_the_held_out_loss():
+def test_training_curves_are_shifted_to_the_held_out_loss():
     points = [
         dataclasses.replace(p, run_key=f"{i:016x}")
         for i, p in enumerate(isoflop_points(TINY, np.geomspace(1e11, 1e13, 5), n_sizes=5, span=3))
@@ -111,25 +112,28 @@ def test_few_points_on_the_hull_are_refused():
     refused = fit(points, CONFIG).methods["envelope"]
     assert isinstance(refused, Refusal)
     assert refused.kind == "too_few_points"
-    assert "would help" in refused.reason
+    assert "add budgets" in refused.reason
 
 
-def test_an_interval_beside_its_estimate_says_so():
-    """The simulated bias of a hull is taken off its intervals only: a reader must not be left to wonder."""
+def test_an_interval_without_its_estimate_gives_a_warning():
+    """The simulated bias of a hull is subtracted from its intervals only."""
     points = isoflop_points(
         TINY, np.geomspace(1e11, 1e13, 5), n_sizes=7, span=3, sd=0.004, rng=np.random.default_rng(1)
     )
     law = fit(points, CONFIG).methods["envelope"]
     low, high = law.to_json()["ci"]["a"]
-    within, beside = law.coefficients.copy(), law.coefficients.copy()
-    within[COLUMNS.index("a")], beside[COLUMNS.index("a")] = 0.5 * (low + high), high + 0.01
-    (warning,) = bias_warning(dataclasses.replace(law, coefficients=beside))
+    within, outside = law.theta.copy(), law.theta.copy()
+    within[PowerLaw.COLUMNS.index("a")], outside[PowerLaw.COLUMNS.index("a")] = (
+        0.5 * (low + high),
+        high + 0.01,
+    )
+    (warning,) = bias_warning(dataclasses.replace(law, theta=outside))
     assert "the interval of a" in warning
-    assert not any("of a" in told for told in bias_warning(dataclasses.replace(law, coefficients=within)))
+    assert not any("of a" in text for text in bias_warning(dataclasses.replace(law, theta=within)))
 
 
-def test_intervals_without_proof_say_so():
-    """The loss is simulated and proved; the hull's sizes are not; whole trunks prove nothing."""
+def test_intervals_of_unproved_coverage_are_marked():
+    """Proved for the simulated loss; not for sizes on the hull, nor for resampled trunks."""
     points = isoflop_points(
         TINY, np.geomspace(1e11, 1e13, 5), n_sizes=7, span=3, sd=0.004, rng=np.random.default_rng(1)
     )
@@ -137,7 +141,7 @@ def test_intervals_without_proof_say_so():
     assert set(law.unproved) == {"n_params_opt", "n_tokens_opt", "tokens_per_param_opt"}
     assert {"a", "b", "E", "gamma"} < set(law.to_json()["unproved"])
     assert law.prediction_interval(1e13) is not None
-    assert any("rough" in warning for warning in law.warnings)
+    assert any("approximate" in warning for warning in law.warnings)
     trunks = [dataclasses.replace(p, trunk=str(i // 2)) for i, p in enumerate(points)]
     rough = fit(trunks, CONFIG).methods["envelope"]
     assert "loss_opt" in rough.unproved

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from sweep.fit import DEFAULTS, fit
+from sweep.config import FitConfig
+from sweep.fit import Fit, fit
 from sweep.fit.methods.kaplan import KaplanLaw
 from sweep.fit.methods.kaplan_model import KaplanModel
 from sweep.records import CurvePoint, Point
+from tests.fit.one_method import answer
 
-CONFIG = dataclasses.replace(DEFAULTS, methods=("kaplan",), n_bootstrap=0)
+CONFIG = FitConfig(methods=("kaplan",), n_bootstrap=0)
 NC, DC, ALPHA_N, ALPHA_D = 8.8e13, 5.4e13, 0.076, 0.095  # Kaplan et al. 2020, equations 1.1 and 1.2
 
 
@@ -36,7 +38,7 @@ def planted(total=lambda n: n, **changes):
 
 
 def test_a_planted_law_is_found_again_in_non_embedding_parameters():
-    law = fit(planted(lambda n: n + 2e5 * n ** (1 / 3)), CONFIG).methods["kaplan"]
+    law = answer(planted(lambda n: n + 2e5 * n ** (1 / 3)), "kaplan", CONFIG)
     assert isinstance(law, KaplanLaw)
     entry = law.to_json()
     for name, value in (("Nc", NC), ("Dc", DC), ("alpha_N", ALPHA_N), ("alpha_D", ALPHA_D)):
@@ -45,11 +47,11 @@ def test_a_planted_law_is_found_again_in_non_embedding_parameters():
     assert entry["a"] == pytest.approx(1 / (1 + ALPHA_N / ALPHA_D), rel=1e-6)  # x = alpha_N/alpha_D against 1
 
 
-def test_the_optimum_is_least_along_the_budget_and_told_in_total_parameters():
+def test_the_optimum_is_least_along_the_budget_and_in_total_parameters():
     def total(n):
         return 1.5 * n**0.98
 
-    law = fit(planted(total), CONFIG).methods["kaplan"]
+    law = answer(planted(total), "kaplan", CONFIG)
     flops = 1e18
     grid = np.exp(np.linspace(math.log(1e5), math.log(1e11), 200_001))
     losses = kaplan_loss(grid, flops / (6.6 * grid))
@@ -60,9 +62,9 @@ def test_the_optimum_is_least_along_the_budget_and_told_in_total_parameters():
     assert off == pytest.approx(kaplan_loss(2 * best, flops / (13.2 * best)), rel=1e-5)
 
 
-def test_without_the_column_the_law_is_in_total_parameters_and_says_so():
+def test_without_the_column_the_law_is_in_total_parameters_with_a_warning():
     points = [dataclasses.replace(p, n_params_non_embedding=None) for p in planted()]
-    entry = fit(points, CONFIG).methods["kaplan"].to_json()
+    entry = answer(points, "kaplan", CONFIG).to_json()
     assert entry["counting"] == "total"
     assert any("n_params_non_embedding" in warning for warning in entry["warnings"])
 
@@ -121,7 +123,9 @@ def learning_curves(batches, schedule="constant"):
 
 def curve_entry(batches, **changes):
     points, curves = learning_curves(batches, **changes)
-    return fit(planted() + points, CONFIG, curves=curves).methods["kaplan"].to_json()["learning_curve"]
+    found = fit(planted() + points, CONFIG, curves=curves)
+    assert Fit.from_json(found.to_json()).to_json() == found.to_json()
+    return found.methods["kaplan"].to_json()["learning_curve"]
 
 
 def test_the_law_of_learning_curves_and_the_critical_batch_are_found_again():
@@ -147,4 +151,4 @@ def test_two_batch_sizes_are_enough():
 def test_learning_curves_are_refused_without_what_they_need():
     assert curve_entry((2**15,))["kind"] == "one_batch_size"
     assert "cosine" in curve_entry((2**15, 2**18), schedule="cosine")["refused"]
-    assert fit(planted(), CONFIG).methods["kaplan"].to_json()["learning_curve"]["kind"] == "no_curves"
+    assert answer(planted(), "kaplan", CONFIG).to_json()["learning_curve"]["kind"] == "no_curves"

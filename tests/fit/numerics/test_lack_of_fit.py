@@ -6,15 +6,16 @@ import math
 import numpy as np
 import pytest
 
-from sweep.fit import DEFAULTS, fit
-from sweep.fit.laws.base import beside_warning
+from sweep.config import FitConfig
+from sweep.fit import fit
+from sweep.fit.laws.base import coverage_warning
 from sweep.fit.numerics.lack_of_fit import judged_noise, misfit_warning
 from sweep.fit.predict import Question, predict
 from sweep.fit.table.observations import RunNoise
 from tests.fit.one_method import answer
 from tests.fit.planted import TINY, isoflop_points
 
-QUICK = dataclasses.replace(DEFAULTS, n_bootstrap=50)
+QUICK = FitConfig(n_bootstrap=50)
 BUDGETS = (1e11, 4e11, 1.6e12, 6.4e12)
 SPEAK = "the points speak against this form"
 
@@ -82,7 +83,7 @@ def test_kaplans_law_is_doubted_where_there_is_a_floor_under_the_loss_and_not_wh
 
 def test_equal_exponents_are_doubted_on_points_without_noise_too():
     law = answer(grid(sd=0.0, n_seeds=1), "overtraining", QUICK)
-    assert any("speak against alpha = beta" in warning for warning in law.warnings)
+    assert any("reject alpha = beta" in warning for warning in law.warnings)
 
 
 def test_the_test_for_lack_of_fit_by_hand():
@@ -108,10 +109,10 @@ def test_a_form_as_good_as_the_free_surface_is_not_doubted():
 
 def test_an_interval_beside_its_estimate_is_told():
     law = answer(grid(n_seeds=1), "isoflop", QUICK)
-    assert beside_warning(law, BUDGETS[-1]) == ()
-    shifted = dataclasses.replace(law, coefficients=law.coefficients + np.array([3.0, 0, 0, 0, 0, 0, 0]))
-    (sentence,) = beside_warning(shifted, BUDGETS[-1])
-    assert "the interval of N_opt and D_opt and D/N lies beside the estimate" in sentence
+    assert coverage_warning(law, BUDGETS[-1]) == ()
+    shifted = dataclasses.replace(law, theta=law.theta + np.array([3.0, 0, 0, 0, 0, 0, 0]))
+    (sentence,) = coverage_warning(shifted, BUDGETS[-1])
+    assert "the interval of N_opt and D_opt and D/N does not contain the estimate" in sentence
 
 
 def test_budgets_below_the_data_are_told():
@@ -150,7 +151,9 @@ def test_an_envelope_whose_loss_lies_beside_its_interval_says_so_though_its_cons
     points = list(isoflop_points(TINY, (1e11, 3e11, 1e12, 3e12, 1e13), n_sizes=8, span=3))
     points[3] = dataclasses.replace(points[3], loss=1.3 * points[3].loss)
     law = answer(points, "envelope", QUICK)
-    told = [warning for warning in law.warnings if "beside the estimate" in warning]
-    assert told == ["at 1e+13 FLOPs the interval of the loss lies beside the estimate: trust neither there"]
+    found = [warning for warning in law.warnings if "not contain the estimate" in warning]
+    assert found == [
+        "at 1e+13 FLOPs the interval of the loss does not contain the estimate: use neither there"
+    ]
     low, high = law.interval("loss_opt", 1e13)
     assert not low <= law.loss_opt(1e13) <= high

@@ -6,13 +6,14 @@ import math
 import numpy as np
 import pytest
 
+from sweep.config import FitConfig
 from sweep.errors import InputError
-from sweep.fit import DEFAULTS, Refusal
+from sweep.fit import Refusal
 from sweep.fit.table.points import read_table
 from tests.fit.one_method import answer
 from tests.fit.planted import TINY, isoflop_points, tiny_flops_per_token
 
-QUICK = dataclasses.replace(DEFAULTS, n_bootstrap=20)
+QUICK = FitConfig(n_bootstrap=20)
 BUDGETS = (1e11, 4e11, 1.6e12, 6.4e12)
 GRID = isoflop_points(
     TINY, BUDGETS, n_sizes=5, span=3, flops_per_token=tiny_flops_per_token, labelled=True,
@@ -87,7 +88,7 @@ def test_a_budget_whose_runs_do_not_cost_the_same_does_not_count():
     ]  # fmt: skip
     found = answer(points, "isoflop", QUICK)
     assert isinstance(found, Refusal)
-    assert "FLOPs differ by a factor" in found.reason
+    assert "the FLOPs of its points differ by a factor" in found.reason
     unlabelled = [dataclasses.replace(point, flops_budget=None) for point in GRID]
     for sound in (GRID, unlabelled):
         assert not isinstance(answer(sound, "isoflop", QUICK), Refusal)

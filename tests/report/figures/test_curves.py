@@ -5,13 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sweep.fit import DEFAULTS, fit
+from sweep.config import FitConfig
+from sweep.fit import fit
 from sweep.records import CurvePoint
 from sweep.report.curves import isoflop_curves, optimum_curves, optimum_marks, training_curves
 from tests.fit.planted import TINY, isoflop_points, tiny_flops_per_token
 
 BUDGETS = (1e11, 4e11, 1.6e12)
-CONFIG = dataclasses.replace(DEFAULTS, n_bootstrap=60, methods=("isoflop", "parametric"))
+CONFIG = FitConfig(n_bootstrap=60, methods=("isoflop", "parametric"))
 
 
 def planted_sweep():

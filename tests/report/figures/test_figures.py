@@ -1,12 +1,11 @@
 """The figures: written whole, the same bytes for the same numbers, nothing left behind."""
 
-import dataclasses
-
 import matplotlib as mpl
 import numpy as np
 import pytest
 
-from sweep.fit import DEFAULTS, fit
+from sweep.config import FitConfig
+from sweep.fit import fit
 from sweep.report.curves import isoflop_curves, optimum_curves, optimum_marks
 from sweep.report.figures.draw import draw_all, isoflop_figure, optimum_figure
 from sweep.report.figures.style import scientific, short_count
@@ -52,7 +51,7 @@ def test_the_same_numbers_give_the_same_bytes(sweep, drawn, tmp_path):
 
 def test_figures_without_numbers_are_not_drawn(sweep, tmp_path):
     _, points, _ = sweep
-    one_budget = fit(points[:5], dataclasses.replace(DEFAULTS, n_bootstrap=0))
+    one_budget = fit(points[:5], FitConfig(n_bootstrap=0))
     assert not one_budget.laws
     names = [path.name for path in draw_all(one_budget, points[:5], {}, tmp_path)]
     assert names == ["isoflop_curves.png", "isoflop_curves.svg"]
@@ -77,7 +76,7 @@ def test_legends_name_budgets_and_exponents_and_cover_no_data(sweep):
 
 def test_many_budgets_get_a_colour_bar():
     points = isoflop_points(TINY, tuple(np.geomspace(1e11, 1e15, 14)), n_sizes=4, span=3, labelled=True)
-    found = fit(points, dataclasses.replace(DEFAULTS, n_bootstrap=0))
+    found = fit(points, FitConfig(n_bootstrap=0))
     figure = isoflop_figure(isoflop_curves(found, points))
     assert len(figure.axes) == 2
     figure.canvas.draw()

@@ -7,12 +7,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from sweep.fit import DEFAULTS, fit
+from sweep.config import FitConfig
+from sweep.fit import fit
 from sweep.report.fit_curves import backtest_marks, clouds, isoloss, residuals
 from sweep.report.fit_figures import backtest_figure, cloud_figure, isoloss_figure, residual_figure
 from tests.fit.planted import TINY, isoflop_points, tiny_flops_per_token
 
-CONFIG = dataclasses.replace(DEFAULTS, methods=("isoflop", "parametric", "overtraining"), n_bootstrap=50)
+CONFIG = FitConfig(methods=("isoflop", "parametric", "overtraining"), n_bootstrap=50)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_clouds_hold_the_draws(sweep):
 def test_backtest_marks_are_the_entries_of_fit_json(sweep):
     found, _ = sweep
     marks = {mark.method: mark for mark in backtest_marks(found)}
-    entry = found.backtest["methods"]["parametric"]["budgets"]
+    entry = found.to_json()["backtest"]["methods"]["parametric"]["budgets"]
     assert marks["parametric"].loss_error.tolist() == [budget["loss_opt_error"] for budget in entry]
     assert (marks["parametric"].flops > marks["parametric"].largest_fitted_flops).all()
 
