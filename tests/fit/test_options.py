@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 
 from sweep.fit import DEFAULTS, Fit, fit
-from sweep.fit.numerics.bootstrap import case_weights
+from sweep.fit.numerics.resampling import case_weights
 from tests.fit.one_method import answer
 from tests.fit.planted import TINY, PlantedLaw, isoflop_points, tiny_flops_per_token
 from tests.fit.reference_data import chinchilla_points

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from sweep.fit import DEFAULTS, Refusal, fit
-from sweep.fit.centred import CentredData
 from sweep.fit.methods.isoflop import IsoflopLaw
 from sweep.fit.numerics.identifiability import check_minimum
-from sweep.fit.numerics.minimise import Solution
+from sweep.fit.numerics.minimise import CentredData, Solution
 from sweep.fit.refusals import RefusedError
 from sweep.records import Point
 from tests.fit.one_method import answer

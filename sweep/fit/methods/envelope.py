@@ -19,8 +19,8 @@ from sweep.fit.hull import efficient_points
 from sweep.fit.laws.base import QUANTITIES, REACHES, Quantity, beside_warning
 from sweep.fit.laws.power_law import PowerLaw, power_law_parts
 from sweep.fit.methods.envelope_draws import SIMULATED, Records, draw_laws, laws_through
-from sweep.fit.numerics.bootstrap import degenerate_warning
 from sweep.fit.numerics.identifiability import check_spread
+from sweep.fit.numerics.resampling import degenerate_warning
 from sweep.fit.refusals import RefusedError
 from sweep.fit.table.observations import Observations
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.centred import CentredData
-from sweep.fit.numerics.minimise import Solution, gradient_ratio
+from sweep.fit.numerics.minimise import CentredData, Solution, differentiate
 from sweep.fit.refusals import RefusedError
 from sweep.fit.table.observations import Observations
 
@@ -108,3 +107,15 @@ def check_minimum(
                 f"the fitted {symbol}={value:.4g} lies outside {low:g}..{high:g}, so its term is no power "
                 f"law: a wider range of {'N' if symbol == 'alpha' else 'D'} or less noise would help",
             )
+
+
+def gradient_ratio(
+    data: CentredData, theta: FloatArray, huber_delta: float, basis: FloatArray | None = None
+) -> float:
+    """Return the largest component of the gradient at theta (5,) over the sum of the sizes of its parts."""
+    gradient = differentiate(data, theta[None], data.y, huber_delta).gradient
+    residual = data.y - data.evaluate(theta[None])[0]
+    reach = max(1.0, float(np.abs(data.u).max()), float(np.abs(data.v).max()))
+    parts = reach * (np.minimum(np.abs(residual), huber_delta).sum() + 1e-9 * len(data.y))
+    within = gradient if basis is None else gradient @ basis
+    return float(np.abs(within).max() / parts)

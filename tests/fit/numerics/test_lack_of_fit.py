@@ -16,7 +16,7 @@ from tests.fit.planted import TINY, isoflop_points
 
 QUICK = dataclasses.replace(DEFAULTS, n_bootstrap=50)
 BUDGETS = (1e11, 4e11, 1.6e12, 6.4e12)
-SPEAK = "the points speak against this form"
+LACK = "lack of fit: "
 
 
 def grid(sd=0.002, n_seeds=2, bend=0.0, seed=1):
@@ -34,8 +34,8 @@ def grid(sd=0.002, n_seeds=2, bend=0.0, seed=1):
     ]
 
 
-def told(law):
-    return [warning for warning in law.warnings if warning.startswith(SPEAK)]
+def lack_of_fit(law):
+    return [warning for warning in law.warnings if warning.startswith(LACK)]
 
 
 @pytest.mark.parametrize("method", ["isoflop", "parametric"])
@@ -44,18 +44,18 @@ def test_the_planted_form_is_believed(method):
     laws = [answer(grid(seed=seed), method, dataclasses.replace(QUICK, n_bootstrap=0)) for seed in range(10)]
     assert sum(law.doubted for law in laws) <= 1
     for law in laws:
-        assert law.doubted == bool(told(law)) == (law.noise.source == "misfit")
+        assert law.doubted == bool(lack_of_fit(law)) == (law.noise.source == "misfit")
 
 
 def test_a_surface_that_bends_otherwise_is_doubted_and_gives_new_runs_more_room():
     config = dataclasses.replace(QUICK, methods=("isoflop", "parametric"))
     found = fit(grid(bend=0.02), config)
     parametric, isoflop = found.laws["parametric"], found.laws["isoflop"]
-    (sentence,) = told(parametric)
+    (sentence,) = lack_of_fit(parametric)
     assert "F = " in sentence
     assert parametric.noise.source == "misfit"
     assert parametric.noise.sd > 2 * isoflop.noise.sd
-    assert not told(isoflop)  # each budget has a parabola of its own
+    assert not lack_of_fit(isoflop)  # each budget has a parabola of its own
     question = Question(shape=lambda n, d: {"n": n})
     (answered,) = predict(found, [BUDGETS[-1]], question)
     assert answered.shape["method"] == "isoflop"
@@ -67,7 +67,7 @@ def test_a_surface_that_bends_otherwise_is_doubted_and_gives_new_runs_more_room(
 def test_kaplans_law_is_doubted_where_there_is_a_floor_under_the_loss_and_not_where_it_is_true():
     for n_seeds in (1, 2):
         law = answer(grid(n_seeds=n_seeds), "kaplan", QUICK)
-        assert told(law)
+        assert lack_of_fit(law)
         assert law.doubted
     rng = np.random.default_rng(1)
     own = [
@@ -77,7 +77,7 @@ def test_kaplans_law_is_doubted_where_there_is_a_floor_under_the_loss_and_not_wh
         )
         for point in grid(n_seeds=1)
     ]  # fmt: skip
-    assert not told(answer(own, "kaplan", QUICK))
+    assert not lack_of_fit(answer(own, "kaplan", QUICK))
 
 
 def test_equal_exponents_are_doubted_on_points_without_noise_too():
@@ -93,7 +93,7 @@ def test_the_test_for_lack_of_fit_by_hand():
     worse = dataclasses.replace(residuals, sd=math.sqrt(0.0032 / 30))  # F = (.003 / 20) / .00002 = 7.5
     noise, (sentence,) = judged_noise(worse, replicates)
     assert (noise.sd, noise.source) == (worse.sd, "misfit")
-    assert "F = 7.5 on 20 and 10 degrees" in sentence
+    assert "F = 7.5 on 20 and 10 degrees of freedom" in sentence
     assert judged_noise(residuals, None) == (residuals, ())
 
 
@@ -141,9 +141,9 @@ def test_parabolas_are_judged_by_the_replicates_among_their_own_runs():
         for point in wavy
         for seed in (0, 1)
     ]
-    assert not told(answer([*grid(), *outside], "isoflop", QUICK))
-    (sentence,) = told(answer([*twice, *outside], "isoflop", QUICK))
-    assert "on 8 and 20 degrees" in sentence
+    assert not lack_of_fit(answer([*grid(), *outside], "isoflop", QUICK))
+    (sentence,) = lack_of_fit(answer([*twice, *outside], "isoflop", QUICK))
+    assert "on 8 and 20 degrees of freedom" in sentence
 
 
 def test_an_envelope_whose_loss_lies_beside_its_interval_says_so_though_its_constants_do_not():
