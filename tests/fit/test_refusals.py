@@ -87,7 +87,7 @@ def test_hyperparameter_checks_are_never_fitted_and_are_counted():
 def test_two_budgets_are_too_few(method):
     found = refusal(grid(BUDGETS[:2]), method)
     assert found.kind == "too_few_budgets"
-    assert "help" in found.reason
+    assert "budgets" in found.reason
 
 
 def test_isoflop_refuses_points_without_budgets():

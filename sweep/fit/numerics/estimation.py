@@ -1,4 +1,4 @@
-"""The global minimum of the surface's objective, in its forms: E free or kept, exponents free or tied.
+"""Global minimum of the surface's objective, with E free or fixed and exponents free or tied.
 
 Legend: N parameters, D tokens, L loss; theta = (ln A, ln B, ln E, alpha, beta) in centred units.
 """
@@ -23,25 +23,25 @@ REFINED_STARTS = 8  # starts kept after the first iterations, where there are ma
 SCREENING_ITERATIONS = 12
 MANY_POINTS = 1000
 SAME_OBJECTIVE = 1e-8  # relative
-NO_FLOOR = 1e-300  # stands for E = 0, and has a logarithm
+NO_FLOOR = 1e-300  # represents E = 0, and has a logarithm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SurfaceForm:
-    """Which surface is fitted, and of what the residuals are."""
+    """Constraints of the fitted surface, and the kind of its residuals."""
 
-    floor: float | None = None  # E where it is kept; None fits it
+    floor: float | None = None  # fixed value of E; None fits it
     tied: bool = False  # alpha = beta
     residuals: Literal["log", "linear"] = "log"
 
     @property
     def n_free(self) -> int:
-        """Parameters fitted."""
+        """The number of fitted parameters."""
         return 5 - (self.floor is not None) - self.tied
 
     @property
     def basis(self) -> FloatArray | None:
-        """The directions of theta that are fitted, (5, n_free); None for all."""
+        """The fitted directions of theta, (5, n_free); None for all five."""
         if self.n_free == 5:
             return None
         columns = np.eye(5)
@@ -55,7 +55,7 @@ FREE = SurfaceForm()
 
 
 def n_starts() -> int:
-    """Starts of the global search."""
+    """Return the number of starts of the global search."""
     return len(START_EXPONENTS) ** 2
 
 
@@ -87,7 +87,7 @@ def estimate_surface(
 def _estimate_linear(
     data: CentredData, start: FloatArray, huber_delta: float, form: SurfaceForm
 ) -> tuple[FloatArray, float, int]:
-    """The minimum of the Huber loss of L itself, from minima of that of ln L."""
+    """Minimise the Huber loss of L itself, starting from minima of that of ln L."""
     model, loss = linear_surface(data), np.exp(data.y + data.center_l)
     solution = minimise(model, start, loss, huber_delta, basis=form.basis)
     best = int(np.argmin(solution.objective))
@@ -122,7 +122,7 @@ def _starts(data: CentredData, form: SurfaceForm) -> FloatArray:
     alpha, beta = (grid.ravel() for grid in np.meshgrid(exponents, exponents, indexing="ij"))
     if form.tied:
         alpha = beta = np.geomspace(exponents[0], exponents[-1], len(alpha))
-    kept = 0.0 if form.floor is None else form.floor / math.exp(data.center_l)
+    fixed = 0.0 if form.floor is None else form.floor / math.exp(data.center_l)
     terms = [np.exp(-alpha[:, None] * data.u), np.exp(-beta[:, None] * data.v)]
     if form.floor is None:
         terms.append(np.ones((len(alpha), len(data.u))))
@@ -130,13 +130,13 @@ def _starts(data: CentredData, form: SurfaceForm) -> FloatArray:
     design = np.stack(terms, axis=2) * inverse[None, :, None]
     normal, target = (
         np.einsum("kni,knj->kij", design, design),
-        design.transpose(0, 2, 1) @ (1 - kept * inverse),
+        design.transpose(0, 2, 1) @ (1 - fixed * inverse),
     )
     size = normal.shape[1]
     normal += 1e-12 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(size)
     scales = np.linalg.solve(normal, target[:, :, None])[:, :, 0]
     if form.floor is not None:
-        scales = np.column_stack([scales, np.full(len(scales), kept)])
+        scales = np.column_stack([scales, np.full(len(scales), fixed)])
     logs = np.log(np.maximum(scales, SMALLEST_START))
     if form.floor is not None:
         logs[:, 2] = math.log(form.floor) - data.center_l

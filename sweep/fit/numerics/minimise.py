@@ -154,7 +154,7 @@ class _Problem:
         objective = losses.sum(axis=1)
         if self.weights is not None:
             objective = np.einsum("kn,kn->k", losses, self.weights)
-        return _Evaluation(np.where(np.isfinite(objective), objective, np.inf), residual, tuple(reused))
+        return _Evaluation(np.fmin(objective, np.inf), residual, tuple(reused))  # infinite for nan
 
     def derivatives(
         self, theta: FloatArray, at: _Evaluation, damping: FloatArray
