@@ -1,4 +1,4 @@
-"""The options of isoflop and parametric: robust, own bias, E kept, linear residuals, trunks, profile."""
+"""Tests of options of isoflop and parametric: robust, bias, fixed E, linear residuals, trunks, profile."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ LAW = PlantedLaw(alpha=0.465, beta=0.155)
 BUDGETS = tuple(np.geomspace(1e17, 1e21, 5))
 
 
-def test_isoflop_tells_its_own_bias_and_takes_it_off_when_asked():
+def test_isoflop_estimates_its_bias_and_subtracts_it_on_request():
     """The known -6.498 % of D* at 1e24, half-width 4, is found from the fitted surface and removed."""
     points = isoflop_points(LAW, BUDGETS, n_sizes=15, span=4)
     truth = LAW.optimum_6nd(1e24)[1]
@@ -37,14 +37,14 @@ def test_a_symmetric_law_has_no_bias():
     assert entry["b_direct"] == pytest.approx(0.5, abs=1e-6)
 
 
-def test_parabolas_in_tokens_agree_under_6nd_and_differ_a_little_under_exact_flops():
+def test_parabolas_in_tokens_differ_slightly_from_those_in_parameters_under_exact_flops():
     points = isoflop_points(TINY, (1e11, 1e12, 1e13), n_sizes=7, span=3, flops_per_token=tiny_flops_per_token)
     entry = answer(points, "isoflop", BARE).to_json()
     assert entry["b_direct"] == pytest.approx(entry["b"], abs=0.02)
     assert entry["b_direct"] != entry["b"]
 
 
-def test_robust_parabolas_hardly_notice_an_outlier():
+def test_an_outlier_shifts_robust_parabolas_little():
     points = list(isoflop_points(TINY, (1e11, 4e11, 1.6e12, 6.4e12), n_sizes=9, span=3))
     clean = answer(points, "isoflop", BARE).n_params_opt(1e13)
     points[1] = dataclasses.replace(points[1], loss=points[1].loss * 1.05)
@@ -53,27 +53,27 @@ def test_robust_parabolas_hardly_notice_an_outlier():
     assert abs(np.log(robust / clean)) < 0.2 * abs(np.log(plain / clean))
 
 
-def test_sizes_far_apart_around_a_minimum_are_told():
+def test_sizes_far_apart_around_a_minimum_are_warned_of():
     points = isoflop_points(TINY, (1e11, 4e11, 1.6e12), n_sizes=4, span=12)
     warnings = answer(points, "isoflop", BARE).to_json()["warnings"]
     assert any("apart" in warning for warning in warnings)
 
 
-def test_e_kept_at_its_value_leaves_the_rest_to_be_found():
+def test_the_other_constants_are_recovered_with_e_fixed():
     points = isoflop_points(LAW, BUDGETS, n_sizes=7, span=5)
-    kept = answer(points, "parametric", dataclasses.replace(BARE, irreducible_loss=LAW.E)).to_json()
+    fixed = answer(points, "parametric", dataclasses.replace(BARE, irreducible_loss=LAW.E)).to_json()
     for name in ("A", "B", "alpha", "beta"):
-        assert kept[name] == pytest.approx(getattr(LAW, name), rel=1e-6)
-    assert kept["E"] == pytest.approx(LAW.E, rel=1e-12)
-    assert kept["loss_function"]["irreducible_loss"] == LAW.E
+        assert fixed[name] == pytest.approx(getattr(LAW, name), rel=1e-6)
+    assert fixed["E"] == pytest.approx(LAW.E, rel=1e-12)
+    assert fixed["loss_function"]["irreducible_loss"] == LAW.E
     none = answer(points, "parametric", dataclasses.replace(BARE, irreducible_loss=0.0)).to_json()
     assert none["E"] == 0.0
     free = answer(points, "parametric", BARE).to_json()
     assert none["objective"] > free["objective"]
 
 
-def test_linear_residuals_minimise_what_they_say():
-    """Against SciPy's simplex from our own answer: nothing nearby is lower, and the log fit is not it."""
+def test_linear_residuals_minimise_their_own_objective():
+    """SciPy's simplex finds nothing lower nearby, and the fit of ln L is higher."""
     points = chinchilla_points(keep_outliers=False)
     log = answer(points, "parametric", BARE)
     linear = answer(points, "parametric", dataclasses.replace(BARE, residuals="linear"))
@@ -97,7 +97,7 @@ def test_linear_residuals_minimise_what_they_say():
 
 
 def gradient_ratios(theta, n, d, loss):
-    """Of Huber's loss of L: each component of its gradient against the sum of the sizes of its parts."""
+    """Return each gradient component of the Huber loss of L over the sum of the sizes of its parts."""
     a, b, e, alpha, beta = theta
     in_n, in_d, floor = np.exp(a) / n**alpha, np.exp(b) / d**beta, np.exp(e)
     psi = np.clip(loss - in_n - in_d - floor, -1e-3, 1e-3)
@@ -106,7 +106,7 @@ def gradient_ratios(theta, n, d, loss):
     return np.abs(parts.sum(axis=1)) / np.abs(parts).sum(axis=1)
 
 
-def test_points_of_one_trunk_are_drawn_together():
+def test_points_of_one_trunk_are_resampled_together():
     cluster = np.array([0, 0, 1, 2, 2, 2])
     (weights,) = case_weights(cluster, 200, seed=0)
     assert (weights[:, 0] == weights[:, 1]).all()
@@ -115,7 +115,7 @@ def test_points_of_one_trunk_are_drawn_together():
 
 
 def test_shared_trunks_widen_the_intervals():
-    """Noise common to a size's checkpoints counts once, however many of them there are."""
+    """Noise shared by the checkpoints of a size counts once, however many there are."""
     rng = np.random.default_rng(5)
     points = isoflop_points(TINY, tuple(np.geomspace(1e11, 1e13, 8)), n_sizes=8, span=4)
     noise = np.repeat(0.01 * rng.standard_normal(8)[None], 8, axis=0).ravel()
@@ -131,17 +131,18 @@ def test_shared_trunks_widen_the_intervals():
     assert widths[0] > 1.3 * widths[1]
 
 
-@pytest.mark.parametrize(("n_trunks", "told"), [(1, "no interval"), (2, "no interval"), (5, "too narrow")])
-def test_few_trunks_give_no_interval_or_a_rough_one(n_trunks, told):
-    """Resampling one or two trunks shows no spread: an interval of no width would be a lie."""
+@pytest.mark.parametrize(("n_trunks", "words"), [(2, "no interval"), (5, "too narrow")])
+def test_few_trunks_give_no_interval_or_a_rough_one(n_trunks, words):
+    """Resamples of one or two trunks show no spread, so there is no interval."""
     rng = np.random.default_rng(5)
     points = isoflop_points(TINY, tuple(np.geomspace(1e11, 1e13, 5)), n_sizes=7, span=4, sd=0.004, rng=rng)
     shared = [dataclasses.replace(p, trunk=str(i % n_trunks)) for i, p in enumerate(points)]
-    found = fit(shared, dataclasses.replace(DEFAULTS, n_bootstrap=100))
-    for name in ("envelope", "parametric", "kaplan", "overtraining"):
+    resampling = ("envelope", "parametric", "kaplan", "overtraining")
+    found = fit(shared, dataclasses.replace(DEFAULTS, methods=("isoflop", *resampling), n_bootstrap=40))
+    for name in resampling:
         law = found.methods[name]
         assert (law.interval("n_params_opt", 1e13) is None) == (n_trunks < 3), name
-        assert any(told in warning for warning in law.warnings), name
+        assert any(words in warning for warning in law.warnings), name
     assert any("share trunks" in warning for warning in found.methods["isoflop"].warnings)
     assert Fit.from_json(found.to_json()).to_json() == found.to_json()
 
@@ -160,7 +161,7 @@ def test_profile_likelihood_is_near_the_bootstrap_under_normal_noise():
 
 
 def test_profile_ends_are_where_the_constrained_fit_loses_the_likelihood():
-    """E refitted by SciPy with E kept at the interval's end gives the threshold of the F test."""
+    """A SciPy refit with E fixed at the interval's end gives the threshold of the F test."""
     rng = np.random.default_rng(2)
     points = isoflop_points(TINY, tuple(np.geomspace(1e11, 1e13, 4)), n_sizes=7, span=3, sd=0.004, rng=rng)
     config = dataclasses.replace(DEFAULTS, methods=("parametric",), n_bootstrap=1)
@@ -178,6 +179,6 @@ def test_profile_ends_are_where_the_constrained_fit_loses_the_likelihood():
     options = {"maxiter": 20_000, "maxfev": 20_000, "xatol": 1e-10, "fatol": 1e-12}
     best = minimize(squares, [a, b, alpha, beta, e], method="Nelder-Mead", options=options).fun
     high = law.profile["E"].high
-    held = minimize(squares, [a, b, alpha, beta], args=(high,), method="Nelder-Mead", options=options).fun
+    fixed = minimize(squares, [a, b, alpha, beta], args=(high,), method="Nelder-Mead", options=options).fun
     t = 2.0687  # 97.5 % of Student's t with 23 degrees of freedom
-    assert held / best == pytest.approx(1 + t**2 / 23, rel=0.02)
+    assert fixed / best == pytest.approx(1 + t**2 / 23, rel=0.02)

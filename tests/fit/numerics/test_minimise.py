@@ -1,4 +1,4 @@
-"""The batched minimiser against finite differences, SciPy, and planted surfaces."""
+"""Tests of the batched minimiser against finite differences, SciPy and planted surfaces."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def scattered(seed: int, n_points: int = 40, sd: float = 0.02) -> CentredData:
 
 
 def plain_objective(data: CentredData, theta: np.ndarray, weights: np.ndarray) -> float:
-    """Written from the definition, point by point."""
+    """Sum the weighted Huber losses point by point, from the definition."""
     total = 0.0
     for u, v, y, weight in zip(data.u, data.v, data.y, weights, strict=True):
         a, b, e, alpha, beta = theta
