@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from sweep.config import FitConfig
-from sweep.fit.centred import CentredData
 from sweep.fit.laws.power_law import power_laws
 from sweep.fit.methods.parabola import Parabola, fit_parabola
 from sweep.fit.methods.parametric import ParametricLaw
-from sweep.fit.numerics.minimise import minimise
+from sweep.fit.numerics.minimise import CentredData, minimise
 from tests.fit.one_method import answer
 from tests.fit.planted import PlantedLaw
 from tests.fit.reference_data import chinchilla_frame, chinchilla_points, gemstones_points
@@ -54,11 +53,11 @@ def test_row_1c_chinchilla_bootstrap_of_4000_resamples():
     frame = chinchilla_frame(keep_outliers=False)
     n_params, flops = frame["n_params"].to_numpy(), frame["flops"].to_numpy()
     data = CentredData.of(n_params, flops / (6 * n_params), frame["loss"].to_numpy())
-    start = minimise(data, np.array([[-1.0, -1.0, 0.0, 0.35, 0.35]]), 1e-3)
+    start = minimise(data, np.array([[-1.0, -1.0, 0.0, 0.35, 0.35]]), data.y, 1e-3)
     legacy = np.random.RandomState(42)  # the stream of np.random.seed(42), as in the reference
     picks = [legacy.choice(240, 240, replace=True) for _ in range(4000)]
     weights = np.stack([np.bincount(pick, minlength=240) for pick in picks]).astype(float)
-    solution = minimise(data, np.repeat(start.theta, 4000, axis=0), 1e-3, weights=weights)
+    solution = minimise(data, np.repeat(start.theta, 4000, axis=0), data.y, 1e-3, weights=weights)
     assert solution.converged.all()
     theta = data.from_centred(solution.theta)
     alpha, beta = theta[:, 3], theta[:, 4]

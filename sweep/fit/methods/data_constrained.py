@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
-from sweep.fit.centred import CentredData
 from sweep.fit.laws.catalogue import published_surface
 from sweep.fit.laws.repetition import (
     DataConstrainedLaw,
@@ -18,11 +17,10 @@ from sweep.fit.laws.repetition import (
     repeated_log_loss,
     repeated_slopes,
 )
-from sweep.fit.numerics.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.numerics.estimation import estimate_surface
 from sweep.fit.numerics.lack_of_fit import judged_noise
-from sweep.fit.numerics.levenberg import Jacobian, Model, minimise_model, polish_model
-from sweep.fit.numerics.resampling import resample_model
+from sweep.fit.numerics.minimise import CentredData, FunctionModel, minimise, polish
+from sweep.fit.numerics.resampling import degenerate_warning, resample_model, trunk_warning
 from sweep.fit.refusals import RefusedError
 from sweep.fit.table.observations import Observations, RunNoise
 
@@ -49,13 +47,13 @@ def fit_data_constrained(observations: Observations, config: FitConfig) -> DataC
     base = _base(observations, config)
     free = list(range(5, 7)) if config.data_constrained.base else list(range(7))
     origin = np.concatenate([base, np.zeros(2)])
-    model, jacobian = _model(origin, free, logs), _jacobian(origin, free, logs)
+    model = _model(origin, free, logs)
     start = _starts(origin, free)
-    solution = minimise_model(model, start, log_loss, config.huber_delta, jacobian=jacobian)
+    solution = minimise(model, start, log_loss, config.huber_delta)
     best = int(np.argmin(solution.objective))
-    found, objective = polish_model(model, jacobian, solution.theta[best], log_loss, config.huber_delta)
+    found, objective = polish(model, solution.theta[best], log_loss, config.huber_delta)
     profile = _profile(origin, free, logs, log_loss, config.huber_delta, found)
-    resampled = resample_model(model, jacobian, found, log_loss, observations.cluster, config, _usable)
+    resampled = resample_model(model, found, log_loss, observations.cluster, config, _usable)
     theta = _complete(origin, free, found[None])[0]
     identified = _is_identified(profile, objective)
     residuals = RunNoise(sd=resampled.residual_sd, n_dof=len(log_loss) - len(start[0]), source="residuals")
@@ -70,7 +68,7 @@ def fit_data_constrained(observations: Observations, config: FitConfig) -> DataC
         identified=identified,
         objective=objective,
         huber_delta=config.huber_delta,
-        r_squared=_r_squared(observations.loss, np.exp(model(found[None])[0])),
+        r_squared=_r_squared(observations.loss, np.exp(model.predict(found[None])[0])),
         n_repeated=repeated,
         confidence=config.confidence,
         noise=noise,
@@ -136,19 +134,15 @@ def _complete(origin: FloatArray, free: list[int], values: FloatArray) -> FloatA
     return theta
 
 
-def _model(origin: FloatArray, free: list[int], logs: list[FloatArray]) -> Model:
-    def model(values: FloatArray) -> FloatArray:
+def _model(origin: FloatArray, free: list[int], logs: list[FloatArray]) -> FunctionModel:
+    def predict(values: FloatArray) -> FloatArray:
         return repeated_log_loss(_complete(origin, free, values), *logs)
 
-    return model
-
-
-def _jacobian(origin: FloatArray, free: list[int], logs: list[FloatArray]) -> Jacobian:
     def jacobian(values: FloatArray) -> FloatArray:
         slopes = repeated_slopes(_complete(origin, free, values), *logs)
         return np.nan_to_num(slopes[:, :, free], posinf=0.0, neginf=0.0)
 
-    return jacobian
+    return FunctionModel(predict, jacobian)
 
 
 def _starts(origin: FloatArray, free: list[int]) -> FloatArray:
@@ -176,11 +170,11 @@ def _profile(
         held = origin.copy()
         held[5] = np.log(r_d)
         others = [index for index in free if index != 5]
-        model, jacobian = _model(held, others, logs), _jacobian(held, others, logs)
+        model = _model(held, others, logs)
         near = np.delete(best, -2)
         starts = np.repeat(near[None], len(START_R), axis=0)
         starts[:, -1] = np.log(START_R)
-        solution = minimise_model(model, starts, log_loss, delta, jacobian=jacobian)
+        solution = minimise(model, starts, log_loss, delta)
         found = int(np.argmin(solution.objective))
         rows.append([r_d, float(np.exp(solution.theta[found, -1])), float(solution.objective[found])])
     return np.array(rows)

@@ -16,8 +16,8 @@ from sweep.config import FitConfig
 from sweep.fit.laws.base import QUANTITIES, REACHES, Quantity, coverage_warning
 from sweep.fit.laws.power_law import CONSTANTS, PowerLaw
 from sweep.fit.methods.envelope_draws import SIMULATED, Records, draw_laws, efficient_points, laws_through
-from sweep.fit.numerics.bootstrap import degenerate_warning
 from sweep.fit.numerics.identifiability import check_spread
+from sweep.fit.numerics.resampling import degenerate_warning
 from sweep.fit.refusals import RefusedError
 from sweep.fit.table.observations import Observations
 

@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
-from sweep.fit.centred import CentredData
 from sweep.fit.laws.power_law import power_laws
 from sweep.fit.laws.surface import surface_loss, surface_optimum
-from sweep.fit.numerics.bootstrap import case_weights, has_too_few_trunks, simulated_targets, trunk_warning
 from sweep.fit.numerics.estimation import FREE, estimate_surface
 from sweep.fit.numerics.identifiability import check_design
+from sweep.fit.numerics.minimise import CentredData
+from sweep.fit.numerics.resampling import case_weights, has_too_few_trunks, simulated_targets, trunk_warning
 from sweep.fit.refusals import RefusedError
 from sweep.fit.table.observations import Observations, RunNoise
 

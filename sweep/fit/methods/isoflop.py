@@ -17,8 +17,8 @@ from sweep.fit.laws.base import Interval, named_intervals
 from sweep.fit.laws.power_law import PowerLaw, power_laws
 from sweep.fit.methods.bias import ParabolaBias, parabola_bias
 from sweep.fit.methods.parabola import BudgetFit, Parabola, fit_budget, parabola_factor
-from sweep.fit.numerics.bootstrap import degenerate_warning, pooled_t_draws
 from sweep.fit.numerics.lack_of_fit import judged_noise
+from sweep.fit.numerics.resampling import degenerate_warning, pooled_t_draws
 from sweep.fit.refusals import RefusedError
 from sweep.fit.table.observations import Observations, RunNoise
 

@@ -19,17 +19,16 @@ import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.config.fitting import Counting
-from sweep.fit.centred import CentredData
 from sweep.fit.laws.base import DrawnLaw, Optimum
 from sweep.fit.laws.surface import optimum_exponents, surface_optimum
 from sweep.fit.methods.envelope_draws import efficient_points
 from sweep.fit.methods.kaplan_model import KaplanModel, estimate_kaplan
 from sweep.fit.methods.learning_curve import LearningCurve, fit_learning_curve
-from sweep.fit.numerics.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.numerics.estimation import estimate_surface
 from sweep.fit.numerics.identifiability import check_design
-from sweep.fit.numerics.lack_of_fit import doubted, judged_noise, misfit_warning
-from sweep.fit.numerics.resampling import SQUARES, least_squares_noise, resample_model
+from sweep.fit.numerics.lack_of_fit import doubted, judged_noise, least_squares_noise, misfit_warning
+from sweep.fit.numerics.minimise import SQUARES, CentredData, FunctionModel
+from sweep.fit.numerics.resampling import degenerate_warning, resample_model, trunk_warning
 from sweep.fit.refusals import Refusal, RefusedError
 from sweep.fit.table.constraint import FlopsPerToken
 from sweep.fit.table.observations import Observations, RunNoise
@@ -117,7 +116,12 @@ def fit_kaplan(observations: Observations, config: FitConfig) -> KaplanLaw:
     log_loss = np.log(observations.loss)
     theta, objective = estimate_kaplan(model, log_loss, config.huber_delta)
     resampled = resample_model(
-        model, model.jacobian, theta, log_loss, observations.cluster, config, KaplanModel.usable
+        FunctionModel(model, model.jacobian),
+        theta,
+        log_loss,
+        observations.cluster,
+        config,
+        KaplanModel.usable,
     )
     is_total = counting == "total"
     residuals = RunNoise(sd=resampled.residual_sd, n_dof=max(1, len(log_loss) - 4), source="residuals")

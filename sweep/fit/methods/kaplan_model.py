@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.numerics.levenberg import minimise_model, polish_model
+from sweep.fit.numerics.minimise import FunctionModel, minimise, polish
 from sweep.fit.refusals import RefusedError
 
 FloatArray = npt.NDArray[np.float64]
@@ -72,11 +72,10 @@ def estimate_kaplan(model: KaplanModel, log_loss: FloatArray, delta: float) -> t
     Raises:
         RefusedError: an exponent is at its bound, or a term vanishes.
     """
-    solution = minimise_model(
-        model, _starts(model, log_loss), log_loss, delta, jacobian=model.jacobian, max_iterations=300
-    )
+    function = FunctionModel(model, model.jacobian)
+    solution = minimise(function, _starts(model, log_loss), log_loss, delta, max_iterations=300)
     best = int(np.argmin(solution.objective))
-    theta, objective = polish_model(model, model.jacobian, solution.theta[best], log_loss, delta)
+    theta, objective = polish(function, solution.theta[best], log_loss, delta)
     share = model._parts(theta[None])[0][0]
     if not model.usable(theta[None])[0] or share.max() < 1e-7 or share.min() > 1 - 1e-7:
         raise RefusedError(

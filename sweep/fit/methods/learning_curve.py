@@ -18,14 +18,13 @@ import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.fit.laws.base import Interval
-from sweep.fit.numerics.levenberg import minimise_model
+from sweep.fit.numerics.minimise import SQUARES, FunctionModel, minimise
 from sweep.fit.refusals import Refusal
 from sweep.fit.table.curves import LossCurve
 from sweep.fit.table.observations import Observations
 
 FloatArray = npt.NDArray[np.float64]
 
-SQUARES = 1e6  # a Huber delta that no residual reaches: distant starts converge by least squares first
 CONSTANT = ("constant",)  # schedules under which a shorter run has the same curve
 WARMUP_FRAC = 0.1  # of a run's steps, not fitted: the learning rate is not yet constant
 NO_INTERVAL = "none: the records of a curve share its noise, and the curves are too few to resample"
@@ -66,8 +65,9 @@ def fit_learning_curve(observations: Observations, config: FitConfig) -> Learnin
         log_s_min = s - np.logaddexp(0.0, log_b - inverse * (log_loss - center_l) - w)
         return np.asarray(np.logaddexp(a - alpha_n * u, c - alpha_s * log_s_min), dtype=np.float64)
 
-    squares = minimise_model(model, _starts(center_l), log_loss, SQUARES, max_iterations=400)
-    solution = minimise_model(model, squares.theta, log_loss, config.huber_delta, max_iterations=400)
+    function = FunctionModel(model)
+    squares = minimise(function, _starts(center_l), log_loss, SQUARES, max_iterations=400)
+    solution = minimise(function, squares.theta, log_loss, config.huber_delta, max_iterations=400)
     best = int(np.argmin(solution.objective))
     if not (solution.theta[best, [1, 3, 5]] > 0).all():
         return Refusal(

@@ -16,14 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
-from sweep.fit.centred import CentredData
 from sweep.fit.laws.surface import SurfaceLaw
-from sweep.fit.numerics.bootstrap import degenerate_warning, trunk_warning
 from sweep.fit.numerics.estimation import SurfaceForm, estimate_surface
 from sweep.fit.numerics.identifiability import check_design
-from sweep.fit.numerics.minimise import minimise
-from sweep.fit.numerics.profile import NO_NOISE
-from sweep.fit.numerics.resampling import SQUARES, resample_surface, surface_noise
+from sweep.fit.numerics.lack_of_fit import surface_noise
+from sweep.fit.numerics.minimise import NO_NOISE, SQUARES, CentredData, minimise
+from sweep.fit.numerics.resampling import degenerate_warning, resample_surface, trunk_warning
 from sweep.fit.table.observations import Observations
 
 FloatArray = npt.NDArray[np.float64]
@@ -102,8 +100,8 @@ def _tie_warning(data: CentredData, theta: FloatArray) -> tuple[str, ...]:
     `theta` (5,) is a centred start with equal exponents. Source: Bates & Watts 1988, section 3.10.
     """
     n_dof = len(data.y) - 5
-    tied = float(minimise(data, theta[None], SQUARES, basis=TIED.basis).objective[0])
-    loose = float(minimise(data, theta[None], SQUARES).objective[0])
+    tied = float(minimise(data, theta[None], data.y, SQUARES, basis=TIED.basis).objective[0])
+    loose = float(minimise(data, theta[None], data.y, SQUARES).objective[0])
     exact = NO_NOISE * len(data.y)
     if n_dof < 1 or tied <= max(loose, exact):
         return ()

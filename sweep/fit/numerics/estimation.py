@@ -1,4 +1,4 @@
-"""The global minimum of the surface's objective, in its forms: E free or kept, exponents free or tied.
+"""Global minimum of the surface's objective, with E free or fixed and exponents free or tied.
 
 Legend: N parameters, D tokens, L loss; theta = (ln A, ln B, ln E, alpha, beta) in centred units.
 """
@@ -6,17 +6,14 @@ Legend: N parameters, D tokens, L loss; theta = (ln A, ln B, ln E, alpha, beta) 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.centred import CentredData
 from sweep.fit.numerics.identifiability import check_minimum
-from sweep.fit.numerics.levenberg import minimise_model, polish_model
-from sweep.fit.numerics.minimise import minimise, polish
+from sweep.fit.numerics.minimise import CentredData, FunctionModel, minimise, polish
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -26,25 +23,25 @@ REFINED_STARTS = 8  # starts kept after the first iterations, where there are ma
 SCREENING_ITERATIONS = 12
 MANY_POINTS = 1000
 SAME_OBJECTIVE = 1e-8  # relative
-NO_FLOOR = 1e-300  # stands for E = 0, and has a logarithm
+NO_FLOOR = 1e-300  # represents E = 0, and has a logarithm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SurfaceForm:
-    """Which surface is fitted, and of what the residuals are."""
+    """Constraints of the fitted surface, and the kind of its residuals."""
 
-    floor: float | None = None  # E where it is kept; None fits it
+    floor: float | None = None  # fixed value of E; None fits it
     tied: bool = False  # alpha = beta
     residuals: Literal["log", "linear"] = "log"
 
     @property
     def n_free(self) -> int:
-        """Parameters fitted."""
+        """The number of fitted parameters."""
         return 5 - (self.floor is not None) - self.tied
 
     @property
     def basis(self) -> FloatArray | None:
-        """The directions of theta that are fitted, (5, n_free); None for all."""
+        """The fitted directions of theta, (5, n_free); None for all five."""
         if self.n_free == 5:
             return None
         columns = np.eye(5)
@@ -58,25 +55,27 @@ FREE = SurfaceForm()
 
 
 def n_starts() -> int:
-    """Starts of the global search."""
+    """Return the number of starts of the global search."""
     return len(START_EXPONENTS) ** 2
 
 
 def estimate_surface(
     data: CentredData, huber_delta: float, form: SurfaceForm = FREE
 ) -> tuple[FloatArray, float, int]:
-    """Centred theta (5,) of the global minimum, its objective, and how many starts reached it.
+    """Return centred theta (5,) of the global minimum, its objective, and how many starts reached it.
 
     Raises:
         RefusedError: the best start never moved, or stopped where the gradient is not at rounding level.
     """
     start, basis = _starts(data, form), form.basis
     if len(data.u) > MANY_POINTS:
-        screened = minimise(data, start, huber_delta, basis=basis, max_iterations=SCREENING_ITERATIONS)
+        screened = minimise(
+            data, start, data.y, huber_delta, basis=basis, max_iterations=SCREENING_ITERATIONS
+        )
         start = screened.theta[np.argsort(screened.objective, kind="stable")[:REFINED_STARTS]]
-    solution = minimise(data, start, huber_delta, basis=basis)
+    solution = minimise(data, start, data.y, huber_delta, basis=basis)
     best = int(np.argmin(solution.objective))
-    theta, objective = polish(data, solution.theta[best], huber_delta, basis)
+    theta, objective = polish(data, solution.theta[best], data.y, huber_delta, basis)
     check_minimum(data, theta, start[best], solution, best, huber_delta, basis)
     if form.residuals == "linear":
         order = np.argsort(solution.objective, kind="stable")[:REFINED_STARTS]
@@ -88,62 +87,33 @@ def estimate_surface(
 def _estimate_linear(
     data: CentredData, start: FloatArray, huber_delta: float, form: SurfaceForm
 ) -> tuple[FloatArray, float, int]:
-    """The minimum of the Huber loss of L itself, from minima of that of ln L."""
-    basis = np.eye(5) if form.basis is None else form.basis
-    found = [
-        minimise_model(
-            linear_model(data, theta, basis),
-            np.zeros((1, basis.shape[1])),
-            loss_of(data),
-            huber_delta,
-            jacobian=linear_slopes(data, theta, basis),
-        )
-        for theta in start
-    ]
-    objectives = np.array([solution.objective[0] for solution in found])
-    best = int(np.argmin(objectives))
-    steps, objective = polish_model(
-        linear_model(data, start[best], basis),
-        linear_slopes(data, start[best], basis),
-        found[best].theta[0],
-        loss_of(data),
-        huber_delta,
-    )
-    at_optimum = objectives <= objective * (1 + SAME_OBJECTIVE)
-    return start[best] + basis @ steps, objective, int(at_optimum.sum())
+    """Minimise the Huber loss of L itself, starting from minima of that of ln L."""
+    model, loss = linear_surface(data), np.exp(data.y + data.center_l)
+    solution = minimise(model, start, loss, huber_delta, basis=form.basis)
+    best = int(np.argmin(solution.objective))
+    theta, objective = polish(model, solution.theta[best], loss, huber_delta, form.basis)
+    at_optimum = solution.objective <= objective * (1 + SAME_OBJECTIVE)
+    return theta, objective, int(at_optimum.sum())
 
 
-def loss_of(data: CentredData) -> FloatArray:
-    """L (n,) of the points."""
-    return np.exp(data.y + data.center_l)
+def linear_surface(data: CentredData) -> FunctionModel:
+    """Return the model of L itself (not ln L) at centred theta (k, 5)."""
+    scale = math.exp(data.center_l)
 
+    def terms(theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        a, b, e, alpha, beta = theta.T[:, :, None]
+        return scale * np.exp(a - alpha * data.u), scale * np.exp(b - beta * data.v), scale * np.exp(e)
 
-def linear_model(
-    data: CentredData, origin: FloatArray, basis: FloatArray
-) -> Callable[[FloatArray], FloatArray]:
-    """L (k, n) as a function of steps (k, p) along `basis` from centred theta `origin` (5,)."""
+    def predict(theta: FloatArray) -> FloatArray:
+        in_n, in_d, floor = terms(theta)
+        return in_n + in_d + floor
 
-    def model(steps: FloatArray) -> FloatArray:
-        a, b, e, alpha, beta = (origin + steps @ basis.T).T[:, :, None]
-        terms = np.exp(a - alpha * data.u) + np.exp(b - beta * data.v) + np.exp(e)
-        return np.asarray(math.exp(data.center_l) * terms, dtype=np.float64)
+    def jacobian(theta: FloatArray) -> FloatArray:
+        in_n, in_d, floor = terms(theta)
+        floor = np.broadcast_to(floor, in_n.shape)
+        return np.stack([in_n, in_d, floor, -data.u * in_n, -data.v * in_d], axis=2)
 
-    return model
-
-
-def linear_slopes(
-    data: CentredData, origin: FloatArray, basis: FloatArray
-) -> Callable[[FloatArray], FloatArray]:
-    """Its derivatives (k, n, p) by the steps."""
-
-    def jacobian(steps: FloatArray) -> FloatArray:
-        a, b, e, alpha, beta = (origin + steps @ basis.T).T[:, :, None]
-        in_n, in_d = np.exp(a - alpha * data.u), np.exp(b - beta * data.v)
-        floor = np.broadcast_to(np.exp(e), in_n.shape)
-        slopes = np.stack([in_n, in_d, floor, -data.u * in_n, -data.v * in_d], axis=2)
-        return np.asarray(math.exp(data.center_l) * slopes @ basis, dtype=np.float64)
-
-    return jacobian
+    return FunctionModel(predict, jacobian)
 
 
 def _starts(data: CentredData, form: SurfaceForm) -> FloatArray:
@@ -152,7 +122,7 @@ def _starts(data: CentredData, form: SurfaceForm) -> FloatArray:
     alpha, beta = (grid.ravel() for grid in np.meshgrid(exponents, exponents, indexing="ij"))
     if form.tied:
         alpha = beta = np.geomspace(exponents[0], exponents[-1], len(alpha))
-    kept = 0.0 if form.floor is None else form.floor / math.exp(data.center_l)
+    fixed = 0.0 if form.floor is None else form.floor / math.exp(data.center_l)
     terms = [np.exp(-alpha[:, None] * data.u), np.exp(-beta[:, None] * data.v)]
     if form.floor is None:
         terms.append(np.ones((len(alpha), len(data.u))))
@@ -160,13 +130,13 @@ def _starts(data: CentredData, form: SurfaceForm) -> FloatArray:
     design = np.stack(terms, axis=2) * inverse[None, :, None]
     normal, target = (
         np.einsum("kni,knj->kij", design, design),
-        design.transpose(0, 2, 1) @ (1 - kept * inverse),
+        design.transpose(0, 2, 1) @ (1 - fixed * inverse),
     )
     size = normal.shape[1]
     normal += 1e-12 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(size)
     scales = np.linalg.solve(normal, target[:, :, None])[:, :, 0]
     if form.floor is not None:
-        scales = np.column_stack([scales, np.full(len(scales), kept)])
+        scales = np.column_stack([scales, np.full(len(scales), fixed)])
     logs = np.log(np.maximum(scales, SMALLEST_START))
     if form.floor is not None:
         logs[:, 2] = math.log(form.floor) - data.center_l

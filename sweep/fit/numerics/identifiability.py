@@ -1,4 +1,4 @@
-"""Whether points can determine the parametric surface, and whether a fit of it is one: its refusals.
+"""Refusals of points that cannot determine the parametric surface, and of fits that are no minimum.
 
 Legend: N parameters, D tokens, C training FLOPs; theta = (ln A, ln B, ln E, alpha, beta).
 """
@@ -8,23 +8,22 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.centred import CentredData
-from sweep.fit.numerics.minimise import Solution, gradient_ratio
+from sweep.fit.numerics.minimise import CentredData, Solution, differentiate
 from sweep.fit.refusals import RefusedError
 from sweep.fit.table.observations import Observations
 
 FloatArray = npt.NDArray[np.float64]
 
-EXPONENT_BOUNDS = (0.01, 5.0)  # beyond, a term is a constant or a step and no power law
+EXPONENT_BOUNDS = (0.01, 5.0)  # outside, a term is a constant or a step, not a power law
 MIN_POINTS, MIN_SIZES, MIN_LEVELS = 6, 3, 3  # one point more than parameters; three values of N, D and C
 LEVEL_WIDTH = 0.25  # of ln C; points closer than this are one level
 MIN_SPREAD = 0.1  # standard deviation of the points about their best line in the (ln N, ln D) plane
-NO_SHARE = 1e-7  # a term that is nowhere a larger share of the loss has vanished
+NO_SHARE = 1e-7  # a term has vanished when its largest share of the loss is below
 ROUNDING_GRADIENT = 1e-7  # against the sum of the absolute contributions
 
 
 def check_design(observations: Observations) -> None:
-    """Refuse tables that cannot determine five parameters."""
+    """Raise RefusedError for points that cannot determine five parameters."""
     if len(observations) < MIN_POINTS:
         raise RefusedError(
             "too_few_points",
@@ -35,7 +34,7 @@ def check_design(observations: Observations) -> None:
         raise RefusedError(
             "too_few_budgets",
             f"the points cover {levels} compute budget{'s' * (levels > 1)} and {MIN_LEVELS} are needed: "
-            f"more budgets, spread over a factor of 10 or more, would help",
+            f"add budgets, spread over a factor of 10 or more",
         )
     for values, symbol in ((observations.n_params, "N"), (observations.n_tokens, "D")):
         n_distinct = len(np.unique(values))
@@ -43,24 +42,24 @@ def check_design(observations: Observations) -> None:
             raise RefusedError(
                 "too_few_points",
                 f"{symbol} takes {n_distinct} distinct value{'s' * (n_distinct > 1)} and {MIN_SIZES} are "
-                f"needed to see a power law in it: more of them would help",
+                f"needed to fit a power law in it: add more",
             )
     check_spread(np.log(observations.n_params), np.log(observations.n_tokens))
 
 
 def check_spread(log_n: FloatArray, log_d: FloatArray) -> None:
-    """Refuse points along one line of ln N and ln D, as runs at one D/N: the best of them is the design's."""
+    """Raise RefusedError for points along one line of ln N and ln D, such as runs at a single D/N."""
     spread = float(np.sqrt(max(np.linalg.eigvalsh(np.cov(np.stack([log_n, log_d]), bias=True))[0], 0.0)))
     if spread < MIN_SPREAD:
         raise RefusedError(
             "collinear",
             f"N and D are collinear (the points lie within {100 * spread:.2g} % of one line in ln N, ln D): "
-            f"their effects cannot be told apart; train several sizes at each budget, or several D/N",
+            f"their effects cannot be separated; train several sizes at each budget, or several D/N",
         )
 
 
 def _n_levels(flops: FloatArray) -> int:
-    """How many disjoint steps of LEVEL_WIDTH the points' ln C occupy."""
+    """Return the number of disjoint intervals of LEVEL_WIDTH that the points' ln C occupy."""
     n_levels, start = 0, -np.inf
     for log_c in np.sort(np.log(flops)):
         if log_c > start + LEVEL_WIDTH:
@@ -77,15 +76,14 @@ def check_minimum(
     huber_delta: float,
     basis: FloatArray | None = None,
 ) -> None:
-    """Refuse a fit that returned its own initial guess, a vanished term, or is no minimum."""
+    """Raise RefusedError for a fit with a vanished term, at its own initial guess, or at no minimum."""
     share_n = np.exp(theta[0] - theta[3] * data.u - data.y).max()
     share_d = np.exp(theta[1] - theta[4] * data.v - data.y).max()
     for share, symbol, name in ((share_n, "N", "model sizes"), (share_d, "D", "token counts")):
         if share < NO_SHARE or np.ptp(data.y) == 0:
             raise RefusedError(
                 "no_dependence",
-                f"the loss does not depend on {symbol}: the fitted term vanished; a wider range of {name} "
-                f"would help",
+                f"the loss does not depend on {symbol}: the fitted term vanished; widen the range of {name}",
             )
     ratio = gradient_ratio(data, theta, huber_delta, basis)
     if ratio > ROUNDING_GRADIENT:
@@ -97,14 +95,26 @@ def check_minimum(
             )
         raise RefusedError(
             "not_converged",
-            f"the fit stopped where the gradient is still {ratio:.1g} of its parts: more points, or points "
-            f"over a wider range of N and D, would help",
+            f"the fit did not converge: the gradient is still {ratio:.1g} of its parts; add points, or widen "
+            f"the range of N and D",
         )
     low, high = EXPONENT_BOUNDS
     for value, symbol in ((theta[3], "alpha"), (theta[4], "beta")):
         if not low <= value <= high:
             raise RefusedError(
                 "exponent_at_bound",
-                f"the fitted {symbol}={value:.4g} lies outside {low:g}..{high:g}, so its term is no power "
-                f"law: a wider range of {'N' if symbol == 'alpha' else 'D'} or less noise would help",
+                f"the fitted {symbol}={value:.4g} lies outside {low:g}..{high:g}, so its term is not a power "
+                f"law: use a wider range of {'N' if symbol == 'alpha' else 'D'}, or reduce the noise",
             )
+
+
+def gradient_ratio(
+    data: CentredData, theta: FloatArray, huber_delta: float, basis: FloatArray | None = None
+) -> float:
+    """Return the largest component of the gradient at theta (5,) over the sum of the sizes of its parts."""
+    gradient = differentiate(data, theta[None], data.y, huber_delta).gradient
+    residual = data.y - data.evaluate(theta[None])[0]
+    reach = max(1.0, float(np.abs(data.u).max()), float(np.abs(data.v).max()))
+    parts = reach * (np.minimum(np.abs(residual), huber_delta).sum() + 1e-9 * len(data.y))
+    within = gradient if basis is None else gradient @ basis
+    return float(np.abs(within).max() / parts)

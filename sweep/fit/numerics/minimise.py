@@ -1,177 +1,108 @@
-"""Minimises the Huber objective of L = E + A/N^alpha + B/D^beta for many starts or resamples at once.
+"""Minimisation of Huber objectives of ln L or L for many starts or resamples at once.
 
-Legend: N parameters, D tokens, L loss; theta = (a, b, e, alpha, beta) with a = ln A, b = ln B, e = ln E, all
-in centred units: u = ln N - mean, v = ln D - mean, y = ln L - mean. Centring makes the result independent of
-the units of N, D and L, and the five directions comparable in size.
+One damped Newton loop serves every model. A model gives predictions, gradients and a curvature matrix H:
+`CentredData` the exact Hessian of L = E + A/N^alpha + B/D^beta, `FunctionModel` the Gauss-Newton matrix of
+any function. Steps solve (H + lambda M) step = -gradient. M is the Hessian of the reweighted least squares
+that majorises the Huber loss, so a large lambda is a safe, linear reweighting step and a small one a Newton
+step.
 
-Newton's method with the exact Hessian, damped by lambda times the Hessian of the reweighted least squares
-that majorises the Huber loss: a large lambda is a (safe, linear) reweighting step, a small one a Newton step.
+Shapes: k starts or resamples, n points, p parameters.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.centred import CentredData
-from sweep.fit.huber import huber
-
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 
-N_THETA = 5
 CHUNK_ELEMENTS = 60_000  # resamples x points worked on at once: keeps the arrays in the processor's cache
-MAX_STEP = 1.0  # in any component of theta: e-fold in A, B or E, or 1 in an exponent
-RELATIVE_DECREASE = 1e-13  # converged when a Newton step promises less than this share of the objective
+MAX_STEP = 1.0  # in any parameter: they are logarithms and exponents
 SQUARED_ROUNDING = 1e-31  # the objective of one point whose residual is rounding error
+LAMBDA_START, LAMBDA_RETRY, LAMBDA_ZERO, LAMBDA_STUCK = 0.3, 1e-4, 1e-9, 1e12
 MAX_POLISH_STEPS = 20
-LAMBDA_START, LAMBDA_RETRY, LAMBDA_ZERO = 0.3, 1e-4, 1e-9
+HESSIAN_STEP = 1e-6  # small against the region within which no residual crosses delta
+DIFFERENCE_STEP = 6e-6  # of central differences of predictions: the cube root of the rounding of a double
+SQUARES = 1e6  # a Huber delta that no residual reaches: least squares
+NO_NOISE = 1e-24  # a mean squared residual of ln L that is rounding error
+
+
+class Model(Protocol):
+    """Predictions of n points, and the derivatives of a sum over them."""
+
+    is_exact: ClassVar[bool]  # `derivatives` returns the Hessian, not an approximation of it
+    least_damping: ClassVar[float]  # share of the majoriser that stays in the matrix at lambda = 0
+    relative_decrease: ClassVar[float]  # converged when a step promises less than this share of the objective
+    max_iterations: ClassVar[int]  # unless `minimise` is given another number
+
+    def evaluate(self, theta: FloatArray) -> tuple[FloatArray, ...]:
+        """Return predictions (k, n) at theta (k, p), then arrays (k, n) that `derivatives` reuses."""
+
+    def derivatives(
+        self, theta: FloatArray, reused: tuple[FloatArray, ...], psi: FloatArray, second: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the gradient (k, p) and curvature matrix (k, p, p) of a weighted loss of the residuals.
+
+        `psi` (k, n) holds the loss's first derivatives by the residuals, `second` (k, n) the second ones.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Solution:
-    """Where `minimise` stopped, one row a start or resample."""
+    """Result of `minimise`, one row a start or resample."""
 
-    theta: FloatArray  # (k, 5), centred
-    objective: FloatArray  # (k,) sum of weighted Huber losses
-    converged: BoolArray  # (k,) the last Newton step promised no further decrease
-    n_accepted: npt.NDArray[np.int64]  # (k,) steps that lowered the objective
+    theta: FloatArray  # (k, p)
+    objective: FloatArray  # (k,) sum of weighted Huber losses; infinite where it is not finite
+    converged: BoolArray  # (k,) the last step promised no further decrease
+    n_accepted: IntArray  # (k,) steps that lowered the objective
 
 
-@dataclass(slots=True, eq=False)
-class _Shares:
-    """One evaluation at theta: shares of the two power laws in the prediction, residuals, objective."""
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Derivatives:
+    """Objective of each row, with its first and second derivatives by the parameters."""
 
-    share_n: FloatArray  # (k, n) A N^-alpha / prediction
-    share_d: FloatArray  # (k, n) B D^-beta / prediction
-    residual: FloatArray  # (k, n) ln L - ln prediction
     objective: FloatArray  # (k,)
-
-    def take(self, rows: BoolArray) -> _Shares:
-        return _Shares(self.share_n[rows], self.share_d[rows], self.residual[rows], self.objective[rows])
-
-    def put(self, rows: BoolArray, other: _Shares) -> None:
-        for name in ("share_n", "share_d", "residual", "objective"):
-            getattr(self, name)[rows] = getattr(other, name)[rows]
+    gradient: FloatArray  # (k, p)
+    hessian: FloatArray  # (k, p, p); Gauss-Newton's where the model is not exact
 
 
-def _evaluate(
-    data: CentredData,
-    theta: FloatArray,
-    weights: FloatArray | None,
-    delta: float,
-    targets: FloatArray | None = None,
-) -> _Shares:
-    a, b, e, alpha, beta = theta.T[:, :, None]
-    share_n = np.exp(a - alpha * data.u)
-    share_d = np.exp(b - beta * data.v)
-    prediction = share_n + share_d
-    prediction += np.exp(e)
-    share_n /= prediction
-    share_d /= prediction
-    residual = (data.y if targets is None else targets) - np.log(prediction)
-    losses = huber(residual, delta)
-    objective = losses.sum(axis=1) if weights is None else np.einsum("kn,kn->k", losses, weights)
-    return _Shares(share_n, share_d, residual, objective)
+def huber(residual: FloatArray, delta: float) -> FloatArray:
+    """Return r^2/2 inside delta, delta (|r| - delta/2) outside.
 
-
-def _derivatives(
-    data: CentredData, at: _Shares, weights: FloatArray | None, delta: float, damping: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Gradient (k, 5) and Hessian plus damping times the majoriser's Hessian (k, 5, 5).
-
-    With shares p and g = d ln prediction / d theta = (p_n, p_d, p_e, -u p_n, -v p_d), psi the Huber loss's
-    derivative: gradient = -sum w psi g and, because ln prediction is a log-sum-exp of functions linear in
-    theta, Hessian = sum w [(psi' + psi) g g' - psi sum_k p_k z_k z_k'], z_k the gradient of each exponent.
-    The majoriser's Hessian is sum w (psi / r) g g'.
+    Source: Huber 1964; Hoffmann et al. 2022, eq. 3.
     """
-    p_n, p_d = at.share_n, at.share_d
-    p_e = np.maximum(1.0 - p_n - p_d, 0.0)
-    size = np.abs(at.residual)
-    psi = np.clip(at.residual, -delta, delta)
-    ratio = delta / np.maximum(size, delta)  # psi / r
-    second = (size <= delta) + damping[:, None] * ratio + psi
-    if weights is not None:
-        psi = psi * weights
-        second *= weights
-    first_n, first_d = (psi * p_n) @ data.powers_u, (psi * p_d) @ data.powers_v
-    first_e = np.einsum("kn,kn->k", psi, p_e)
-    gradient = -np.stack([first_n[:, 0], first_d[:, 0], first_e, -first_n[:, 1], -first_d[:, 1]], axis=1)
-    hessian = _outer_products(data, second, p_n, p_d, p_e)
-    for i, j, first in ((0, 3, first_n), (1, 4, first_d)):
-        hessian[:, i, i] -= first[:, 0]
-        hessian[:, i, j] += first[:, 1]
-        hessian[:, j, i] += first[:, 1]
-        hessian[:, j, j] -= first[:, 2]
-    hessian[:, 2, 2] -= first_e
-    return gradient, hessian
-
-
-def _outer_products(
-    data: CentredData, second: FloatArray, p_n: FloatArray, p_d: FloatArray, p_e: FloatArray
-) -> FloatArray:
-    """Sum over points of second * g g', as matrix products with the powers of u and v; shape (k, 5, 5)."""
-    s_n, s_d = second * p_n, second * p_d
-    nn, nd, ne = (s_n * p_n) @ data.powers_u, (s_n * p_d) @ data.cross, (s_n * p_e) @ data.powers_u[:, :2]
-    dd, de = (s_d * p_d) @ data.powers_v, (s_d * p_e) @ data.powers_v[:, :2]
-    ee = np.einsum("kn,kn->k", second, p_e * p_e)
-    hessian = np.empty((len(second), N_THETA, N_THETA))
-    upper = {
-        (0, 0): nn[:, 0], (0, 3): -nn[:, 1], (3, 3): nn[:, 2],
-        (0, 1): nd[:, 0], (1, 3): -nd[:, 1], (0, 4): -nd[:, 2], (3, 4): nd[:, 3],
-        (0, 2): ne[:, 0], (2, 3): -ne[:, 1],
-        (1, 1): dd[:, 0], (1, 4): -dd[:, 1], (4, 4): dd[:, 2],
-        (1, 2): de[:, 0], (2, 4): -de[:, 1], (2, 2): ee,
-    }  # fmt: skip
-    for (i, j), values in upper.items():
-        hessian[:, i, j] = hessian[:, j, i] = values
-    return hessian
-
-
-def objective_and_gradient(
-    data: CentredData, theta: FloatArray, delta: float, weights: FloatArray | None = None
-) -> tuple[FloatArray, FloatArray]:
-    """Objective (k,) and gradient (k, 5) at centred theta (k, 5); `weights` is (k, n) or None for ones."""
-    at = _evaluate(data, theta, weights, delta)
-    gradient, _ = _derivatives(data, at, weights, delta, np.zeros(len(theta)))
-    return at.objective, gradient
-
-
-def objective_hessian(data: CentredData, theta: FloatArray, delta: float) -> FloatArray:
-    """Exact Hessian (k, 5, 5) of the unweighted objective at centred theta (k, 5)."""
-    at = _evaluate(data, theta, None, delta)
-    return _derivatives(data, at, None, delta, np.zeros(len(theta)))[1]
+    size = np.abs(residual)
+    inside = np.minimum(size, delta)
+    return inside * (size - 0.5 * inside)
 
 
 def minimise(
-    data: CentredData,
+    model: Model,
     start: FloatArray,
+    target: FloatArray,
     delta: float,
     *,
     weights: FloatArray | None = None,
-    targets: FloatArray | None = None,
     basis: FloatArray | None = None,
-    max_iterations: int = 200,
+    max_iterations: int | None = None,
 ) -> Solution:
-    """Minimise sum w Huber_delta(ln L - ln prediction) from each row of `start` (k, 5), in centred units.
+    """Minimise sum w Huber_delta(target - prediction) from each row of `start` (k, p).
 
-    `weights` is (k, n): the integer counts of a resample, or None for ones. `targets` is (k, n): each row's
-    own centred ln L, or None for the data's. `basis` (5, p) or (k, 5, p) spans the directions that may be
-    taken from the start: without the third row E stays as it is, with one column for both exponents they
-    move together; None for all five.
+    `target` is (n,) or (k, n). `weights` is (k, n), the integer counts of a resample, or None for ones.
+    `basis` (p, q) or (k, p, q) spans the directions in which the start may move: without a parameter's row it
+    stays fixed, with one column for two parameters they move together; None for all directions.
     """
-    rows = max(1, CHUNK_ELEMENTS // len(data.u))
-    parts = []
-    for low in range(0, len(start), rows):
-        cut = slice(low, low + rows)
-        part = _Problem(
-            weights=None if weights is None else weights[cut],
-            targets=None if targets is None else targets[cut],
-            basis=basis[cut] if basis is not None and basis.ndim == 3 else basis,
-        )
-        parts.append(_minimise_chunk(data, start[cut], delta, part, max_iterations))
+    rows = max(1, CHUNK_ELEMENTS // target.shape[-1])
+    problem = _Problem(model=model, target=target, delta=delta, weights=weights, basis=basis)
+    cuts = [slice(low, low + rows) for low in range(0, len(start), rows)]
+    limit = max_iterations or model.max_iterations
+    parts = [_minimise_chunk(problem.take(cut), start[cut], limit) for cut in cuts]
     return Solution(
         theta=np.concatenate([part.theta for part in parts]),
         objective=np.concatenate([part.objective for part in parts]),
@@ -180,62 +111,110 @@ def minimise(
     )
 
 
+@dataclass(slots=True, eq=False)
+class _Evaluation:
+    """Objective, residuals and the model's reusable arrays at one theta for each row."""
+
+    objective: FloatArray  # (k,)
+    residual: FloatArray  # (k, n)
+    reused: tuple[FloatArray, ...]  # each (k, n)
+
+    def take(self, rows: BoolArray) -> _Evaluation:
+        return _Evaluation(self.objective[rows], self.residual[rows], tuple(a[rows] for a in self.reused))
+
+    def put(self, rows: BoolArray, other: _Evaluation) -> None:
+        self.objective[rows], self.residual[rows] = other.objective[rows], other.residual[rows]
+        for mine, theirs in zip(self.reused, other.reused, strict=True):
+            mine[rows] = theirs[rows]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Problem:
-    """What the rows of one chunk minimise: their weights, their ln L, and where they may move."""
+    """The objective of some rows: model, targets, weights, and the directions in which they may move."""
 
-    weights: FloatArray | None
-    targets: FloatArray | None
-    basis: FloatArray | None
+    model: Model
+    target: FloatArray
+    delta: float
+    weights: FloatArray | None = None
+    basis: FloatArray | None = None
 
-    def take(self, rows: BoolArray) -> _Problem:
+    def take(self, rows: BoolArray | slice) -> _Problem:
         return _Problem(
+            model=self.model,
+            target=self.target[rows] if self.target.ndim == 2 else self.target,
+            delta=self.delta,
             weights=None if self.weights is None else self.weights[rows],
-            targets=None if self.targets is None else self.targets[rows],
             basis=self.basis[rows] if self.basis is not None and self.basis.ndim == 3 else self.basis,
         )
 
+    def evaluate(self, theta: FloatArray) -> _Evaluation:
+        prediction, *reused = self.model.evaluate(theta)
+        residual = self.target - prediction
+        losses = huber(residual, self.delta)
+        objective = losses.sum(axis=1)
+        if self.weights is not None:
+            objective = np.einsum("kn,kn->k", losses, self.weights)
+        return _Evaluation(np.fmin(objective, np.inf), residual, tuple(reused))  # infinite for nan
 
-def _minimise_chunk(
-    data: CentredData, start: FloatArray, delta: float, problem: _Problem, max_iterations: int
-) -> Solution:
-    theta_out, objective_out = start.copy(), np.empty(len(start))
-    converged_out, accepted_out = np.zeros(len(start), bool), np.zeros(len(start), np.int64)
-    live = np.arange(len(start))
-    theta, damping = start.copy(), np.full(len(start), LAMBDA_START)
-    n_accepted, done = np.zeros(len(start), np.int64), np.zeros(len(start), bool)
-    floor = SQUARED_ROUNDING * len(data.y)
+    def derivatives(
+        self, theta: FloatArray, at: _Evaluation, damping: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Gradient (k, p), and curvature matrix plus damping times the majoriser's Hessian (k, p, p).
+
+        With psi the Huber loss's derivative and g the prediction's: gradient = -sum w psi g, and the
+        majoriser's Hessian is sum w (psi / r) g g'.
+        """
+        size = np.abs(at.residual)
+        psi = np.clip(at.residual, -self.delta, self.delta)
+        ratio = self.delta / np.maximum(size, self.delta)  # psi / r
+        second = (size <= self.delta) + (damping[:, None] + self.model.least_damping) * ratio
+        if self.weights is not None:
+            psi *= self.weights
+            second *= self.weights
+        return self.model.derivatives(theta, at.reused, psi, second)
+
+
+def _minimise_chunk(problem: _Problem, start: FloatArray, max_iterations: int) -> Solution:
+    out = Solution(
+        theta=start.copy(),
+        objective=np.empty(len(start)),
+        converged=np.zeros(len(start), bool),
+        n_accepted=np.zeros(len(start), np.int64),
+    )
+    live, theta, damping = np.arange(len(start)), start.copy(), np.full(len(start), LAMBDA_START)
+    done = np.zeros(len(start), bool)  # a finished row moves no more, so that no row depends on the others
+    rounding, share = SQUARED_ROUNDING * problem.target.shape[-1], problem.model.relative_decrease
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        at = _evaluate(data, theta, problem.weights, delta, problem.targets)
+        at = problem.evaluate(theta)
         for _ in range(max_iterations):
-            gradient, matrix = _derivatives(data, at, problem.weights, delta, damping)
-            step = descent_steps(gradient, matrix, problem.basis)
+            gradient, matrix = problem.derivatives(theta, at, damping)
+            step = _descent_steps(gradient, matrix, problem.basis)
             slope = np.einsum("ki,ki->k", gradient, step)  # negative when the step descends
-            done = (damping == 0) & (slope <= 0) & (-slope <= RELATIVE_DECREASE * at.objective + floor)
+            small = (slope <= 0) & (-slope <= share * at.objective + rounding)
             step /= np.maximum(1.0, np.abs(step).max(axis=1) / MAX_STEP)[:, None]
-            trial = _evaluate(data, theta + step, problem.weights, delta, problem.targets)
-            better = (slope <= 0) & (trial.objective <= at.objective)
-            stuck = ~better & (-slope <= RELATIVE_DECREASE * at.objective + floor) & (slope <= 0)
+            trial = problem.evaluate(theta + step)
+            better = ~done & (slope <= 0) & (trial.objective <= at.objective)
+            done |= small & ((damping == 0) | ~better)
             theta[better] += step[better]
-            n_accepted += better & (trial.objective < at.objective)
+            out.n_accepted[live] += better & (trial.objective < at.objective)
             at.put(better, trial)
             damping = _next_damping(damping, better)
-            done |= stuck
+            done |= damping > LAMBDA_STUCK
             if done.sum() > len(live) // 4 or done.all():
+                _write(out, live, theta, at.objective, done)
                 keep = ~done
-                finished = live[done]
-                theta_out[finished], objective_out[finished] = theta[done], at.objective[done]
-                converged_out[finished], accepted_out[finished] = True, n_accepted[done]
-                live, theta, damping, n_accepted = live[keep], theta[keep], damping[keep], n_accepted[keep]
+                live, theta, damping, done = live[keep], theta[keep], damping[keep], done[keep]
                 problem, at = problem.take(keep), at.take(keep)
-                done = done[keep]
             if not len(live):
                 break
-    theta_out[live], objective_out[live] = theta, at.objective
-    converged_out[live], accepted_out[live] = done, n_accepted
-    return Solution(
-        theta=theta_out, objective=objective_out, converged=converged_out, n_accepted=accepted_out
-    )
+    _write(out, live, theta, at.objective, done)
+    return out
+
+
+def _write(out: Solution, live: IntArray, theta: FloatArray, objective: FloatArray, done: BoolArray) -> None:
+    """Copy the state of the rows numbered `live` into the solution."""
+    out.theta[live], out.objective[live] = theta, objective
+    out.converged[live] = done & np.isfinite(objective)
 
 
 def _next_damping(damping: FloatArray, better: BoolArray) -> FloatArray:
@@ -243,11 +222,11 @@ def _next_damping(damping: FloatArray, better: BoolArray) -> FloatArray:
     return np.where(better, lower, np.maximum(damping * 8.0, LAMBDA_RETRY))
 
 
-def descent_steps(gradient: FloatArray, matrix: FloatArray, basis: FloatArray | None = None) -> FloatArray:
+def _descent_steps(gradient: FloatArray, matrix: FloatArray, basis: FloatArray | None = None) -> FloatArray:
     """Solve matrix step = -gradient row by row within `basis`, with a ridge at rounding level."""
     if basis is not None:
         transposed = np.swapaxes(basis, -1, -2)
-        inside = descent_steps((transposed @ gradient[:, :, None])[:, :, 0], transposed @ matrix @ basis)
+        inside = _descent_steps((transposed @ gradient[:, :, None])[:, :, 0], transposed @ matrix @ basis)
         return (basis @ inside[:, :, None])[:, :, 0]
     n_directions = gradient.shape[1]
     ridge = 1e-14 * np.trace(matrix, axis1=1, axis2=2) + np.finfo(float).tiny
@@ -261,36 +240,180 @@ def descent_steps(gradient: FloatArray, matrix: FloatArray, basis: FloatArray | 
     return steps.astype(np.float64, copy=False)
 
 
-def polish(
-    data: CentredData, theta: FloatArray, delta: float, basis: FloatArray | None = None
-) -> tuple[FloatArray, float]:
-    """Pure Newton steps from centred theta (5,) while the gradient shrinks: theta and its objective.
+def differentiate(
+    model: Model, theta: FloatArray, target: FloatArray, delta: float, weights: FloatArray | None = None
+) -> Derivatives:
+    """Return the objective at theta (k, p) with its derivatives; arguments as in `minimise`."""
+    problem = _Problem(model=model, target=target, delta=delta, weights=weights)
+    at = problem.evaluate(theta)
+    gradient, hessian = problem.derivatives(theta, at, np.zeros(len(theta)))
+    return Derivatives(objective=at.objective, gradient=gradient, hessian=hessian)
 
-    Near a minimum the objective is flat to rounding while the gradient still resolves the parameters.
+
+def polish(
+    model: Model, theta: FloatArray, target: FloatArray, delta: float, basis: FloatArray | None = None
+) -> tuple[FloatArray, float]:
+    """Take pure Newton steps from theta (p,) while the gradient shrinks: theta and its objective.
+
+    Near a minimum the objective is flat to rounding while the gradient still resolves the parameters. The
+    Hessian of a model that has none is that of central differences of its gradient, which must be exact.
     """
-    objective, gradient = objective_and_gradient(data, theta[None], delta)
-    for _ in range(MAX_POLISH_STEPS):
-        step = descent_steps(gradient, objective_hessian(data, theta[None], delta), basis)
-        new_objective, new_gradient = objective_and_gradient(data, theta[None] + step, delta)
-        rounding = 1e-12 * objective + SQUARED_ROUNDING * len(data.y)
-        smaller = _within(new_gradient, basis).max() < _within(gradient, basis).max()
-        if not smaller or (new_objective > objective + rounding).any():
-            break
-        theta, objective, gradient = theta + step[0], new_objective, new_gradient
-    return theta, float(objective[0])
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        at = differentiate(model, theta[None], target, delta)
+        for _ in range(MAX_POLISH_STEPS):
+            hessian = at.hessian if model.is_exact else _hessian(model, theta, target, delta)
+            step = _descent_steps(at.gradient, hessian, basis)
+            new = differentiate(model, theta[None] + step, target, delta)
+            rounding = 1e-12 * at.objective + SQUARED_ROUNDING * len(target)
+            smaller = _within(new.gradient, basis).max() < _within(at.gradient, basis).max()
+            if not smaller or (new.objective > at.objective + rounding).any():
+                break
+            theta, at = theta + step[0], new
+    return theta, float(at.objective[0])
+
+
+def _hessian(model: Model, theta: FloatArray, target: FloatArray, delta: float) -> FloatArray:
+    """Central differences of the gradient at theta (p,), (1, p, p)."""
+    shifts = HESSIAN_STEP * np.eye(len(theta))
+    up, down = (differentiate(model, theta + sign * shifts, target, delta).gradient for sign in (1, -1))
+    hessian = (up - down) / (2 * HESSIAN_STEP)
+    return np.asarray(0.5 * (hessian + hessian.T)[None], dtype=np.float64)
 
 
 def _within(gradient: FloatArray, basis: FloatArray | None) -> FloatArray:
-    """Sizes of the gradient's components along the directions that may be taken."""
+    """Sizes of the gradient's components along the directions of the basis."""
     return np.abs(gradient if basis is None else gradient @ basis)
 
 
-def gradient_ratio(
-    data: CentredData, theta: FloatArray, delta: float, basis: FloatArray | None = None
-) -> float:
-    """Largest component of the gradient at theta (5,) against the sum of the sizes of its parts."""
-    at = _evaluate(data, theta[None], None, delta)
-    gradient, _ = _derivatives(data, at, None, delta, np.zeros(1))
-    reach = max(1.0, float(np.abs(data.u).max()), float(np.abs(data.v).max()))
-    parts = reach * (np.minimum(np.abs(at.residual), delta).sum() + 1e-9 * len(data.y))
-    return float(_within(gradient, basis).max() / parts)
+@dataclass(frozen=True, slots=True, eq=False)
+class FunctionModel:
+    """A model given as a function, minimised with Gauss-Newton matrices."""
+
+    predict: Callable[[FloatArray], FloatArray]  # predictions (k, n) at theta (k, p)
+    jacobian: Callable[[FloatArray], FloatArray] | None = None  # (k, n, p); None for central differences
+
+    is_exact: ClassVar[bool] = False
+    least_damping: ClassVar[float] = 1e-3  # points beyond delta alone would leave no curvature
+    relative_decrease: ClassVar[float] = 1e-12
+    max_iterations: ClassVar[int] = 150
+
+    def evaluate(self, theta: FloatArray) -> tuple[FloatArray, ...]:
+        """Return the predictions (k, n)."""
+        return (self.predict(theta),)
+
+    def derivatives(
+        self, theta: FloatArray, reused: tuple[FloatArray, ...], psi: FloatArray, second: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the gradient (k, p) and the Gauss-Newton matrix (k, p, p)."""
+        slopes = self._differences(theta) if self.jacobian is None else self.jacobian(theta)
+        gradient = -np.einsum("kn,kni->ki", psi, slopes)
+        return gradient, np.swapaxes(slopes * second[:, :, None], 1, 2) @ slopes
+
+    def _differences(self, theta: FloatArray) -> FloatArray:
+        shifts = DIFFERENCE_STEP * np.eye(theta.shape[1])
+        columns = [self.predict(theta + shift) - self.predict(theta - shift) for shift in shifts]
+        return np.nan_to_num(np.stack(columns, axis=2) / (2 * DIFFERENCE_STEP))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class CentredData:
+    """Points in centred logarithms: the model ln L of L = E + A/N^alpha + B/D^beta.
+
+    theta = (a, b, e, alpha, beta) with a = ln A, b = ln B, e = ln E, all in centred units. Centring makes the
+    result independent of the units of N, D and L, and the five directions comparable in size.
+    """
+
+    u: FloatArray  # (n,) ln N - center_n
+    v: FloatArray  # (n,) ln D - center_d
+    y: FloatArray  # (n,) ln L - center_l
+    center_n: float
+    center_d: float
+    center_l: float
+    powers_u: FloatArray  # (n, 3): 1, u, u^2
+    powers_v: FloatArray  # (n, 3): 1, v, v^2
+    cross: FloatArray  # (n, 4): 1, u, v, uv
+
+    is_exact: ClassVar[bool] = True
+    least_damping: ClassVar[float] = 0.0
+    relative_decrease: ClassVar[float] = 1e-13
+    max_iterations: ClassVar[int] = 200
+
+    @classmethod
+    def of(cls, n_params: FloatArray, n_tokens: FloatArray, loss: FloatArray) -> CentredData:
+        """Centre the logarithms of three arrays of shape (n,)."""
+        logs = [np.log(values) for values in (n_params, n_tokens, loss)]
+        center_n, center_d, center_l = (float(values.mean()) for values in logs)
+        u, v, y = logs[0] - center_n, logs[1] - center_d, logs[2] - center_l
+        ones = np.ones_like(u)
+        return cls(
+            u=u,
+            v=v,
+            y=y,
+            center_n=center_n,
+            center_d=center_d,
+            center_l=center_l,
+            powers_u=np.stack([ones, u, u * u], axis=1),
+            powers_v=np.stack([ones, v, v * v], axis=1),
+            cross=np.stack([ones, u, v, u * v], axis=1),
+        )
+
+    def from_centred(self, theta: FloatArray) -> FloatArray:
+        """Return centred theta (..., 5) as (a, b, e, alpha, beta) of the original units."""
+        a, b, e, alpha, beta = np.moveaxis(theta, -1, 0)
+        shift = self.center_l
+        parts = [a + shift + alpha * self.center_n, b + shift + beta * self.center_d, e + shift, alpha, beta]
+        return np.stack(parts, axis=-1)
+
+    def evaluate(self, theta: FloatArray) -> tuple[FloatArray, ...]:
+        """Return ln L (k, n), and the shares of A N^-alpha and of B D^-beta in L."""
+        a, b, e, alpha, beta = theta.T[:, :, None]
+        share_n = np.exp(a - alpha * self.u)
+        share_d = np.exp(b - beta * self.v)
+        prediction = share_n + share_d
+        prediction += np.exp(e)
+        share_n /= prediction
+        share_d /= prediction
+        return np.log(prediction), share_n, share_d
+
+    def derivatives(
+        self, theta: FloatArray, reused: tuple[FloatArray, ...], psi: FloatArray, second: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the gradient (k, 5) and exact Hessian (k, 5, 5).
+
+        With shares p and g = d ln L / d theta = (p_n, p_d, p_e, -u p_n, -v p_d): gradient = -sum psi g and,
+        because ln L is a log-sum-exp of functions linear in theta, Hessian = sum [(psi' + psi) g g' -
+        psi sum_k p_k z_k z_k'], z_k the gradient of each exponent.
+        """
+        p_n, p_d = reused
+        p_e = np.maximum(1.0 - p_n - p_d, 0.0)
+        first_n, first_d = (psi * p_n) @ self.powers_u, (psi * p_d) @ self.powers_v
+        first_e = np.einsum("kn,kn->k", psi, p_e)
+        gradient = -np.stack([first_n[:, 0], first_d[:, 0], first_e, -first_n[:, 1], -first_d[:, 1]], axis=1)
+        hessian = self._outer_products(second + psi, p_n, p_d, p_e)
+        for i, j, first in ((0, 3, first_n), (1, 4, first_d)):
+            hessian[:, i, i] -= first[:, 0]
+            hessian[:, i, j] += first[:, 1]
+            hessian[:, j, i] += first[:, 1]
+            hessian[:, j, j] -= first[:, 2]
+        hessian[:, 2, 2] -= first_e
+        return gradient, hessian
+
+    def _outer_products(
+        self, second: FloatArray, p_n: FloatArray, p_d: FloatArray, p_e: FloatArray
+    ) -> FloatArray:
+        """Sum over points of second * g g', as matrix products with the powers of u and v; (k, 5, 5)."""
+        s_n, s_d = second * p_n, second * p_d
+        nn, nd, ne = (s_n * p_n) @ self.powers_u, (s_n * p_d) @ self.cross, (s_n * p_e) @ self.powers_u[:, :2]
+        dd, de = (s_d * p_d) @ self.powers_v, (s_d * p_e) @ self.powers_v[:, :2]
+        ee = np.einsum("kn,kn->k", second, p_e * p_e)
+        hessian = np.empty((len(second), 5, 5))
+        upper = {
+            (0, 0): nn[:, 0], (0, 3): -nn[:, 1], (3, 3): nn[:, 2],
+            (0, 1): nd[:, 0], (1, 3): -nd[:, 1], (0, 4): -nd[:, 2], (3, 4): nd[:, 3],
+            (0, 2): ne[:, 0], (2, 3): -ne[:, 1],
+            (1, 1): dd[:, 0], (1, 4): -dd[:, 1], (4, 4): dd[:, 2],
+            (1, 2): de[:, 0], (2, 4): -de[:, 1], (2, 2): ee,
+        }  # fmt: skip
+        for (i, j), values in upper.items():
+            hessian[:, i, j] = hessian[:, j, i] = values
+        return hessian

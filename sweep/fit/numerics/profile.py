@@ -1,7 +1,7 @@
-"""Profile-likelihood intervals of the parametric surface: a check on the bootstrap that resamples nothing.
+"""Profile-likelihood intervals of the parametric surface, a check on the bootstrap without resampling.
 
 For each value of one quantity all others are fitted again; the interval is where the residual sum of squares
-of ln L stays below RSS (1 + F / (n - 5)), F the quantile of Fisher's distribution with 1 and n - 5 degrees.
+of ln L stays below RSS (1 + F / (n - 5)), F the quantile of the F distribution with 1 and n - 5 degrees.
 Source: Venzon & Moolgavkar 1988; for nonlinear least squares Bates & Watts 1988, section 6.1.
 """
 
@@ -15,48 +15,45 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.centred import CentredData
 from sweep.fit.numerics.estimation import SurfaceForm
-from sweep.fit.numerics.minimise import minimise
+from sweep.fit.numerics.minimise import NO_NOISE, SQUARES, CentredData, minimise
 
 FloatArray = npt.NDArray[np.float64]
 
 QUANTITIES = ("E", "alpha", "beta", "a")
-SQUARES = 1e6  # a Huber delta no residual reaches
 FIRST_REACH, N_DOUBLINGS, N_HALVINGS = 0.02, 9, 14  # of ln E, an exponent, or logit a
-PROFILE_ASSUMES = "normal noise of ln L: outliers move it away from Huber's estimate"
-NO_NOISE = 1e-24  # of the mean squared residual
+PROFILE_ASSUMES = "normal noise of ln L: outliers move the interval away from the Huber estimate"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
-    """One quantity's interval; an end is None where the likelihood never falls off."""
+    """The interval of one quantity; an end is None where the likelihood never falls to the limit."""
 
     estimate: float  # of least squares
     low: float | None
     high: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in fit.json."""
+        """Return the entry in fit.json."""
         return {"estimate": self.estimate, "low": self.low, "high": self.high}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Profile:
-        """The inverse of `to_json`."""
+        """Read the entry that `to_json` returns."""
         return cls(**document)
 
 
 def profile_likelihood(
     data: CentredData, theta: FloatArray, confidence: float, form: SurfaceForm
 ) -> dict[str, Profile]:
-    """Intervals of E, alpha, beta and a = beta/(alpha+beta); empty for a kept E or tied exponents.
+    """Return intervals of E, alpha, beta and a = beta/(alpha+beta); empty for a fixed E or tied exponents.
 
     `theta` (5,) is a centred start near the optimum.
     """
     if form.n_free < 5:
         return {}
     n_dof = len(data.y) - 5
-    best = minimise(data, theta[None], SQUARES)
+    best = minimise(data, theta[None], data.y, SQUARES)
     squares = 2.0 * float(best.objective[0])
     if n_dof < 1 or squares < NO_NOISE * len(data.y):
         return {}
@@ -73,7 +70,7 @@ def profile_likelihood(
 
 
 def _coordinate(theta: FloatArray) -> FloatArray:
-    """ln E, alpha, beta and ln(beta/alpha): the scales on which the quantities are walked."""
+    """Return ln E, alpha, beta and ln(beta/alpha): the scales on which the intervals are searched."""
     return np.array([theta[2], theta[3], theta[4], math.log(theta[4] / theta[3])])
 
 
@@ -84,7 +81,7 @@ def _natural(name: str, value: float, data: CentredData) -> float:
 
 
 def _ends(data: CentredData, best: FloatArray, limit: float) -> FloatArray:
-    """Where the profile of each quantity crosses `limit` below and above, (4, 2); nan where it never does."""
+    """Return where each quantity's profile crosses `limit` below and above, (4, 2); nan where it does not."""
     n = 2 * len(QUANTITIES)
     kind, sign = np.repeat(np.arange(n // 2), 2), np.tile([-1.0, 1.0], n // 2)
     center = _coordinate(best)[kind]
@@ -114,12 +111,12 @@ def _ends(data: CentredData, best: FloatArray, limit: float) -> FloatArray:
 def _constrained(
     data: CentredData, theta: FloatArray, kind: npt.NDArray[np.int64], value: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Objective (k,) and theta (k, 5) of least squares with quantity `kind` at `value`, from `theta`."""
+    """Least squares with quantity `kind` fixed at `value`, from `theta`: objective (k,) and theta (k, 5)."""
     start, basis = theta.copy(), np.zeros((len(theta), 5, 4))
-    for row, (which, at) in enumerate(zip(kind.tolist(), value.tolist(), strict=True)):
-        if which < 3:
-            column = which + 2
-            start[row, column] = max(at, 1e-4) if which else at
+    for row, (quantity, at) in enumerate(zip(kind.tolist(), value.tolist(), strict=True)):
+        if quantity < 3:
+            column = quantity + 2
+            start[row, column] = max(at, 1e-4) if quantity else at
             basis[row] = np.delete(np.eye(5), column, axis=1)
         else:
             share = 1.0 / (1.0 + math.exp(-at))
@@ -127,5 +124,5 @@ def _constrained(
             start[row, 3:] = both * (1 - share), both * share
             basis[row, :3, :3] = np.eye(3)
             basis[row, 3:, 3] = 1 - share, share
-    solution = minimise(data, start, SQUARES, basis=basis, max_iterations=60)
+    solution = minimise(data, start, data.y, SQUARES, basis=basis, max_iterations=60)
     return solution.objective, solution.theta

@@ -1,7 +1,8 @@
-"""Draws of the parametric surface: which resampling scheme, and each resample minimised from the estimate.
+"""Resampling of points, and refits of a fitted model to each resample.
 
-Few points: data sets simulated from the fit (case resampling repeats points until too few are distinct, and
-its intervals are half as wide again as they should be). Many: cases. Points that share trunks: whole trunks.
+Three schemes. Points that share trunks: whole trunks with replacement. From FEW_POINTS on: points with
+replacement. Fewer: data sets simulated from the fit, because resamples of few points hold too few distinct
+ones, and intervals come out half as wide again as they should be (docs/science_fit.md).
 """
 
 from __future__ import annotations
@@ -14,28 +15,27 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
-from sweep.fit.centred import CentredData
-from sweep.fit.numerics.bootstrap import case_weights, has_too_few_trunks, simulated_targets
-from sweep.fit.numerics.estimation import FREE, SurfaceForm, linear_model, linear_slopes, loss_of
+from sweep.fit.numerics.estimation import FREE, SurfaceForm, linear_surface
 from sweep.fit.numerics.identifiability import EXPONENT_BOUNDS
-from sweep.fit.numerics.lack_of_fit import judged_noise
-from sweep.fit.numerics.levenberg import Jacobian, Model, minimise_model
-from sweep.fit.numerics.minimise import minimise
+from sweep.fit.numerics.minimise import SQUARES, CentredData, Model, Solution, minimise
 from sweep.fit.refusals import RefusedError
-from sweep.fit.table.observations import RunNoise
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
-SQUARES = 1e6  # a Huber delta no residual reaches
-FEW_POINTS = 60  # fewer are simulated, unless they share trunks
+FEW_POINTS = 60
+BLOCK_ELEMENTS = 4_000_000  # resamples x points held at once: 32 MB
+WARN_DEGENERATE_FRAC = 0.02
+MIN_TRUNKS = 3  # resamples of one or two trunks show no spread, so there are no intervals
+FEW_TRUNKS = 10  # fewer give intervals that are too narrow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Resampled:
-    """What resampling gave."""
+    """Parameters refitted to resamples, with the scheme that drew them."""
 
-    draws: FloatArray  # (n_draws, 5) usable, centred
+    draws: FloatArray  # (n_draws, p) usable, centred
     n_degenerate: int
     scheme: str
     residual_sd: float  # of ln L, over the degrees of freedom left
@@ -43,7 +43,7 @@ class Resampled:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Block:
-    """Some resamples: case weights, or ln L simulated from the fit; the other is None."""
+    """A block of resamples: either case weights or simulated ln L, the other is None."""
 
     n_rows: int
     weights: FloatArray | None = None
@@ -53,10 +53,67 @@ class Block:
         return self.n_rows
 
 
+def case_weights(cluster: IntArray, n_resamples: int, seed: int) -> Iterator[FloatArray]:
+    """Yield blocks of resamples of points with replacement, as counts of shape (block, n_points).
+
+    `cluster` (n_points,) numbers the independent units from 0: points of one trunk are resampled together.
+    Source: Efron 1979; for clusters Davison & Hinkley 1997, section 3.8.
+    """
+    n_units = int(cluster.max()) + 1
+    rng = np.random.default_rng(seed)
+    block = max(1, BLOCK_ELEMENTS // max(n_units, len(cluster)))
+    for low in range(0, n_resamples, block):
+        rows = min(block, n_resamples - low)
+        picks = rng.integers(0, n_units, size=(rows, n_units))
+        picks += n_units * np.arange(rows)[:, None]
+        counts = np.bincount(picks.ravel(), minlength=rows * n_units)
+        yield counts.reshape(rows, n_units).astype(np.float64)[:, cluster]
+
+
+def simulated_targets(
+    prediction: FloatArray, sd: float, n_dof: int, n_resamples: int, seed: int
+) -> Iterator[FloatArray]:
+    """Yield blocks of data sets simulated from a fit, as ln L of shape (block, n_points).
+
+    A data set is prediction + sd sqrt(n_dof / chi2) z, with one chi2 of n_dof degrees each, so that the draws
+    include the uncertainty of the noise's own size. Source: parametric bootstrap, Efron & Tibshirani 1993,
+    section 6.5.
+    """
+    rng = np.random.default_rng(seed)
+    block = max(1, BLOCK_ELEMENTS // len(prediction))
+    for low in range(0, n_resamples, block):
+        rows = min(block, n_resamples - low)
+        scale = sd * np.sqrt(n_dof / rng.chisquare(n_dof, size=rows))
+        yield prediction + scale[:, None] * rng.standard_normal((rows, len(prediction)))
+
+
+def pooled_t_draws(
+    estimates: list[FloatArray],
+    factors: list[FloatArray],
+    *,
+    sd: float,
+    n_dof: int,
+    n_draws: int,
+    seed: int,
+) -> list[FloatArray]:
+    """Return draws (n_draws, p) of the coefficients of several linear fits with a common noise deviation.
+
+    Fit j has estimate (p,) and a factor F (p, p) with F F' its covariance for unit noise; a draw is
+    estimate + sd sqrt(n_dof / chi2) F z, with one chi2 of n_dof degrees for all fits of a draw: the
+    multivariate t of the normal linear model with pooled variance.
+    """
+    rng = np.random.default_rng(seed)
+    scale = np.sqrt(n_dof / rng.chisquare(n_dof, size=n_draws))
+    return [
+        estimate + sd * scale[:, None] * (rng.standard_normal((n_draws, len(estimate))) @ factor.T)
+        for estimate, factor in zip(estimates, factors, strict=True)
+    ]
+
+
 def blocks(
     prediction: FloatArray, sd: float, n_dof: int, cluster: IntArray, config: FitConfig
 ) -> tuple[str, Iterator[Block]]:
-    """The scheme for points with fitted ln L `prediction` (n,), and its resamples in blocks."""
+    """Return the scheme for points with fitted ln L `prediction` (n,), and its resamples in blocks."""
     n, seed = _n_resamples(cluster, config), config.seed
     shared = int(cluster.max()) + 1 < len(prediction)
     if shared or len(prediction) >= FEW_POINTS:
@@ -73,113 +130,121 @@ def _n_resamples(cluster: IntArray, config: FitConfig) -> int:
 def resample_surface(
     data: CentredData, theta: FloatArray, cluster: IntArray, config: FitConfig, form: SurfaceForm = FREE
 ) -> Resampled:
-    """Resample and refit from centred theta (5,).
+    """Resample and refit the surface from centred theta (5,).
 
     Raises:
         RefusedError: most resamples have no usable minimum.
     """
-    a, b, e, alpha, beta = theta
-    prediction = np.log(np.exp(a - alpha * data.u) + np.exp(b - beta * data.v) + np.exp(e))
+    prediction = data.evaluate(theta[None])[0][0]
     n_dof = max(1, len(data.y) - form.n_free)
     sd = math.sqrt(float(((data.y - prediction) ** 2).sum()) / n_dof)
     scheme, resamples = blocks(prediction, sd, n_dof, cluster, config)
-    parts = [np.empty((0, 5))]
-    for block in resamples:
-        found, converged = _refit(data, theta, block, config.huber_delta, form)
-        low, high = EXPONENT_BOUNDS
-        parts.append(found[converged & ((found[:, 3:] >= low) & (found[:, 3:] <= high)).all(axis=1)])
-    return _resampled(parts, scheme, sd, _n_resamples(cluster, config))
+    is_linear = form.residuals == "linear"
+    model = linear_surface(data) if is_linear else data
+
+    def to_target(log_loss: FloatArray) -> FloatArray:
+        return np.exp(log_loss + data.center_l) if is_linear else log_loss
+
+    parts = [
+        found.theta[found.converged & _within_bounds(found.theta[:, 3:])]
+        for found in _refits(model, theta, data.y, resamples, config.huber_delta, form.basis, to_target)
+    ]
+    return _resampled(parts, theta, scheme, sd, _n_resamples(cluster, config))
 
 
-def least_squares_noise(data: CentredData, theta: FloatArray, form: SurfaceForm = FREE) -> RunNoise:
-    """What points scatter by about the least-squares surface of a form, from centred theta (5,) near it."""
-    n_dof = max(1, len(data.y) - form.n_free)
-    squares = 2.0 * float(minimise(data, theta[None], SQUARES, basis=form.basis).objective[0])
-    return RunNoise(sd=math.sqrt(squares / n_dof), n_dof=n_dof, source="residuals")
-
-
-def surface_noise(
-    data: CentredData, theta: FloatArray, form: SurfaceForm, residual_sd: float, replicates: RunNoise | None
-) -> tuple[RunNoise, tuple[str, ...]]:
-    """`judged_noise` of a surface fitted by Huber's loss: replicates are held against its least squares."""
-    if replicates is None:
-        n_dof = max(1, len(data.y) - form.n_free)
-        return RunNoise(sd=residual_sd, n_dof=n_dof, source="residuals"), ()
-    return judged_noise(least_squares_noise(data, theta, form), replicates)
+def _within_bounds(exponents: FloatArray) -> BoolArray:
+    low, high = EXPONENT_BOUNDS
+    return np.asarray(((exponents >= low) & (exponents <= high)).all(axis=1))
 
 
 def resample_model(
     model: Model,
-    jacobian: Jacobian | None,
     theta: FloatArray,
     log_loss: FloatArray,
     cluster: IntArray,
     config: FitConfig,
-    usable: Callable[[FloatArray], npt.NDArray[np.bool_]],
+    usable: Callable[[FloatArray], BoolArray],
 ) -> Resampled:
-    """The same for any model of ln L at theta (p,); `usable` tells which rows of draws (k, p) are.
+    """Resample and refit any model of ln L from theta (p,); `usable` masks the valid rows of draws (k, p).
 
-    The noise's deviation is that about the least-squares fit: about Huber's, which is no least squares, it is
-    too large, and intervals of few points come out too wide (docs/science_fit.md).
+    The noise's deviation is that about the least-squares fit: about Huber's fit, which does not minimise
+    squares, it is too large, and intervals of few points come out too wide (docs/science_fit.md).
 
     Raises:
         RefusedError: most resamples have no usable minimum.
     """
-    prediction = model(theta[None])[0]
+    prediction = model.evaluate(theta[None])[0][0]
     n_dof = max(1, len(log_loss) - len(theta))
-    nearest = minimise_model(model, theta[None], log_loss, SQUARES, jacobian=jacobian)
+    nearest = minimise(model, theta[None], log_loss, SQUARES)
     sd = math.sqrt(2.0 * float(nearest.objective[0]) / n_dof)
     scheme, resamples = blocks(prediction, sd, n_dof, cluster, config)
-    parts = [np.empty((0, len(theta)))]
-    for block in resamples:
-        start = np.broadcast_to(theta, (len(block), len(theta))).copy()
-        goal = log_loss if block.targets is None else block.targets
-        solution = minimise_model(
-            model, start, goal, config.huber_delta, weights=block.weights, jacobian=jacobian
-        )
-        parts.append(solution.theta[np.isfinite(solution.objective) & usable(solution.theta)])
-    return _resampled(parts, scheme, sd, _n_resamples(cluster, config))
+    parts = [
+        found.theta[np.isfinite(found.objective) & usable(found.theta)]
+        for found in _refits(model, theta, log_loss, resamples, config.huber_delta)
+    ]
+    return _resampled(parts, theta, scheme, sd, _n_resamples(cluster, config))
 
 
-def _resampled(parts: list[FloatArray], scheme: str, sd: float, n_resamples: int) -> Resampled:
-    draws = np.concatenate(parts)
-    n_degenerate = n_resamples - len(draws)
-    check_draws(len(draws), n_resamples)
-    return Resampled(draws=draws, n_degenerate=n_degenerate, scheme=scheme, residual_sd=sd)
-
-
-def _refit(
-    data: CentredData,
+def _refits(
+    model: Model,
     theta: FloatArray,
-    block: Block,
+    log_loss: FloatArray,
+    resamples: Iterator[Block],
     delta: float,
-    form: SurfaceForm,
-) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """Theta (k, 5) and convergence of each resample of a block."""
-    weights, targets = block.weights, block.targets
-    if form.residuals == "log":
-        start = np.broadcast_to(theta, (len(block), 5)).copy()
-        solution = minimise(data, start, delta, weights=weights, targets=targets, basis=form.basis)
-        return solution.theta, solution.converged
-    basis = np.eye(5) if form.basis is None else form.basis
-    losses = loss_of(data) if targets is None else np.exp(targets + data.center_l)
-    steps = minimise_model(
-        linear_model(data, theta, basis),
-        np.zeros((len(block), basis.shape[1])),
-        losses,
-        delta,
-        weights=weights,
-        jacobian=linear_slopes(data, theta, basis),
-    )
-    return theta + steps.theta @ basis.T, steps.converged
+    basis: FloatArray | None = None,
+    to_target: Callable[[FloatArray], FloatArray] = np.asarray,
+) -> Iterator[Solution]:
+    """Yield the minima of each block of resamples, all started at theta (p,).
+
+    `to_target` converts ln L to the quantity that the model predicts.
+    """
+    for block in resamples:
+        start = np.broadcast_to(theta, (len(block), len(theta)))
+        target = to_target(log_loss if block.targets is None else block.targets)
+        yield minimise(model, start, target, delta, weights=block.weights, basis=basis)
+
+
+def _resampled(
+    parts: list[FloatArray], theta: FloatArray, scheme: str, sd: float, n_resamples: int
+) -> Resampled:
+    draws = np.concatenate([np.empty((0, len(theta))), *parts])
+    check_draws(len(draws), n_resamples)
+    return Resampled(draws=draws, n_degenerate=n_resamples - len(draws), scheme=scheme, residual_sd=sd)
 
 
 def check_draws(n_usable: int, n_resamples: int) -> None:
-    """Refuse when most resamples were degenerate."""
+    """Raise RefusedError when most resamples were degenerate."""
     n_degenerate = n_resamples - n_usable
     if 2 * n_degenerate > n_resamples:
         raise RefusedError(
             "degenerate_resamples",
-            f"{n_degenerate} of {n_resamples} resamples have no usable minimum, so the law hangs "
-            f"on single points: more points, or a wider range of N and D, would help",
+            f"{n_degenerate} of {n_resamples} resamples have no usable minimum, so the law depends on single "
+            f"points: add points, or widen the range of N and D",
         )
+
+
+def has_too_few_trunks(cluster: IntArray) -> bool:
+    """Return true when the points (n,) share so few trunks that resampling them shows no spread."""
+    n_trunks = int(cluster.max()) + 1
+    return n_trunks < MIN_TRUNKS and n_trunks < len(cluster)
+
+
+def trunk_warning(cluster: IntArray, n_resamples: int) -> tuple[str, ...]:
+    """Return a warning when the points share too few trunks for an interval, or for an exact one."""
+    n_trunks = int(cluster.max()) + 1
+    if not n_resamples or n_trunks == len(cluster) or n_trunks >= FEW_TRUNKS:
+        return ()
+    shared = f"the points share {n_trunks} trunk{'s' * (n_trunks > 1)} and therefore their noise: "
+    if n_trunks < MIN_TRUNKS:
+        return (f"{shared}below {MIN_TRUNKS} trunks there is no interval; add runs that share no trunk",)
+    return (f"{shared}intervals from fewer than {FEW_TRUNKS} trunks are too narrow",)
+
+
+def degenerate_warning(n_degenerate: int, n_resamples: int) -> tuple[str, ...]:
+    """Return a warning when enough resamples failed to make the intervals doubtful."""
+    if n_degenerate <= WARN_DEGENERATE_FRAC * n_resamples:
+        return ()
+    return (
+        f"{n_degenerate} of {n_resamples} resamples were degenerate and are left out of the intervals, "
+        f"which are therefore somewhat too narrow",
+    )

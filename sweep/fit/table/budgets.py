@@ -1,4 +1,4 @@
-"""Which points share a compute budget: as planned, else by gaps in their FLOPs.
+"""Grouping of points into compute budgets: as planned, else by gaps in their FLOPs.
 
 Legend: N parameters, C training FLOPs.
 """
@@ -13,22 +13,25 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-BUDGET_GAP = 0.1  # a gap in ln C larger than this starts another budget, where none is given
-BUDGET_SPREAD = 0.15  # a group wider than this in ln C is no budget
+BUDGET_GAP = 0.1  # a larger gap in ln C starts another budget, where none is given
+BUDGET_SPREAD = 0.15  # largest width in ln C of a group that counts as a budget
 MIN_GROUPED_FRAC = 0.6
-BUDGET_MIN_SIZES = 2  # nor is a single size
+BUDGET_MIN_SIZES = 2
 
 
-def group_budgets(asked: FloatArray, flops: FloatArray, n_params: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Budget index of each point and the budgets: as planned where any are, else by gaps in ln C.
+def group_budgets(
+    planned: FloatArray, flops: FloatArray, n_params: FloatArray
+) -> tuple[IntArray, FloatArray]:
+    """Return the budget index of each point, -1 for none, and the budgets in FLOPs.
 
-    A group between two gaps is a budget when it is narrow, also against its distance to the next point. Where
-    most points are in no such group, the few groups are chance and there are no budgets.
+    Planned budgets are used where there are any, else gaps in ln C. A group between two gaps is a budget when
+    it is narrow, also relative to its distance to the next point. Where most points are in no such group, the
+    few groups are taken as chance and there are no budgets.
     """
     index = np.full(len(flops), -1, np.int64)
-    if not np.isnan(asked).all():
-        budgets, inverse = np.unique(asked[~np.isnan(asked)], return_inverse=True)
-        index[~np.isnan(asked)] = inverse
+    if not np.isnan(planned).all():
+        budgets, inverse = np.unique(planned[~np.isnan(planned)], return_inverse=True)
+        index[~np.isnan(planned)] = inverse
         return index, budgets
     log_c = np.log(flops)
     order = np.argsort(log_c, kind="stable")

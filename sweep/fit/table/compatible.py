@@ -1,4 +1,4 @@
-"""Which points may be fitted together: one corpus, tokenizer, evaluation and schedule, every run once."""
+"""Refusals of points that cannot be fitted together: mixed data or schedules, and repeated runs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ IDENTITIES = {
     "tokenizer_sha256": "tokenizers",
     "evaluation_sha256": "evaluation windows",
 }
-NAMES = {"corpus": "corpora", "tokenizer": "tokenizers"}  # compared where there are no hashes
+NAMES = {"corpus": "corpora", "tokenizer": "tokenizers"}  # compared when no point has a hash
 RUN_COLUMNS = tuple(name for name in POINT_COLUMNS if name not in BOOKKEEPING_COLUMNS)
-ROUNDED_DIGITS = 6  # a loss of no more may be that of two runs
+ROUNDED_DIGITS = 6  # two runs may agree in a loss of no more significant digits
 NO_POINTS = Refusal(
     kind="no_points",
-    reason="no point is left to fit: every run diverged, is excluded or was filtered out; train runs that "
-    "finish",
+    reason="no points to fit: every run diverged, is excluded or was filtered out",
 )
 
 
 def common_refusal(points: Sequence[Point], *, allow_mixed_schedules: bool = False) -> Refusal | None:
-    """Why no method may fit these points together, if so."""
+    """Return the reason why no method may fit these points together, or None."""
     if not points:
         return NO_POINTS
     return (
@@ -45,22 +44,22 @@ def _mixed_data(points: Sequence[Point]) -> Refusal | None:
             shown = ", ".join(sorted("none" if value is None else value[:12] for value in values))
             return Refusal(
                 kind="mixed_data",
-                reason=f"the points come from {len(values)} {plural} ({field} {shown}), whose losses are not "
-                f"comparable: fit each alone, or exclude all but one",
+                reason=f"the points come from {len(values)} {plural} ({field} {shown}) and their losses are "
+                f"not comparable: fit each alone, or exclude all but one",
             )
     return None
 
 
 def _mixed_schedules(points: Sequence[Point]) -> Refusal | None:
-    """A schedule that decays ends below one that does not, at equal N and D: no one surface holds both."""
+    """At equal N and D a schedule that decays ends at a lower loss than one that does not."""
     counts = Counter(point.schedule for point in points if point.schedule is not None)
     if len(counts) < 2:
         return None
     shown = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     return Refusal(
         kind="mixed_schedules",
-        reason=f"the points come from {len(counts)} learning-rate schedules ({shown} points), whose losses "
-        f"at equal N and D differ: fit each alone, or set fit.allow_mixed_schedules=true",
+        reason=f"the points come from {len(counts)} learning-rate schedules ({shown} points) and their "
+        f"losses differ at equal N and D: fit each alone, or set fit.allow_mixed_schedules=true",
     )
 
 
@@ -77,12 +76,12 @@ def _duplicated_run_keys(points: Sequence[Point]) -> Refusal | None:
 
 
 def _duplicated_rows(points: Sequence[Point]) -> Refusal | None:
-    """Rows without a key that agree in every number: one run counted twice makes intervals too narrow.
+    """Refuse rows without a key that agree in every column: a run counted twice narrows the intervals.
 
-    A seed of its own makes a replicate, whose loss to all its digits is not another's.
+    Rows that differ in their seed are replicates, unless their losses agree to all digits.
     """
     rows = Counter(
-        tuple(None if _tells_nothing(name, point) else getattr(point, name) for name in RUN_COLUMNS)
+        tuple(None if _is_redundant_seed(name, point) else getattr(point, name) for name in RUN_COLUMNS)
         for point in points
         if point.run_key is None
     )
@@ -93,13 +92,13 @@ def _duplicated_rows(points: Sequence[Point]) -> Refusal | None:
     return Refusal(
         kind="duplicated_rows",
         reason=f"{n_repeated} rows repeat another in every column (first with n_params="
-        f"{first['n_params']:.6g}, loss={first['loss']:.6g}): remove them, or tell replicates apart by a "
-        f"column seed or run_key (two seeds never end at the same loss to all its digits)",
+        f"{first['n_params']:.6g}, loss={first['loss']:.6g}): remove them, or distinguish replicates by a "
+        f"column seed or run_key (the losses of two seeds never agree to all digits)",
     )
 
 
-def _tells_nothing(name: str, point: Point) -> bool:
-    """Whether a column is a seed beside a loss in full: two seeds do not end at the same one."""
+def _is_redundant_seed(name: str, point: Point) -> bool:
+    """Return true for the seed of a point with an unrounded loss: two seeds never end at the same loss."""
     if name != "seed" or point.loss is None:
         return False
     rounded = float(f"{point.loss:.{ROUNDED_DIGITS}g}")

@@ -1,4 +1,4 @@
-"""What a parameter costs per token: the constraint C = n_tokens * flops_per_token(N), and its slope in ln N.
+"""FLOPs per token f(N) of the constraint C = n_tokens * f(N), with its derivatives in ln N.
 
 Legend: N parameters, D tokens, C training FLOPs; f(N) = C / D.
 """
@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:  # scipy takes long to import, and few fits are extended
+if TYPE_CHECKING:  # scipy takes long to import, and few curves are extended
     from scipy.interpolate import PchipInterpolator
 
 FloatArray = npt.NDArray[np.float64]
 Constraint = Literal["exact", "6nd"]
 
 MAX_DEGREE = 3  # of ln f in ln N: leaves < 1e-4 on the decoders planned here, over two decades of N
-SAME_FAMILY = 0.02  # of ln f: planned sizes this near the trained ones are of their family
+SAME_FAMILY = 0.02  # of ln f: planned sizes this near the trained ones belong to their family
 SAME_SIZE = 0.01  # sizes closer than this in ln N do not count as distinct for the degree
 
 
 def distinct_sizes(log_n: FloatArray) -> FloatArray:
-    """The ln N that count as different sizes, ascending."""
+    """Return the ln N that count as different sizes, ascending."""
     ordered = np.sort(log_n)
     first = np.concatenate([[True], np.diff(ordered) > SAME_SIZE])
     return np.asarray(ordered[first], dtype=np.float64)
@@ -45,12 +45,12 @@ class FlopsPerToken:
 
     @classmethod
     def six_nd(cls) -> FlopsPerToken:
-        """f = 6 N. Source: Kaplan et al. 2020, section 2.1; Hoffmann et al. 2022, section 3.3."""
+        """Return f = 6 N. Source: Kaplan et al. 2020, section 2.1; Hoffmann et al. 2022, section 3.3."""
         return cls(kind="6nd", center=0.0, low=0.0, high=0.0, coefficients=(math.log(6.0), 1.0))
 
     @classmethod
     def through(cls, n_params: FloatArray, flops_per_token: FloatArray) -> FlopsPerToken:
-        """Least squares through points (N, f), of the highest degree up to 3 that rises everywhere."""
+        """Fit points (N, f) by least squares, with the highest degree up to 3 that rises everywhere."""
         log_n = np.log(n_params)
         center = float(log_n.mean())
         t, ratio = log_n - center, np.log(flops_per_token) - log_n
@@ -69,10 +69,10 @@ class FlopsPerToken:
         raise AssertionError("degree 0 always returns")
 
     def extended(self, n_params: FloatArray, flops_per_token: FloatArray) -> FlopsPerToken:
-        """The same curve, past its largest N along the sizes (N, f) that could be trained there.
+        """Return the same curve, continued past its largest N through the plannable sizes (N, f).
 
-        The family is taken only where it agrees with the points at their largest N within SAME_FAMILY; its
-        ln f is moved by what is left, so that f stays continuous. A 6 N convention is never extended.
+        The sizes are used only if they agree with the points at their largest N within SAME_FAMILY; their
+        ln f is shifted by the remaining gap, so that f stays continuous. The 6 N convention is not extended.
         """
         from scipy.interpolate import PchipInterpolator
 
@@ -87,7 +87,7 @@ class FlopsPerToken:
         return dataclasses.replace(self, beyond=PchipInterpolator(log_n, log_f + gap, extrapolate=False))
 
     def _split(self, n_params: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """t clipped to the range of the points, and how far beyond it t lies."""
+        """Return t clipped to the range of the points, and the part of t beyond it."""
         t = np.log(n_params) - self.center
         inside = np.clip(t, self.low, self.high)
         return inside, t - inside
@@ -97,26 +97,26 @@ class FlopsPerToken:
         return np.asarray(np.polynomial.polynomial.polyval(t, coefficients), dtype=np.float64)
 
     def __call__(self, n_params: npt.ArrayLike) -> FloatArray:
-        """FLOPs per token at N, of the shape of `n_params`."""
+        """Return FLOPs per token at N, in the shape of `n_params`."""
         return np.exp(self.log_flops(np.asarray(n_params, dtype=np.float64)))
 
     def log_flops(self, n_params: FloatArray) -> FloatArray:
-        """ln f at N."""
+        """Return ln f at N."""
         inside, beyond = self._split(n_params)
         tangent = self._derivative(inside, 0) + beyond * self._derivative(inside, 1)
         return self._planned(n_params, tangent, 0)
 
     def slope(self, n_params: FloatArray) -> FloatArray:
-        """d ln f / d ln N at N."""
+        """Return d ln f / d ln N at N."""
         return self._planned(n_params, self._derivative(self._split(n_params)[0], 1), 1)
 
     def curvature(self, n_params: FloatArray) -> FloatArray:
-        """d^2 ln f / d (ln N)^2 at N; zero beyond the points."""
+        """Return d^2 ln f / d (ln N)^2 at N; zero beyond the points."""
         inside, beyond = self._split(n_params)
         return self._planned(n_params, np.where(beyond == 0, self._derivative(inside, 2), 0.0), 2)
 
     def _planned(self, n_params: FloatArray, values: FloatArray, order: int) -> FloatArray:
-        """`values`, but past the largest N the planned family's derivative, as far as it goes."""
+        """Replace `values` past the largest N by the planned family's derivative, as far as it extends."""
         if self.beyond is None:
             return values
         log_n = np.log(n_params)
@@ -124,7 +124,7 @@ class FlopsPerToken:
         return np.where((log_n > self.center + self.high) & np.isfinite(family), family, values)
 
     def to_json(self) -> dict[str, Any]:
-        """Its numbers, as `from_json` reads them."""
+        """Return the numbers as `from_json` reads them."""
         return {
             "kind": self.kind,
             "center": self.center,
@@ -135,5 +135,5 @@ class FlopsPerToken:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> FlopsPerToken:
-        """The inverse of `to_json`."""
+        """Read what `to_json` returns."""
         return cls(**{**document, "coefficients": tuple(document["coefficients"])})

@@ -1,6 +1,6 @@
-"""Whether N, D and C of a table can be counts of the same things: each row says what a token costs.
+"""Checks that all rows of a table count N, D and C by the same convention.
 
-Legend: N parameters, D tokens, C training FLOPs; f = C / D, which in one way of counting depends on N alone.
+Legend: N parameters, D tokens, C training FLOPs; f = C / D, which in any one convention depends on N alone.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from sweep.fit.table.constraint import MAX_DEGREE, SAME_SIZE, FlopsPerToken, dis
 FloatArray = npt.NDArray[np.float64]
 
 POSSIBLE = (0.6, 3000.0)
-"""Of f / N, 6 where a parameter is multiplied once per token (Kaplan et al. 2020, section 2.1). An embedding
-that is only looked up makes it less; attention, and a head that N leaves out, make it more: 1,600 at d 16 and
-a vocabulary of 50,000."""
+"""Range of f / N: 6 where a parameter is multiplied once per token (Kaplan et al. 2020, section 2.1). An
+embedding that is only looked up makes it smaller; attention, and a head that N omits, make it larger: 1,600
+at width 16 and a vocabulary of 50,000."""
 ODD_FACTOR = 5.0
-"""A row this far from the others' f was counted otherwise: shapes from flat to deep differ by 1.6 at
-equal N in McLeish et al. 2025's released runs, and by more where sequences are long."""
-FEW_SIZES, FEW_SIZES_FACTOR = 6, 30.0  # with fewer sizes f's own curve looks like an odd row
+"""A row whose f differs from the others' by this factor uses another convention: shapes from flat to deep
+differ by 1.6 at equal N in the released runs of McLeish et al. 2025, and by more where sequences are long."""
+FEW_SIZES, FEW_SIZES_FACTOR = 6, 30.0  # with fewer sizes the curvature of f looks like an odd row
 WIDE_SCATTER = 0.05  # of ln f about a smooth curve, root mean square; planned decoders leave 2e-4
-MIN_ROWS = 5  # to tell which row is the odd one
+MIN_ROWS = 5  # needed to identify the odd row
 N_REWEIGHTINGS = 60
 N_ENDS, MAX_ROWS = 2, 8  # sizes at either end that are left out in turn, and rows of each
 
@@ -33,15 +33,15 @@ N_ENDS, MAX_ROWS = 2, 8  # sizes at either end that are left out in turn, and ro
 def counting_refusal(
     n_params: FloatArray, flops_per_token: FloatArray, labels: Sequence[str]
 ) -> Refusal | None:
-    """Why no law can be read from these rows: all are in other units, or one is."""
+    """Return a refusal if all rows, or one of them, are in other units, else None."""
     log_ratio = np.log(flops_per_token / n_params)
-    usual = math.exp(float(np.median(log_ratio)))
-    if not POSSIBLE[0] <= usual <= POSSIBLE[1]:
+    median = math.exp(float(np.median(log_ratio)))
+    if not POSSIBLE[0] <= median <= POSSIBLE[1]:
         return Refusal(
             kind="units",
-            reason=f"C/(N D) is {usual:.3g} at the median, where 6 is usual and {POSSIBLE[0]:g} to "
-            f"{POSSIBLE[1]:g} possible: give N, D and C in parameters, tokens and FLOPs, not in millions or "
-            f"PF-days, and N with its embeddings where they are nearly all of the model",
+            reason=f"the median C/(N D) is {median:.3g}, outside {POSSIBLE[0]:g} to {POSSIBLE[1]:g} "
+            f"(6 is usual): give N, D and C in parameters, tokens and FLOPs, not in millions or PF-days, and "
+            f"N with embeddings where they are nearly all of the model",
         )
     if len(log_ratio) < MIN_ROWS:
         return None
@@ -53,39 +53,39 @@ def counting_refusal(
         return None
     worst = int(odd[np.argmax(np.abs(away[odd]))])
     has, others = math.exp(log_ratio[worst]), math.exp(log_ratio[worst] - away[worst])
-    more = f", and {len(odd)} rows in all are off by {factor:g} times or more" if len(odd) > 1 else ""
+    more = f" ({len(odd)} rows in all are off by a factor of {factor:g} or more)" if len(odd) > 1 else ""
     return Refusal(
         kind="mixed_counting",
-        reason=f"C/(N D) of {_told(labels[worst])} is {has:.3g} where rows of about its size have "
-        f"{others:.3g}{more}: count N, D and C of all rows alike, or leave such rows out",
+        reason=f"C/(N D) of {_name(labels[worst])} is {has:.3g}, but {others:.3g} for rows of about its "
+        f"size{more}: count N, D and C of all rows alike, or remove these rows",
     )
 
 
 def counting_warning(
     n_params: FloatArray, flops_per_token: FloatArray, curve: FlopsPerToken, labels: Sequence[str]
 ) -> tuple[str, ...]:
-    """A sentence where C / D is no smooth function of N, as all methods take it to be."""
+    """Return a warning if C / D is not a smooth function of N, as all methods assume."""
     away = np.log(flops_per_token) - curve.log_flops(n_params)
     scatter = math.sqrt(float((away**2).mean()))
     if scatter <= WIDE_SCATTER:
         return ()
     worst = int(np.argmax(np.abs(away)))
     return (
-        f"C/D scatters by {scatter:.0%} about a smooth function of N, {_told(labels[worst])} by "
-        f"{math.expm1(float(away[worst])):+.0%}: shapes that differ at equal N do that, and so do rows that "
-        f"count N, D or C differently, which move the optimum by as much without any interval knowing",
+        f"C/D scatters by {scatter:.0%} about a smooth function of N ({_name(labels[worst])} by "
+        f"{math.expm1(float(away[worst])):+.0%}): either shapes differ at equal N, or rows count N, D or C "
+        f"differently, which shifts the optimum by as much and is not covered by the intervals",
     )
 
 
-def _told(label: str) -> str:
+def _name(label: str) -> str:
     return label if label.startswith("row ") else f"run {label}"
 
 
 def _away(log_n: FloatArray, values: FloatArray, limit: float) -> FloatArray:
-    """How far each value lies from a smooth curve through those that belong together.
+    """Return each value's distance from a smooth curve through the consistent rows.
 
-    Least absolute deviations do not resist a row at the end of the range. So where some row is off, the rows
-    and the sizes at both ends and the worst row are left out in turn, and the best of these curves counts.
+    Least absolute deviations do not resist an outlier at the end of the range. So where some row is off, the
+    rows and sizes at both ends and the worst row are left out in turn, and the best of these curves is used.
     """
     everything = np.ones(len(values), dtype=bool)
     away = values - _smooth(log_n, values, everything)
@@ -107,9 +107,9 @@ def _away(log_n: FloatArray, values: FloatArray, limit: float) -> FloatArray:
 
 
 def _smooth(log_n: FloatArray, values: FloatArray, kept: npt.NDArray[np.bool_]) -> FloatArray:
-    """At all N, the polynomial in ln N of least absolute deviations from the values that are `kept`.
+    """Evaluate at all N the polynomial in ln N of least absolute deviations from the `kept` values.
 
-    By iteratively reweighted least squares; degree 3, or less where sizes are few.
+    Fitted by iteratively reweighted least squares, of degree 3, or lower where sizes are few.
     """
     n_distinct = len(distinct_sizes(log_n[kept]))
     degree = min(MAX_DEGREE, max(0, n_distinct - 2), (n_distinct + 1) // 3)

@@ -1,4 +1,4 @@
-"""Loss along training as the fitter sees it: one curve a run, joined with what its point says of the run."""
+"""Training curves for the fit: one a run, joined with the data of its point."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LossCurve:
-    """Training loss of one run. Arrays of shape (n,), in the order of training."""
+    """Training loss of one run; arrays of shape (n,), in the order of training."""
 
-    cluster: int  # of the run's point
+    cluster: int  # cluster index of the run's point
     n_params: float
     n_params_non_embedding: float | None
     batch_tokens: float | None
@@ -28,13 +28,13 @@ class LossCurve:
     n_tokens: FloatArray
     flops: FloatArray
     loss: FloatArray  # training loss, nats per token
-    heldout_gap: float  # held-out loss of the end less training loss there
+    heldout_gap: float  # held-out loss at the end minus the training loss there
 
 
 def loss_curves(
     points: Sequence[Point], cluster: IntArray, curves: Mapping[str, Sequence[CurvePoint]]
 ) -> tuple[LossCurve, ...]:
-    """The curves of `points` that have one with a finite loss and FLOPs above zero."""
+    """Return the curves of `points` that have records with finite losses and FLOPs above zero."""
     found = []
     for point, index in zip(points, cluster.tolist(), strict=True):
         records = [

@@ -1,4 +1,4 @@
-"""Filters of points before a fit: explicit, named, counted; without one every finished point is fitted."""
+"""Filters that remove points before a fit; each is named and counted in fit.json."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from sweep.records import Point
 NO_FILTERS = FilterConfig(
     drop_highest_losses=0, max_loss=None, min_flops=None, max_flops=None, max_epochs=None
 )
-HPARAM_CHECK = "hparam_check"  # the purpose of a run that tries a learning rate or a batch
+HPARAM_CHECK = "hparam_check"  # purpose of a run that checks a learning rate or a batch size
 Labelled = tuple[Point, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AppliedFilter:
-    """A filter that was asked for, and how many points it took out."""
+    """An active filter and the number of points it removed."""
 
     name: str
     value: float | str
     n_dropped: int
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in fit.json."""
+        """Return the entry in fit.json."""
         return {"name": self.name, "value": self.value, "n_dropped": self.n_dropped}
 
 
 def apply_filters(
     points: Sequence[Labelled], config: FilterConfig
 ) -> tuple[list[Labelled], list[tuple[str, str]], tuple[AppliedFilter, ...]]:
-    """The points that stay, label and reason of each that goes, and each filter with its count.
+    """Return the kept points, label and reason of each removed one, and the filters with their counts.
 
-    The filters are applied one after the other, so that a point is counted once: checks of hyperparameters
-    first, which are no points of the grid and always go, then the highest losses.
+    Filters are applied in sequence, so each point is counted once: first runs that check hyperparameters,
+    which do not belong to the grid and are always removed, then the highest losses, then the limits.
     """
     kept, dropped, applied = list(points), [], []
     checks = [label for point, label in kept if point.purpose == HPARAM_CHECK]
@@ -54,7 +54,7 @@ def apply_filters(
 def _active(
     points: Sequence[Labelled], config: FilterConfig
 ) -> list[tuple[str, float, Callable[[Point], bool]]]:
-    """Name, value and test of each filter that is set; the test is true for a point to drop."""
+    """Return name, value and test of each configured filter; the test is true for a point to remove."""
     active: list[tuple[str, float, Callable[[Point], bool]]] = []
     if config.drop_highest_losses:
         losses = sorted((point.loss or 0.0 for point, _ in points), reverse=True)

@@ -1,4 +1,4 @@
-"""From points to what a method fits: who is left out and why, budgets, the FLOP constraint, run noise.
+"""Points prepared for fitting: exclusions, budgets, the FLOP constraint and run noise.
 
 Legend: N parameters, D tokens, C training FLOPs, L loss.
 """
@@ -27,38 +27,38 @@ from sweep.records import CurvePoint, Point
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-MIN_NOISE_DOF = 3  # replicate degrees of freedom below which residuals tell more
+MIN_NOISE_DOF = 3  # with fewer replicate degrees of freedom residuals estimate the noise better
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExcludedPoint:
-    """A point that is not fitted, and why."""
+    """A point that is not fitted, with the reason."""
 
-    run_key: str  # or its name, or its row, where it has no key
+    run_key: str  # or name, or row, of a point without a key
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunNoise:
-    """Spread of one run's ln L about its expectation."""
+    """Standard deviation of one run's ln L about its expectation."""
 
     sd: float
     n_dof: int
-    source: Literal["replicates", "residuals", "misfit"]  # misfit: residuals that are more than noise
+    source: Literal["replicates", "residuals", "misfit"]  # misfit: residuals with significant lack of fit
 
     def to_json(self) -> dict[str, Any]:
-        """Its numbers, as `from_json` reads them."""
+        """Return the numbers as `from_json` reads them."""
         return {"sd": self.sd, "n_dof": self.n_dof, "source": self.source}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any] | None) -> RunNoise | None:
-        """The inverse of `to_json`; None stays None."""
+        """Read what `to_json` returns; None stays None."""
         return None if document is None else cls(**document)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Observations:
-    """The fitted points as arrays of shape (n,), in an order that does not depend on the table's."""
+    """The fitted points as arrays of shape (n,), in an order independent of the table's."""
 
     n_params: FloatArray
     n_tokens: FloatArray
@@ -66,35 +66,35 @@ class Observations:
     loss: FloatArray
     budget: IntArray  # index into `budgets`, -1 for a point outside all of them
     budgets: FloatArray  # FLOPs, ascending: as planned, else the geometric mean of the group
-    budgets_as_planned: bool  # by a column, not found by gaps in C
+    budgets_as_planned: bool  # from a column, not from gaps in C
     flops_per_token: FlopsPerToken
-    cluster: IntArray  # points of one value share a trunk, and so their noise
-    n_params_non_embedding: FloatArray | None  # None where some point lacks it, as for the next two
+    cluster: IntArray  # points of one cluster share a trunk and therefore noise
+    n_params_non_embedding: FloatArray | None  # None if some point lacks it, as for the next two
     flops_chinchilla: FloatArray | None
     n_tokens_unique: FloatArray | None
     curves: tuple[LossCurve, ...]  # of fitted points; empty for a table
     replicate_noise: RunNoise | None
     filters: tuple[AppliedFilter, ...]
     excluded: tuple[ExcludedPoint, ...]
-    refusal: Refusal | None  # why no method may fit these points
-    warnings: tuple[str, ...]  # what every method's reader must know of them
+    refusal: Refusal | None  # reason why no method may fit these points
+    warnings: tuple[str, ...]  # added to those of every method
 
     def __len__(self) -> int:
         return len(self.loss)
 
     @property
     def has_trunks(self) -> bool:
-        """Whether some points share a trunk."""
+        """True if some points share a trunk."""
         return bool(len(self)) and int(self.cluster.max()) + 1 < len(self)
 
     def noise_within(self, rows: npt.NDArray[np.bool_]) -> RunNoise | None:
-        """The spread within cells among some of the points only, by a mask of shape (n,)."""
+        """Return the replicate noise among the points selected by a mask of shape (n,)."""
         unique = None if self.n_tokens_unique is None else self.n_tokens_unique[rows]
         return replicate_noise(self.n_params[rows], self.n_tokens[rows], self.loss[rows], unique)
 
     @property
     def flops_range(self) -> tuple[float, float]:
-        """Smallest and largest C among the fitted points."""
+        """Smallest and largest C of the fitted points."""
         return float(self.flops.min()), float(self.flops.max())
 
 
@@ -106,16 +106,16 @@ def observe(
     curves: Mapping[str, Sequence[CurvePoint]] | None = None,
     allow_mixed_schedules: bool = False,
 ) -> Observations:
-    """Sort out, complete and group `points`; `excluded` gives run key (or name) → reason.
+    """Filter, complete and group `points`; `excluded` maps run keys or names to reasons.
 
-    D or C, where the whole table lacks one, follows from C = 6 N D and the constraint is then 6nd. `curves`
-    are the training curves by run key.
+    D or C, if the whole table lacks one, follows from C = 6 N D, and the constraint is then 6nd. `curves`
+    maps run keys to training curves.
 
     Raises:
-        InputError: no points at all, or N, L, or both of D and C missing from some point.
+        InputError: there are no points, or some point lacks N, L, or both D and C.
     """
     if not points:
-        raise InputError("there are no points to fit: give at least one finished run")
+        raise InputError("no points to fit: give at least one finished run")
     labelled = [(point, point.run_key or point.name or f"row {row}") for row, point in enumerate(points, 1)]
     reasons = [_reason_left_out(point, excluded or {}) for point, _ in labelled]
     left_out = [
@@ -131,8 +131,8 @@ def observe(
     left_out += [ExcludedPoint(run_key=label, reason=reason) for label, reason in dropped]
     kept = sorted(kept, key=_sort_key)
     table, curve = _complete(kept)
-    asked = table.pop("flops_budget")
-    budget, budgets = group_budgets(asked, table["flops"], table["n_params"])
+    planned = table.pop("flops_budget")
+    budget, budgets = group_budgets(planned, table["flops"], table["n_params"])
     cluster = _clusters([point for point, _ in kept])
     refusal = common_refusal([point for point, _ in kept], allow_mixed_schedules=allow_mixed_schedules)
     warnings: tuple[str, ...] = ()
@@ -144,7 +144,7 @@ def observe(
         **table,
         budget=budget,
         budgets=budgets,
-        budgets_as_planned=not np.isnan(asked).all(),
+        budgets_as_planned=not np.isnan(planned).all(),
         flops_per_token=curve,
         cluster=cluster,
         n_params_non_embedding=_optional(kept, "n_params_non_embedding"),
@@ -162,7 +162,7 @@ def observe(
 
 
 def _optional(kept: Sequence[tuple[Point, str]], field: str) -> FloatArray | None:
-    """A column that only some methods ask for; None unless every point has it above zero."""
+    """Return a column that only some methods use; None unless every point has it above zero."""
     values = [getattr(point, field) for point, _ in kept]
     if not values or any(value is None or not math.isfinite(value) or value <= 0 for value in values):
         return None
@@ -170,7 +170,7 @@ def _optional(kept: Sequence[tuple[Point, str]], field: str) -> FloatArray | Non
 
 
 def _clusters(points: Sequence[Point]) -> IntArray:
-    """The index of each point's trunk; a point without one is its own."""
+    """Return the cluster index of each point: that of its trunk, or one of its own."""
     names: dict[object, int] = {}
     keys: list[object] = [point.trunk if point.trunk is not None else row for row, point in enumerate(points)]
     return np.array([names.setdefault(key, len(names)) for key in keys], dtype=np.int64)
@@ -184,7 +184,7 @@ def _reason_left_out(point: Point, excluded: Mapping[str, str]) -> str | None:
 
 
 def _sort_key(kept: tuple[Point, str]) -> tuple[float, ...]:
-    """An order that depends on the numbers only, so that sums round alike for any order of rows."""
+    """Return a key that depends on the numbers only, so that sums round alike for any order of rows."""
     point, _ = kept
     return tuple(
         math.inf if value is None else value
@@ -193,7 +193,7 @@ def _sort_key(kept: tuple[Point, str]) -> tuple[float, ...]:
 
 
 def _complete(kept: Sequence[tuple[Point, str]]) -> tuple[dict[str, FloatArray], FlopsPerToken]:
-    """Columns of the kept points with D and C complete, and the constraint that joins them."""
+    """Return the columns of the kept points with D and C complete, and the constraint between them."""
     columns = {
         field: np.array([_or_nan(getattr(point, field)) for point, _ in kept])
         for field in ("n_params", "n_tokens", "flops", "loss", "flops_budget")
@@ -209,8 +209,8 @@ def _complete(kept: Sequence[tuple[Point, str]]) -> tuple[dict[str, FloatArray],
         return {**columns, "n_tokens": flops / (6.0 * n_params)}, FlopsPerToken.six_nd()
     label = kept[int(np.flatnonzero(~(has_tokens & has_flops))[0])][1]
     raise InputError(
-        f"point {label} lacks n_tokens or flops while others have both: give each column for all points, or "
-        f"leave one of the two out altogether"
+        f"point {label} lacks n_tokens or flops while others have both: give both for all points, or leave "
+        f"one of the two columns out"
     )
 
 
@@ -218,7 +218,7 @@ def _check_value(value: float | None, field: str, label: str, *, needed: bool) -
     if value is None and not needed:
         return
     if value is None or not math.isfinite(value) or value <= 0:
-        raise InputError(f"point {label} has {field}={value}: it needs a finite number above zero")
+        raise InputError(f"point {label} has {field}={value}, not a finite number above zero")
 
 
 def _or_nan(value: float | None) -> float:
@@ -228,7 +228,10 @@ def _or_nan(value: float | None) -> float:
 def replicate_noise(
     n_params: FloatArray, n_tokens: FloatArray, loss: FloatArray, n_tokens_unique: FloatArray | None
 ) -> RunNoise | None:
-    """Pooled deviation of ln L within cells of equal N, D and unique tokens, where they are enough."""
+    """Return the pooled deviation of ln L within cells of equal N, D and unique tokens, or None.
+
+    None where the cells have fewer than MIN_NOISE_DOF degrees of freedom.
+    """
     unique = np.zeros_like(n_params) if n_tokens_unique is None else n_tokens_unique
     cells = np.stack([n_params, n_tokens, unique], axis=1)
     _, cell, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
@@ -238,5 +241,5 @@ def replicate_noise(
     log_loss = np.log(loss)
     means = np.bincount(cell.ravel(), weights=log_loss) / counts
     sd = math.sqrt(float(((log_loss - means[cell.ravel()]) ** 2).sum()) / n_dof)
-    # Rows given twice are no replicates: their spread is zero.
+    # Rows given twice are not replicates: their spread is zero.
     return RunNoise(sd=sd, n_dof=n_dof, source="replicates") if sd > 1e-12 else None

@@ -1,4 +1,4 @@
-"""Reads tables of points: our own points.csv and anybody else's CSV, Parquet or DataFrame."""
+"""Readers of tables of points: a sweep's points.csv, and any CSV, Parquet file or DataFrame."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ DEFAULT_COLUMNS = ColumnsConfig(**{field.name: field.name for field in dataclass
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Text stays text: a run key such as 12345678e1234567 is not a number. A name given twice is refused."""
+    """Read every value as text, because a run key such as 12345678e1234567 is not a number.
+
+    Raises InputError for another separator than a comma, and for two columns of one name.
+    """
     import pandas as pd
 
     header = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, nrows=1)
@@ -30,24 +33,24 @@ def _read_csv(path: Path) -> pd.DataFrame:
     marks = [mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]]
     if marks:
         raise InputError(
-            f"points={path}: its columns are separated by {marks[0]!r}: save the table separated by commas"
+            f"points={path}: the columns are separated by {marks[0]!r}; save the table with commas"
         )
     twice = sorted({name for name in names if names.count(name) > 1 and name})
     if twice:
-        raise InputError(f"points={path}: there are several columns {twice[0]!r}: keep one of each name")
+        raise InputError(f"points={path}: column {twice[0]!r} is not unique; keep one column of that name")
     _check_widths(path, len(names))
     return pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, usecols=range(len(names)))
 
 
 def _check_widths(path: Path, n_columns: int) -> None:
-    """Raises InputError for a row with more values than columns: which belongs where is not known."""
+    """Raise InputError for a row with more values than columns."""
     with path.open(newline="", encoding="utf-8-sig") as lines:
-        rows = (values for values in csv.reader(lines) if values)  # blank lines are passed over, as by pandas
+        rows = (values for values in csv.reader(lines) if values)  # pandas skips blank lines too
         for row, values in enumerate(rows):
             if any(value.strip() for value in values[n_columns:]):
                 raise InputError(
-                    f"points={path}: row {row} has {len(values)} values and the header names {n_columns}: "
-                    f"give every value its column"
+                    f"points={path}: row {row} has {len(values)} values but the header names {n_columns} "
+                    f"columns; add the missing column names"
                 )
 
 
@@ -73,7 +76,7 @@ TEXT_COLUMNS = (
     "tokenizer_sha256",
     "evaluation_sha256",
 )
-SIDE_COLUMNS = ("flops_chinchilla", "epochs")  # numbers that only some methods ask for
+SIDE_COLUMNS = ("flops_chinchilla", "epochs")  # numbers that only some methods use
 OPTIONAL = ("flops_budget", "n_params_non_embedding", "n_tokens_unique", "trunk")
 MISSING_TEXT = frozenset({"", "nan", "none", "null", "<na>", "na"})  # pandas' NA is "<na>"
 
@@ -81,38 +84,36 @@ MISSING_TEXT = frozenset({"", "nan", "none", "null", "<na>", "na"})  # pandas' N
 def read_table(path: str | Path, columns: ColumnsConfig = DEFAULT_COLUMNS) -> tuple[Point, ...]:
     """Read the points of a .csv or .parquet table.
 
-    Needed are the columns for n_params, loss and one of n_tokens and flops. flops_budget,
-    n_params_non_embedding, n_tokens_unique, trunk, status, seed, run_key, name, schedule, corpus, tokenizer,
-    epochs, flops_chinchilla and the three hashes are used where present, all others are left alone.
+    Required are columns for n_params, loss, and n_tokens or flops. flops_budget, n_params_non_embedding,
+    n_tokens_unique, trunk, status, seed, run_key, name, schedule, corpus, tokenizer, epochs, flops_chinchilla
+    and the three hashes are read where present; all other columns are ignored.
 
     Raises:
         InputError: the file cannot be read, a column is missing, the table is empty, or a value is not a
-            finite number above zero; the sentence names file, column, row (1 is the first below the header).
+            finite number above zero. The message names file, column and row; row 1 follows the header.
     """
     path = Path(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise InputError(
-            f"points={path}: the suffix {path.suffix!r} is not a table, give a {' or '.join(READERS)} file"
-        )
+        raise InputError(f"points={path}: unknown suffix {path.suffix!r}; use a {' or '.join(READERS)} file")
     try:
         frame = reader(path)
     except FileNotFoundError:
-        raise InputError(f"points={path}: there is no such file") from None
+        raise InputError(f"points={path}: file not found") from None
     except (OSError, ValueError, csv.Error) as error:  # pandas' and pyarrow's parse errors are ValueErrors
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"points={path}: it cannot be read as {path.suffix[1:]} ({first_line})") from None
+        raise InputError(f"points={path}: cannot read it as {path.suffix[1:]} ({first_line})") from None
     return from_dataframe(frame, columns, source=str(path))
 
 
 def from_dataframe(
     frame: pd.DataFrame, columns: ColumnsConfig = DEFAULT_COLUMNS, *, source: str = "the DataFrame"
 ) -> tuple[Point, ...]:
-    """The points of a DataFrame, one a row, under the rules of `read_table`; `source` names it in errors."""
+    """Return the points of a DataFrame, one a row, as `read_table` does; `source` names it in errors."""
     names = _present_columns(frame, columns, source)
     trunk = names.pop("trunk", None)
     if frame.empty:
-        raise InputError(f"points={source}: the table has no rows, give one row for each finished run")
+        raise InputError(f"points={source}: the table has no rows; give one row for each finished run")
     statuses = _statuses(frame, source)
     values = {
         field: _numbers(
@@ -134,7 +135,7 @@ def from_dataframe(
 
 
 def _present_columns(frame: pd.DataFrame, columns: ColumnsConfig, source: str) -> dict[str, str]:
-    """Point field → column of `frame`, after checking that the needed ones are there."""
+    """Map fields of Point to columns of `frame`. Raises InputError when a required column is missing."""
     present, given = {}, [str(name) for name in frame.columns]
     for field in dataclasses.fields(ColumnsConfig):
         name, renamed = getattr(columns, field.name), getattr(DEFAULT_COLUMNS, field.name)
@@ -150,7 +151,7 @@ def _present_columns(frame: pd.DataFrame, columns: ColumnsConfig, source: str) -
 
 def _missing_column(key: str, name: str, given: list[str], source: str) -> InputError:
     return InputError(
-        f"points={source}: there is no column {name!r} among {', '.join(given) or 'none at all'}: "
+        f"points={source}: column {name!r} not found among {', '.join(given) or 'no columns'}: "
         f"set {key} to the right one"
     )
 
@@ -161,7 +162,7 @@ def _statuses(frame: pd.DataFrame, source: str) -> list[Literal["done", "diverge
     for row, value in enumerate(frame["status"], start=1):
         if value not in STATUSES:
             raise InputError(
-                f"points={source}: status={value!r} in row {row} is not one of {', '.join(STATUSES)}"
+                f"points={source}: invalid status={value!r} in row {row}: choose from {', '.join(STATUSES)}"
             )
     return list(frame["status"])
 
@@ -169,7 +170,7 @@ def _statuses(frame: pd.DataFrame, source: str) -> list[Literal["done", "diverge
 def _numbers(
     column: pd.Series, name: str, source: str, statuses: list[Any], *, optional: bool, may_diverge: bool
 ) -> list[float | None]:
-    """The column as floats; None only where it may be missing: budgets, and losses of diverged runs."""
+    """Return the column as floats, with None only in optional columns and for losses of diverged runs."""
     numbers: list[float | None] = []
     for row, (value, status) in enumerate(zip(column, statuses, strict=True), start=1):
         number = _number(value)
@@ -179,16 +180,15 @@ def _numbers(
         elif (optional and _is_missing(value)) or (may_diverge and status == "diverged"):
             numbers.append(None)
         else:
-            shown = "nothing" if _is_missing(value) else repr(value)
+            shown = "no value" if _is_missing(value) else repr(value)
             raise InputError(
-                f"points={source}: column {name!r} holds {shown} in row {row}: "
-                f"it needs a finite number above zero"
+                f"points={source}: column {name!r} has {shown} in row {row}, not a finite number above zero"
             )
     return numbers
 
 
 def _side_numbers(column: pd.Series) -> list[float | None]:
-    """A column that a fit can do without: what is no finite number above zero is unknown."""
+    """Return the column as floats, with None for anything but a finite number above zero."""
     numbers = [_number(value) for value in column]
     return [x if x is not None and math.isfinite(x) and x > 0 else None for x in numbers]
 

@@ -1,4 +1,4 @@
-"""Forms that the points speak against: told, a new run's loss given more room, and never the run to train."""
+"""Tests for lack of fit: warnings, a wider scatter for new runs, and another method's run to train."""
 
 import dataclasses
 import math
@@ -11,17 +11,17 @@ from sweep.fit import fit
 from sweep.fit.laws.base import coverage_warning
 from sweep.fit.numerics.lack_of_fit import judged_noise, misfit_warning
 from sweep.fit.predict import Question, predict
-from sweep.fit.table.observations import RunNoise
+from sweep.fit.table.observations import RunNoise, observe
 from tests.fit.one_method import answer
 from tests.fit.planted import TINY, isoflop_points
 
 QUICK = FitConfig(n_bootstrap=50)
 BUDGETS = (1e11, 4e11, 1.6e12, 6.4e12)
-SPEAK = "the points speak against this form"
+LACK = "lack of fit: "
 
 
 def grid(sd=0.002, n_seeds=2, bend=0.0, seed=1):
-    """A planted surface; `bend` adds what no surface of that form has, largest where the middle of C is."""
+    """Return points of a planted surface; `bend` adds a term outside that form, largest at the middle C."""
     rng = np.random.default_rng(seed)
     points = isoflop_points(TINY, BUDGETS, n_sizes=5, span=3, n_seeds=n_seeds, labelled=True)
     middle = math.log(BUDGETS[0] * BUDGETS[-1]) / 2
@@ -35,28 +35,29 @@ def grid(sd=0.002, n_seeds=2, bend=0.0, seed=1):
     ]
 
 
-def told(law):
-    return [warning for warning in law.warnings if warning.startswith(SPEAK)]
+def lack_of_fit(law):
+    return [warning for warning in law.warnings if warning.startswith(LACK)]
 
 
 @pytest.mark.parametrize("method", ["isoflop", "parametric"])
-def test_the_planted_form_is_believed(method):
+def test_the_planted_form_is_not_doubted(method):
     """One in a hundred is doubted by chance."""
-    laws = [answer(grid(seed=seed), method, dataclasses.replace(QUICK, n_bootstrap=0)) for seed in range(10)]
+    config = dataclasses.replace(QUICK, n_bootstrap=0)
+    laws = [METHODS[method](observe(grid(seed=seed)), config) for seed in range(10)]
     assert sum(law.doubted for law in laws) <= 1
     for law in laws:
-        assert law.doubted == bool(told(law)) == (law.noise.source == "misfit")
+        assert law.doubted == bool(lack_of_fit(law)) == (law.noise.source == "misfit")
 
 
-def test_a_surface_that_bends_otherwise_is_doubted_and_gives_new_runs_more_room():
+def test_a_surface_of_another_shape_is_doubted_and_new_runs_scatter_more():
     config = dataclasses.replace(QUICK, methods=("isoflop", "parametric"))
     found = fit(grid(bend=0.02), config)
     parametric, isoflop = found.laws["parametric"], found.laws["isoflop"]
-    (sentence,) = told(parametric)
+    (sentence,) = lack_of_fit(parametric)
     assert "F = " in sentence
     assert parametric.noise.source == "misfit"
     assert parametric.noise.sd > 2 * isoflop.noise.sd
-    assert not told(isoflop)  # each budget has a parabola of its own
+    assert not lack_of_fit(isoflop)  # each budget has a parabola of its own
     question = Question(shape=lambda n, d: {"n": n})
     (answered,) = predict(found, [BUDGETS[-1]], question)
     assert answered.shape["method"] == "isoflop"
@@ -65,10 +66,10 @@ def test_a_surface_that_bends_otherwise_is_doubted_and_gives_new_runs_more_room(
     assert sound.shape["method"] == "parametric"
 
 
-def test_kaplans_law_is_doubted_where_there_is_a_floor_under_the_loss_and_not_where_it_is_true():
+def test_kaplans_law_is_doubted_if_the_loss_has_a_floor_and_not_on_its_own_data():
     for n_seeds in (1, 2):
         law = answer(grid(n_seeds=n_seeds), "kaplan", QUICK)
-        assert told(law)
+        assert lack_of_fit(law)
         assert law.doubted
     rng = np.random.default_rng(1)
     own = [
@@ -78,7 +79,7 @@ def test_kaplans_law_is_doubted_where_there_is_a_floor_under_the_loss_and_not_wh
         )
         for point in grid(n_seeds=1)
     ]  # fmt: skip
-    assert not told(answer(own, "kaplan", QUICK))
+    assert not lack_of_fit(answer(own, "kaplan", QUICK))
 
 
 def test_equal_exponents_are_doubted_on_points_without_noise_too():
@@ -94,7 +95,7 @@ def test_the_test_for_lack_of_fit_by_hand():
     worse = dataclasses.replace(residuals, sd=math.sqrt(0.0032 / 30))  # F = (.003 / 20) / .00002 = 7.5
     noise, (sentence,) = judged_noise(worse, replicates)
     assert (noise.sd, noise.source) == (worse.sd, "misfit")
-    assert "F = 7.5 on 20 and 10 degrees" in sentence
+    assert "F = 7.5 on 20 and 10 degrees of freedom" in sentence
     assert judged_noise(residuals, None) == (residuals, ())
 
 
@@ -107,7 +108,7 @@ def test_a_form_as_good_as_the_free_surface_is_not_doubted():
     assert misfit_warning(exact, exact) == ()
 
 
-def test_an_interval_beside_its_estimate_is_told():
+def test_an_interval_without_its_estimate_is_warned_of():
     law = answer(grid(n_seeds=1), "isoflop", QUICK)
     assert coverage_warning(law, BUDGETS[-1]) == ()
     shifted = dataclasses.replace(law, theta=law.theta + np.array([3.0, 0, 0, 0, 0, 0, 0]))
@@ -115,15 +116,15 @@ def test_an_interval_beside_its_estimate_is_told():
     assert "the interval of N_opt and D_opt and D/N does not contain the estimate" in sentence
 
 
-def test_budgets_below_the_data_are_told():
+def test_budgets_below_the_data_are_warned_of():
     found = fit(grid(n_seeds=1), dataclasses.replace(QUICK, methods=("parametric",)))
     (low, inside) = predict(found, [1e9, 1e12])
-    assert any("100 times below the smallest" in told for told in low.methods["parametric"].warnings)
+    assert any("100 times below the smallest" in warning for warning in low.methods["parametric"].warnings)
     assert inside.methods["parametric"].warnings == ()
 
 
 def test_parabolas_are_judged_by_the_replicates_among_their_own_runs():
-    """Replicates of no budget have more degrees than parabolas leave, and would hide what these miss."""
+    """Replicates outside all budgets would dominate the test by their degrees of freedom."""
     rng = np.random.default_rng(3)
     outside = [
         dataclasses.replace(
@@ -142,12 +143,12 @@ def test_parabolas_are_judged_by_the_replicates_among_their_own_runs():
         for point in wavy
         for seed in (0, 1)
     ]
-    assert not told(answer([*grid(), *outside], "isoflop", QUICK))
-    (sentence,) = told(answer([*twice, *outside], "isoflop", QUICK))
-    assert "on 8 and 20 degrees" in sentence
+    assert not lack_of_fit(answer([*grid(), *outside], "isoflop", QUICK))
+    (sentence,) = lack_of_fit(answer([*twice, *outside], "isoflop", QUICK))
+    assert "on 8 and 20 degrees of freedom" in sentence
 
 
-def test_an_envelope_whose_loss_lies_beside_its_interval_says_so_though_its_constants_do_not():
+def test_an_envelope_warns_if_only_its_loss_lies_outside_its_interval():
     points = list(isoflop_points(TINY, (1e11, 3e11, 1e12, 3e12, 1e13), n_sizes=8, span=3))
     points[3] = dataclasses.replace(points[3], loss=1.3 * points[3].loss)
     law = answer(points, "envelope", QUICK)

@@ -1,4 +1,4 @@
-"""Tables whose N, D and C are not counted alike: refused, or told, before any number is believed."""
+"""Tests of tables that mix conventions for N, D and C: they are refused or warned of."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ GRID = isoflop_points(
 
 
 def changed(rows, **factors):
-    """The grid, in these rows each column times its factor."""
+    """Return the grid with each column multiplied by its factor in these rows."""
     return [
         dataclasses.replace(
             point, **{name: getattr(point, name) * factor for name, factor in factors.items()}
@@ -55,16 +55,16 @@ def test_other_units_are_refused_and_the_row_is_named(points, kind, words, metho
     assert words in found.reason
 
 
-def test_rows_counted_by_another_convention_are_told():
+def test_rows_of_another_convention_are_warned_of():
     law = answer(changed(range(0, 20, 2), flops=1.3), "parametric", QUICK)
-    (told,) = [warning for warning in law.warnings if warning.startswith("C/D scatters by 1")]
-    assert "count N, D or C differently" in told
+    (warning,) = [warning for warning in law.warnings if warning.startswith("C/D scatters by 1")]
+    assert "count N, D or C differently" in warning
     assert answer(GRID, "parametric", QUICK).warnings == ()
 
 
 @pytest.mark.parametrize("n_sizes", [3, 4, 9])
-def test_sound_tables_are_not_taken_for_wrong_ones(n_sizes):
-    """Tiny decoders, whose attention costs three times their parameters, over a factor of a thousand in N."""
+def test_consistent_tables_are_accepted(n_sizes):
+    """Tiny decoders over a factor of 1000 in N; attention costs up to three times their parameters."""
     sizes = np.geomspace(2e3, 2e6, n_sizes)
     rows = [(n, d) for n in sizes for d in (1e6, 3e6, 1e7, 3e7)]
     points = [
@@ -77,8 +77,8 @@ def test_sound_tables_are_not_taken_for_wrong_ones(n_sizes):
     assert not isinstance(answer(points, "parametric", QUICK), Refusal)
 
 
-def test_a_budget_whose_runs_do_not_cost_the_same_does_not_count():
-    """Labelled in 6 N D beside exact FLOPs, of which attention is most at small N: the optimum would move."""
+def test_a_budget_of_runs_with_unequal_flops_is_left_out():
+    """Budgets labelled in 6 N D but costed in exact FLOPs, dominated by attention at small N."""
     points = [
         dataclasses.replace(
             point, flops=point.flops_budget * (1e4 / point.n_params) ** 0.15,
@@ -94,7 +94,7 @@ def test_a_budget_whose_runs_do_not_cost_the_same_does_not_count():
         assert not isinstance(answer(sound, "isoflop", QUICK), Refusal)
 
 
-def test_a_budget_that_does_not_count_tells_nothing_of_noise_either():
+def test_a_budget_of_unequal_flops_does_not_contribute_to_the_noise():
     wild = [
         dataclasses.replace(point, flops=point.flops * math.exp(0.6 * math.sin(row)))
         if point.flops_budget == BUDGETS[0]
@@ -107,8 +107,8 @@ def test_a_budget_that_does_not_count_tells_nothing_of_noise_either():
     assert (law.residual_sd, law.residual_dof) == pytest.approx((expected.residual_sd, expected.residual_dof))
 
 
-def test_the_tokens_of_an_optimum_are_what_its_budget_pays_for_at_any_distance():
-    """f is curved: a power law of D beside one of N would cost more than C, ever more with the distance."""
+def test_an_optimum_spends_its_budget_at_any_extrapolation():
+    """f is curved, so a power law of D next to one of N would cost more than C, increasingly with C."""
     noise_free = isoflop_points(TINY, BUDGETS, n_sizes=5, span=3, flops_per_token=tiny_flops_per_token)
     law = answer(noise_free, "isoflop", QUICK)
     sizes = np.geomspace(1e3, 1e8, 200)
@@ -128,7 +128,7 @@ def test_the_tokens_of_an_optimum_are_what_its_budget_pays_for_at_any_distance()
 def test_rows_wider_than_the_header_are_refused(tmp_path):
     path = tmp_path / "shift.csv"
     path.write_text("n_params,n_tokens,loss\n1e6,2e7,3.1,4\n")
-    with pytest.raises(InputError, match=r"row 1 has 4 values and the header names 3"):
+    with pytest.raises(InputError, match=r"row 1 has 4 values but the header names 3 columns"):
         read_table(path)
     path.write_text("n_params,n_tokens,loss\n1e6,2e7,3.1,\n2e6,2e7,3.0,\n")  # a comma that ends every line
     assert [(point.n_params, point.loss) for point in read_table(path)] == [(1e6, 3.1), (2e6, 3.0)]
@@ -137,7 +137,7 @@ def test_rows_wider_than_the_header_are_refused(tmp_path):
 
 
 def test_the_odd_row_is_found_among_many():
-    """Rows spoilt at random by a factor of 7 to 1000, either way: the sentence names that row."""
+    """The refusal names the row whose FLOPs are wrong by a random factor of 7 to 1000, either way."""
     rng = np.random.default_rng(5)
     for _ in range(20):
         row, factor = int(rng.integers(20)), math.exp(rng.uniform(math.log(7), math.log(1000)))
@@ -149,7 +149,7 @@ def test_the_odd_row_is_found_among_many():
 @pytest.mark.parametrize("n_rows", [7, 8, 10, 12, 28])
 @pytest.mark.parametrize("end", [0, -1])
 def test_the_odd_row_is_found_at_either_end_of_the_sizes_too(n_rows, end):
-    """There a curve through all rows follows it, and sound neighbours would be named."""
+    """At an end a curve through all rows follows the odd one, and its neighbours would be named."""
     sizes = np.geomspace(1e4, 1e6, n_rows)
     points = [
         dataclasses.replace(GRID[0], n_params=n, n_tokens=1e7, flops=1e7 * tiny_flops_per_token(n),
@@ -173,10 +173,10 @@ def test_seeds_whose_losses_are_rounded_are_replicates(tmp_path):
         assert not isinstance(answer(twins, "parametric", QUICK), Refusal)
 
 
-def test_a_quote_that_never_closes_is_told(tmp_path):
+def test_an_unclosed_quote_is_an_error(tmp_path):
     path = tmp_path / "quote.csv"
     path.write_text('n_params,n_tokens,loss\n1e6,2e7,"' + "3.1,\n" * 60_000)
-    with pytest.raises(InputError, match="it cannot be read as csv"):
+    with pytest.raises(InputError, match="cannot read it as csv"):
         read_table(path)
     path.write_text("\nn_params,n_tokens,loss\n\n1,2,3,9\n")
     with pytest.raises(InputError, match="row 1 has 4 values"):

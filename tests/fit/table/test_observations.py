@@ -1,4 +1,4 @@
-"""Who is fitted, how budgets form, which constraint holds, what the run noise is."""
+"""Tests of exclusions, budgets, the FLOP constraint and run noise."""
 
 import dataclasses
 
@@ -24,14 +24,14 @@ def test_budgets_form_by_gaps_in_flops():
     assert np.bincount(seen.budget).tolist() == [5, 5, 5]
 
 
-def test_planned_budgets_win_over_gaps_and_points_without_one_stay_outside():
+def test_planned_budgets_take_precedence_and_points_without_one_stay_outside():
     points = [dataclasses.replace(point, flops_budget=1e11) for point in grid()[:5]] + list(grid()[5:])
     seen = observe(points)
     assert seen.budgets.tolist() == [1e11]
     assert (seen.budget == -1).sum() == 10
 
 
-def test_a_continuum_of_flops_forms_no_budget():
+def test_evenly_spread_flops_form_no_budget():
     points = [
         dataclasses.replace(grid()[0], flops=flops, n_params=1e4 + flops / 1e8, n_tokens=1e7)
         for flops in np.geomspace(1e11, 1e12, 60)
@@ -48,7 +48,7 @@ def test_tokens_or_flops_follow_from_six_n_d():
     assert observe([dataclasses.replace(point, flops=1.3e16)]).flops_per_token.kind == "exact"
 
 
-def test_a_column_given_for_some_points_only_is_bad_input():
+def test_a_column_given_for_some_points_only_is_an_error():
     with pytest.raises(InputError, match="lacks n_tokens or flops"):
         observe([Point(n_params=1e6, n_tokens=2e9, loss=3.0), Point(n_params=1e6, flops=1e16, loss=3.0)])
     with pytest.raises(InputError, match="has loss=nan"):
@@ -75,7 +75,7 @@ def test_noise_comes_from_replicates_where_there_are_enough():
     assert (noise.n_dof, noise.source) == (15 * 39, "replicates")
     assert noise.sd == pytest.approx(0.01, rel=0.1)
     assert observe(grid()).replicate_noise is None
-    assert observe(grid() + grid()).replicate_noise is None  # the same rows twice say nothing
+    assert observe(grid() + grid()).replicate_noise is None  # the same rows twice are not replicates
 
 
 def test_flops_per_token_follow_the_models_inside_and_their_tangent_beyond():

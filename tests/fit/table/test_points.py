@@ -1,4 +1,4 @@
-"""Tables that can be read, and the sentence each bad one gets."""
+"""Tests of reading tables of points, and of the error message for each invalid table."""
 
 import dataclasses
 
@@ -58,16 +58,16 @@ def test_a_diverged_run_may_lack_its_loss(tmp_path):
         ("n_params,loss\n1,2\n", ["'n_tokens or flops'", "n_params, loss", "columns.n_tokens"]),
         ("n_tokens,loss\n1,2\n", ["'n_params'", "columns.n_params"]),
         ("n_params,n_tokens\n1,2\n", ["'loss'", "columns.loss"]),
-        ("n_params;n_tokens;loss\n1;2;3\n", ["separated by ';'", "by commas"]),
+        ("n_params;n_tokens;loss\n1;2;3\n", ["separated by ';'", "with commas"]),
         ("n_params,n_tokens,loss\n", ["no rows"]),
-        ("n_params,n_tokens,loss\n1,2,3\n1,2,nan\n", ["'loss'", "nothing", "row 2"]),
+        ("n_params,n_tokens,loss\n1,2,3\n1,2,nan\n", ["'loss'", "no value", "row 2"]),
         ("n_params,n_tokens,loss\n1,2,inf\n", ["'loss'", "'inf'", "row 1"]),
         ("n_params,n_tokens,loss\n0,2,3\n", ["'n_params'", "'0'", "row 1", "above zero"]),
         ("n_params,n_tokens,loss\n1,-2,3\n", ["'n_tokens'", "'-2'"]),
         ("n_params,n_tokens,loss\n1,many,3\n", ["'n_tokens'", "'many'"]),
         ("n_params,n_tokens,loss,status\n1,2,3,lost\n", ["status='lost'", "row 1", "done, diverged"]),
         ("n_params,n_tokens,loss,flops_budget\n1,2,3,-1\n", ["'flops_budget'", "'-1'"]),
-        ("", ["cannot be read as csv"]),
+        ("", ["cannot read it as csv"]),
     ],
 )
 def test_bad_tables_are_refused_in_one_sentence(tmp_path, text, parts):
@@ -81,33 +81,33 @@ def test_bad_tables_are_refused_in_one_sentence(tmp_path, text, parts):
 
 
 def test_missing_files_suffixes_and_broken_files(tmp_path):
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="file not found"):
         read_table(tmp_path / "absent.csv")
     with pytest.raises(InputError, match=r"\.csv or \.parquet"):
         read_table(write(tmp_path, "", "t.xlsx"))
-    with pytest.raises(InputError, match="cannot be read as parquet"):
+    with pytest.raises(InputError, match="cannot read it as parquet"):
         read_table(write(tmp_path, "no parquet at all", "t.parquet"))
     with pytest.raises(InputError, match=r"columns\.flops_budget"):
         from_dataframe(pd.DataFrame(GOOD), dataclasses.replace(DEFAULT_COLUMNS, flops_budget="Budget"))
 
 
-def test_a_dataframe_with_missing_values_is_named_in_the_error():
-    with pytest.raises(InputError, match="the DataFrame: column 'loss' holds nothing in row 2"):
+def test_the_error_for_a_missing_value_names_the_dataframe():
+    with pytest.raises(InputError, match="the DataFrame: column 'loss' has no value in row 2"):
         from_dataframe(pd.DataFrame({**GOOD, "loss": [3.0, None]}))
 
 
 def test_a_column_given_twice_is_refused(tmp_path):
     path = tmp_path / "twice.csv"
     path.write_text("n_params,n_tokens,loss,loss\n1e6,1e7,3,4\n")
-    with pytest.raises(InputError, match="there are several columns 'loss': keep one of each name"):
+    with pytest.raises(InputError, match="column 'loss' is not unique; keep one column of that name"):
         read_table(path)
 
 
-def test_truth_values_are_no_numbers(tmp_path):
+def test_booleans_are_not_numbers(tmp_path):
     frame = pd.DataFrame({**GOOD, "loss": [True, True]})
     path = tmp_path / "points.parquet"
     frame.to_parquet(path)
-    with pytest.raises(InputError, match="'loss' holds True in row 1"):
+    with pytest.raises(InputError, match="'loss' has True in row 1"):
         read_table(path)
 
 
