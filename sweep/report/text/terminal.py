@@ -1,7 +1,7 @@
 """The two output streams of the command line.
 
-Results that a person asked for go to stdout (`print_text`, `print_json`, `print_document`); progress, warnings
-and errors go to stderr (`say`, `progress`).
+Results that a person asked for go to stdout (`print_text`, `print_json`, `print_document`); progress,
+warnings and errors go to stderr (`say`, `progress`).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ SweepProgress = Callable[["SweepStatus"], None]
 def print_text(content: RenderableType) -> None:
     """Print a result on stdout: strings verbatim, tables and other rich renderables laid out.
 
-    Colours appear on a terminal only, and not if NO_COLOR is set. Lines are as wide as the terminal; elsewhere
-    they are never wrapped or cropped. Raises as `print_document`.
+    Colours appear on a terminal only, and not if NO_COLOR is set. Lines are as wide as the terminal;
+    elsewhere they are never wrapped or cropped. Raises as `print_document`.
     """
     print_document(content + "\n" if isinstance(content, str) else _rendered(content))
 
