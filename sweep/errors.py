@@ -72,10 +72,10 @@ _TROUBLE = {
 }  # fmt: skip
 
 
-def told_to_user(error: Exception) -> SweepError | None:
-    """An error as one sentence and exit code: our own, and the system's where somebody can mend its cause.
+def user_error(error: Exception) -> SweepError | None:
+    """Return the user-facing form of an error: our own unchanged, a system error that a user can resolve.
 
-    None for what only a bug of ours explains.
+    Returns None for everything else, which is a bug.
     """
     if isinstance(error, SweepError):
         return error

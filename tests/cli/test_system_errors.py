@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.errors import DataError, InputError, SweepError, told_to_user
+from sweep.errors import DataError, InputError, SweepError, user_error
 from sweep.store import files
 from sweep.store.points import ResultError, read_result
 from sweep.store.run_store import RunStore
@@ -134,9 +134,9 @@ def test_read_json_takes_what_is_not_shown_for_absent(tmp_path, locked):
 
 
 def test_only_what_somebody_can_mend_is_told_in_a_sentence():
-    full = told_to_user(OSError(errno.ENOSPC, "No space left on device"))
+    full = user_error(OSError(errno.ENOSPC, "No space left on device"))
     assert str(full).startswith("a file cannot be read or written: No space left on device; ")
     assert (type(full), full and full.exit_code) == (SweepError, 1)
-    assert isinstance(told_to_user(OSError(errno.ENOTDIR, "Not a directory", "x")), InputError)
-    assert told_to_user(OSError(errno.EBADF, "Bad file descriptor")) is None
-    assert told_to_user(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
+    assert isinstance(user_error(OSError(errno.ENOTDIR, "Not a directory", "x")), InputError)
+    assert user_error(OSError(errno.EBADF, "Bad file descriptor")) is None
+    assert user_error(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from sweep.config.compose import compose_experiment
+from sweep.config.places import hparam_directory, sweep_directory
 from sweep.errors import InputError
 from sweep.identity import run_key
 from sweep.launch.base import LaunchState
@@ -20,10 +21,12 @@ from sweep.report.hparam_curves import hparam_curves
 from sweep.report.hparam_summary import hparam_line
 from sweep.report.hparams import document, hparam_text, read_reports
 from sweep.report.numbers import four
+from sweep.report.plans import known_hparams, plan_document, run_states
 from sweep.report.text.text import plan_text
 from sweep.store.run_store import RunStore
 from sweep.study import laws as analysis
 from sweep.study import run as study
+from sweep.study.plan import hparam_check, plan_experiment
 from sweep.worker.__main__ import work
 from tests import toy_trainer
 from tests.plan.test_grid import DATASET
@@ -86,15 +89,15 @@ def experiment(tmp_path, monkeypatch):
 
 
 def check(experiment):
-    study.run(experiment, check_hparams=True)
-    checks, directory = [study.hparam_check(experiment)], study.sweep_directory(experiment)
-    (report,) = analysis.measure_hparams(checks, directory, study.hparam_directory(experiment))
+    study.run_experiment(experiment, check_hparams=True)
+    checks, directory = [hparam_check(experiment)], sweep_directory(experiment)
+    (report,) = analysis.measure_hparams(checks, directory, hparam_directory(experiment))
     return report
 
 
 def test_a_check_trains_what_the_grid_lacks_and_leaves_the_grid_alone(experiment, tmp_path):
-    study.run(experiment)
-    store, n_grid = RunStore(study.sweep_directory(experiment)), len(InProcess.trained)
+    study.run_experiment(experiment)
+    store, n_grid = RunStore(sweep_directory(experiment)), len(InProcess.trained)
     before = store.points()
     fitted = analysis.fit_sweep(store.sweep_dir, experiment.fit)[None]
     assert fitted.to_json()["hyperparameters"] == "unmeasured"
@@ -102,7 +105,7 @@ def test_a_check_trains_what_the_grid_lacks_and_leaves_the_grid_alone(experiment
     trained = InProcess.trained[n_grid:]
     assert len(trained) == len(set(trained)) == 4 * 5 * 3 - 4  # seed 0 of every corner is the grid's own
     assert store.points() == before
-    own = RunStore(study.hparam_directory(experiment)).points()
+    own = RunStore(hparam_directory(experiment)).points()
     assert {point.purpose for point in own.points} == {"hparam_check"}
     assert {item.run_key for item in own.excluded} == {point.run_key for point in own.points}  # never fitted
     assert {point.purpose for point in before.points} == {None}
@@ -137,19 +140,19 @@ def test_repeating_trains_nothing_and_other_settings_are_unmeasured(experiment):
     n = len(InProcess.trained)
     check(experiment)
     assert len(InProcess.trained) == n
-    drawn = study.plan(experiment)
-    found = study.known_hparams(drawn)
+    drawn = plan_experiment(experiment)
+    found = known_hparams(drawn)
     assert found["n_corners"] == 4
     assert f"{found['worst']['loss_left']:.4f}" in hparam_line(found)
     other = replace(experiment, optimizer=replace(experiment.optimizer, lr=0.01))
-    assert study.known_hparams(study.plan(other)) == "unmeasured"
+    assert known_hparams(plan_experiment(other)) == "unmeasured"
     assert "unmeasured" in hparam_line(
-        study.plan_document([study.plan(other)], states(other))["hyperparameters"]
+        plan_document([plan_experiment(other)], states(other))["hyperparameters"]
     )
 
 
 def states(experiment):
-    return study.run_states(study.plan(experiment))
+    return run_states(plan_experiment(experiment))
 
 
 def test_a_plan_says_what_is_unmeasured_and_what_branches_save():
@@ -185,7 +188,7 @@ def test_the_command_prints_one_document(experiment, tmp_path):
     arguments = [*SMALL, f"results_dir={tmp_path}", f"data_dir={tmp_path / 'data'}"]
     done = sweep("check-hparams", *arguments, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "all 60 runs had ended before" in done.stderr
+    assert "all 60 runs are finished" in done.stderr
     told = json.loads(done.stdout)
     assert told == json.loads((tmp_path / "smoke" / "hparams.json").read_text())
     assert (tmp_path / "smoke" / "figures" / "hparams.png").is_file()

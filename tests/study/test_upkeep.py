@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 
 from sweep.config.compose import compose_experiment
+from sweep.config.places import sweep_directory
 from sweep.errors import IndexUnavailable
 from sweep.store.run_store import RunStore
-from sweep.study import run as study
 from sweep.study import upkeep
+from sweep.study.plan import plan_experiment
+from sweep.study.run import run_experiment
 from tests.shell import sweep
 from tests.toy_trainer import toy_sweep
 
@@ -40,11 +42,11 @@ def table(tmp_path):
 
 @pytest.mark.ci
 def test_only_failed_trains_just_the_failed_runs(tmp_path, experiment, monkeypatch):
-    names = [run.config.name for run in study.plan(experiment).runs]
+    names = [run.config.name for run in plan_experiment(experiment).runs]
     monkeypatch.setenv("TOY_FAULT", f"data:{names[1]}")
-    first = study.run(experiment)
+    first = run_experiment(experiment)
     assert first.status.counts == {"done": 3, "failed:data": 1}
-    store = RunStore(study.sweep_directory(experiment))
+    store = RunStore(sweep_directory(experiment))
     assert [run.name for run in upkeep.failed_runs(store.sweep_dir)] == [names[1]]
     planned = next(entry.run_key for entry in store.entries() if entry.name == names[0])
     (store.sweep_dir / "runs" / planned / "result.json").unlink()
@@ -52,28 +54,28 @@ def test_only_failed_trains_just_the_failed_runs(tmp_path, experiment, monkeypat
 
     monkeypatch.delenv("TOY_FAULT")
     monkeypatch.setenv("TOY_JOURNAL", str(tmp_path / "journal"))
-    again = study.run(experiment, only="failed")
+    again = run_experiment(experiment, only="failed")
     assert (tmp_path / "journal").read_text().split() == [names[1]]
     assert (again.gave_up, again.n_trained, again.interrupted) == (None, 1, False)
     assert again.status.counts == {"done": 3, "planned": 1}
     assert upkeep.failed_runs(store.sweep_dir) == ()
 
-    rest = study.run(experiment)  # and an ordinary run is limited by nothing
+    rest = run_experiment(experiment)  # and an ordinary run is limited by nothing
     assert (rest.status.counts, rest.n_trained) == ({"done": 4}, 1)
     assert set(table(tmp_path)) == set(names)
 
 
 def test_a_rerun_of_failed_runs_that_was_stopped_goes_on(tmp_path, experiment, monkeypatch):
-    names = [run.config.name for run in study.plan(experiment).runs]
+    names = [run.config.name for run in plan_experiment(experiment).runs]
     monkeypatch.setenv("TOY_FAULT", f"data:{names[1]}")
-    study.run(experiment)
-    stopped = study.run(experiment, only="failed", should_stop=lambda: True)
+    run_experiment(experiment)
+    stopped = run_experiment(experiment, only="failed", should_stop=lambda: True)
     assert stopped.interrupted
-    sweep_dir = study.sweep_directory(experiment)
+    sweep_dir = sweep_directory(experiment)
     assert [run.name for run in upkeep.failed_runs(sweep_dir)] == [names[1]]
 
     monkeypatch.delenv("TOY_FAULT")
-    assert study.run(experiment, only="failed").status.counts == {"done": 4}
+    assert run_experiment(experiment, only="failed").status.counts == {"done": 4}
     assert upkeep.failed_runs(sweep_dir) == ()
     (sweep_dir / "runs" / stopped.status.runs[0].run_key / "result.json").unlink()
     assert upkeep.failed_runs(sweep_dir) == ()  # a result that was deleted is no failure
@@ -99,8 +101,8 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(tmp_path):
 
 
 def test_reindex_writes_tables_and_copy_again_and_excluding_tells_the_copy(tmp_path, experiment):
-    study.run(experiment)
-    directory = study.sweep_directory(experiment)
+    run_experiment(experiment)
+    directory = sweep_directory(experiment)
     (tmp_path / "p.db").unlink()
     for path in upkeep.reindex(directory):
         assert len(pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)) == 4
@@ -118,9 +120,9 @@ def test_reindex_writes_tables_and_copy_again_and_excluding_tells_the_copy(tmp_p
 
 
 def test_a_finished_sweep_run_again_catches_its_copy_up(tmp_path, experiment):
-    study.run(experiment)
+    run_experiment(experiment)
     (tmp_path / "p.db").unlink()
-    again = study.run(experiment)
+    again = run_experiment(experiment)
     assert (again.was_finished, again.index_problem) == (True, None)
     assert len(table(tmp_path)) == 4
 
