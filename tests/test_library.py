@@ -50,7 +50,7 @@ def test_a_sweep_is_opened_fitted_and_asked(tmp_path):
     fitted = toy.fit()
     assert fitted.n_points == 4
     assert (tmp_path / "toy/fit.json").is_file()
-    with pytest.raises(InputError, match="unknown arm a: there are no arms"):
+    with pytest.raises(InputError, match="unknown arm a: the sweep has no arms"):
         toy.fit(arm="a")
     near, far = toy.predict(1e12, 1e13)
     assert (near.flops, far.flops) == (1e12, 1e13)

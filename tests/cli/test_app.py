@@ -23,14 +23,14 @@ def table(directory: Path) -> Path:
     return path
 
 
-def test_plan_json_has_the_promised_keys(tmp_path):
+def test_plan_json_has_the_documented_keys(tmp_path):
     plan = document("plan", "experiment=smoke", f"data_dir={tmp_path / 'a b,c'}", cwd=tmp_path, call=forked)
     assert set(plan) == {"experiment", "runs", "dropped", "warnings", "hyperparameters", "flops_shared"}
     assert plan["experiment"] == "smoke"
     assert len(plan["runs"]) == 12
-    promised = {"run_key", "name", "flops_budget", "flops", "n_params", "n_tokens", "status"}
+    documented = {"run_key", "name", "flops_budget", "flops", "n_params", "n_tokens", "status"}
     for run in plan["runs"]:
-        assert promised <= run.keys()
+        assert documented <= run.keys()
         assert run["status"] == "planned"
         assert abs(run["flops"] / run["flops_budget"] - 1) <= 0.02
     assert list(tmp_path.iterdir()) == []
@@ -57,10 +57,10 @@ def test_a_saved_fit_predicts(tmp_path):
     assert abs(one["shape"]["flops"] / 1e20 - 1) < 0.02
     both = document("predict", "fit.json", "1e20", "1e21", cwd=tmp_path, call=forked)
     assert [answer["flops"] for answer in both] == [1e20, 1e21]
-    assert both[0] == one | {"shape": None}  # whose family and rules would it be?
+    assert both[0] == one | {"shape": None}  # no model family is known for it
 
 
-def test_config_prints_what_it_reads_back(tmp_path):
+def test_config_can_be_read_back(tmp_path):
     from omegaconf import OmegaConf
 
     from sweep.config import read_experiment
@@ -76,15 +76,11 @@ REFUSED = [
     (["run", "experiment=nothing"], "error: experiment=nothing is not there: choose from demo"),
     (["run", "grid.d_model=[17]"], "error: d_model=17 does not divide into n_heads=2"),
     (["run", "grid.min_steps=100000"], "error: no cell of the grid can be trained"),
-    (["run", "schedule.warmup_frac=1.2"], "error: schedule.warmup_frac=1.2 is not valid"),
     (
         ["run", "schedule.warmup_frac=null", "schedule.warmup_tokens=1e9"],
         "error: schedule.warmup_tokens=1e+09 is a warmup of",
     ),
     (["plan", "demo"], "error: demo is not KEY=VALUE: did you mean experiment=demo?"),
-    (["plan", "budgets=[1e9,"], "error: [1e9, is no key=value of Hydra's grammar"),
-    (["plan", "seeds=[18446744073709551616]"], "error: seeds=18446744073709551616 is not valid"),
-    (["plan", "budgets=[1e308]"], "error: budgets=1e+308 is not valid: it should be less than or equal to"),
     (["run", "trainer.device=cuda"], "error: trainer.device=cuda, and this machine shows no GPU"),
     (["predict", "1e20"], "error: results/demo holds no sweep: start one with sweep run"),
     (
@@ -136,7 +132,6 @@ REFUSED = [
     (["cancel", "nowhere"], "error: nowhere is no directory of a sweep"),
     (["exclude", "nowhere", "../../etc", "--reason", "x"], "error: '../../etc' is not a run key"),
     (["plan", "--config-dir", "nowhere"], "error: --config-dir nowhere is not a directory"),
-    (["data", "inspect", "data.holdout_frac=2"], "error: data.holdout_frac=2"),
 ]
 
 
@@ -175,7 +170,7 @@ assert not loaded, loaded
 
 
 @pytest.mark.ci
-def test_verbs_of_a_laptop_load_no_torch(tmp_path):
+def test_verbs_without_training_import_no_torch(tmp_path):
     path = table(tmp_path)
     law = forked("fit", path, "fit.n_bootstrap=20", "--json", cwd=tmp_path).stdout
     (tmp_path / "fit.json").write_text(law)
@@ -199,12 +194,12 @@ def test_verbs_of_a_laptop_load_no_torch(tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-def test_our_own_bug_says_so(tmp_path):
+def test_an_unexpected_exception_is_reported_as_a_bug(tmp_path):
     broken = "import sweep.config.compose as c; c.compose_experiments = lambda *a: 1 / 0"
     done = sweep("plan", cwd=tmp_path, before=broken)
     assert done.returncode == 70
     assert "this is a bug in sweep" in done.stderr
 
 
-def test_command_runs_this_interpreter():
+def test_the_command_uses_this_interpreter():
     assert command("plan")[0] == sys.executable

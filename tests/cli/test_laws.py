@@ -62,14 +62,14 @@ def test_fit_then_predict_from_the_saved_document(tmp_path, table):
     assert far["beyond_data"] == pytest.approx(3e13 / 6.4e12)
 
 
-def test_people_read_the_same_on_a_terminal(tmp_path, table):
+def test_a_fit_as_text_shows_bias_agreement_and_backtest(tmp_path, table):
     shown = sweep(tmp_path, "fit", table, *COLUMNS)
     assert shown.returncode == 0, shown.stderr
     for part in ("isoflop", "its own bias", "agreement at C", "backtest: errors on the budgets left out"):
         assert part in shown.stdout
 
 
-def test_published_laws_predict_by_name_and_unknown_ones_are_bad_input(tmp_path):
+def test_published_laws_predict_and_unknown_ones_are_refused(tmp_path):
     done = sweep(tmp_path, "predict", "besiroglu_2024", "5.76e23", "--json")
     document = json.loads(done.stdout)
     assert document["methods"]["besiroglu_2024"]["tokens_per_param_opt"] == pytest.approx(17.921, abs=1e-3)
@@ -80,7 +80,7 @@ def test_published_laws_predict_by_name_and_unknown_ones_are_bad_input(tmp_path)
     assert (missing.returncode, "absent.json not found" in missing.stderr) == (2, True)
 
 
-def test_when_every_method_refuses_the_exit_code_is_zero_and_the_json_says_why(tmp_path):
+def test_a_fit_that_every_method_refuses_succeeds_with_reasons(tmp_path):
     path = tmp_path / "few.csv"
     path.write_text("n_params,n_tokens,loss\n1e6,1e8,3\n2e6,1e8,2.9\n")
     done = sweep(tmp_path, "fit", path, "--json")

@@ -52,6 +52,7 @@ REFUSED = [
     ),
     ("budgets", [1e9, 1e9], "budgets=[1000000000.0, 1000000000.0] holds a value twice: give each once"),
     ("fit.methods", [], "fit.methods=[] is not valid: list should have at least 1 item, not 0"),
+    ("seeds", [2**64], "seeds=18446744073709551616 is not valid"),
     ("seeds", [0, 0], "seeds=[0, 0] holds a value twice: give each once"),
     ("optimizer.lr", "fast", "optimizer.lr='fast' is not valid"),
     ("optimizer.beta2", 1.0, "optimizer.beta2=1.0 is not valid: it should be less than 1"),
