@@ -11,7 +11,7 @@ from sweep.report.text.terminal import console, print_json, say
 if TYPE_CHECKING:  # scipy and pandas: --help must not wait for them
     from sweep.config import ExperimentConfig
     from sweep.fit import Fit
-    from sweep.machine.packing import Throughput
+    from sweep.machine.packing import PackingRow
 
 
 def show_fits(fits: Mapping[str | None, Fit], as_json: bool) -> None:
@@ -34,9 +34,9 @@ def measure_packing(arms: Sequence[ExperimentConfig], as_json: bool) -> None:
     from sweep.report.text.text import packing_line
     from sweep.study import run as study
 
-    rows: list[Throughput] = []
+    rows: list[PackingRow] = []
 
-    def show(row: Throughput) -> None:
+    def show(row: PackingRow) -> None:
         rows.append(row)
         say(packing_line(row))
 

@@ -24,8 +24,7 @@ from typing import Any
 from sweep import flops
 from sweep.config import ExperimentConfig, RunConfig
 from sweep.errors import DataError, Interrupted
-from sweep.launch.deadline import STOP_AT
-from sweep.launch.process import hold_stop_signals
+from sweep.launch.process import DEADLINE_VARIABLE, hold_stop_signals
 from sweep.records import (
     BOOKKEEPING_COLUMNS,
     CurvePoint,
@@ -35,7 +34,7 @@ from sweep.records import (
     RunResult,
     TrainSession,
 )
-from sweep.store.files import replace as write_whole
+from sweep.store.files import write_atomic
 from sweep.store.run_store import RunStore
 from sweep.worker.__main__ import main
 from tests.configs import tiny_run
@@ -82,7 +81,7 @@ def science(store: RunStore) -> dict[str, dict[str, Any]]:
 def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunResult:
     """The state is a hash chain over the steps: one too few, too many or out of turn changes the loss."""
     _note(f"{run.name}\n")
-    _note(f"{run.name} {os.environ.get(STOP_AT)}\n", "TOY_DEADLINES")
+    _note(f"{run.name} {os.environ.get(DEADLINE_VARIABLE)}\n", "TOY_DEADLINES")
     checkpoint = session.checkpoint_dir / "state.json"
     state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"step": 0, "chain": run.name}
     every = int(os.environ.get("TOY_CHECKPOINT_STEPS", "3"))
@@ -100,7 +99,7 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
             _fail_as_told(run.name)
         stop = session.should_stop() and step < run.n_steps
         if stop or step % every == 0:
-            write_whole(checkpoint, json.dumps(state).encode(), durable=False)
+            write_atomic(checkpoint, json.dumps(state).encode(), durable=False)
             _note(f"{step}\n", "TOY_SAVES")
         if stop:
             raise Interrupted(f"stopped at step {step}")

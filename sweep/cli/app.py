@@ -55,10 +55,10 @@ def plan(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJ
     if as_json:
         print_json(study.plan_document(plans, states))
     else:
-        from sweep.machine.workers import crew
+        from sweep.machine.workers import worker_count
         from sweep.report.text.text import plan_text
 
-        workers = crew(plans)
+        workers = worker_count(plans)
         for drawn in plans:
             known = study.known_hparams(drawn)
             console().print(plan_text(drawn, states, workers.n_workers, workers.speed, known))

@@ -12,12 +12,12 @@ from sweep.data.registry import scan
 from sweep.data.shards import PreparedData
 from sweep.errors import DataError, InputError
 from sweep.machine.devices import gpus
-from sweep.machine.workers import crew
+from sweep.machine.workers import worker_count
 from sweep.plan.devices import check_devices
 from sweep.plan.estimate import disk_bytes
 from sweep.records import Plan
+from sweep.store.files import check_free_space
 from sweep.store.run_store import RunStore
-from sweep.store.space import check_free_space
 
 
 def check_extras() -> None:
@@ -74,7 +74,7 @@ def check_space(drawn: Sequence[Plan]) -> None:
     left = [run.config for arm in drawn for run in arm.runs if not store.has_result(run.run_key)]
     keep = experiment.trainer.keep_checkpoint
     if left:
-        needed = disk_bytes(left, crew(drawn).n_workers, keep_checkpoint=keep)
+        needed = disk_bytes(left, worker_count(drawn).n_workers, keep_checkpoint=keep)
         check_free_space(store.sweep_dir, needed)
 
 

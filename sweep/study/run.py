@@ -17,12 +17,11 @@ from sweep.config import ExperimentConfig, absolute_index_url
 from sweep.config.places import data_directory, hparam_directory, sweep_directory
 from sweep.errors import Interrupted
 from sweep.launch import sharing
-from sweep.launch.base import Launcher
+from sweep.launch.base import Launcher, supervise_until_done
 from sweep.launch.choose import check_launch, make_launcher
 from sweep.launch.choose import detach as start_detached
-from sweep.launch.supervisor import Orders
-from sweep.launch.watch import see_through
-from sweep.machine.workers import crew
+from sweep.launch.spec import LaunchSpec
+from sweep.machine.workers import worker_count
 from sweep.records import Plan
 from sweep.report.plans import known_hparams, plan_document, run_states
 from sweep.store.run_store import RunStore
@@ -124,8 +123,8 @@ def run(
     for arm_plan, data in zip(drawn, prepared, strict=True):
         check_data(arm_plan, data)
     check_results(store, experiment)
-    pardon = None if only is None else secrets.token_hex(8)
-    _pardon(store, pardon)  # before the plan, whose change has live workers look again
+    retry_group = None if only is None else secrets.token_hex(8)
+    _pardon(store, retry_group)  # before the plan, whose change has live workers look again
     for arm_plan in drawn:
         store.add_plan(arm_plan)
     store.clear_cancel()
@@ -133,19 +132,19 @@ def run(
     if before.finished:
         problem = catch_up(store, experiment.store, experiment.name)
         return RunOutcome(status=before, was_finished=True, index_problem=problem)
-    orders = Orders(
+    spec = LaunchSpec(
         sweep_dir=str(store.sweep_dir.absolute()),
         device=experiment.trainer.device,
         needs=tuple(sorted({str(data.directory.absolute()) for data in prepared})),
         n_devices=experiment.trainer.n_devices,
-        packing=crew(drawn).packing,
-        pardon=pardon,
+        packing=worker_count(drawn).packing,
+        retry_group=retry_group,
     )
     if detach:
-        start_detached(experiment.launch, orders)
+        start_detached(experiment.launch, spec)
         return RunOutcome(status=before, detached=True)
-    launcher = make_launcher(experiment.launch, orders)
-    gave_up = _watch(launcher, RunStore(store.sweep_dir, pardon=pardon), on_status, should_stop)
+    launcher = make_launcher(experiment.launch, spec)
+    gave_up = _watch(launcher, RunStore(store.sweep_dir, retry_group=retry_group), on_status, should_stop)
     status = store.status()
     return RunOutcome(
         status=status,
@@ -182,7 +181,7 @@ def _watch(
         on_status(store.status())
         return max(POLL_S, 5 * (time.monotonic() - looked))  # thousands of runs are read more rarely
 
-    return see_through(launcher, should_stop=should_stop, look=look).gave_up
+    return supervise_until_done(launcher, should_stop=should_stop, look=look).gave_up
 
 
 def launch_warnings(experiment: ExperimentConfig) -> list[str]:

@@ -100,7 +100,7 @@ REFUSED = [
     (["fit", "nowhere"], "error: nowhere holds no plan"),
     (["predict", "law=nothing.json", "flops=1e20"], "error: law=nothing.json"),
     (["report", "nowhere"], "error: "),
-    (["cancel", "nowhere"], "error: nowhere is no directory of a sweep"),
+    (["cancel", "nowhere"], "error: nowhere is not the directory of a sweep"),
     (["exclude", "nowhere", "../../etc", "--reason", "x"], "error: '../../etc' is not a run key"),
     (["plan", "--config-dir", "nowhere"], "error: --config-dir nowhere is not a directory"),
     (["data", "inspect", "data.holdout_frac=2"], "error: data.holdout_frac=2"),

@@ -12,7 +12,7 @@ import torch
 from sweep.config.compose import compose_experiment
 from sweep.errors import SafetyError
 from sweep.plan.estimate import disk_bytes
-from sweep.store import space
+from sweep.store import files
 from sweep.store.files import read_json
 from sweep.study import run as study
 from sweep.train.checkpoint import Checkpoint, load_latest, save_checkpoint
@@ -173,9 +173,9 @@ def test_a_sweep_that_may_not_fit_is_refused_before_anything_is_written(tmp_path
     drawn = study.plan(experiment)
     needed = disk_bytes([run.config for run in drawn.runs], 2, keep_checkpoint=False)
     usage = type("Usage", (), {"free": 0})
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage)
     usage.free = 1.2 * needed - 1
-    with pytest.raises(SafetyError, match=r"MB free, and the sweep may write .* MB") as refused:
+    with pytest.raises(SafetyError, match=r"MB of free disk space, but the sweep may write .* MB") as refused:
         study.run(experiment)
     assert refused.value.exit_code == 3
     assert not (tmp_path / "r").exists()

@@ -2,9 +2,9 @@
 
 import pytest
 
-from sweep.store.attempts.active import HeldAttempt
+from sweep.store.attempts.active import ActiveAttempt
 from sweep.store.attempts.attempts import read_attempts
-from sweep.store.attempts.claims import MAX_WATCH_GAP_S, Claimer
+from sweep.store.attempts.claims import MAX_OBSERVED_GAP_S, Claimer
 from tests.faults.processes import CONTEXT
 
 LEASE = {"lease_s": 10.0, "max_failures": 3}
@@ -25,11 +25,11 @@ def _observe(directory, name, n_runs, barrier):
         for index in range(n_runs):
             run_dir = directory / "runs" / str(index)
             for _ in range(3):  # 0, 5 and 10 s of silence: not more than the lease yet
-                assert not isinstance(claimer.claim(run_dir, **LEASE), HeldAttempt)
-                clock.now += MAX_WATCH_GAP_S
+                assert not isinstance(claimer.claim(run_dir, **LEASE), ActiveAttempt)
+                clock.now += MAX_OBSERVED_GAP_S
             barrier.wait(30)
             outcome = claimer.claim(run_dir, **LEASE)
-            if isinstance(outcome, HeldAttempt):
+            if isinstance(outcome, ActiveAttempt):
                 notes.write(f"{index} {outcome.number} {outcome.is_ours()}\n")
     barrier.wait(30)  # whoever leaves earlier is gone, and loses what it holds
 
@@ -38,7 +38,7 @@ def watch_at_once(directory, n_runs):
     """Two observers, `n_runs` expired leases of a process that lives on, which is us."""
     silent = Claimer("silent")
     for index in range(n_runs):
-        assert isinstance(silent.claim(directory / "runs" / str(index), **LEASE), HeldAttempt)
+        assert isinstance(silent.claim(directory / "runs" / str(index), **LEASE), ActiveAttempt)
     barrier = CONTEXT.Barrier(2)
     observers = [CONTEXT.Process(target=_observe, args=(directory, name, n_runs, barrier)) for name in "ab"]
     for observer in observers:

@@ -18,7 +18,7 @@ import pytest
 from sweep.config import LaunchConfig
 from sweep.launch.base import Launcher, LaunchState
 from sweep.launch.choose import make_launcher
-from sweep.launch.supervisor import Orders
+from sweep.launch.spec import LaunchSpec
 from sweep.store.attempts.attempts import read_attempts
 from sweep.store.files import read_json, read_records
 from sweep.store.run_store import RunStore
@@ -49,8 +49,8 @@ def toy_sweep_for(launch: LaunchConfig, directory: Path, n_runs: int, n_steps: i
 def toy_launcher(store: RunStore, command: list[str] | None = None, **toy: object) -> Launcher:
     """The launcher a sweep asks for, of workers that have the toy trainer or of another command."""
     words = tuple(command or toy_command(store.sweep_dir, **toy))
-    orders = Orders(sweep_dir=str(store.sweep_dir.absolute()), device="cpu", command=words)
-    return make_launcher(store.latest_experiment().launch, orders)
+    spec = LaunchSpec(sweep_dir=str(store.sweep_dir.absolute()), device="cpu", command=words)
+    return make_launcher(store.latest_experiment().launch, spec)
 
 
 class LauncherContract:

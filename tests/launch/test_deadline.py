@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweep.errors import InputError
-from sweep.launch.deadline import read_deadline
+from sweep.launch.process import read_deadline
 from sweep.worker.__main__ import main
 from tests.toy_trainer import toy_sweep, train
 
@@ -37,7 +37,7 @@ def test_a_deadline_that_is_no_number_is_bad_input(
         read_deadline()
     toy_sweep(tmp_path, 1)
     assert main([str(tmp_path)], train=train) == 2
-    assert "SWEEP_DEADLINE='tomorrow' is no number of seconds" in capsys.readouterr().err
+    assert "SWEEP_DEADLINE='tomorrow' is invalid: set it to a finite number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_other_numbers_told_to_a_worker_are_checked_too(
     monkeypatch.setenv(name, value)
     store = toy_sweep(tmp_path / "sweep", 1)
     assert main([str(tmp_path / "sweep")], train=train) == 2
-    assert f"{name}={value!r} is no " in capsys.readouterr().err
+    assert f"{name}={value!r} is invalid" in capsys.readouterr().err
     assert store.status().counts == {"planned": 1}
 
 

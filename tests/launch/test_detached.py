@@ -15,7 +15,7 @@ import pytest
 from sweep.launch import supervisor
 from sweep.launch.choose import detach
 from sweep.launch.process import StopFlag
-from sweep.launch.supervisor import Orders
+from sweep.launch.spec import LaunchSpec
 from sweep.store.attempts.attempts import read_attempts
 from sweep.store.files import read_json
 from sweep.store.run_store import RunStore
@@ -34,8 +34,8 @@ def _leave_nothing(tmp_path: Path) -> Iterator[None]:
 def _start_and_leave(sweep_dir: Path, step_s: float) -> None:
     store = RunStore(sweep_dir)
     command = toy_command(sweep_dir, TOY_STEP_S=step_s)
-    orders = Orders(sweep_dir=str(sweep_dir.absolute()), device="cpu", command=tuple(command))
-    detach(store.latest_experiment().launch, orders)
+    spec = LaunchSpec(sweep_dir=str(sweep_dir.absolute()), device="cpu", command=tuple(command))
+    detach(store.latest_experiment().launch, spec)
     os._exit(0)
 
 
@@ -101,8 +101,8 @@ def test_points_the_sql_copy_lacks_at_the_end_are_written_by_the_supervisor(
     assert work(store.sweep_dir, train=train).n_done == 2  # while there was no database
     monkeypatch.setenv("SWEEP_INDEX_URL", f"sqlite:///{tmp_path / 'copy.db'}")
     command = tuple(toy_command(store.sweep_dir))
-    orders = Orders(sweep_dir=str(store.sweep_dir), device="cpu", command=command)
-    assert supervisor.supervise(orders, StopFlag()) == 0
+    spec = LaunchSpec(sweep_dir=str(store.sweep_dir), device="cpu", command=command)
+    assert supervisor.supervise(spec, StopFlag()) == 0
     with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as connection:
         assert connection.execute("select count(*) from sweep_points").fetchall() == [(2,)]
 
@@ -115,7 +115,7 @@ def test_an_error_nobody_foresaw_is_noted_without_the_secret_it_quotes(
     def fail(argument: str) -> None:
         raise RuntimeError(f"no answer for {os.environ['SOME_API_KEY']}")
 
-    monkeypatch.setattr(supervisor, "read_orders", fail)
+    monkeypatch.setattr(supervisor, "read_spec", fail)
     assert supervisor.main(["{}"]) == 70
     said = capsys.readouterr().err
     assert "RuntimeError: no answer for" in said
@@ -123,6 +123,6 @@ def test_an_error_nobody_foresaw_is_noted_without_the_secret_it_quotes(
 
 
 @pytest.mark.parametrize("argument", ["", "{", "[]", '{"sweep_dirs": 1}'])
-def test_orders_that_are_none_are_bad_input(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_specification_is_bad_input(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert supervisor.main([argument]) == 2
-    assert "are no orders" in capsys.readouterr().err
+    assert "invalid launch specification" in capsys.readouterr().err

@@ -29,7 +29,7 @@ class TestSlurm(LauncherContract):
     def prepare(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         tools = fake_slurm.install(tmp_path / "slurm")
         monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-        monkeypatch.setattr(slurm, "LOOK_S", 0.2)
+        monkeypatch.setattr(slurm, "POLL_S", 0.2)
         yield
         leave_nothing_running(tmp_path)
 

@@ -158,7 +158,7 @@ def test_a_command_that_always_dies_is_not_restarted_for_ever(tmp_path, monkeypa
     store = toy_sweep(tmp_path, 1, n_workers=1)
     state = run_to_end(launcher(store, command=[sys.executable, "-c", "raise SystemExit(9)"]))
     assert state.n_restarts == local.MAX_DEATHS
-    assert "exit code 9" in state.gave_up
+    assert "exited with code 9" in state.gave_up
     assert str(tmp_path / "logs") in state.gave_up
 
 
@@ -233,7 +233,7 @@ def test_a_worker_gets_as_many_gpus_as_a_run_wants(tmp_path):
     store = toy_sweep(tmp_path / "sweep", 1, n_workers=None)
     (shown,) = shown_environments(store, device="auto", n_devices=2)
     assert shown[0]["CUDA_VISIBLE_DEVICES"] == "0,1"
-    with pytest.raises(InputError, match=r"trainer.n_devices=4, and this machine shows 3 GPUs"):
+    with pytest.raises(InputError, match=r"trainer.n_devices=4, but this machine has 3 GPUs"):
         launcher(store, device="auto", n_devices=4)
 
 
@@ -250,7 +250,7 @@ def test_only_visible_gpus_are_used(monkeypatch, visible, names):
 
 def test_cuda_without_a_gpu_is_bad_input(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "gpus", lambda: ())
-    with pytest.raises(InputError, match="shows no GPU"):
+    with pytest.raises(InputError, match="no GPU was found"):
         launcher(toy_sweep(tmp_path, 1), device="cuda")
 
 

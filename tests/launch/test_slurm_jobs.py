@@ -19,7 +19,7 @@ from sweep.errors import InputError
 from sweep.launch import slurm, slurm_job
 from sweep.launch.choose import detach
 from sweep.launch.slurm import SlurmLauncher
-from sweep.launch.supervisor import Orders
+from sweep.launch.spec import LaunchSpec
 from sweep.store.run_store import RunStore
 from tests.faults.processes import wait_until
 from tests.launch import fake_slurm
@@ -33,18 +33,18 @@ LAUNCH = SlurmLaunch(name="slurm", n_workers=1, lease_s=120, stall_s=900, max_fa
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     tools = fake_slurm.install(tmp_path / "slurm")
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    monkeypatch.setattr(slurm, "LOOK_S", 0.1)
+    monkeypatch.setattr(slurm, "POLL_S", 0.1)
     yield tools
     leave_nothing_running(tmp_path)
 
 
-def orders(store: RunStore, **values: Any) -> Orders:
-    return Orders(sweep_dir=str(store.sweep_dir.absolute()), device="cpu", **values)
+def spec(store: RunStore, **values: Any) -> LaunchSpec:
+    return LaunchSpec(sweep_dir=str(store.sweep_dir.absolute()), device="cpu", **values)
 
 
 def make(store: RunStore, launch: SlurmLaunch = LAUNCH, **toy: object) -> SlurmLauncher:
     command = toy_command(store.sweep_dir, **toy)
-    return SlurmLauncher(launch, orders(store, command=tuple(command)))
+    return SlurmLauncher(launch, spec(store, command=tuple(command)))
 
 
 def sweep(directory: Path, n_runs: int = 1, n_steps: int = 12) -> RunStore:
@@ -185,7 +185,7 @@ def test_jobs_for_failed_runs_alone_are_counted_apart(tmp_path: Path, tools: Pat
     everything = make(store, TOY_STEP_S=0.01)
     everything.start()
     store.retry(store.entries()[0].run_key, "again")
-    limited = SlurmLauncher(LAUNCH, replace(orders(store), pardon="again"))
+    limited = SlurmLauncher(LAUNCH, replace(spec(store), retry_group="again"))
     limited.start()
     assert len(fake_slurm.submissions(tools)) == 2
     limited.stop()
@@ -198,7 +198,7 @@ def test_jobs_for_failed_runs_alone_are_counted_apart(tmp_path: Path, tools: Pat
 def test_detached_it_returns_at_once_and_the_jobs_go_on(tmp_path: Path) -> None:
     store = sweep(tmp_path / "sweep", n_steps=50)
     command = toy_command(store.sweep_dir, TOY_STEP_S=0.02)
-    detach(LAUNCH, orders(store, command=tuple(command)))
+    detach(LAUNCH, spec(store, command=tuple(command)))
     assert not store.status().finished
     wait_until(lambda: store.status().finished)
 
@@ -220,26 +220,26 @@ def test_jobs_are_believed_while_the_controller_is_silent(tmp_path: Path, tools:
 def test_jobs_that_slurm_will_not_start_are_not_waited_for(tmp_path: Path, tools: Path, reason: str) -> None:
     (tools / "squeue").write_text(f"#!/bin/sh\necho '7_0|PENDING|{reason}'\n")
     state = run_to_end(make(sweep(tmp_path / "sweep")))
-    assert f"will not start job 7_0: {reason}" in str(state.gave_up)
+    assert f"does not start job 7_0 ({reason})" in str(state.gave_up)
 
 
 def test_a_machine_without_slurm_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(InputError, match="needs sbatch, squeue, scancel, scontrol, not found here"):
+    with pytest.raises(InputError, match="needs sbatch, squeue, scancel, scontrol, not found in PATH"):
         make(sweep(tmp_path / "sweep"))
 
 
 def test_a_refused_submission_says_why(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"sbatch refused the job: Batch job failed|invalid partition"):
+    with pytest.raises(InputError, match=r"sbatch rejected the job: Batch job failed|invalid partition"):
         make(sweep(tmp_path / "sweep"), replace(LAUNCH, partition="none")).start()
 
 
 def test_data_that_a_node_does_not_see_keeps_workers_from_starting(tmp_path: Path) -> None:
     store = sweep(tmp_path / "sweep")
     hidden = str(tmp_path / "node-local")
-    launcher = SlurmLauncher(LAUNCH, orders(store, needs=(hidden,)))
+    launcher = SlurmLauncher(LAUNCH, spec(store, needs=(hidden,)))
     assert "ended with 1 runs left" in str(run_to_end(launcher).gave_up)
-    assert f"{hidden} is not seen from" in next((store.sweep_dir / "logs").glob("slurm-*")).read_text()
+    assert f"{hidden} not found on" in next((store.sweep_dir / "logs").glob("slurm-*")).read_text()
     assert store.status().counts == {"planned": 1}
 
 
@@ -262,5 +262,5 @@ def test_a_member_of_an_array_is_not_taken_for_the_array() -> None:
 
 def test_the_worker_is_told_to_leave_before_the_signal() -> None:
     end = int(time.time()) + 1000
-    told = slurm_job.tell_deadline({"SLURM_JOB_END_TIME": str(end)}, 120, 60)
+    told = slurm_job.deadline_variables({"SLURM_JOB_END_TIME": str(end)}, 120, 60)
     assert told == {"SWEEP_DEADLINE": str(end - 120), "SWEEP_MIN_CLAIM_S": "60"}

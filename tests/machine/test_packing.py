@@ -7,7 +7,7 @@ import pytest
 from sweep.errors import InputError
 from sweep.machine.packing import (
     ALONE,
-    Throughput,
+    PackingRow,
     best_packing,
     packing_file,
     packing_json,
@@ -18,7 +18,7 @@ from sweep.machine.packing import (
 def rows(rates, mps=False):
     """From {n_params: {n_workers: steps a second}}."""
     return [
-        Throughput(n_params=size, n_workers=n, mps=mps, steps_per_second=rate)
+        PackingRow(n_params=size, n_workers=n, mps=mps, steps_per_second=rate)
         for size, by_number in rates.items()
         for n, rate in by_number.items()
     ]
@@ -84,5 +84,5 @@ def test_each_device_is_remembered():
 )
 def test_a_damaged_record_is_named(content):
     packing_file().write_text(content)
-    with pytest.raises(InputError, match=r"packing\.json is no record of sweep doctor --packing"):
+    with pytest.raises(InputError, match=r"packing\.json is damaged: delete it"):
         remembered("one")

@@ -54,7 +54,7 @@ class TestSlurmContract(LauncherContract):
 
     @pytest.fixture(autouse=True)
     def look_often(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(slurm, "LOOK_S", 0.3)
+        monkeypatch.setattr(slurm, "POLL_S", 0.3)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_a_time_limit_shorter_than_any_run(
 
     SLURM may send its warning up to a minute early, so at any moment of these jobs.
     """
-    monkeypatch.setattr(slurm, "LOOK_S", 0.5)
+    monkeypatch.setattr(slurm, "POLL_S", 0.5)
     limit = replace(TestSlurmContract.launch, time="00:01:00", signal_s=45, min_claim_s=2, max_failures=1)
     store = toy_sweep_for(limit, tmp_path / "sweep", 2, n_steps=64)
     deadlines = tmp_path / "deadlines"
@@ -178,5 +178,5 @@ def states(store: RunStore) -> list[list[str | None]]:
 def test_a_job_that_slurm_refuses_is_bad_input(cluster: SlurmCluster, tmp_path: Path, data_dir: Path) -> None:
     refused = sweep("run", *SMOKE, *SLURM, "launch.partition=nowhere", f"data_dir={data_dir}", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "sbatch refused the job" in refused.stderr
+    assert "sbatch rejected the job" in refused.stderr
     assert "Traceback" not in refused.stderr

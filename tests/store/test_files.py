@@ -21,10 +21,10 @@ def names(directory: Path) -> set[str]:
 @pytest.mark.parametrize("broken", ["open", "write", "fsync", "replace"])
 def test_a_failed_replace_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch, broken):
     path = tmp_path / "file"
-    files.replace(path, b"old")
+    files.write_atomic(path, b"old")
     monkeypatch.setattr(os, broken, fail)
     with pytest.raises(OSError, match="injected"):
-        files.replace(path, b"new")
+        files.write_atomic(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == {"file"}
@@ -33,7 +33,7 @@ def test_a_failed_replace_leaves_the_old_content_and_nothing_else(tmp_path, monk
 def test_a_short_write_is_continued(tmp_path, monkeypatch):
     whole = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: whole(fd, data[:3]))
-    files.replace(tmp_path / "file", b"0123456789")
+    files.write_atomic(tmp_path / "file", b"0123456789")
     assert (tmp_path / "file").read_bytes() == b"0123456789"
 
 

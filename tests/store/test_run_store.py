@@ -60,14 +60,14 @@ def test_an_exchanged_config_is_refused_and_a_torn_one_repaired(tmp_path):
     run = toy_plan(1).runs[0]
     path = tmp_path / "runs" / run.run_key / "config.json"
     path.write_text(path.read_text()[:40])
-    with pytest.raises(DataError, match="not a readable run"):
+    with pytest.raises(DataError, match="not a valid run config"):
         store.run_config(run.run_key)
     store.add_plan(toy_plan(1))
     assert store.run_config(run.run_key) == run.config
     path.write_text(canonical_json(to_dict(replace(run.config, seed=9))))
     with pytest.raises(DataError, match="restore it"):
         store.run_config(run.run_key)
-    with pytest.raises(SafetyError, match="holds another run"):
+    with pytest.raises(SafetyError, match="belongs to another run"):
         store.add_plan(toy_plan(1))
 
 
@@ -80,7 +80,7 @@ def test_no_name_leads_out_of_the_sweep(tmp_path, key):
     plan = json.loads(next((tmp_path / "sweep" / "plans").iterdir()).read_text())
     plan["runs"][0]["run_key"] = key
     next((tmp_path / "sweep" / "plans").iterdir()).write_text(json.dumps(plan))
-    with pytest.raises(InputError, match="no run key"):
+    with pytest.raises(InputError, match="the invalid run key"):
         work(tmp_path / "sweep", train=train)
     assert [path.name for path in tmp_path.iterdir()] == ["sweep"]
 

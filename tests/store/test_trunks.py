@@ -153,7 +153,7 @@ def test_killed_workers_leave_nobody_waiting(tmp_path, n_rounds):
 def test_a_pardoned_branch_starts_from_the_sweeps_trunk_and_leaves_it_to_the_others(tmp_path):
     runs = [branch(n) for n in (20, 30, 50)]
     branched_sweep(tmp_path, *runs).retry(planned(runs[1]).run_key, "again")
-    queue = RunStore(tmp_path, pardon="again").queue("worker")
+    queue = RunStore(tmp_path, retry_group="again").queue("worker")
     found = queue.claim()
     assert found is not None  # the trunk's first run is not waited for: nobody trains it now
     entry, attempt = found

@@ -143,7 +143,7 @@ def test_a_directory_that_cannot_be_written(
     monkeypatch.setattr(Path, "mkdir", refuse)
     diagnosis = examine(needs, 2)
     assert missing(diagnosis) == ["results_dir", "data_dir", "hard links"]
-    assert f"{tmp_path} cannot be written (Permission denied)" in diagnosis.to_text()
+    assert f"{tmp_path} is not writable (Permission denied)" in diagnosis.to_text()
 
 
 def test_packages_that_are_not_installed(needs: Needs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,11 +169,11 @@ def test_packages_that_are_not_installed(needs: Needs, monkeypatch: pytest.Monke
     assert not diagnosis.ok
     found = {check.name: (check.state, check.found, check.remedy) for check in diagnosis.checks}
     assert found["torch"] == ("missing", "not installed", "pip install 'sweep[train]'")
-    assert found["extra train"] == ("absent", "lacks torch, datasets", "pip install 'sweep[train]'")
-    assert found["extra wandb"] == ("absent", "lacks wandb", "pip install 'sweep[wandb]'")
+    assert found["extra train"] == ("absent", "not installed: torch, datasets", "pip install 'sweep[train]'")
+    assert found["extra wandb"] == ("absent", "not installed: wandb", "pip install 'sweep[wandb]'")
     assert found["extra io"] == ("ok", "safetensors", None)
     assert "extra dev" not in found
-    assert diagnosis.to_text().endswith("the experiment cannot run here: see what is missing above")
+    assert diagnosis.to_text().endswith("the experiment cannot run here: see the missing items above")
 
 
 def test_a_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ def test_a_gpu_that_torch_cannot_use(needs: Needs, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(devices, "installed_gpus", lambda: ["NVIDIA H200"])
     (cpu, gpu) = check_torch(CPU_ONLY, needs)
     assert (cpu.state, gpu.state) == ("ok", "absent")  # the CPU will do
-    assert gpu.found == "NVIDIA H200; torch 2.13.0+cpu cannot use any: this torch is built for the CPU"
+    assert gpu.found == "NVIDIA H200; torch 2.13.0+cpu cannot use a GPU: this torch is built for the CPU"
     (_, gpu) = check_torch(CPU_ONLY, replace(needs, device="cuda"))
     assert gpu.state == "missing"
     monkeypatch.setattr(devices, "installed_gpus", list)
@@ -221,7 +221,7 @@ def test_a_gpu_that_torch_can_use(needs: Needs) -> None:
     old = {"name": "V100", "memory_bytes": 16 * 2**30, "dtypes": {"fp32": True, "bf16": False}}
     without_bf16 = {**ONE_GPU, "devices": {"cpu": CPU, "cuda:0": old}}
     (cpu, gpu) = check_torch(without_bf16, replace(needs, precision="bf16"))
-    assert (cpu.state, gpu.state, gpu.found) == ("ok", "missing", "V100, 16 GiB, computes in fp32")
+    assert (cpu.state, gpu.state, gpu.found) == ("ok", "missing", "V100, 16 GiB, supports fp32")
 
 
 @pytest.mark.parametrize(

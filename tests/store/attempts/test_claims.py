@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sweep.store.attempts import claims
-from sweep.store.attempts.active import AttemptLost, HeldAttempt
+from sweep.store.attempts.active import ActiveAttempt, AttemptLost
 from sweep.store.attempts.attempts import read_attempts
 from sweep.store.attempts.claims import Claimer, Verdict
 from sweep.store.attempts.host import is_gone, this_process
@@ -33,7 +33,7 @@ def run_dir(tmp_path):
 
 def take(run_dir, worker="w", clock=time.monotonic):
     held = Claimer(worker, clock).claim(run_dir, **LEASE)
-    assert isinstance(held, HeldAttempt)
+    assert isinstance(held, ActiveAttempt)
     return held
 
 
@@ -69,7 +69,7 @@ def test_a_beating_attempt_never_expires_and_a_silent_one_does(run_dir):
         held.beat({"counter": counter, "step": 0})
     assert watch(other, clock, run_dir, 9) is Verdict.BUSY
     taken = watch(other, clock, run_dir, 2)
-    assert isinstance(taken, HeldAttempt)
+    assert isinstance(taken, ActiveAttempt)
     assert taken.number == 2
     assert not held.is_ours()
     assert [a.state for a in read_attempts(run_dir)] == ["lost", None]
@@ -207,7 +207,7 @@ def test_one_expired_lease_and_many_observers_give_one_new_holder(tmp_path, monk
         def observe(claimer, run_dir=run_dir, barrier=barrier, won=won):
             barrier.wait()
             outcome = claimer.claim(run_dir, **LEASE)
-            if isinstance(outcome, HeldAttempt):
+            if isinstance(outcome, ActiveAttempt):
                 won.append(outcome)
 
         threads = [threading.Thread(target=observe, args=(c,)) for c in observers]
@@ -246,7 +246,7 @@ def test_a_copy_cut_short_leaves_the_source(run_dir, monkeypatch):
         with pytest.raises(OSError, match="full"):
             second.inherit_checkpoint()
     second.end("failed:disk", "full", 0)
-    third = HeldAttempt(run_dir=run_dir, number=3, token="x")
+    third = ActiveAttempt(run_dir=run_dir, number=3, token="x")
     third.path.mkdir()
     third.inherit_checkpoint()
     assert (third.checkpoint_dir / "state").read_text() == "1"

@@ -115,7 +115,7 @@ def test_a_locked_database_never_stops_the_sweep_and_is_caught_up(tmp_path, monk
     blocker = sqlite3.connect(database, isolation_level=None)
     blocker.execute("begin exclusive")
     assert work(store.sweep_dir, train=train).n_done == 4
-    assert capfd.readouterr().err.count("the sweep goes on") == 1
+    assert capfd.readouterr().err.count("the sweep continues") == 1
     problem = catch_up(store, store.latest_experiment().store, "toy")
     assert "locked" in problem
     assert "--reindex" in problem
