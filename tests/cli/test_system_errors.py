@@ -105,9 +105,7 @@ def test_a_result_that_may_not_be_read_is_not_taken_for_a_broken_one(finished, l
     entry = finished.entries()[0]
     path = finished.sweep_dir / "runs" / entry.run_key / "result.json"
     locked.add("result.json")
-    with pytest.raises(
-        ResultError, match=r"cannot be read, although its content may be valid: Permission denied$"
-    ):
+    with pytest.raises(ResultError, match=r"cannot be read, although .* valid: Permission denied$"):
         read_result(path, entry.run_key)
     assert finished.status().counts == {"failed:data": 4}
     assert all("delete" not in str(run.reason) for run in finished.status().runs)
@@ -118,13 +116,11 @@ def test_a_result_that_may_not_be_read_is_not_taken_for_a_broken_one(finished, l
 def test_a_plan_and_a_config_that_may_not_be_read_are_not_to_be_deleted(finished, locked):
     entry = finished.entries()[0]
     locked.add("config.json")
-    with pytest.raises(InputError, match=r"config.json cannot be read, although its content may be valid"):
+    with pytest.raises(InputError, match=r"config.json cannot be read, although .* valid"):
         finished.run_config(entry.run_key)
     (plan,) = (finished.sweep_dir / "plans").glob("*.json")
     locked.add(plan.name)
-    with pytest.raises(
-        InputError, match=r"cannot be read, although its content may be valid: Permission denied$"
-    ):
+    with pytest.raises(InputError, match=r"cannot be read, although .* valid: Permission denied$"):
         RunStore(finished.sweep_dir).entries()
 
 

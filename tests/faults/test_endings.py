@@ -1,4 +1,4 @@
-"""How runs end: by crash, hang, leak, divergence or preemption; and that what ended is not done again."""
+"""Ends of runs: crash, hang, leak, divergence and preemption; finished runs are not trained again."""
 
 import os
 import re

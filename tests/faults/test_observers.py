@@ -1,4 +1,4 @@
-"""Several processes that find one lease expired: at most one takes the run."""
+"""Several processes that observe an expired lease: at most one takes the run."""
 
 import pytest
 
@@ -18,7 +18,7 @@ class Clock:
 
 
 def _observe(directory, name, n_runs, barrier):
-    """Watch each run's silent holder for more than its lease, on a clock of our own; then take it."""
+    """Observe the silent holder of each run for more than its lease, on a simulated clock; then claim it."""
     clock = Clock()
     claimer = Claimer(name, clock)
     with (directory / f"taken-by-{name}").open("w") as notes:
@@ -31,11 +31,11 @@ def _observe(directory, name, n_runs, barrier):
             outcome = claimer.claim(run_dir, **LEASE)
             if isinstance(outcome, ActiveAttempt):
                 notes.write(f"{index} {outcome.number} {outcome.is_ours()}\n")
-    barrier.wait(30)  # whoever leaves earlier is gone, and loses what it holds
+    barrier.wait(30)  # a process that exits earlier is dead, and loses its claims
 
 
 def watch_at_once(directory, n_runs):
-    """Two observers, `n_runs` expired leases of a process that lives on, which is us."""
+    """Two observers of `n_runs` expired leases of a live process, which is this one."""
     silent = Claimer("silent")
     for index in range(n_runs):
         assert isinstance(silent.claim(directory / "runs" / str(index), **LEASE), ActiveAttempt)

@@ -1,4 +1,4 @@
-"""What is refused of Ray before anything is sent to a cluster, with or without Ray installed."""
+"""Checks of the Ray launcher before anything is sent to a cluster, with or without Ray installed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_refusal_can_be_overruled_and_does_not_concern_a_cluster_of_our_own(
 
 @pytest.fixture
 def dashboard() -> Iterator[tuple[str, dict[str, str]]]:
-    """A dashboard that answers what the test says."""
+    """A dashboard with the answer set by the test."""
     answer: dict[str, str] = {}
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -87,9 +87,9 @@ def test_a_task_starts_a_worker_and_no_further_tasks(tmp_path: Path, monkeypatch
     monkeypatch.setattr(launching, "check_cluster", lambda launch: None)
     store = toy_sweep(tmp_path / "sweep", 1)
     detached = LaunchSpec(sweep_dir=str(store.sweep_dir), launcher="ray")  # of the supervisor that submits
-    told = RayLauncher(FAR, detached)._spec
-    assert told.launcher == "local"
-    assert read_spec(told.argument()).launcher == "local"
+    spec = RayLauncher(FAR, detached)._spec
+    assert spec.launcher == "local"
+    assert read_spec(spec.argument()).launcher == "local"
 
 
 def test_a_task_begins_nothing_where_the_sweep_is_not_seen_or_the_code_is_another(tmp_path: Path) -> None:

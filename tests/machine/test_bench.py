@@ -1,4 +1,4 @@
-"""Packing as it is measured on this machine's processor, and what the launcher makes of a choice."""
+"""Measurement of packings on this machine's processor, MPS, and the number of workers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_processes_are_measured_together_and_the_choice_is_remembered(monkeypatc
     assert json.loads(packing_file().read_text())["schema_version"] == 1
 
 
-def test_asked_for_workers_overrule_what_was_measured():
+def test_configured_workers_override_the_measurement():
     device = devices.devices("cpu")[0].name
     packing_file().parent.mkdir(parents=True)
     measured = [PackingRow(n_params=10, n_workers=n, mps=False, steps_per_second=float(n)) for n in (1, 8)]
@@ -88,7 +88,7 @@ def test_memory_and_cores_limit_how_many_are_tried(monkeypatch):
 
 @pytest.fixture
 def control(tmp_path, monkeypatch):
-    """A stand-in for NVIDIA's daemon that notes how it was called."""
+    """A fake MPS daemon that records its calls."""
     tool, notes = tmp_path / "bin" / mps.CONTROL, tmp_path / "notes"
     tool.parent.mkdir()
     tool.write_text(
@@ -116,7 +116,7 @@ def test_without_the_service_there_is_none(monkeypatch):
         assert service is None
 
 
-def test_packing_is_a_choice_of_workers_for_every_gpu(monkeypatch):
+def test_packing_multiplies_the_workers_of_each_gpu(monkeypatch):
     monkeypatch.setattr(workers, "gpus", lambda: ("0", "1"))
     packing = Packing(n_workers=4, mps=False, speedup=3.0)
     packed = count_workers(None, "auto", packing)

@@ -1,4 +1,4 @@
-"""The choice of workers a device, from planted measurements, and the file that remembers them."""
+"""The best packing for planted measurements, and the file of measurements."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sweep.machine.packing import (
 
 
 def rows(rates, mps=False):
-    """From {n_params: {n_workers: steps a second}}."""
+    """Rows from {n_params: {n_workers: steps per second}}."""
     return [
         PackingRow(n_params=size, n_workers=n, mps=mps, steps_per_second=rate)
         for size, by_number in rates.items()
@@ -25,7 +25,7 @@ def rows(rates, mps=False):
 
 
 def test_the_work_decides_which_size_counts():
-    """Small models gain threefold from four workers, large ones lose a fifth."""
+    """Small models gain a factor of three with four workers, large ones lose a fifth."""
     measured = rows({10**5: {1: 10, 2: 20, 4: 30}, 10**8: {1: 1.0, 2: 0.95, 4: 0.8}})
     small = best_packing(measured, [(10**5, 60.0)])
     assert (small.n_workers, small.speedup) == (4, pytest.approx(3.0))

@@ -1,4 +1,4 @@
-"""Atomic writes, hard-link commits, appended records: what a reader sees after any failure."""
+"""Atomic writes, hard-link commits and appended records, as seen by a reader after any failure."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ def names(directory: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("broken", ["open", "write", "fsync", "replace"])
-def test_a_failed_replace_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch, broken):
+def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch, broken):
     path = tmp_path / "file"
     files.write_atomic(path, b"old")
     monkeypatch.setattr(os, broken, fail)
@@ -86,7 +86,7 @@ def test_a_torn_tail_costs_its_own_record_only(tmp_path, torn_at):
     for step in (2, 3):
         files.append_record(path, {"step": step})
     steps = [record["step"] for record in files.read_records(path)]
-    assert steps in ([1, 2, 3], [1, 1, 2, 3])  # cut before its newline, the second record is still whole
+    assert steps in ([1, 2, 3], [1, 1, 2, 3])  # without its newline, the second record is still complete
     assert steps == [1, 2, 3] or torn_at >= len(whole) - 1
 
 

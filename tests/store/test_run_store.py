@@ -1,4 +1,4 @@
-"""Plans, points, status and exclusions, as the verbs see them."""
+"""Plans, points, status and exclusions of a sweep."""
 
 import csv
 import json
@@ -38,7 +38,7 @@ def test_a_sweep_is_the_union_of_its_plans_longest_run_first(tmp_path):
     entries = store.entries()
     assert [e.flops for e in entries] == sorted((e.flops for e in entries), reverse=True)
     assert len({e.run_key for e in entries}) == len(entries) == 5
-    assert {e.experiment.launch.lease_s for e in entries} == {77}  # the latest plan that lists a run counts
+    assert {e.experiment.launch.lease_s for e in entries} == {77}  # from the latest plan that lists a run
     store.add_plan(toy_plan(3))
     assert sum(e.experiment.launch.lease_s == 77 for e in store.entries()) == 2
     assert len(list((tmp_path / "plans").iterdir())) == 2
@@ -72,7 +72,7 @@ def test_an_exchanged_config_is_refused_and_a_torn_one_repaired(tmp_path):
 
 
 @pytest.mark.parametrize("key", HOSTILE)
-def test_no_name_leads_out_of_the_sweep(tmp_path, key):
+def test_no_run_key_leads_out_of_the_sweep(tmp_path, key):
     store = toy_sweep(tmp_path / "sweep", 1)
     for call in (store.run_config, store.has_result, store.retry, lambda k: store.exclude(k, "why")):
         with pytest.raises(InputError, match="not a run key"):
@@ -180,7 +180,7 @@ def test_a_diverged_or_excluded_run_is_shown_and_never_fitted(tmp_path):
     assert (shown[keys[0]].status, shown[keys[0]].reason) == ("diverged", "loss is nan")
     assert (shown[keys[1]].status, shown[keys[1]].excluded) == ("done", "the disk was swapped")
     assert store.status().finished
-    assert work(tmp_path, train=diverge).n_diverged == 0  # a result: not tried again
+    assert work(tmp_path, train=diverge).n_diverged == 0  # it has a result: not tried again
 
 
 def test_status_weighs_what_is_left_by_flops(tmp_path):
@@ -225,7 +225,7 @@ def test_a_deleted_result_is_trained_again_alone_and_comes_out_the_same(tmp_path
     work(tmp_path / "sweep", train=train)
     before = science(store)
     work(tmp_path / "sweep", train=train)
-    assert len((tmp_path / "journal").read_text().split()) == 4  # finished: nothing is trained
+    assert len((tmp_path / "journal").read_text().split()) == 4  # finished: no run is trained
     (tmp_path / "sweep" / "runs" / toy_plan(4).runs[2].run_key / "result.json").unlink()
     work(tmp_path / "sweep", train=train)
     assert (tmp_path / "journal").read_text().split()[4:] == ["run-2"]
