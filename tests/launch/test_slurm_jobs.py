@@ -195,6 +195,7 @@ def test_jobs_of_a_retry_group_are_counted_separately(tmp_path: Path, tools: Pat
     assert everything.wait(30).n_running == 0
 
 
+@pytest.mark.ci
 def test_detached_it_returns_at_once_and_the_jobs_go_on(tmp_path: Path) -> None:
     store = sweep(tmp_path / "sweep", n_steps=50)
     command = toy_command(store.sweep_dir, TOY_STEP_S=0.02)

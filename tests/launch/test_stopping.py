@@ -47,7 +47,7 @@ def test_a_signal_before_is_heard_and_one_after_does_nothing(name: str) -> None:
     assert (done.returncode, done.stdout) == (75, f"stopped by {name} True\n{child}\n"), done.stderr
 
 
-@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("n_threads", [pytest.param(1, marks=pytest.mark.ci), 2])
 def test_a_worker_under_repeated_sigterm_exits_with_its_state_saved(tmp_path: Path, n_threads: int) -> None:
     """Also with threads of libraries, which may receive the signals."""
     store = toy_sweep(tmp_path / "sweep", 1, n_steps=500)

@@ -230,3 +230,15 @@ def test_a_deleted_result_is_trained_again_alone_and_comes_out_the_same(tmp_path
     work(tmp_path / "sweep", train=train)
     assert (tmp_path / "journal").read_text().split()[4:] == ["run-2"]
     assert science(store) == before
+
+
+@pytest.mark.parametrize("key", ["retry_group", "pardon"])
+def test_a_store_can_be_limited_to_a_retry_group_also_of_earlier_versions(tmp_path, key):
+    store = toy_sweep(tmp_path, 2)
+    retried, other = (entry.run_key for entry in store.entries())
+    store.retry(retried, "group")
+    store.retry(other)
+    path = tmp_path / "runs" / retried / "retry.json"
+    path.write_text(path.read_text().replace('"retry_group"', f'"{key}"'))
+    assert [entry.run_key for entry in RunStore(tmp_path, retry_group="group").entries()] == [retried]
+    assert RunStore(tmp_path, retry_group="another").entries() == []
