@@ -18,7 +18,7 @@ from sweep.report.text.terminal import print_document, print_json, print_text, s
 
 if TYPE_CHECKING:
     from sweep.config import ExperimentConfig
-    from sweep.machine.packing import Throughput
+    from sweep.machine.packing import PackingRow
 
 app = typer.Typer(
     name="sweep",
@@ -73,9 +73,9 @@ def _measure_packing(arms: Sequence[ExperimentConfig], as_json: bool) -> None:
     from sweep.study.checks import check_extras
     from sweep.study.plan import plan_experiment
 
-    rows: list[Throughput] = []
+    rows: list[PackingRow] = []
 
-    def on_row(row: Throughput) -> None:
+    def on_row(row: PackingRow) -> None:
         rows.append(row)
         say(packing_line(row))
 

@@ -59,10 +59,10 @@ def plan(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJ
     if as_json:
         print_json(plan_document(plans, states))
         return
-    from sweep.machine.workers import crew
+    from sweep.machine.workers import worker_count
     from sweep.report.text.text import plan_text
 
-    workers = crew(plans)
+    workers = worker_count(plans)
     for arm in plans:
         print_text(plan_text(arm, states, workers.n_workers, workers.speed, known_hparams(arm)))
 

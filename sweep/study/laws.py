@@ -38,8 +38,7 @@ from sweep.plan.shapes import nearest_shape, shape_of_width, width_step
 from sweep.records import POINT_COLUMNS, Point
 from sweep.report.hparam_summary import HPARAMS, hyperparameters
 from sweep.report.hparams import HparamReport, document, measure, read_reports
-from sweep.store.files import read_json
-from sweep.store.files import replace as replace_file
+from sweep.store.files import read_json, write_atomic
 from sweep.store.run_store import RunStore, StoredPoints
 from sweep.store.status import SweepStatus
 
@@ -260,7 +259,7 @@ def fit_file(sweep_dir: Path) -> Path:
 def write_fit(path: Path, fitted: Fit) -> None:
     """Write a fit.json atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, (json.dumps(fitted.to_json(), indent=1, allow_nan=False) + "\n").encode())
+    write_atomic(path, (json.dumps(fitted.to_json(), indent=1, allow_nan=False) + "\n").encode())
 
 
 def report(sweep_dir: Path) -> list[Path]:
@@ -305,7 +304,7 @@ def measure_hparams(checks: Sequence[HparamCheck], sweep_dir: Path, check_dir: P
     losses = {str(point.run_key): point.loss for point in points}
     reports = [measure(check, losses) for check in checks]
     content = json.dumps(document(reports), indent=1, allow_nan=False) + "\n"
-    replace_file(sweep_dir / HPARAMS, content.encode())
+    write_atomic(sweep_dir / HPARAMS, content.encode())
     for report in reports:
         draw_hparams(report, arm_directory(sweep_dir, report.arm) / "figures")
     return reports

@@ -62,8 +62,8 @@ class InProcess:
     limit = None
     trained: list[str] = []  # noqa: RUF012
 
-    def __init__(self, launch, orders):
-        self._sweep_dir = Path(orders.sweep_dir)
+    def __init__(self, launch, spec):
+        self._sweep_dir = Path(spec.sweep_dir)
 
     def start(self):
         def train(run, placement, session):

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweep.machine.packing import Throughput
+from sweep.machine.packing import PackingRow
 from sweep.records import Plan
 from sweep.report.hparam_summary import UNMEASURED, hparam_line
 from sweep.report.numbers import duration, four
@@ -90,7 +90,7 @@ def _plan_totals(plan: Plan, states: Mapping[str, str], n_workers: int, speed: f
     )
 
 
-def packing_line(row: Throughput) -> str:
+def packing_line(row: PackingRow) -> str:
     """What some workers did together on one device."""
     workers = f"{row.n_workers} worker{'s' if row.n_workers > 1 else ''}{' with MPS' if row.mps else ''}"
     return f"N {four(row.n_params)}: {workers}, {four(row.steps_per_second)} steps a second together"
