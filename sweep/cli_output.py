@@ -20,7 +20,7 @@ def show_fits(fits: Mapping[str | None, Fit], as_json: bool) -> None:
         documents = {arm or "": fitted.to_json() for arm, fitted in fits.items()}
         print_json({"arms": documents} if None not in fits else documents[""])
         return
-    from sweep.report.text.text import fit_text
+    from sweep.report.text.fit import fit_text
 
     for arm, fitted in fits.items():
         if arm is not None:
@@ -31,7 +31,7 @@ def show_fits(fits: Mapping[str | None, Fit], as_json: bool) -> None:
 def measure_packing(arms: Sequence[ExperimentConfig], as_json: bool) -> None:
     """Measure how many workers should share a device with the sizes of an experiment, and say it."""
     from sweep.machine.workers import measure_and_remember
-    from sweep.report.text.text import packing_line
+    from sweep.report.text.plan import packing_line
     from sweep.study import run as study
 
     rows: list[Throughput] = []

@@ -56,7 +56,7 @@ def plan(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJ
         print_json(study.plan_document(plans, states))
     else:
         from sweep.machine.workers import crew
-        from sweep.report.text.text import plan_text
+        from sweep.report.text.plan import plan_text
 
         workers = crew(plans)
         for drawn in plans:
@@ -119,7 +119,8 @@ def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_
             check_hparams=True,
         )
     say_outcome(outcome)
-    from sweep.report.hparams import document, hparam_text
+    from sweep.report.hparams import document
+    from sweep.report.text.hparams import hparam_text
     from sweep.study import laws as analysis
 
     checks = [study.hparam_check(arm) for arm in arms]

@@ -55,7 +55,7 @@ def predict(arguments: Arguments = None, config_dir: ConfigDir = None, as_json: 
         documents = [prediction.to_json() for prediction in predictions]
         print_json(documents if isinstance(experiment.flops, tuple) else documents[0])
     else:
-        from sweep.report.text.text import prediction_text
+        from sweep.report.text.prediction import prediction_text
 
         console().print(prediction_text(predictions))
 

@@ -64,7 +64,7 @@ def test_fit_then_predict_from_the_saved_document(tmp_path, table):
     assert parametric["lifetime"]["n_params"] < parametric["n_params_opt"]
     assert {"d_model", "n_layers", "batch_tokens", "lr_peak", "n_steps"} <= far["shape"].keys()
     shown = sweep(tmp_path, "predict", "law=law.json", "flops=1e13")
-    assert "backtest: errors on the budgets left out" in shown.stderr
+    assert "backtest: relative errors at the held-out budgets" in shown.stderr
     assert far["beyond_data"] == pytest.approx(3e13 / 6.4e12)
 
 
