@@ -71,7 +71,7 @@ def test_fit_then_predict_from_the_saved_document(tmp_path, table):
 def test_people_read_the_same_on_a_terminal(tmp_path, table):
     shown = sweep(tmp_path, "fit", f"points={table}", *COLUMNS)
     assert shown.returncode == 0, shown.stderr
-    for part in ("isoflop", "its own bias", "agreement at C", "backtest: errors on the budgets left out"):
+    for part in ("isoflop", "estimated bias", "optimum by method", "backtest: relative errors"):
         assert part in shown.stderr
 
 

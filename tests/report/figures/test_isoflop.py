@@ -9,7 +9,7 @@ from sweep.fit import DEFAULTS, fit
 from sweep.report.figures.isoflop import isoflop_curves, isoflop_figure
 from sweep.report.figures.results import SweepResults
 from tests.fit.planted import TINY, isoflop_points
-from tests.report.figures.conftest import BUDGETS, CONFIG, EDGE_BUDGET, EXCLUDED
+from tests.report.figures.planted import BUDGETS, CONFIG, EDGE_BUDGET, EXCLUDED
 
 
 def test_curves_show_every_point_once(sweep):

@@ -9,7 +9,7 @@ from sweep.fit import fit
 from sweep.report.figures.optima import optimum_figure, optimum_panels
 from sweep.report.figures.results import SweepResults
 from tests.fit.planted import TINY, isoflop_points
-from tests.report.figures.conftest import BUDGETS, CONFIG
+from tests.report.figures.planted import BUDGETS, CONFIG
 
 
 def test_curves_and_bands_are_those_of_the_laws(sweep):

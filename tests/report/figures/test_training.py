@@ -4,7 +4,7 @@ import numpy as np
 
 from sweep.report.figures.results import SweepResults
 from sweep.report.figures.training import training_curves
-from tests.report.figures.conftest import DIVERGED, EXCLUDED
+from tests.report.figures.planted import DIVERGED, EXCLUDED
 
 
 def test_curves_join_their_points(sweep):
