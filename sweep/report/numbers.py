@@ -6,7 +6,7 @@ import math
 
 from rich.table import Table
 
-LEFT_ALIGNED = ("state", "reason", "key", "status")  # columns of words; the others hold numbers
+LEFT_ALIGNED = ("state", "reason", "key", "status", "method", "setting")  # columns of words; the others hold numbers
 
 
 def format4(value: float) -> str:
@@ -26,7 +26,7 @@ def duration(seconds: float | None) -> str:
     """Format seconds with their two largest units.
 
     >>> [duration(s) for s in (3.2, 75, 7300, 200_000, None)]
-    ['3s', '1m15s', '2h02m', '2d07h', '?']
+    ['3s', '1m15s', '2h01m', '2d07h', '?']
     """
     if seconds is None:
         return "?"

@@ -35,7 +35,7 @@ def fit_text(fitted: Fit) -> RenderableType:
     parts += agreement_parts(document["agreement"])
     parts += backtest_parts(document["backtest"])
     if document["reconcile"] is not None:
-        parts.append(_reconcile_table(document["reconcile"]))
+        parts += [Text("exponents by counting convention"), _reconcile_table(document["reconcile"])]
     return Group(*parts)
 
 
