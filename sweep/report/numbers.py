@@ -6,7 +6,7 @@ import math
 
 from rich.table import Table
 
-LEFT_ALIGNED = ("state", "reason", "key", "status", "method", "setting")  # columns of words; the others hold numbers
+LEFT_ALIGNED = ("state", "reason", "key", "status", "method", "setting")  # columns of words
 
 
 def format4(value: float) -> str:

@@ -95,7 +95,7 @@ def hparam_figure(curves: Sequence[HparamCurve]) -> Figure:
             for curve in (curve for curve in curves if curve.axis == axis):
                 _draw_curve(curve, axes, colors[curve.flops_budget])
             _finish(axes, axis)
-        panels[0].set_ylabel("loss relative to the rule's setting (nats per token)")
+        panels[0].set_ylabel("loss minus the rule's loss (nats per token)")
         corners = {line.get_label(): line for axes in panels for line in axes.get_legend_handles_labels()[0]}
         panels[-1].legend(
             handles=list(corners.values()), loc="upper left", bbox_to_anchor=(1.01, 1.0), handlelength=2.4
