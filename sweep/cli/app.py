@@ -69,7 +69,7 @@ def doctor(
 def _measure_packing(arms: Sequence[ExperimentConfig], as_json: bool) -> None:
     """Measure how many workers should share a device with the sizes of an experiment, and print it."""
     from sweep.machine.workers import measure_and_remember
-    from sweep.report.text.text import packing_line
+    from sweep.report.text.plan import packing_line
     from sweep.study.checks import check_extras
     from sweep.study.plan import plan_experiment
 

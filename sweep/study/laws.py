@@ -280,16 +280,14 @@ def report(sweep_dir: Path) -> list[Path]:
 
 def _drawing_jobs(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> list[Callable[[], list[Path]]]:
     from sweep.report.figures.draw import drawing_jobs  # matplotlib is slow to import
-    from sweep.report.figures.hparams import draw_hparams
+    from sweep.report.figures.results import SweepResults
 
     directory = arm_directory(sweep_dir, arm)
     fitted = read_fit(fit_file(directory))
     points = [point for point in stored.points if point.arm == arm]
-    checked = [report for report in read_hparams(sweep_dir) if report.arm == arm]
-    return [
-        *drawing_jobs(fitted, points, stored.curves, directory / "figures"),
-        *(partial(draw_hparams, report, directory / "figures") for report in checked),
-    ]
+    hparams = next((report for report in read_hparams(sweep_dir) if report.arm == arm), None)
+    results = SweepResults(fit=fitted, points=points, curves=stored.curves, hparams=hparams)
+    return drawing_jobs(results, directory / "figures")
 
 
 def measure_hparams(checks: Sequence[HparamCheck], sweep_dir: Path, check_dir: Path) -> list[HparamReport]:
@@ -298,7 +296,7 @@ def measure_hparams(checks: Sequence[HparamCheck], sweep_dir: Path, check_dir: P
     Runs that are also part of the grid are read from the sweep, the others from `check_dir`. Settings
     without a result leave their corner incomplete.
     """
-    from sweep.report.figures.hparams import draw_hparams  # matplotlib is slow to import
+    from sweep.report.figures.draw import draw_hparams  # matplotlib is slow to import
 
     points = [*RunStore(sweep_dir).points().points, *RunStore(check_dir).points().points]
     losses = {str(point.run_key): point.loss for point in points}

@@ -9,13 +9,13 @@ from sweep.errors import InputError
 from sweep.fit import DEFAULTS
 from sweep.store.run_store import RunStore, StoredPoints
 from sweep.study import laws
-from tests.report.figures.test_curves import planted_sweep
+from tests.report.figures.planted import planted_sweep
 
 
 @pytest.fixture
 def two_arms(monkeypatch):
     """A store of two arms with planted points, the second with higher losses."""
-    _, points, _ = planted_sweep()
+    points = planted_sweep().points
     arms = [
         replace(
             point,
