@@ -1,6 +1,6 @@
-"""Fast calls of verbs: a server with the modules loaded forks a process for each call.
+"""Verbs in forks of a server that has imported their modules, for tests that need no fresh interpreter.
 
-For tests that do not depend on a new interpreter; `tests.shell.sweep` starts one.
+`tests.shell.sweep` starts one.
 """
 
 from __future__ import annotations
@@ -24,24 +24,26 @@ LOADED = (
     "sweep.study.laws",
     "sweep.config.compose",
     "sweep.study.run",
+    "sweep.report.figures.draw",
+    "sweep.store.tables",
     "hydra",
     "omegaconf",
 )
 
 
 def forked(*arguments: object, cwd: Path, timeout_s: int = 200) -> subprocess.CompletedProcess[str]:
-    """Run a verb like `tests.shell.sweep`, in a fork with its own streams, directory and environment."""
+    """Run a verb like `tests.shell.sweep`, in a fork with streams, directory and environment of its own."""
     words = [str(word) for word in arguments]
     with tempfile.TemporaryDirectory() as directory:
-        outputs = {name: str(Path(directory) / name) for name in ("stdout", "stderr")}
+        files = {name: str(Path(directory) / name) for name in ("stdout", "stderr")}
         request = {"arguments": words, "cwd": str(cwd), "environ": environment(), "timeout_s": timeout_s}
         server = _server()
         assert server.stdin is not None
         assert server.stdout is not None
-        server.stdin.write(json.dumps(request | outputs) + "\n")
+        server.stdin.write(json.dumps(request | files) + "\n")
         server.stdin.flush()
         code = int(server.stdout.readline())
-        texts = [Path(outputs[name]).read_text() for name in ("stdout", "stderr")]
+        texts = [Path(files[name]).read_text() for name in ("stdout", "stderr")]
     return subprocess.CompletedProcess(["sweep", *words], code, *texts)
 
 
@@ -60,7 +62,7 @@ def _end(server: subprocess.Popen[str]) -> None:
 
 
 def _serve() -> Mapping[str, Any] | None:
-    """Fork for every request and return it in the fork; return None in the server after the last request."""
+    """Fork for every request. Returns the request in the fork, None in the server at the end of its input."""
     for line in sys.stdin:
         request: Mapping[str, Any] = json.loads(line)
         child = os.fork()
@@ -71,7 +73,7 @@ def _serve() -> Mapping[str, Any] | None:
 
 
 def _become(request: Mapping[str, Any]) -> None:
-    """Take over the streams, directory, environment and arguments of a request."""
+    """Set up streams, directory, environment and arguments as those of a new process."""
     for number, name in enumerate((os.devnull, request["stdout"], request["stderr"])):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT
         os.dup2(os.open(name, flags, 0o600), number)
@@ -85,9 +87,9 @@ def _become(request: Mapping[str, Any]) -> None:
 if __name__ == "__main__":
     for module in LOADED:
         __import__(module)
-    accepted = _serve()
-    if accepted is not None:
+    request = _serve()
+    if request is not None:
         from sweep.cli.app import main
 
-        _become(accepted)
+        _become(request)
         main()

@@ -25,8 +25,6 @@ from sweep.errors import InputError
 
 ROOT = "sweep_root"  # the name our config.yaml has in Hydra's store
 QUOTED_KEYS = (
-    "points",
-    "law",
     "results_dir",
     "data_dir",
     "store.index_url",
@@ -187,18 +185,13 @@ def packaged_configs() -> Path:
 def quoted(override: str) -> str:
     """An override in Hydra's grammar, the value of a path key quoted unless it is already.
 
-    >>> quoted("points=my runs,1.csv")
-    "points='my runs,1.csv'"
+    >>> quoted("results_dir=my runs,1")
+    "results_dir='my runs,1'"
     >>> quoted("budgets=[1e9]")
     'budgets=[1e9]'
     """
     key, equals, value = override.partition("=")
-    if (
-        not (key in QUOTED_KEYS or key.startswith("columns."))
-        or not equals
-        or value in ("", "null")
-        or value[0] in "'\""
-    ):
+    if key not in QUOTED_KEYS or not equals or value in ("", "null") or value[0] in "'\"":
         return override
     return f"{key}={_quote(value)}"
 

@@ -1,48 +1,61 @@
-"""Upgrade of stored experiments: keys of earlier versions under their present names."""
+"""Upgrade of stored experiments: the keys of earlier versions and their places in this one."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
-RENAMED = {
-    "fit.isoflop_robust": "fit.isoflop.robust",
+CHANGED_KEYS: Mapping[str, str | None] = {
+    "points": None,  # arguments of sweep fit and sweep predict
+    "columns": None,
+    "reconcile": None,
+    "law": None,
+    "flops": None,
+    "inference_tokens": None,
+    "fit.isoflop_robust": "fit.isoflop.robust",  # options of a fit method, in the section of its name
     "fit.isoflop_bias_corrected": "fit.isoflop.bias_corrected",
     "fit.residuals": "fit.parametric.residuals",
     "fit.irreducible_loss": "fit.parametric.irreducible_loss",
     "fit.kaplan_n_params": "fit.kaplan.n_params",
     "fit.data_constrained_base": "fit.data_constrained.base",
 }
-"""Old key to new key, with dots between sections."""
+"""By dotted key of an earlier version: the dotted key that replaced it, None for a key that was removed."""
 
 
 def upgrade_experiment(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored experiment with every old key moved to its present place.
+    """Return a copy of a stored experiment's plain dict with the keys of this version.
 
-    >>> upgrade_experiment({"fit": {"seed": 3, "isoflop_robust": True}})
-    {'fit': {'seed': 3, 'isoflop': {'robust': True}}}
+    Raises AttributeError where a section is not a dict.
+
+    >>> upgrade_experiment({"name": "demo", "law": None})
+    {'name': 'demo'}
     """
-    upgraded = copy.deepcopy(dict(values))
-    for old, new in RENAMED.items():
-        section, _, key = old.rpartition(".")
-        parent = _section(upgraded, section)
-        if parent is not None and key in parent:
-            _put(upgraded, new, parent.pop(key))
+    upgraded = _copy(values)
+    for old, new in CHANGED_KEYS.items():
+        value = _pop(upgraded, old)
+        if new is not None and value is not _ABSENT:
+            _put(upgraded, new, value)
     return upgraded
 
 
-def _section(values: dict[str, Any], path: str) -> dict[str, Any] | None:
-    """Return the section at `path`, or None if there is none."""
-    found: Any = values
-    for key in path.split("."):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) else None
+_ABSENT = object()
 
 
-def _put(values: dict[str, Any], path: str, value: Any) -> None:
-    """Set the key at `path`, creating its sections."""
-    *sections, key = path.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
+def _pop(values: dict[str, Any], dotted: str) -> Any:
+    """Remove a dotted key and return its value, `_ABSENT` where it has none."""
+    *parents, key = dotted.split(".")
+    for parent in parents:
+        values = values.get(parent, {})
+    return values.pop(key, _ABSENT)
+
+
+def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set a dotted key, in sections that are created where they are missing."""
+    *parents, key = dotted.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
     values[key] = value
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 
 from sweep.config import FitConfig, IsoflopOptions, ParametricOptions
-from sweep.fit import fit
+from sweep.fit import Fit, fit
 from sweep.fit.numerics.resampling import case_weights
 from tests.fit.one_method import answer
 from tests.fit.planted import TINY, PlantedLaw, isoflop_points, tiny_flops_per_token

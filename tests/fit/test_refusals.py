@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sweep.config import FitConfig
-from sweep.fit import fit
+from sweep.fit import Refusal, fit
 from sweep.fit.methods.isoflop import IsoflopLaw
 from sweep.fit.numerics.identifiability import check_minimum
 from sweep.fit.numerics.minimise import CentredData, Solution

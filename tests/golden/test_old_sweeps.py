@@ -1,7 +1,8 @@
-"""Sweeps written by earlier versions: every later one reads their plans, runs, points and attempts.
+"""Sweeps written by earlier versions: this version reads their plans, runs, points and attempts.
 
-`sweep_0_1_0` was written by version 0.1.0 with the toy trainer. A format that changes adds a directory here
-and leaves the older ones as they are; what they must read as is taken from the raw JSON.
+Both were written with the toy trainer, `sweep_0_1_0` by version 0.1.0 and `sweep_2026_11` by a version of
+November 2026, in which the arguments of `sweep fit` and `sweep predict` were keys of the experiment. A change
+of format adds a directory and leaves the older ones unchanged; the expected values come from the raw JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sweep.worker.__main__ import work
 from tests.toy_trainer import train
 
 OLD = Path(__file__).parent / "sweep_0_1_0"
+WITH_ARGUMENTS = Path(__file__).parent / "sweep_2026_11"
 
 
 @pytest.fixture
@@ -90,3 +92,20 @@ def test_old_options_of_fit_methods_are_read_under_their_present_names(store):
     assert (fit.parametric.residuals, fit.parametric.irreducible_loss) == ("linear", 1.5)
     assert (fit.kaplan.n_params, fit.data_constrained.base) == ("total", "muennighoff_2023")
     assert (fit.n_bootstrap, fit.huber_delta, fit.confidence, fit.seed) == (200, 1e-3, 0.95, 0)
+
+
+def test_a_plan_that_holds_arguments_of_fit_and_predict_is_read(tmp_path):
+    shutil.copytree(WITH_ARGUMENTS, tmp_path / "golden")
+    store = RunStore(tmp_path / "golden")
+    stored = json.loads(next(WITH_ARGUMENTS.glob("plans/*.json")).read_text())["experiment"]
+    arguments = {"points", "columns", "reconcile", "law", "flops", "inference_tokens"}
+    assert arguments <= stored.keys()
+    assert store.latest_experiment() == read_experiment(
+        {key: value for key, value in stored.items() if key not in arguments}
+    )
+    assert store.status().counts == {"done": 2}
+    assert [exclusion.reason for exclusion in store.points().excluded] == ["a spike"]
+    gone = store.points().points[0]
+    (store.sweep_dir / "runs" / str(gone.run_key) / "result.json").unlink()
+    assert work(store.sweep_dir, train=train).n_done == 1
+    assert {point.run_key: point.loss for point in store.points().points}[gone.run_key] == gone.loss

@@ -8,6 +8,7 @@ import pytest
 
 from sweep.config import FitConfig
 from sweep.fit import fit
+from sweep.fit.fit import METHODS
 from sweep.fit.laws.base import coverage_warning
 from sweep.fit.numerics.lack_of_fit import judged_noise, misfit_warning
 from sweep.fit.predict import Question, predict
@@ -43,7 +44,7 @@ def lack_of_fit(law):
 def test_the_planted_form_is_not_doubted(method):
     """One in a hundred is doubted by chance."""
     config = dataclasses.replace(QUICK, n_bootstrap=0)
-    laws = [METHODS[method](observe(grid(seed=seed)), config) for seed in range(10)]
+    laws = [METHODS[method].fit(observe(grid(seed=seed)), config) for seed in range(10)]
     assert sum(law.doubted for law in laws) <= 1
     for law in laws:
         assert law.doubted == bool(lack_of_fit(law)) == (law.noise.source == "misfit")
