@@ -35,7 +35,7 @@ class PlannedRun:
     epochs: float | None  # over the training split; None while the data is not prepared
     memory_bytes: int  # estimated peak
     time_s: float  # estimated, on one worker
-    cost: float  # estimated, in the experiment's currency
+    cost: float  # estimated, in the currency of estimate.price_per_hour
     flops_shared: int = 0  # of `flops`, those of a trunk that another run of the plan trains
 
 

@@ -1,10 +1,10 @@
-"""What an experiment and a run are: frozen dataclasses, read from plain dicts.
+"""Configuration classes: frozen dataclasses, validated from plain dicts.
 
-An experiment is what a user writes: rules, budgets, a grid. A run is what one worker trains: numbers only.
-`read_experiment` and `read_run` are the only ways from a dict to these classes.
+A user writes an experiment: rules, budgets and a grid. A worker trains a run: numbers only. `read_experiment`
+and `read_run` validate a dict and return these classes.
 """
 
-from sweep.config.architecture import ArchitectureConfig
+from sweep.config.architecture import ArchitectureConfig, DecoderConfig
 from sweep.config.corpus import (
     AnyTokenizerConfig,
     DataConfig,
@@ -39,6 +39,7 @@ from sweep.config.run import (
     RunSchedule,
 )
 from sweep.config.store import StoreConfig, absolute_index_url, check_index_url
+from sweep.config.upgrade import read_stored_experiment
 
 __all__ = [
     "EVALUATION_BATCH_TOKENS",
@@ -47,6 +48,7 @@ __all__ = [
     "ArchitectureConfig",
     "ColumnsConfig",
     "DataConfig",
+    "DecoderConfig",
     "EstimateConfig",
     "EvaluationConfig",
     "ExperimentConfig",
@@ -79,6 +81,7 @@ __all__ = [
     "known_keys",
     "read_experiment",
     "read_run",
+    "read_stored_experiment",
     "to_dict",
     "unknown_key",
 ]

@@ -87,14 +87,17 @@ def test_only_path_keys_are_quoted():
 REFUSED = [
     ("modl=3", "modl is not a known key: did you mean model? valid are "),
     ("model.n_layer=3", "model.n_layer is not a known key: did you mean model.n_layers"),
-    ("experiment=foo", "experiment=foo is not there: choose from demo"),
-    ("optimizer=sgdx", "optimizer=sgdx is not there: choose from adamw"),
-    ("budgets=[1e9,", "[1e9, is no key=value of Hydra's grammar"),
+    ("experiment=foo", "experiment=foo not found: choose from demo"),
+    ("optimizer=sgdx", "optimizer=sgdx not found: choose from adamw"),
+    ("budgets=[1e9,", "[1e9, is not valid in Hydra's grammar"),
     ("+foo=1", "foo is not a known key"),
     ("~budgets", "budgets is missing: give it a value"),
-    ("=3", "config: "),
+    ("=3", "'=3' is not a valid override: write key=value"),
+    ("~trainer", "trainer not found in the experiment's files: remove this override"),
+    ("budget=[1e9]", "budget is not a known key: did you mean budgets? valid are "),
+    ("arm=x", "arm is not a known key: did you mean arms"),
     ("data=text", "data.files is missing: give it a value"),
-    ("data.roots=[x]", "data.roots is no key of the data that was chosen: choose another with data=NAME"),
+    ("data.roots=[x]", "data.roots has no effect with data=stdlib: it needs data=python"),
     ("data.rots=[x]", "data.rots is not a known key: did you mean data.roots"),
     ("data.source=wiki", "data.source='wiki' is not valid: choose from 'stdlib', 'python', 'text', "),
     ("data.holdout_frac=2", "data.holdout_frac=2 is not valid: it should be less than 1"),
@@ -132,7 +135,7 @@ ARMS_REFUSED = [
     ("arms={optimizer.lr:[0.1,0.1]}", "arms.optimizer.lr=[0.1, 0.1] holds a value twice"),
     ("arms={name:[a,b]}", "arms: name and results_dir are the same for all arms"),
     ("arms={optimizer.lrr:[1]}", "optimizer.lrr is not a known key: did you mean optimizer.lr"),
-    ("arms={model:[nothing]}", "model=nothing is not there: choose from"),
+    ("arms={model:[nothing]}", "model=nothing not found: choose from"),
 ]
 
 

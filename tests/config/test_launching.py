@@ -39,7 +39,10 @@ def test_a_stored_plan_of_before_there_were_others_is_still_read() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (("launch.partition=gpu",), "choose another with launch=NAME"),
+        (
+            ("launch.partition=gpu",),
+            "no effect with launch=local: it needs launch=slurm",
+        ),
         (("launch=slrm",), "choose from local, ray, slurm"),
         (("launch=slurm", "launch.partitoin=gpu"), "did you mean launch.partition"),
         (("launch=slurm", "launch.n_workers=0"), "launch.n_workers=0 is not valid"),
@@ -48,16 +51,19 @@ def test_a_stored_plan_of_before_there_were_others_is_still_read() -> None:
         (("launch=slurm", "launch.time=10:00"), "give [days-]hours:minutes:seconds"),
         (("launch=slurm", "launch.partition='a\nb'"), "printable characters"),
         (("launch=slurm", "launch.account=''"), "printable characters"),
-        (("launch=slurm", "launch.options={output: /etc/passwd}"), "output is not for options"),
-        (("launch=slurm", "launch.options={expo: ALL}"), "expo is not for options"),
-        (("launch=slurm", "launch.options={wrap: id}"), "wrap is not for options"),
-        (("launch=slurm", "launch.options={EXPORT: ALL}"), "is no long option of sbatch"),
-        (("launch=slurm", "launch.options={-p: x}"), "is no long option of sbatch"),
+        (("launch=slurm", "launch.options={output: /etc/passwd}"), "output is not allowed in options"),
+        (("launch=slurm", "launch.options={expo: ALL}"), "expo is not allowed in options"),
+        (("launch=slurm", "launch.options={wrap: id}"), "wrap is not allowed in options"),
+        (("launch=slurm", "launch.options={EXPORT: ALL}"), "is not a long option of sbatch"),
+        (("launch=slurm", "launch.options={-p: x}"), "is not a long option of sbatch"),
         (("launch=slurm", "launch.options={qos: 'a\tb'}"), "printable characters"),
         (("launch=slurm", "launch.export=['A,ALL']"), "launch.export"),
         (("launch=slurm", "launch.export=['A=1']"), "launch.export"),
         (("launch=ray", "launch.resources={gpu: -1}"), "launch.resources"),
-        (("launch=ray", "launch.gres=gpu:1"), "choose another with launch=NAME"),
+        (
+            ("launch=ray", "launch.gres=gpu:1"),
+            "no effect with launch=ray: it needs launch=slurm",
+        ),
     ],
 )
 def test_what_is_refused(overrides: tuple[str, ...], said: str) -> None:

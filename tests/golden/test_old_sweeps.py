@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.config import StoreConfig, read_experiment
+from sweep.config import StoreConfig, read_stored_experiment
 from sweep.identity import run_key
 from sweep.store.run_store import RunStore
 from sweep.worker.__main__ import work
@@ -36,7 +36,7 @@ def test_an_old_plan_is_read_and_what_it_lacks_takes_its_default(store):
     plan = json.loads(next(OLD.glob("plans/*.json")).read_text())
     assert "store" not in plan["experiment"]
     experiment = store.latest_experiment()
-    assert experiment == read_experiment(plan["experiment"])
+    assert experiment == read_stored_experiment(plan["experiment"])
     assert experiment.store == StoreConfig(index_url=None)
     assert experiment.launch.lease_s == plan["experiment"]["launch"]["lease_s"] == 120
     listed = {(run["run_key"], run["name"], run["flops"], run["n_steps"]) for run in plan["runs"]}

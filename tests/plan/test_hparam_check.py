@@ -76,7 +76,7 @@ def test_the_learning_rate_follows_its_rule_along_the_batch():
 def test_a_setting_that_cannot_be_trained_is_dropped_with_its_reason():
     found = check("batch_tokens=64", "grid.min_steps=900")
     told = {cell.name: cell.reason for cell in found.plan.dropped}
-    assert "0.5 of the batch rounds to the rule's own" in told["4e10-d8-L2-batchx0.5"]
+    assert "0.5 of the batch rounds to the rule's setting" in told["4e10-d8-L2-batchx0.5"]
     assert all(len(corner.settings["batch"]) < 3 for corner in found.corners)
     assert all(len(corner.settings["lr"]) == 3 for corner in found.corners)
 
