@@ -1,10 +1,10 @@
-"""The errors a user can meet, each with the exit code the command line gives it; and what others' come to."""
+"""User-facing errors and their exit codes."""
 
 import errno
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_REFUSED, EXIT_BUG, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 70, 75, 130
-"""What a verb or a worker leaves with (design.md, Verbs); EXIT_STOPPED: on request, its state saved;
-EXIT_INTERRUPTED: by Ctrl-C, where there was nothing to save."""
+"""Exit codes of verbs and workers (docs/design.md, Verbs). EXIT_STOPPED: stopped on request, state saved;
+EXIT_INTERRUPTED: ended by Ctrl-C with nothing to save."""
 
 
 class SweepError(Exception):
@@ -24,17 +24,17 @@ class DataError(InputError):
 
 
 class DataInterrupted(DataError):
-    """Preparing data stopped for want of disk or network; what was done is kept for the next try."""
+    """Preparing data stopped for lack of disk space or network; finished files are kept."""
 
 
 class SafetyError(SweepError):
-    """Refused for safety: going on could mix results or damage what is there."""
+    """Refused for safety: continuing could mix results or damage existing files."""
 
     exit_code = EXIT_REFUSED
 
 
 class IndexUnavailable(SweepError):
-    """The SQL copy of the points cannot be written now; the sweep and its files are not affected."""
+    """The SQL copy of the points cannot be written now; the files of the sweep are not affected."""
 
 
 class Interrupted(SweepError):
@@ -44,17 +44,18 @@ class Interrupted(SweepError):
 
 
 class RankLost(SweepError):
-    """One of the processes that train a run together died; the run goes on from its last checkpoint."""
+    """One of the processes of a multi-device run died; the run continues from its last checkpoint."""
 
 
 ALLOCATOR_WORDS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
-"""How torch's allocator on the CPU, CUDA's driver and its libraries tell of memory that ran out."""
+"""Parts of the out-of-memory messages of torch's CPU allocator, the CUDA driver and CUDA libraries."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: Python's, the system's or torch's, whose errors have not all a class.
+    """Return whether an allocation by Python, the system or torch failed.
 
-    Also what CUDA raises on the way out, as a graph does whose capture broke off for want of memory.
+    Some of torch's errors are recognised by their message. A CUDA error raised while an out-of-memory error is
+    handled counts too, such as that of an interrupted graph capture.
     """
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
@@ -72,10 +73,10 @@ _TROUBLE = {
 }  # fmt: skip
 
 
-def told_to_user(error: Exception) -> SweepError | None:
-    """An error as one sentence and exit code: our own, and the system's where somebody can mend its cause.
+def user_error(error: Exception) -> SweepError | None:
+    """Return the user-facing form of an error: our own unchanged, a system error that a user can resolve.
 
-    None for what only a bug of ours explains.
+    Returns None for everything else, which is a bug.
     """
     if isinstance(error, SweepError):
         return error
@@ -86,7 +87,7 @@ def told_to_user(error: Exception) -> SweepError | None:
         return InputError(f"{where} cannot be used: {error.strerror}")
     if error.errno in _TROUBLE:
         return SweepError(
-            f"{where} cannot be read or written: {error.strerror}; results that are there are untouched, so "
-            f"once that is mended the same command can be given again"
+            f"{where} cannot be read or written: {error.strerror}; existing results are untouched: resolve the "
+            f"cause and run the same command again"
         )
     return None

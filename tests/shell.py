@@ -1,4 +1,4 @@
-"""The command line as a user meets it: another process, its streams and its exit code."""
+"""The command line in a process of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROGRAM = "from sweep.cli.app import main; main()"
 
 
 def command(*arguments: object, before: str = "") -> list[str]:
-    """A process of the command line; `before` is Python that it carries out first, to break something."""
+    """Return the command of a verb; `before` is Python that runs first, to break something."""
     return [sys.executable, "-c", f"{before}\n{PROGRAM}", *map(str, arguments)]
 
 
@@ -40,7 +40,7 @@ def sweep(
 def document(
     *arguments: object, cwd: Path, call: Callable[..., subprocess.CompletedProcess[str]] = sweep
 ) -> Any:
-    """What a verb prints with --json: all of stdout."""
+    """Return the document that a verb prints with --json."""
     done = call(*arguments, "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -124,7 +124,7 @@ def test_a_failing_tracker_quotes_none(secrets, caplog):
     [
         *(
             f"{key}={value}"
-            for key in ("name", "results_dir", "points")
+            for key in ("name", "results_dir", "data_dir")
             for value in ("{WANDB_API_KEY}", "{HF_TOKEN}")
         ),
         "tracking.api_key={WANDB_API_KEY}",
@@ -133,7 +133,7 @@ def test_a_failing_tracker_quotes_none(secrets, caplog):
         "tracking.project={AWS_ACCESS_KEY_ID}",
         "tracking.entity='{AWS_SECRET_ACCESS_KEY}'",
         "tracking.entity={GITHUB_TOKEN}",
-        "columns.loss={OPENAI_API_KEY}",
+        "estimate.currency={OPENAI_API_KEY}",
         "data_dir=/x/{PGPASSWORD}/y",
         "results_dir=https://me:a-password-nobody-set@host/x",
         "arms={{tracking.project:[a,{HF_TOKEN}]}}",

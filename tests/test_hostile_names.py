@@ -7,13 +7,13 @@ import pytest
 
 from sweep.config import TokenizerConfig, read_experiment, to_dict
 from sweep.config.compose import compose_experiment
+from sweep.config.places import sweep_directory
 from sweep.data.shards import prepare_documents
 from sweep.errors import InputError
 from sweep.records import Plan
 from sweep.store.plans import run_directory
 from sweep.store.run_store import RunStore
 from sweep.study.laws import arm_directory
-from sweep.study.run import sweep_directory
 from sweep.worker.__main__ import work
 from tests.configs import tiny_run
 from tests.plans import planned

@@ -1,6 +1,6 @@
-"""Verbs in processes that need no start: a server has loaded what they use, and forks for every call.
+"""Verbs in forks of a server that has imported their modules, for tests that need no fresh interpreter.
 
-Only where nothing depends on a fresh interpreter; `tests.shell.sweep` starts one.
+`tests.shell.sweep` starts one.
 """
 
 from __future__ import annotations
@@ -24,24 +24,26 @@ LOADED = (
     "sweep.study.laws",
     "sweep.config.compose",
     "sweep.study.run",
+    "sweep.report.figures.draw",
+    "sweep.store.tables",
     "hydra",
     "omegaconf",
 )
 
 
 def forked(*arguments: object, cwd: Path, timeout_s: int = 200) -> subprocess.CompletedProcess[str]:
-    """What `tests.shell.sweep` does, in a fork: streams, directory, environment and exit code are its own."""
+    """Run a verb like `tests.shell.sweep`, in a fork with streams, directory and environment of its own."""
     words = [str(word) for word in arguments]
     with tempfile.TemporaryDirectory() as directory:
-        said = {name: str(Path(directory) / name) for name in ("stdout", "stderr")}
+        files = {name: str(Path(directory) / name) for name in ("stdout", "stderr")}
         request = {"arguments": words, "cwd": str(cwd), "environ": environment(), "timeout_s": timeout_s}
         server = _server()
         assert server.stdin is not None
         assert server.stdout is not None
-        server.stdin.write(json.dumps(request | said) + "\n")
+        server.stdin.write(json.dumps(request | files) + "\n")
         server.stdin.flush()
         code = int(server.stdout.readline())
-        texts = [Path(said[name]).read_text() for name in ("stdout", "stderr")]
+        texts = [Path(files[name]).read_text() for name in ("stdout", "stderr")]
     return subprocess.CompletedProcess(["sweep", *words], code, *texts)
 
 
@@ -60,7 +62,7 @@ def _end(server: subprocess.Popen[str]) -> None:
 
 
 def _serve() -> Mapping[str, Any] | None:
-    """Forks for every request, and returns it in the fork; None in the server, when no more will come."""
+    """Fork for every request. Returns the request in the fork, None in the server at the end of its input."""
     for line in sys.stdin:
         request: Mapping[str, Any] = json.loads(line)
         child = os.fork()
@@ -71,7 +73,7 @@ def _serve() -> Mapping[str, Any] | None:
 
 
 def _become(request: Mapping[str, Any]) -> None:
-    """Take the streams, the directory, the environment and the arguments of a process of its own."""
+    """Set up streams, directory, environment and arguments as those of a new process."""
     for number, name in enumerate((os.devnull, request["stdout"], request["stderr"])):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT
         os.dup2(os.open(name, flags, 0o600), number)
@@ -85,9 +87,9 @@ def _become(request: Mapping[str, Any]) -> None:
 if __name__ == "__main__":
     for module in LOADED:
         __import__(module)
-    asked = _serve()
-    if asked is not None:
+    request = _serve()
+    if request is not None:
         from sweep.cli.app import main
 
-        _become(asked)
+        _become(request)
         main()

@@ -101,7 +101,7 @@ class Race:
         names = ",".join(_name(shape) for shape in self.course.shapes)
         start = time.perf_counter()
         self._sweep("run", f"arms={{experiment: [{names}]}}")
-        self._sweep("fit", f"points={self.directory / 'results/race/points.csv'}")
+        self._sweep("fit", str(self.directory / "results/race/points.csv"))
         return time.perf_counter() - start
 
     def sequential(self) -> float:
@@ -181,7 +181,7 @@ class Race:
 
     def _sweep(self, verb: str, *arguments: str) -> bytes:
         command = [sys.executable, "-c", SWEEP, verb, *arguments, "--config-dir", str(self.configs)]
-        if not any(argument.startswith("points=") for argument in arguments):
+        if verb != "fit":
             command += [f"results_dir={self.directory / 'results'}", f"data_dir={self.data}"]
         done = subprocess.run(command, capture_output=True, env=self._environment(), check=False)
         if done.returncode:

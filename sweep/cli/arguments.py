@@ -1,4 +1,4 @@
-"""What follows a verb on the command line: the arguments' types, and what experiment or sweep they name."""
+"""Arguments of verbs: their types, and the experiments and directories that they name."""
 
 from __future__ import annotations
 
@@ -10,84 +10,83 @@ import typer
 
 from sweep.errors import InputError
 
-if TYPE_CHECKING:  # composing takes Hydra, which --help must not wait for
+if TYPE_CHECKING:  # Hydra is slow to import, and --help does not need it
     from sweep.config import ExperimentConfig
 
-Arguments = Annotated[
-    list[str] | None,
+SweepDirectory = Annotated[
+    str | None,
     typer.Argument(
-        metavar="[DIR] [OVERRIDES]...", help="a sweep's directory, or key=value in Hydra's grammar"
+        metavar="DIR", help="Directory of a sweep, such as results/demo; by default that of the experiment."
     ),
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[OVERRIDES]...", help="key=value in Hydra's grammar")
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Settings of the experiment, in Hydra's grammar; experiment=NAME chooses another experiment.",
+    ),
 ]
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="a sweep's directory, as results/demo")]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a sweep, such as results/demo.")]
 ConfigDir = Annotated[
-    Path | None, typer.Option("--config-dir", metavar="DIR", help="searched for configs before ./configs")
+    Path | None,
+    typer.Option("--config-dir", metavar="DIR", help="Search this directory for configs before ./configs."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout and nothing else")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
-def split_arguments(arguments: Sequence[str] | None) -> tuple[Path | None, list[str]]:
-    """An argument without `=` is a sweep's directory. Raises InputError for a second one."""
-    overrides = [argument for argument in arguments or () if _is_override(argument)]
-    directories = [argument for argument in arguments or () if not _is_override(argument)]
-    if len(directories) > 1:
-        raise InputError(f"{' and '.join(directories)} are two directories: give one, and key=value after it")
-    return (Path(directories[0]) if directories else None), overrides
+def split_arguments(first: str | None, others: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Return the arguments that are not overrides, and the overrides (KEY=VALUE or ~KEY)."""
+    arguments = [*([] if first is None else [first]), *(others or ())]
+    overrides = [argument for argument in arguments if _is_override(argument)]
+    return [argument for argument in arguments if not _is_override(argument)], overrides
 
 
-def sweep_of_law(overrides: Sequence[str]) -> Path | None:
-    """The sweep that a law=FILE lies in, whose family of decoders it is then about."""
-    laws = [override.partition("=")[2].strip("'\"") for override in overrides if override.startswith("law=")]
-    above = list(Path(laws[-1]).absolute().parents)[:3] if laws else []  # arms lie two directories deeper
-    named = names_experiment(overrides)
-    return next((path for path in above if not named and (path / "plans").is_dir()), None)
-
-
-def names_experiment(overrides: Sequence[str]) -> bool:
-    """Whether the overrides choose an experiment by its name."""
-    return any(override.startswith("experiment=") for override in overrides)
+def split_path(first: str | None, others: Sequence[str] | None) -> tuple[Path | None, list[str]]:
+    """Return the path among the arguments, if any, and the overrides. Raises InputError for a second path."""
+    paths, overrides = split_arguments(first, others)
+    if len(paths) > 1:
+        raise InputError(f"{' and '.join(paths)} are both given: give one, and KEY=VALUE after it")
+    return (Path(paths[0]) if paths else None), overrides
 
 
 def _is_override(argument: str) -> bool:
     key, equals, _ = argument.partition("=")
-    return argument.startswith("~") or (bool(equals) and "/" not in key and not Path(argument).is_dir())
+    return argument.startswith("~") or (bool(equals) and "/" not in key and not Path(argument).exists())
+
+
+def names_experiment(overrides: Sequence[str]) -> bool:
+    """Return whether the overrides choose an experiment by its name."""
+    return any(override.startswith("experiment=") for override in overrides)
 
 
 def first_arm_of(overrides: Sequence[str] | None, config_dir: Path | None) -> ExperimentConfig:
-    """The experiment, or the first of its arms."""
+    """Return the composed experiment, or the first of its arms."""
     return arms_of(overrides, config_dir)[0]
 
 
 def arms_of(overrides: Sequence[str] | None, config_dir: Path | None) -> tuple[ExperimentConfig, ...]:
-    """The experiment's arms, itself alone where it has none. Raises InputError for what is no override."""
+    """Return the arms of the composed experiment, one without arms. Raises InputError for a bad override."""
     from sweep.config.compose import compose_experiments
 
     for override in overrides or ():
         if "=" not in override and not override.startswith("~"):
-            raise InputError(f"{override} is no key=value: did you mean experiment={override}?")
+            raise InputError(f"{override} is not KEY=VALUE: did you mean experiment={override}?")
     return compose_experiments(overrides or (), config_dir)
 
 
-def experiment_of(
-    sweep_dir: Path | None, overrides: Sequence[str], config_dir: Path | None
-) -> ExperimentConfig:
-    """The experiment a sweep was planned with last, or the composed one; overrides on top."""
-    if sweep_dir is None:
-        return first_arm_of(overrides, config_dir)
+def stored_experiment(sweep_dir: Path, overrides: Sequence[str], config_dir: Path | None) -> ExperimentConfig:
+    """Return the experiment that a sweep was last planned with, with overrides applied."""
     from sweep.config.compose import override_experiment
-    from sweep.study import run as study
+    from sweep.study.plan import latest_experiment
 
-    return override_experiment(study.latest_experiment(sweep_dir), overrides, config_dir)
+    return override_experiment(latest_experiment(sweep_dir), overrides, config_dir)
 
 
-def directory_of(arguments: Sequence[str] | None, config_dir: Path | None) -> Path:
-    """The sweep's directory that is given, or that of the experiment composed."""
-    from sweep.study import run as study
+def directory_of(first: str | None, others: Sequence[str] | None, config_dir: Path | None) -> Path:
+    """Return the given directory, or that of the composed experiment's sweep."""
+    from sweep.config.places import sweep_directory
 
-    sweep_dir, overrides = split_arguments(arguments)
+    sweep_dir, overrides = split_path(first, others)
     if sweep_dir is not None and overrides:
-        raise InputError(f"{sweep_dir} needs no {' '.join(overrides)}: give the directory alone")
-    return sweep_dir or study.sweep_directory(first_arm_of(overrides, config_dir))
+        raise InputError(f"{' '.join(overrides)} has no effect on {sweep_dir}: give the directory alone")
+    return sweep_dir or sweep_directory(first_arm_of(overrides, config_dir))

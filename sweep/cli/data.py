@@ -12,20 +12,20 @@ data_app = typer.Typer(help="Prepare or inspect the data of an experiment.", no_
 
 @data_app.command("prepare")
 def data_prepare(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
-    """Tokenise the corpus once; all runs share it."""
-    from sweep.study import run as study
+    """Tokenise the corpus once, for all runs of the experiment."""
+    from sweep.study.plan import prepare_data
 
     for arm in arms_of(overrides, config_dir):
         with progress() as (on_data, _):
-            prepared = study.prepare_data(arm, on_data)
+            prepared = prepare_data(arm, on_data)
         say(f"prepared in {prepared.directory}")
 
 
 @data_app.command("inspect")
 def data_inspect(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
-    """Print what the corpus and tokenizer are, as JSON; sizes once it is prepared."""
+    """Print the corpus and the tokenizer as JSON, with their size once the data is prepared."""
     from dataclasses import asdict
 
-    from sweep.study import run as study
+    from sweep.study.plan import dataset
 
-    print_json(asdict(study.dataset(first_arm_of(overrides, config_dir))))
+    print_json(asdict(dataset(first_arm_of(overrides, config_dir))))

@@ -39,7 +39,6 @@ from sweep.config.run import (
     RunSchedule,
 )
 from sweep.config.store import StoreConfig, absolute_index_url, check_index_url
-from sweep.config.upgrade import read_stored_experiment
 
 __all__ = [
     "EVALUATION_BATCH_TOKENS",
@@ -81,7 +80,6 @@ __all__ = [
     "known_keys",
     "read_experiment",
     "read_run",
-    "read_stored_experiment",
     "to_dict",
     "unknown_key",
 ]

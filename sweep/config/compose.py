@@ -30,8 +30,6 @@ LOG = logging.getLogger(__name__)
 ROOT = "sweep_root"  # the name of our config.yaml in Hydra's store
 DEFAULT_EXPERIMENT = "demo"
 QUOTED_KEYS = (
-    "points",
-    "law",
     "results_dir",
     "data_dir",
     "store.index_url",
@@ -233,12 +231,7 @@ def quoted(override: str) -> str:
     'budgets=[1e9]'
     """
     key, equals, value = override.partition("=")
-    if (
-        not (key in QUOTED_KEYS or key.startswith("columns."))
-        or not equals
-        or value in ("", "null")
-        or value[0] in "'\""
-    ):
+    if key not in QUOTED_KEYS or not equals or value in ("", "null") or value[0] in "'\"":
         return override
     return f"{key}={in_quotes(value)}"
 

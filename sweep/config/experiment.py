@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from sweep.config.architecture import ArchitectureConfig
 from sweep.config.corpus import AnyTokenizerConfig, DataConfig
-from sweep.config.fitting import ColumnsConfig, FitConfig
+from sweep.config.fitting import FitConfig
 from sweep.config.launch import LaunchConfig
 from sweep.config.run import EvaluationConfig
 from sweep.config.store import StoreConfig
@@ -284,12 +284,6 @@ class ExperimentConfig:
     estimate: EstimateConfig = field(default_factory=EstimateConfig)
     fit: FitConfig
     tracking: TrackingConfig
-    points: str | None  # a table to fit instead of a sweep
-    columns: ColumnsConfig
-    reconcile: bool  # fit also under every counting convention the table allows
-    law: str | None  # a fit.json, or a published law's name, to predict from instead of a sweep's own
-    flops: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)] | None  # budgets to predict at
-    inference_tokens: Positive | None  # served in the model's life; predict then minimises lifetime compute
     store: StoreConfig = field(default_factory=StoreConfig)
     hparam_check: HparamCheckConfig = field(default_factory=HparamCheckConfig)
 

@@ -21,7 +21,7 @@ MAX_ARM_CHARS = 200  # the arm's name is a directory name
 
 _REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][\w.]*)\s*\}")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # only events are read, no objects are built
-_PLAIN_KEYS = ("name", "points", "law")  # keys of one word that are not groups
+_PLAIN_KEYS = ("name",)  # keys of one word that are not groups
 _TEXTS_WITH_LINE_ENDS = ("data.delimiter", "tokenizer.separator")
 
 

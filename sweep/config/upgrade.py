@@ -1,33 +1,57 @@
-"""Reads experiments stored by earlier versions, whose keys have since been removed or renamed."""
+"""Upgrade of stored experiments: the keys of earlier versions and their places in this one."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
-from sweep.config.experiment import ExperimentConfig
-from sweep.config.reading import read_experiment
+CHANGED_KEYS: Mapping[str, str | None] = {
+    "points": None,  # arguments of sweep fit and sweep predict
+    "columns": None,
+    "reconcile": None,
+    "law": None,
+    "flops": None,
+    "inference_tokens": None,
+    "parametrization": None,  # mup exactly if mup_base_width is a number
+    "estimate.currency": None,
+}
+"""By dotted key of an earlier version: the dotted key that replaced it, None for a key that was removed."""
 
-REMOVED_KEYS = (
-    "parametrization",  # mup exactly where mup_base_width is a number
-    "estimate.currency",
-)
-"""Keys of earlier versions without a counterpart today, nested ones with dots."""
 
+def upgrade_experiment(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a stored experiment's plain dict with the keys of this version.
 
-def read_stored_experiment(values: Mapping[str, Any]) -> ExperimentConfig:
-    """Read the experiment of a plan file, without the keys that this version no longer has.
+    Raises AttributeError where a section is not a dict.
 
-    Raises:
-        InputError: As `read_experiment`.
+    >>> upgrade_experiment({"name": "demo", "law": None})
+    {'name': 'demo'}
     """
-    current = copy.deepcopy(dict(values))
-    for key in REMOVED_KEYS:
-        *parents, last = key.split(".")
-        section: Any = current
-        for parent in parents:
-            section = section.get(parent) if isinstance(section, Mapping) else None
-        if isinstance(section, dict):
-            section.pop(last, None)
-    return read_experiment(current)
+    upgraded = _copy(values)
+    for old, new in CHANGED_KEYS.items():
+        value = _pop(upgraded, old)
+        if new is not None and value is not _ABSENT:
+            _put(upgraded, new, value)
+    return upgraded
+
+
+_ABSENT = object()
+
+
+def _pop(values: dict[str, Any], dotted: str) -> Any:
+    """Remove a dotted key and return its value, `_ABSENT` where it has none."""
+    *parents, key = dotted.split(".")
+    for parent in parents:
+        values = values.get(parent, {})
+    return values.pop(key, _ABSENT)
+
+
+def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set a dotted key, in sections that are created where they are missing."""
+    *parents, key = dotted.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+    values[key] = value
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}

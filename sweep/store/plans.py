@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sweep.config import ExperimentConfig, read_run, read_stored_experiment, to_dict
+from sweep.config import ExperimentConfig, read_experiment, read_run, to_dict
+from sweep.config.upgrade import upgrade_experiment
 from sweep.errors import InputError, SafetyError
 from sweep.identity import canonical_json, plan_hash, run_key, trunk_key
 from sweep.records import Plan, PlannedRun
@@ -141,10 +142,10 @@ def _read_plan(path: Path) -> dict[str, Any]:
     """A plan file with its experiment validated and its runs as entries."""
     plan = read_kept(path) or {}
     try:
-        experiment = read_stored_experiment(plan["experiment"])
+        experiment = read_experiment(upgrade_experiment(plan["experiment"]))
         entries = [_entry(run, experiment) for run in plan["runs"]]
         return {"planned_at": str(plan["planned_at"]), "experiment": experiment, "entries": entries}
-    except (InputError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, InputError, KeyError, TypeError, ValueError) as error:
         why = f" ({error})" if isinstance(error, InputError) else ""
         raise InputError(
             f"{path} is not a readable plan{why}: delete it and run the experiment again"

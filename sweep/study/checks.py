@@ -1,9 +1,12 @@
-"""What is refused of an experiment before anything of it is written or trained."""
+"""Checks of an experiment before anything is written or trained."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import psutil
 
 from sweep.config import ExperimentConfig
 from sweep.config.places import data_directory, sweep_directory
@@ -19,35 +22,41 @@ from sweep.records import Plan
 from sweep.store.run_store import RunStore
 from sweep.store.space import check_free_space
 
+LOCAL_FILESYSTEMS = frozenset(
+    "apfs bcachefs btrfs exfat ext2 ext3 ext4 f2fs hfs jfs ntfs ntfs3 overlay ramfs reiserfs squashfs tmpfs "
+    "ufs vfat xfs zfs".split()
+)
+"""File systems of a single machine, which it may still export to others under the same path."""
+
 
 def check_extras() -> None:
-    """Raises InputError when a library that only training needs is not installed."""
+    """Raise InputError when a library that only training needs is not installed."""
     missing = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"training needs {' and '.join(missing)}: pip install 'sweep[train]'")
 
 
-def check_spread(drawn: Plan) -> None:
-    """Raises InputError when a run of the plan cannot be spread over as many devices as asked for."""
-    trainer = drawn.experiment.trainer
-    for run in drawn.runs:
+def check_parallel(plan: Plan) -> None:
+    """Raise InputError when a run of the plan cannot be trained on `trainer.n_devices` devices."""
+    trainer = plan.experiment.trainer
+    for run in plan.runs:
         check_devices(run.config, trainer.n_devices, trainer.parallel)
 
 
-def check_data(drawn: Plan, prepared: PreparedData) -> None:
-    """Raises DataError when the corpus is too small for a batch or for the held-out windows of the plan."""
-    for config in {run.config.model.seq_len: run.config for run in drawn.runs}.values():
+def check_corpus_size(plan: Plan, prepared: PreparedData) -> None:
+    """Raise DataError when the corpus is too small for a batch or for the plan's held-out windows."""
+    for config in {run.config.model.seq_len: run.config for run in plan.runs}.values():
         evaluation_windows(prepared.heldout, config.model.seq_len, config.evaluation.n_tokens)
-    largest = max(drawn.runs, key=lambda run: run.config.batch_tokens).config
+    largest = max(plan.runs, key=lambda run: run.config.batch_tokens).config
     TrainBatches(prepared.train, largest.model.seq_len, largest.batch_size, largest.seed)
 
 
-def check_arms(drawn: Sequence[Plan]) -> None:
-    """Raises InputError when two arms ask for the same run: their difference changes no result."""
+def check_arms(plans: Sequence[Plan]) -> None:
+    """Raise InputError when two arms have a run in common: their difference changes no result."""
     owner: dict[str, str | None] = {}
-    for arm_plan in drawn:
-        arm = arm_plan.experiment.arm
-        for run_key in {run.run_key for run in arm_plan.runs}:
+    for plan in plans:
+        arm = plan.experiment.arm
+        for run_key in {run.run_key for run in plan.runs}:
             if owner.setdefault(run_key, arm) != arm:
                 raise InputError(
                     f"arms {owner[run_key]} and {arm} are the same runs: choose keys that change a result"
@@ -55,10 +64,13 @@ def check_arms(drawn: Sequence[Plan]) -> None:
 
 
 def check_evaluation(experiment: ExperimentConfig) -> None:
-    """Raises DataError when more is to be scored than is held out: a token stands for a byte at least."""
+    """Raise DataError when `evaluation.n_tokens` exceeds the held-out text; a token is at least one byte.
+
+    A corpus whose size is unknown before it is read passes.
+    """
     corpus = scan(experiment.data, data_directory(experiment))
     if corpus.n_bytes_held_out is None or corpus.n_documents is None:
-        return  # not known before the text is read
+        return
     most = corpus.n_bytes_held_out + corpus.n_documents
     if experiment.evaluation.n_tokens > most:
         raise DataError(
@@ -67,28 +79,55 @@ def check_evaluation(experiment: ExperimentConfig) -> None:
         )
 
 
-def check_space(drawn: Sequence[Plan]) -> None:
-    """Raises SafetyError when the runs that have no result yet may not fit where the sweep lies."""
-    experiment = drawn[0].experiment
+def check_space(plans: Sequence[Plan]) -> None:
+    """Raise SafetyError when the disk may be too small for the runs that have no result yet."""
+    experiment = plans[0].experiment
     store = RunStore(sweep_directory(experiment))
-    left = [run.config for arm in drawn for run in arm.runs if not store.has_result(run.run_key)]
+    left = [run.config for plan in plans for run in plan.runs if not store.has_result(run.run_key)]
     keep = experiment.trainer.keep_checkpoint
     if left:
-        needed = disk_bytes(left, crew(drawn).n_workers, keep_checkpoint=keep)
+        needed = disk_bytes(left, crew(plans).n_workers, keep_checkpoint=keep)
         check_free_space(store.sweep_dir, needed)
 
 
 def check_device(experiment: ExperimentConfig) -> None:
-    """Raises InputError when workers of this machine are to use a GPU and there is none."""
+    """Raise InputError when local workers are to use a GPU and this machine has none."""
     if experiment.launch.name == "local" and experiment.trainer.device == "cuda" and not gpus():
         raise InputError("trainer.device=cuda, and this machine shows no GPU: choose trainer.device=cpu")
 
 
 def check_results(store: RunStore, experiment: ExperimentConfig) -> None:
-    """Raises SafetyError on a file system that cannot hold a sweep, InputError when it cannot be written."""
+    """Raise SafetyError for a file system that cannot hold a sweep, InputError for one that is read-only."""
     try:
         store.check_filesystem()
     except OSError as error:
         raise InputError(
             f"results_dir={experiment.results_dir} cannot be written ({error.strerror}): choose another"
         ) from None
+
+
+def launch_warnings(experiment: ExperimentConfig) -> list[str]:
+    """Return a sentence for each directory that workers on other machines may not see."""
+    if experiment.launch.name == "local":
+        return []
+    return sharing_warnings(
+        [("results_dir", sweep_directory(experiment)), ("data_dir", data_directory(experiment))]
+    )
+
+
+def sharing_warnings(paths: Iterable[tuple[str, Path]]) -> list[str]:
+    """Return a sentence for each path, given with its config key, on a file system of one machine."""
+    types = [(key, path, filesystem_type(path)) for key, path in paths]
+    return [
+        f"{key}={path} is on {kind}, which other machines usually cannot see: workers on a machine that does "
+        f"not see it refuse to start"
+        for key, path, kind in types
+        if kind in LOCAL_FILESYSTEMS
+    ]
+
+
+def filesystem_type(path: Path) -> str | None:
+    """Return the type of the file system that holds `path`, existing or not; None where it is unknown."""
+    types = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
+    resolved = path.expanduser().absolute().resolve()
+    return next((types[str(above)] for above in (resolved, *resolved.parents) if str(above) in types), None)

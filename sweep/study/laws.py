@@ -1,91 +1,167 @@
-"""Fitting, drawing and predicting from a sweep or a table, as typed functions: the API of a notebook too.
-
-fitted = fit_sweep(Path("results/demo"), experiment.fit)
-report(Path("results/demo"))
-"""
+"""Fitting, figures and predictions of a sweep or a table, and `open_sweep` for notebooks."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sweep import flops
-from sweep.config import ExperimentConfig, FitConfig
+from sweep.config import ColumnsConfig, ExperimentConfig, FitConfig
 from sweep.data.tokenizers.tokenizers import vocab_size
 from sweep.errors import InputError, SafetyError
-from sweep.fit import Fit, Prediction, Question, fit, published_fit, read_fit, read_table
+from sweep.fit import (
+    DEFAULT_COLUMNS,
+    DEFAULTS,
+    Fit,
+    Prediction,
+    Question,
+    fit,
+    published_fit,
+    read_fit,
+    read_table,
+)
 from sweep.fit import predict as predict_at
+from sweep.fit.laws.catalogue import CATALOGUE
 from sweep.fit.table.observations import ExcludedPoint
-from sweep.forks import run_forked
 from sweep.plan import rules
 from sweep.plan.grid import tokens_of_budget
 from sweep.plan.hparam_check import HparamCheck
 from sweep.plan.shapes import nearest_shape, shape_of_width, width_step
-from sweep.records import Point
+from sweep.records import POINT_COLUMNS, Point
 from sweep.report.hparam_summary import HPARAMS, hyperparameters
 from sweep.report.hparams import HparamReport, document, measure, read_reports
 from sweep.store.files import read_json
 from sweep.store.files import replace as replace_file
 from sweep.store.run_store import RunStore, StoredPoints
+from sweep.store.status import SweepStatus
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SETTING_COLUMNS = (
     "lr_peak batch_tokens n_tokens warmup_steps schedule optimizer weight_decay beta2 parametrization "
     "precision seq_len corpus_sha256 tokenizer_sha256 evaluation_sha256 vocab_size n_heads n_kv_heads "
     "d_ff n_params"
 ).split()
-"""What tells two points of one cell apart, in the words of points.csv."""
+"""Columns of points.csv in which two runs of one cell and seed can differ."""
 
-WORTH_A_FORK = 6  # points of an arm: fewer are refused by every method that takes time
-MAX_DOUBLINGS = 14  # of the width, over which sizes past those trained are known
+MAX_DOUBLINGS = 14  # of the width: the sizes that predictions consider
 
 
-def fit_sweep(
-    sweep_dir: Path, config: FitConfig, *, reconcile: bool = False, n_processes: int = 1
-) -> dict[str | None, Fit]:
-    """Fit a sweep's points, as `fit_arms` does, and write what `write_fits` does."""
-    fits = fit_arms(sweep_dir, config, reconcile=reconcile, n_processes=n_processes)
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A sweep on disk: its points, state, laws and figures."""
+
+    directory: Path
+
+    @property
+    def experiment(self) -> ExperimentConfig:
+        """The experiment planned last."""
+        return RunStore(self.directory).latest_experiment()
+
+    @property
+    def points(self) -> pd.DataFrame:
+        """Finished runs, one a row, with the columns of points.csv; an unknown value is missing."""
+        import pandas as pd
+
+        rows = [[getattr(point, name) for name in POINT_COLUMNS] for point in self._stored().points]
+        return pd.DataFrame(rows, columns=list(POINT_COLUMNS))
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms with finished runs; empty for a sweep without arms."""
+        return tuple(dict.fromkeys(point.arm for point in self._stored().points if point.arm is not None))
+
+    def status(self) -> SweepStatus:
+        """Return the state of every run."""
+        return RunStore(self.directory).status()
+
+    def fit(self, config: FitConfig | None = None, *, arm: str | None = None, reconcile: bool = False) -> Fit:
+        """Fit the sweep, by default with its own `fit` settings, and write fit.json as `sweep fit` does.
+
+        Every arm is fitted, and the law of `arm` returned. Raises InputError for an arm that the sweep does
+        not have, and as `fit_arms`.
+        """
+        fits = fit_sweep(self.directory, config or self.experiment.fit, reconcile=reconcile)
+        return _choose_arm(fits, arm)
+
+    def predict(
+        self, *budgets: float, arm: str | None = None, inference_tokens: float | None = None
+    ) -> tuple[Prediction, ...]:
+        """Return the prediction at each budget, in training FLOPs, from the fit written last.
+
+        Raises InputError when there is no fit yet.
+        """
+        fitted = read_fit(fit_file(arm_directory(self.directory, arm)))
+        return predict(fitted, budgets, family=self.experiment, inference_tokens=inference_tokens)
+
+    def report(self) -> list[Path]:
+        """Draw the figures and return their paths. Raises InputError when there is no fit yet."""
+        return report(self.directory)
+
+    def _stored(self) -> StoredPoints:
+        return RunStore(self.directory).points()
+
+
+def open_sweep(directory: str | Path) -> Sweep:
+    """Return the sweep in a directory. Raises InputError when there is none."""
+    RunStore(Path(directory)).latest_experiment()
+    return Sweep(Path(directory))
+
+
+def _choose_arm(fits: Mapping[str | None, Fit], arm: str | None) -> Fit:
+    if arm not in fits:
+        names = ", ".join(str(name) for name in fits if name is not None)
+        raise InputError(
+            f"unknown arm {arm}: choose from {names}"
+            if names
+            else f"unknown arm {arm}: the sweep has no arms"
+        )
+    return fits[arm]
+
+
+def fit_sweep(sweep_dir: Path, config: FitConfig, *, reconcile: bool = False) -> dict[str | None, Fit]:
+    """Fit a sweep's points as `fit_arms` does, and write the files of `write_fits`."""
+    fits = fit_arms(sweep_dir, config, reconcile=reconcile)
     write_fits(sweep_dir, fits)
     return fits
 
 
-def fit_arms(
-    sweep_dir: Path, config: FitConfig, *, reconcile: bool = False, n_processes: int = 1
-) -> dict[str | None, Fit]:
-    """Fit a sweep's points, each arm by itself; writes nothing.
+def fit_arms(sweep_dir: Path, config: FitConfig, *, reconcile: bool = False) -> dict[str | None, Fit]:
+    """Fit each arm of a sweep separately and return the fits by arm; the only key is None without arms.
 
-    The only key is None where there are no arms. With several processes arms are fitted side by side (see
-    `run_forked`). Raises InputError when no run has finished, SafetyError when runs of several settings would
-    be fitted together.
+    Writes nothing. Raises InputError when no run has finished, SafetyError when runs with different settings
+    would be fitted together.
     """
     store = RunStore(sweep_dir)
     stored = store.points()
     if not stored.points:
-        raise InputError(f"{sweep_dir} holds no finished run to fit: start it with sweep run")
+        if not store.has_plan():
+            raise InputError(
+                f"{sweep_dir} holds no sweep: give a sweep's directory, or a .csv or .parquet file"
+            )
+        raise InputError(f"{sweep_dir} has no finished run to fit: start it with sweep run")
     _check_settings(stored)
-    n_points = Counter(point.arm for point in stored.points)
-    if max(n_points.values()) < WORTH_A_FORK:
-        n_processes = 1
     fits: dict[str | None, Fit] = {}
-    jobs = [partial(_fit_arm, stored, arm, config, reconcile) for arm in n_points]
-    for arm, fitted in zip(n_points, run_forked(jobs, n_processes), strict=True):
+    for arm in dict.fromkeys(point.arm for point in stored.points):
+        fitted = _fit_arm(stored, arm, config, reconcile)
         known = hyperparameters(sweep_dir, arm, ((point.name, point.run_key) for point in stored.points))
         fits[arm] = replace(fitted, hyperparameters=known)
     return fits
 
 
 def write_fits(sweep_dir: Path, fits: Mapping[str | None, Fit]) -> list[Path]:
-    """Write the points' tables, and a fit.json for each arm in its `arm_directory`; returns the files.
+    """Write the tables of points, and fit.json in each `arm_directory`; returns the files.
 
-    Raises OSError where the sweep may only be read, or its disk is full.
+    Raises OSError where the sweep is read-only or its disk is full.
     """
     laws = {arm_directory(sweep_dir, arm) / "fit.json": fitted for arm, fitted in fits.items()}
     tables = RunStore(sweep_dir).write_points()
@@ -95,7 +171,7 @@ def write_fits(sweep_dir: Path, fits: Mapping[str | None, Fit]) -> list[Path]:
 
 
 def arm_directory(sweep_dir: Path, arm: str | None) -> Path:
-    """Where the fit and the figures of an arm lie: the sweep's own directory where there are no arms."""
+    """Return the directory of an arm's fit and figures: the sweep's own for arm None."""
     return sweep_dir if arm is None else sweep_dir / "arms" / re.sub(r"[^\w.,=+-]", "_", arm)
 
 
@@ -110,9 +186,9 @@ def _fit_arm(stored: StoredPoints, arm: str | None, config: FitConfig, reconcile
 
 
 def _check_settings(stored: StoredPoints) -> None:
-    """Raises SafetyError when one cell and seed was trained twice, under settings that differ.
+    """Raise SafetyError when one cell and seed was trained twice under different settings.
 
-    Such runs are neither replicates nor one experiment: fitted together they would bend its curves.
+    Such runs are neither replicates nor one experiment, and would bias the fit.
     """
     left_out = {item.run_key for item in stored.excluded}
     first: dict[str | None, Point] = {}
@@ -125,64 +201,86 @@ def _check_settings(stored: StoredPoints) -> None:
             raise SafetyError(
                 f"{point.name} was trained twice, as {other.run_key} and {point.run_key}, which differ in "
                 f"{', '.join(differing) or 'their config.json'}: give variants a name= of their own, or "
-                f"sweep exclude one"
+                f"exclude one with sweep exclude"
             )
 
 
-def fit_table(experiment: ExperimentConfig) -> Fit:
-    """Fit the table `experiment.points`. Writes nothing. Raises InputError when it is unusable."""
-    if experiment.points is None:
-        raise InputError("points is not given: name a table with points=FILE.csv")
-    points = read_table(Path(experiment.points), experiment.columns)
-    return fit(points, experiment.fit, reconcile=experiment.reconcile)
+def fit_table(
+    path: str | Path,
+    config: FitConfig = DEFAULTS,
+    *,
+    columns: ColumnsConfig = DEFAULT_COLUMNS,
+    reconcile: bool = False,
+) -> Fit:
+    """Fit a .csv or .parquet table of runs, one a row; `columns` names its columns. Writes nothing.
 
-
-def read_law(experiment: ExperimentConfig, sweep_dir: Path) -> Fit:
-    """The fit to predict from: `law`, a fit.json or a published law's name, else the sweep's own.
-
-    Raises InputError when there is none, naming the published laws.
+    Raises InputError for a file that is missing or is not such a table.
     """
-    law = experiment.law
-    if law is None:
-        return read_fit(fit_file(sweep_dir))
-    return read_fit(law) if Path(law).exists() or Path(law).suffix else published_fit(law)
+    if not Path(path).exists():
+        raise InputError(f"{path} not found: give a sweep's directory, or a .csv or .parquet file")
+    return fit(read_table(path, columns), config, reconcile=reconcile)
+
+
+def read_law(source: str) -> Fit:
+    """Return the fit in a sweep's directory, in a fit.json, or of a published law.
+
+    Raises InputError when there is none, with the names of the published laws.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return read_fit(fit_file(path))
+    if path.exists():
+        return read_fit(path)
+    if source in CATALOGUE:
+        return published_fit(source)
+    if path.suffix or len(path.parts) > 1:
+        raise InputError(f"{source} not found: give a sweep's directory, a fit.json or a published law")
+    raise InputError(
+        f"{source} is not a file, a directory or a published law: choose from {', '.join(CATALOGUE)}"
+    )
+
+
+def sweep_of_law(source: str) -> Path | None:
+    """Return the sweep that a directory or fit.json belongs to; None for one from elsewhere."""
+    path = Path(source).absolute()
+    above = [path, *path.parents][:4]  # the fit.json of an arm is three levels below the sweep
+    return next((path for path in above if (path / "plans").is_dir()), None)
 
 
 def fit_file(sweep_dir: Path) -> Path:
-    """A sweep's fit.json. Raises InputError when it was not fitted yet."""
+    """Return the path of a directory's fit.json. Raises InputError when there is none."""
     path = sweep_dir / "fit.json"
-    if not path.is_file():
-        raise InputError(f"{sweep_dir} has no fit yet: make one with sweep fit {sweep_dir}")
-    return path
+    if path.is_file():
+        return path
+    if not RunStore(sweep_dir).has_plan():
+        raise InputError(f"{sweep_dir} holds no sweep: start one with sweep run")
+    raise InputError(f"{sweep_dir} has no fit.json yet: write it with sweep fit {sweep_dir}")
 
 
 def write_fit(path: Path, fitted: Fit) -> None:
-    """Write a fit.json, whole or not at all."""
+    """Write a fit.json atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, (json.dumps(fitted.to_json(), indent=1, allow_nan=False) + "\n").encode())
 
 
-def report(sweep_dir: Path, n_processes: int = 1) -> list[Path]:
-    """Draw the figures of a sweep, of each arm by itself, from its points and its fit; returns the files.
+def report(sweep_dir: Path) -> list[Path]:
+    """Draw the figures of a sweep, those of each arm in its `arm_directory`, and return their paths.
 
-    With several processes figures are drawn side by side (see `run_forked`). Raises InputError when there is
-    no fit yet.
+    Raises InputError when there is no fit yet.
     """
     stored = RunStore(sweep_dir).points()
     arms = dict.fromkeys(point.arm for point in stored.points) or {None: None}
     jobs = [job for arm in arms for job in _drawing_jobs(sweep_dir, stored, arm)]
-    drawn = [path for paths in run_forked(jobs, n_processes) for path in paths]
+    paths = [path for job in jobs for path in job()]
     for arm in arms:
         figures = arm_directory(sweep_dir, arm) / "figures"
-        for old in {*figures.glob("*.png"), *figures.glob("*.svg")} - set(drawn):
-            old.unlink()  # of an earlier fit, which this one does not bear out
-    return drawn
+        for old in {*figures.glob("*.png"), *figures.glob("*.svg")} - set(paths):
+            old.unlink()  # drawn from an earlier fit
+    return paths
 
 
 def _drawing_jobs(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> list[Callable[[], list[Path]]]:
-    from sweep.report.figures.draw import (
-        drawing_jobs,  # matplotlib takes long to import, and fits need none of it
-    )
+    from sweep.report.figures.draw import drawing_jobs  # matplotlib is slow to import
     from sweep.report.figures.hparams import draw_hparams
 
     directory = arm_directory(sweep_dir, arm)
@@ -196,12 +294,12 @@ def _drawing_jobs(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> lis
 
 
 def measure_hparams(checks: Sequence[HparamCheck], sweep_dir: Path, check_dir: Path) -> list[HparamReport]:
-    """What the runs of a sweep's hyperparameter check say; writes hparams.json and draws figures/hparams.png.
+    """Evaluate the runs of a hyperparameter check; writes hparams.json and draws figures/hparams.png.
 
-    `check_dir` holds the check's own runs; those that the grid has too are read from the sweep. Settings
+    Runs that are also part of the grid are read from the sweep, the others from `check_dir`. Settings
     without a result leave their corner incomplete.
     """
-    from sweep.report.figures.hparams import draw_hparams  # with matplotlib, as above
+    from sweep.report.figures.hparams import draw_hparams  # matplotlib is slow to import
 
     points = [*RunStore(sweep_dir).points().points, *RunStore(check_dir).points().points]
     losses = {str(point.run_key): point.loss for point in points}
@@ -214,38 +312,46 @@ def measure_hparams(checks: Sequence[HparamCheck], sweep_dir: Path, check_dir: P
 
 
 def read_hparams(sweep_dir: Path) -> tuple[HparamReport, ...]:
-    """The sweep's hyperparameter check, one report an arm; none where there was no check."""
+    """Return the sweep's hyperparameter check, one report an arm; empty without a check."""
     path = sweep_dir / HPARAMS
     return read_reports(read_json(path) or {}) if path.exists() else ()
 
 
-def predict(experiment: ExperimentConfig, fitted: Fit, *, is_own: bool) -> tuple[Prediction, ...]:
-    """What every method of a fit says at `experiment.flops`.
+def predict(
+    fitted: Fit,
+    budgets: Sequence[float],
+    *,
+    family: ExperimentConfig | None = None,
+    inference_tokens: float | None = None,
+    max_interval_factor: float | None = None,
+) -> tuple[Prediction, ...]:
+    """Return what every method of a fit predicts at each budget, in training FLOPs.
 
-    `is_own` says that the fit is of the experiment's family of decoders: then sizes beyond those trained
-    follow the plan's shapes, and the concrete run is told too. Raises InputError when no budget is given.
+    `family` is the experiment that the fit is about: sizes beyond those trained then follow its shapes, and
+    each prediction holds the concrete run. With `inference_tokens`, the tokens served in the model's life,
+    lifetime compute is minimised too. Intervals on N_opt wider than `max_interval_factor` are refused; the
+    default is that of the family.
     """
-    if experiment.flops is None:
-        raise InputError("flops is not given: name the budget, as in flops=1e21 or flops=[1e20,1e21]")
-    budgets = experiment.flops if isinstance(experiment.flops, tuple) else (experiment.flops,)
-    return tuple(_predict_at(experiment, fitted, budget, is_own) for budget in budgets)
+    if max_interval_factor is None:
+        max_interval_factor = (family.fit if family else DEFAULTS).max_interval_factor
+    sizes = _plannable_sizes(family) if family and fitted.constraint == "exact" else None
 
+    def question(budget: float) -> Question:
+        at_budget = None if inference_tokens else budget  # the optimum with serving has another budget
+        return Question(
+            shape=partial(concrete_run, family, budget=at_budget) if family else None,
+            family=sizes,
+            max_interval_factor=max_interval_factor,
+            inference_tokens=inference_tokens,
+        )
 
-def _predict_at(experiment: ExperimentConfig, fitted: Fit, budget: float, is_own: bool) -> Prediction:
-    at_budget = None if experiment.inference_tokens else budget  # serving moves the training budget
-    question = Question(
-        shape=(lambda n, d: concrete_run(experiment, n, d, at_budget)) if is_own else None,
-        family=_plannable_sizes(experiment) if is_own and fitted.constraint == "exact" else None,
-        max_interval_factor=experiment.fit.max_interval_factor,
-        inference_tokens=experiment.inference_tokens,
-    )
-    return predict_at(fitted, (budget,), question)[0]
+    return tuple(predict_at(fitted, (budget,), question(budget))[0] for budget in budgets)
 
 
 def _plannable_sizes(
     experiment: ExperimentConfig,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """N and exact FLOPs per token of decoders of the experiment's family, over all sizes it could plan."""
+    """Return N and exact FLOPs per token of the experiment's decoders, over all widths it could plan."""
     architecture, n_vocab = experiment.model, vocab_size(experiment.tokenizer)
     step = width_step(architecture)
     multiples = sorted({round(2 ** (exponent / 4)) for exponent in range(MAX_DOUBLINGS * 4)})
@@ -257,9 +363,10 @@ def _plannable_sizes(
 def concrete_run(
     experiment: ExperimentConfig, n_params: float, n_tokens: float, budget: float | None
 ) -> Mapping[str, Any]:
-    """The run nearest to N, in the experiment's family and by its own rules.
+    """Return the run nearest to N parameters that the experiment's family and rules allow.
 
-    Its tokens are what `budget` pays for at that shape, as in a plan; without one, D in whole batches.
+    Its tokens are those that `budget` pays for at that shape, as in a plan; without a budget, D in whole
+    batches.
     """
     n_vocab = vocab_size(experiment.tokenizer)
     model = nearest_shape(lambda m: flops.n_params(m).total, n_params, experiment.model, n_vocab)

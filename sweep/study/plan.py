@@ -1,4 +1,4 @@
-"""What an experiment asks for: its data set and its runs, and whether this machine can carry them out."""
+"""Data set, runs and hyperparameter check of an experiment, and the diagnosis of this machine for it."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from sweep.plan.hparam_check import HparamCheck, plan_check
 from sweep.records import Dataset, Plan
 from sweep.store.run_store import RunStore
 from sweep.store.sql.copy import index_packages
-from sweep.study.checks import check_spread
+from sweep.study.checks import check_parallel
 
-if TYPE_CHECKING:  # a plan needs none of it
+if TYPE_CHECKING:  # slow to import, and a plan does not need it
     from sweep.machine.doctor import Diagnosis
 
 DataProgress = Callable[[str, int, int], None]
-"""Told the stage, the bytes done and the bytes in all while data is prepared."""
+"""Called with the stage, the bytes done and the total bytes while data is prepared."""
 
 
 def latest_experiment(sweep_dir: Path) -> ExperimentConfig:
-    """The experiment planned last in a sweep. Raises InputError when there is no plan."""
+    """Return the experiment planned last in a sweep. Raises InputError when there is no plan."""
     return RunStore(sweep_dir).latest_experiment()
 
 
 def dataset(experiment: ExperimentConfig) -> Dataset:
-    """Which corpus and tokenizer the experiment means; its size too once it is prepared.
+    """Return the experiment's corpus and tokenizer, with the corpus size once it is prepared.
 
-    Writes nothing but what it remembers of the corpus' files, in `data_directory`. Raises DataError when
-    there is no corpus to read.
+    Writes only its cache of the corpus' files, in `data_directory`. Raises DataError when there is no corpus
+    to read.
     """
     corpus = scan(experiment.data, data_directory(experiment))
     recipe = tokenizer_sha256(experiment.tokenizer, corpus.sha256)
@@ -54,47 +54,47 @@ def dataset(experiment: ExperimentConfig) -> Dataset:
 
 
 def prepare_data(experiment: ExperimentConfig, on_progress: DataProgress | None = None) -> PreparedData:
-    """Tokenise the corpus into `data_directory`, once. Raises DataError or InputError in one sentence."""
+    """Tokenise the corpus into `data_directory` unless it is there. Raises DataError or InputError."""
     return prepare(experiment.data, experiment.tokenizer, data_directory(experiment), on_progress=on_progress)
 
 
-def plan(experiment: ExperimentConfig) -> Plan:
-    """The runs an experiment asks for. Writes as little as `dataset`.
+def plan_experiment(experiment: ExperimentConfig) -> Plan:
+    """Return the runs of an experiment. Writes only what `dataset` writes.
 
-    Raises InputError when none can be trained, or one not on as many devices as asked for.
+    Raises InputError when no run can be trained, or one of them not on `trainer.n_devices` devices.
     """
-    drawn = make_plan(experiment, dataset(experiment))
-    check_spread(drawn)
-    return drawn
+    plan = make_plan(experiment, dataset(experiment))
+    check_parallel(plan)
+    return plan
 
 
 def hparam_check(experiment: ExperimentConfig) -> HparamCheck:
-    """The corners of the experiment's grid and the runs that check its learning rate and batch there.
+    """Return the corners of the grid and the runs that check learning rate and batch size there.
 
-    Writes as little as `dataset`. Raises InputError when none can be trained.
+    Writes only what `dataset` writes. Raises InputError when no run can be trained.
     """
     return plan_check(experiment, dataset(experiment))
 
 
-def plan_of_check(experiment: ExperimentConfig) -> Plan:
-    """The runs of the check that the experiment's own sweep does not have.
+def plan_hparam_check(experiment: ExperimentConfig) -> Plan:
+    """Return the runs of the hyperparameter check that have no result in the experiment's own sweep.
 
-    The rule's own setting at a corner is a run of the grid, by its key, for the seeds that they share: it is
-    trained once and stays a point of the grid. Raises InputError as `plan`.
+    A corner's run under the experiment's own rules has the key of a grid run: a grid point serves both.
+    Raises InputError as `plan_experiment` does.
     """
-    drawn = hparam_check(experiment).plan
+    plan = hparam_check(experiment).plan
     grid = RunStore(sweep_directory(experiment))
-    runs = tuple(run for run in drawn.runs if not grid.has_result(run.run_key))
+    runs = tuple(run for run in plan.runs if not grid.has_result(run.run_key))
     if not runs:
-        reasons = "; ".join(f"{cell.name}: {cell.reason}" for cell in drawn.dropped[:3])
+        reasons = "; ".join(f"{cell.name}: {cell.reason}" for cell in plan.dropped[:3])
         raise InputError(f"no other setting can be trained at the grid's corners ({reasons})")
-    chosen = replace(drawn, runs=runs)
-    check_spread(chosen)
-    return chosen
+    plan = replace(plan, runs=runs)
+    check_parallel(plan)
+    return plan
 
 
 def diagnose(experiment: ExperimentConfig) -> Diagnosis:
-    """What this machine has and lacks for an experiment. Leaves nothing behind but what a plan does."""
+    """Return what this machine has and lacks for an experiment. Writes only what a plan writes."""
     from sweep.machine.doctor import Needs, examine
 
     memory_bytes, refusal, launch_refusal = 0, None, None
@@ -103,7 +103,7 @@ def diagnose(experiment: ExperimentConfig) -> Diagnosis:
     except SweepError as error:
         launch_refusal = str(error)
     try:
-        memory_bytes = max(run.memory_bytes for run in plan(experiment).runs)
+        memory_bytes = max(run.memory_bytes for run in plan_experiment(experiment).runs)
     except SweepError as error:
         refusal = str(error)
     packages = ["torch", "safetensors"]

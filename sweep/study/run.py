@@ -1,9 +1,4 @@
-"""Planning and running an experiment, as typed functions: the API of a notebook too.
-
-experiment = compose_experiment(["experiment=demo"])
-run(experiment)
-fitted = fit_sweep(sweep_directory(experiment), experiment.fit)
-"""
+"""Training of a sweep: `run_experiment`."""
 
 from __future__ import annotations
 
@@ -15,8 +10,8 @@ from typing import Literal
 
 from sweep.config import ExperimentConfig, absolute_index_url
 from sweep.config.places import data_directory, hparam_directory, sweep_directory
+from sweep.data.shards import PreparedData
 from sweep.errors import Interrupted
-from sweep.launch import sharing
 from sweep.launch.base import Launcher
 from sweep.launch.choose import check_launch, make_launcher
 from sweep.launch.choose import detach as start_detached
@@ -24,68 +19,37 @@ from sweep.launch.supervisor import Orders
 from sweep.launch.watch import see_through
 from sweep.machine.workers import crew
 from sweep.records import Plan
-from sweep.report.plans import known_hparams, plan_document, run_states
 from sweep.store.run_store import RunStore
 from sweep.store.sql.copy import catch_up, check_index
 from sweep.store.status import SweepStatus
 from sweep.study.checks import (
     check_arms,
-    check_data,
+    check_corpus_size,
     check_device,
     check_evaluation,
     check_extras,
     check_results,
     check_space,
 )
-from sweep.study.plan import (
-    DataProgress,
-    dataset,
-    diagnose,
-    hparam_check,
-    latest_experiment,
-    plan,
-    plan_of_check,
-    prepare_data,
-)
+from sweep.study.plan import DataProgress, plan_experiment, plan_hparam_check, prepare_data
 
-__all__ = [
-    "DataProgress",
-    "RunOutcome",
-    "check_extras",
-    "check_space",
-    "data_directory",
-    "dataset",
-    "diagnose",
-    "hparam_check",
-    "hparam_directory",
-    "known_hparams",
-    "latest_experiment",
-    "launch_warnings",
-    "plan",
-    "plan_document",
-    "prepare_data",
-    "run",
-    "run_states",
-    "sweep_directory",
-]
-
-POLL_S = 0.5  # between two looks at a running sweep
+POLL_S = 0.5  # between two reads of the status of a running sweep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOutcome:
-    """How `run` ended."""
+    """The end of a call of `run_experiment`."""
 
     status: SweepStatus
-    n_trained: int = 0  # runs that got their result while we watched
-    was_finished: bool = False  # before we started
-    interrupted: bool = False  # asked to stop, with work left
+    n_trained: int = 0  # runs that got their result during the call
+    was_finished: bool = False  # nothing was left to train
+    interrupted: bool = False  # stopped on request, with work left
     gave_up: str | None = None  # why dead workers were not replaced any more
     index_problem: str | None = None  # why the SQL copy lacks points
-    detached: bool = False  # workers go on without us
+    detached: bool = False  # workers go on in the background
 
 
-def run(
+def run_experiment(
     *experiments: ExperimentConfig,
     on_progress: DataProgress | None = None,
     on_status: Callable[[SweepStatus], None] = lambda status: None,
@@ -94,58 +58,54 @@ def run(
     detach: bool = False,
     check_hparams: bool = False,
 ) -> RunOutcome:
-    """Prepare the data, plan, and train what has no result yet. Safe to repeat, to kill and to run twice.
+    """Prepare the data, plan, and train every run without a result. Safe to repeat, kill and run twice.
 
-    Several experiments are the arms of one sweep: one queue, and where they are is told by the first.
-    `check_hparams` trains the runs of `hparam_check` instead, in `hparam_directory`.
+    Several experiments are the arms of one sweep: one queue, in the directory of the first. `check_hparams`
+    trains the runs of `plan_hparam_check` instead, in `hparam_directory`.
 
-    `on_status` is called about twice a second; once `should_stop` is true the workers save and leave. `only`
-    limits the training to the runs that were given up, of which there must be some. With `detach` it returns
-    when the workers are started, and they go on without this process.
+    `on_status` is called about twice a second; once `should_stop` returns true the workers save their state
+    and end. `only="failed"` limits the training to runs that were given up, at least one. With `detach` the
+    call returns once the workers are started; they go on in the background.
+
     Raises InputError or SafetyError before anything is trained.
     """
     arms = [_absolute(experiment) for experiment in experiments]
     experiment = arms[0]
-    draw, where = (plan_of_check, hparam_directory) if check_hparams else (plan, sweep_directory)
-    store = RunStore(where(experiment))
-    asked = [draw(arm) for arm in arms]
-    if not check_hparams:  # where the arms' checks meet, one run serves both
-        check_arms(asked)
-    _refuse(asked, store)
+    plan_arm, directory_of = (
+        (plan_hparam_check, hparam_directory) if check_hparams else (plan_experiment, sweep_directory)
+    )
+    store = RunStore(directory_of(experiment))
+    plans = [plan_arm(arm) for arm in arms]
+    if not check_hparams:  # runs of a check may serve several arms
+        check_arms(plans)
+    _check(plans, store)
 
-    def watched(stage: str, n_bytes_done: int, n_bytes: int) -> None:
+    def on_data(stage: str, n_bytes_done: int, n_bytes: int) -> None:
         if should_stop():
-            raise Interrupted("stopped while data was prepared; what is done is kept")
+            raise Interrupted("stopped while data was prepared; finished files are kept")
         if on_progress is not None:
             on_progress(stage, n_bytes_done, n_bytes)
 
-    prepared = [prepare_data(arm, watched) for arm in arms]
-    drawn = [draw(arm) for arm in arms]  # anew: with the sizes of the data
-    for arm_plan, data in zip(drawn, prepared, strict=True):
-        check_data(arm_plan, data)
+    prepared = [prepare_data(arm, on_data) for arm in arms]
+    plans = [plan_arm(arm) for arm in arms]  # again, now that the size of the data is known
+    for plan, data in zip(plans, prepared, strict=True):
+        check_corpus_size(plan, data)
     check_results(store, experiment)
-    pardon = None if only is None else secrets.token_hex(8)
-    _pardon(store, pardon)  # before the plan, whose change has live workers look again
-    for arm_plan in drawn:
-        store.add_plan(arm_plan)
+    retry_group = None if only is None else secrets.token_hex(8)
+    _retry_failed(store, retry_group)  # before the plan is written: running workers look again after it
+    for plan in plans:
+        store.add_plan(plan)
     store.clear_cancel()
     before = store.status()
     if before.finished:
         problem = catch_up(store, experiment.store, experiment.name)
         return RunOutcome(status=before, was_finished=True, index_problem=problem)
-    orders = Orders(
-        sweep_dir=str(store.sweep_dir.absolute()),
-        device=experiment.trainer.device,
-        needs=tuple(sorted({str(data.directory.absolute()) for data in prepared})),
-        n_devices=experiment.trainer.n_devices,
-        packing=crew(drawn).packing,
-        pardon=pardon,
-    )
+    orders = _orders(store, plans, prepared, retry_group)
     if detach:
         start_detached(experiment.launch, orders)
         return RunOutcome(status=before, detached=True)
     launcher = make_launcher(experiment.launch, orders)
-    gave_up = _watch(launcher, RunStore(store.sweep_dir, pardon=pardon), on_status, should_stop)
+    gave_up = _supervise(launcher, RunStore(store.sweep_dir, pardon=retry_group), on_status, should_stop)
     status = store.status()
     return RunOutcome(
         status=status,
@@ -156,47 +116,54 @@ def run(
     )
 
 
-def _refuse(asked: Sequence[Plan], store: RunStore) -> None:
-    """Raises InputError or SafetyError for all that can be told before anything is written."""
-    experiment = asked[0].experiment
+def _orders(
+    store: RunStore, plans: Sequence[Plan], prepared: Sequence[PreparedData], retry_group: str | None
+) -> Orders:
+    trainer = plans[0].experiment.trainer
+    return Orders(
+        sweep_dir=str(store.sweep_dir.absolute()),
+        device=trainer.device,
+        needs=tuple(sorted({str(data.directory.absolute()) for data in prepared})),
+        n_devices=trainer.n_devices,
+        packing=crew(plans).packing,
+        pardon=retry_group,
+    )
+
+
+def _check(plans: Sequence[Plan], store: RunStore) -> None:
+    """Raise InputError or SafetyError for every problem that shows before anything is written."""
+    experiment = plans[0].experiment
     check_extras()
     check_index(experiment.store)
     check_device(experiment)
-    for arm_plan in asked:
-        check_evaluation(arm_plan.experiment)
-    if not all(store.has_result(run.run_key) for arm_plan in asked for run in arm_plan.runs):
+    for plan in plans:
+        check_evaluation(plan.experiment)
+    if not all(store.has_result(run.run_key) for plan in plans for run in plan.runs):
         check_launch(experiment.launch)
-    check_space(asked)
+    check_space(plans)
 
 
-def _watch(
+def _supervise(
     launcher: Launcher,
     store: RunStore,
     on_status: Callable[[SweepStatus], None],
     should_stop: Callable[[], bool],
 ) -> str | None:
-    """See the workers through. Returns why they were given up, or None."""
+    """Run the workers to their end. Returns why dead ones were not replaced any more, or None."""
 
     def look() -> float:
-        looked = time.monotonic()
+        started = time.monotonic()
         on_status(store.status())
-        return max(POLL_S, 5 * (time.monotonic() - looked))  # thousands of runs are read more rarely
+        return max(POLL_S, 5 * (time.monotonic() - started))  # less often where the status takes long
 
     return see_through(launcher, should_stop=should_stop, look=look).gave_up
 
 
-def launch_warnings(experiment: ExperimentConfig) -> list[str]:
-    """What may keep workers elsewhere from seeing the sweep, a sentence each; none for launch=local."""
-    if experiment.launch.name == "local":
-        return []
-    places = [("results_dir", sweep_directory(experiment)), ("data_dir", data_directory(experiment))]
-    return sharing.warnings(places)
-
-
 def _absolute(experiment: ExperimentConfig) -> ExperimentConfig:
-    """Workers read the plan from anywhere: the user's data directory and database become absolute.
+    """Return the experiment with absolute paths, so that workers can read the plan from any directory.
 
-    So does the default data directory for workers on other machines, whose users' caches may lie elsewhere.
+    The default data directory becomes explicit for workers on other machines: their user's cache may be
+    elsewhere.
     """
     url = experiment.store.index_url
     if experiment.data_dir is not None or experiment.launch.name != "local":
@@ -207,15 +174,15 @@ def _absolute(experiment: ExperimentConfig) -> ExperimentConfig:
     return experiment
 
 
-def _pardon(store: RunStore, pardon: str | None) -> None:
-    """Whoever starts a sweep again wants its failed runs tried again.
+def _retry_failed(store: RunStore, retry_group: str | None) -> None:
+    """Have the failed runs tried again: starting a sweep again asks for that.
 
-    Another process may be writing the sweep's first plan at this moment: then there is nothing to pardon yet.
+    Does nothing while another process is still writing the sweep's first plan.
     """
     if not store.has_plan():
         return
-    for seen in store.failed():
-        store.retry(seen.run_key, pardon)
+    for failed in store.failed():
+        store.retry(failed.run_key, retry_group)
 
 
 def _n_results(status: SweepStatus) -> int:

@@ -1,4 +1,4 @@
-"""What is done to a sweep besides planning and running it: leaving runs out, rewriting what is derived."""
+"""Maintenance of a sweep: excluding runs and rebuilding derived files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sweep.store.status import RunStatus
 
 
 def failed_runs(sweep_dir: Path) -> tuple[RunStatus, ...]:
-    """The runs that `sweep run --only failed` takes up; none where there is no sweep yet."""
+    """Return the runs that `sweep run --only failed` trains; none where there is no sweep yet."""
     return RunStore(sweep_dir).failed() if (sweep_dir / "plans").is_dir() else ()
 
 
 def reindex(sweep_dir: Path) -> tuple[Path, ...]:
-    """Write all that derives from a sweep's results again: the tables, and the SQL copy if there is one.
+    """Rebuild points.csv, points.parquet and the SQL copy, if there is one, from the results.
 
-    Returns the tables. Raises IndexUnavailable, once they are there, when the database cannot be written.
+    Returns the tables. Raises IndexUnavailable, after the tables are written, when the database cannot be.
     """
     store = RunStore(sweep_dir)
     experiment = store.latest_experiment()
@@ -27,7 +27,7 @@ def reindex(sweep_dir: Path) -> tuple[Path, ...]:
 
 
 def exclude(sweep_dir: Path, run_key: str, reason: str) -> str | None:
-    """Keep a run's point, but never fit it. Returns why the SQL copy could not be told; None when it was."""
+    """Exclude a run's point from fits. Returns why the SQL copy could not be updated, None if it was."""
     store = RunStore(sweep_dir)
     store.exclude(run_key, reason)
     if not (sweep_dir / "plans").is_dir():  # points that were copied here without their plans

@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sweep.data.tokenizers.stock_tokenizer import stock_tokenizer
-from sweep.errors import InputError, told_to_user
+from sweep.errors import InputError, user_error
 from sweep.store.attempts.attempts import list_attempts
 from sweep.store.files import naming
 from sweep.store.plans import run_directory
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         written = export_run(Path(sweep_dir), run_key, Path(out), Path(data_dir))
     except Exception as error:
-        told = told_to_user(error)
+        told = user_error(error)
         if told is None:
             raise
         sys.stderr.write(f"error: {told}\n")

@@ -1,25 +1,17 @@
-"""The verbs fit and predict from the command line: documents, exit codes, and what they never write."""
+"""The verbs fit and predict: documents, exit codes and files written."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.fit.planted import TINY, isoflop_points, tiny_flops_per_token
+from tests.verbs import forked
 
 
 def sweep(tmp_path, *arguments):
-    program = (
-        "import sys; from sweep.cli.app import main\n"
-        "try: main()\n"
-        "finally: print('torch' in sys.modules, file=sys.stderr)"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    return forked(*arguments, cwd=tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -39,60 +31,62 @@ def table(tmp_path_factory):
     return path
 
 
-COLUMNS = ("columns.n_params='Model Size'", "columns.n_tokens=D", "columns.flops=C", "fit.n_bootstrap=80")
+COLUMNS = (
+    *("--column", "n_params=Model Size", "--column", "n_tokens=D", "--column", "flops=C"),
+    "fit.n_bootstrap=80",
+)
 
 
 def test_fit_then_predict_from_the_saved_document(tmp_path, table):
-    fitted = sweep(tmp_path, "fit", f"points={table}", *COLUMNS, "reconcile=true", "--json")
+    fitted = sweep(tmp_path, "fit", table, *COLUMNS, "--reconcile", "--json")
     assert fitted.returncode == 0, fitted.stderr
-    assert fitted.stderr.strip() == "False"  # torch was never imported
     document = json.loads(fitted.stdout)
     assert document["backtest"]["n_left_out"] == 6
     assert document["reconcile"]["rows"]
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "law.json").write_text(fitted.stdout)
-    family = ("experiment=demo",)  # whose shapes and rules the concrete run follows
-    told = sweep(
-        tmp_path, "predict", "law=law.json", *family, "flops=[1e13,3e13]", "inference_tokens=1e9", "--json"
+    family = ("experiment=demo",)
+    done = sweep(
+        tmp_path, "predict", "law.json", "1e13", "3e13", *family, "--inference-tokens", "1e9", "--json"
     )
-    assert told.returncode == 0, told.stderr
-    near, far = json.loads(told.stdout)
+    assert done.returncode == 0, done.stderr
+    near, far = json.loads(done.stdout)
     assert (near["flops"], far["flops"]) == (1e13, 3e13)
     parametric = far["methods"]["parametric"]
     low, high = parametric["ci"]["n_params_opt"]
     assert low < parametric["n_params_opt"] < high
     assert parametric["lifetime"]["n_params"] < parametric["n_params_opt"]
     assert {"d_model", "n_layers", "batch_tokens", "lr_peak", "n_steps"} <= far["shape"].keys()
-    shown = sweep(tmp_path, "predict", "law=law.json", "flops=1e13")
-    assert "backtest: errors on the budgets left out" in shown.stderr
+    shown = sweep(tmp_path, "predict", "law.json", "1e13")
+    assert "backtest: errors on the budgets left out" in shown.stdout
     assert far["beyond_data"] == pytest.approx(3e13 / 6.4e12)
 
 
-def test_people_read_the_same_on_a_terminal(tmp_path, table):
-    shown = sweep(tmp_path, "fit", f"points={table}", *COLUMNS)
+def test_a_fit_as_text_shows_bias_agreement_and_backtest(tmp_path, table):
+    shown = sweep(tmp_path, "fit", table, *COLUMNS)
     assert shown.returncode == 0, shown.stderr
     for part in ("isoflop", "its own bias", "agreement at C", "backtest: errors on the budgets left out"):
-        assert part in shown.stderr
+        assert part in shown.stdout
 
 
-def test_published_laws_predict_by_name_and_unknown_ones_are_bad_input(tmp_path):
-    told = sweep(tmp_path, "predict", "law=besiroglu_2024", "flops=5.76e23", "--json")
-    document = json.loads(told.stdout)
+def test_published_laws_predict_and_unknown_ones_are_refused(tmp_path):
+    done = sweep(tmp_path, "predict", "besiroglu_2024", "5.76e23", "--json")
+    document = json.loads(done.stdout)
     assert document["methods"]["besiroglu_2024"]["tokens_per_param_opt"] == pytest.approx(17.921, abs=1e-3)
-    unknown = sweep(tmp_path, "predict", "law=chinchilla", "flops=1e20")
+    unknown = sweep(tmp_path, "predict", "chinchilla", "1e20")
     assert unknown.returncode == 2
     assert "kaplan_2020" in unknown.stderr
-    missing = sweep(tmp_path, "predict", "law=absent.json", "flops=1e20")
-    assert (missing.returncode, "no such file" in missing.stderr) == (2, True)
+    missing = sweep(tmp_path, "predict", "absent.json", "1e20")
+    assert (missing.returncode, "absent.json not found" in missing.stderr) == (2, True)
 
 
-def test_when_every_method_refuses_the_exit_code_is_zero_and_the_json_says_why(tmp_path):
+def test_a_fit_that_every_method_refuses_succeeds_with_reasons(tmp_path):
     path = tmp_path / "few.csv"
     path.write_text("n_params,n_tokens,loss\n1e6,1e8,3\n2e6,1e8,2.9\n")
-    told = sweep(tmp_path, "fit", f"points={path}", "--json")
-    assert told.returncode == 0, told.stderr
-    document = json.loads(told.stdout)
+    done = sweep(tmp_path, "fit", path, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
     assert all("refused" in method for method in document["methods"].values())
     assert "refused" in document["backtest"]
     path.write_text("n_params,n_tokens,loss\n1e6,1e8,-3\n")
-    assert sweep(tmp_path, "fit", f"points={path}").returncode == 2
+    assert sweep(tmp_path, "fit", path).returncode == 2

@@ -80,7 +80,7 @@ def test_a_users_broken_file_is_one_sentence(tmp_path, content):
 
 def test_only_path_keys_are_quoted():
     assert quoted("data_dir=null") == "data_dir=null"
-    assert quoted("points='a b'") == "points='a b'"
+    assert quoted("results_dir='a b'") == "results_dir='a b'"
     assert quoted("seeds=[0,1]") == "seeds=[0,1]"
 
 

@@ -42,8 +42,8 @@ def test_whole_floats_are_counts_and_fractions_are_not(demo):
 
 REFUSED = [
     ("budgets", [-1e9], "budgets=-1000000000.0 is not valid: it should be greater than 0"),
-    ("flops", [1e10, 1e40], "flops=1e+40 is not valid: it should be less than or equal to 1e+30"),
-    ("flops", [1e10, "much"], "flops='much' is not valid: it should be a valid number"),
+    ("budgets", [1e10, 1e40], "budgets=1e+40 is not valid: it should be less than or equal to 1e+30"),
+    ("budgets", [1e10, "much"], "budgets='much' is not valid: it should be a valid number"),
     ("budgets", [], "budgets=[] is not valid: list should have at least 1 item, not 0"),
     (
         "budgets",
@@ -52,6 +52,7 @@ REFUSED = [
     ),
     ("budgets", [1e9, 1e9], "budgets=[1000000000.0, 1000000000.0] holds a value twice: give each once"),
     ("fit.methods", [], "fit.methods=[] is not valid: list should have at least 1 item, not 0"),
+    ("seeds", [2**64], "seeds=18446744073709551616 is not valid"),
     ("seeds", [0, 0], "seeds=[0, 0] holds a value twice: give each once"),
     (
         "optimizer.lr",

@@ -9,10 +9,11 @@ import pytest
 
 from sweep.config import SyntheticData
 from sweep.config.compose import compose_experiment
+from sweep.config.places import sweep_directory
 from sweep.data.sources.synthetic import loss_floor
 from sweep.data.tokenizers.bpe import train_bpe
 from sweep.store.run_store import RunStore
-from sweep.study import run as study
+from sweep.study.plan import plan_experiment, prepare_data
 from sweep.train.loop import train
 from sweep.worker.__main__ import work
 from tests.data.corpora import generated
@@ -67,9 +68,9 @@ def test_a_point_is_committed(choice: list[str], files: Path, tmp_path: Path) ->
     overrides = [word.format(files=files) for word in choice]
     places = [f"results_dir={tmp_path}", f"data_dir={tmp_path / 'data'}"]
     experiment = compose_experiment([*TINY, *overrides, *places])
-    study.prepare_data(experiment)
-    store = RunStore(study.sweep_directory(experiment))
-    store.add_plan(study.plan(experiment))
+    prepare_data(experiment)
+    store = RunStore(sweep_directory(experiment))
+    store.add_plan(plan_experiment(experiment))
     assert work(store.sweep_dir, train=train).n_done == 1
     (point,) = store.points().points
     assert point.loss is not None

@@ -14,7 +14,9 @@ from sweep.errors import SafetyError
 from sweep.plan.estimate import disk_bytes
 from sweep.store import space
 from sweep.store.files import read_json
-from sweep.study import run as study
+from sweep.study.checks import check_space
+from sweep.study.plan import plan_experiment
+from sweep.study.run import run_experiment
 from sweep.train.checkpoint import Checkpoint, load_latest, save_checkpoint
 from sweep.worker.__main__ import main
 from tests import toy_trainer
@@ -170,18 +172,18 @@ def test_a_sweep_that_may_not_fit_is_refused_before_anything_is_written(tmp_path
             "launch.n_workers=2",
         ]
     )
-    drawn = study.plan(experiment)
+    drawn = plan_experiment(experiment)
     needed = disk_bytes([run.config for run in drawn.runs], 2, keep_checkpoint=False)
     usage = type("Usage", (), {"free": 0})
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: usage)
     usage.free = 1.2 * needed - 1
     with pytest.raises(SafetyError, match=r"MB free, and the sweep may write .* MB") as refused:
-        study.run(experiment)
+        run_experiment(experiment)
     assert refused.value.exit_code == 3
     assert not (tmp_path / "r").exists()
     usage.free = 1.2 * needed + 1
-    study.check_space([drawn])
+    check_space([drawn])
     kept = replace(experiment, trainer=replace(experiment.trainer, keep_checkpoint=True))
     with pytest.raises(SafetyError):
-        study.check_space([replace(drawn, experiment=kept)])
+        check_space([replace(drawn, experiment=kept)])
     measured("free space below 1.2 x the estimate", "refused, exit code 3, nothing written")

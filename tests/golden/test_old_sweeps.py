@@ -1,7 +1,8 @@
-"""Sweeps written by earlier versions: every later one reads their plans, runs, points and attempts.
+"""Sweeps written by earlier versions: this version reads their plans, runs, points and attempts.
 
-`sweep_0_1_0` was written by version 0.1.0 with the toy trainer. A format that changes adds a directory here
-and leaves the older ones as they are; what they must read as is taken from the raw JSON.
+Both were written with the toy trainer, `sweep_0_1_0` by version 0.1.0 and `sweep_2026_11` by a version of
+November 2026, in which the arguments of `sweep fit` and `sweep predict` were keys of the experiment. A change
+of format adds a directory and leaves the older ones unchanged; the expected values come from the raw JSON.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from sweep.config import StoreConfig, read_stored_experiment
+from sweep.config import StoreConfig, read_experiment
+from sweep.config.upgrade import upgrade_experiment
 from sweep.identity import run_key
 from sweep.store.run_store import RunStore
 from sweep.worker.__main__ import work
 from tests.toy_trainer import train
 
 OLD = Path(__file__).parent / "sweep_0_1_0"
+WITH_ARGUMENTS = Path(__file__).parent / "sweep_2026_11"
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def test_an_old_plan_is_read_and_what_it_lacks_takes_its_default(store):
     plan = json.loads(next(OLD.glob("plans/*.json")).read_text())
     assert "store" not in plan["experiment"]
     experiment = store.latest_experiment()
-    assert experiment == read_stored_experiment(plan["experiment"])
+    assert experiment == read_experiment(upgrade_experiment(plan["experiment"]))
     assert experiment.store == StoreConfig(index_url=None)
     assert experiment.launch.lease_s == plan["experiment"]["launch"]["lease_s"] == 120
     listed = {(run["run_key"], run["name"], run["flops"], run["n_steps"]) for run in plan["runs"]}
@@ -71,3 +74,22 @@ def test_an_old_sweep_counts_as_finished_and_one_deleted_result_is_trained_again
     assert work(store.sweep_dir, train=train).n_done == 1
     again = next(point for point in store.points().points if point.name == "run-0")
     assert (again.loss, again.attempts) == (gone.loss, 2)
+
+
+def test_a_plan_that_holds_arguments_of_fit_and_predict_is_read(tmp_path):
+    shutil.copytree(WITH_ARGUMENTS, tmp_path / "golden")
+    store = RunStore(tmp_path / "golden")
+    stored = json.loads(next(WITH_ARGUMENTS.glob("plans/*.json")).read_text())["experiment"]
+    arguments = {"points", "columns", "reconcile", "law", "flops", "inference_tokens"}
+    assert arguments <= stored.keys()
+    del stored["estimate"]["currency"]
+    removed = arguments | {"parametrization"}
+    assert store.latest_experiment() == read_experiment(
+        {key: value for key, value in stored.items() if key not in removed}
+    )
+    assert store.status().counts == {"done": 2}
+    assert [exclusion.reason for exclusion in store.points().excluded] == ["a spike"]
+    gone = store.points().points[0]
+    (store.sweep_dir / "runs" / str(gone.run_key) / "result.json").unlink()
+    assert work(store.sweep_dir, train=train).n_done == 1
+    assert {point.run_key: point.loss for point in store.points().points}[gone.run_key] == gone.loss

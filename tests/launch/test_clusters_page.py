@@ -66,7 +66,7 @@ def test_a_detached_submission_returns_and_says_how_to_follow(
         "sweep cancel results/smoke",
         "sweep fit results/smoke",
     ):
-        assert word in done.stderr
+        assert word in done.stdout
 
 
 def test_every_key_and_variable_is_on_the_page() -> None:

@@ -206,7 +206,7 @@ def test_sigterm_to_the_init_stops_the_sweep_with_its_state_saved(image: Image, 
         started.kill()
         started.wait()
     assert started.returncode == 75, output
-    assert "stopped with the state saved" in output
+    assert "stopped, state saved" in output
 
 
 def wait_for_init(pid: int) -> psutil.Process:

@@ -72,7 +72,7 @@ def smoke(emptied: SlurmCluster, tmp_path: Path, data_dir: Path) -> Callable[...
     def submit(*overrides: str) -> RunStore:
         done = sweep("run", "--detach", *SMOKE, *SLURM, *overrides, f"data_dir={data_dir}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert "sweep status results/smoke --watch" in done.stderr
+        assert "sweep status results/smoke --watch" in done.stdout
         return RunStore(tmp_path / "results/smoke")
 
     return submit

@@ -1,4 +1,4 @@
-"""`sweep check-hparams` from the plan to the figure: what it trains, what it says, what stays as it was."""
+"""`sweep check-hparams` from the plan to the figure."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from sweep.config.compose import compose_experiment
+from sweep.config.places import hparam_directory, sweep_directory
 from sweep.errors import InputError
 from sweep.identity import run_key
 from sweep.launch.base import LaunchState
@@ -20,10 +21,12 @@ from sweep.report.hparam_curves import hparam_curves
 from sweep.report.hparam_summary import hparam_line
 from sweep.report.hparams import document, hparam_text, read_reports
 from sweep.report.numbers import four
+from sweep.report.plans import known_hparams, plan_document, run_states
 from sweep.report.text.text import plan_text
 from sweep.store.run_store import RunStore
 from sweep.study import laws as analysis
 from sweep.study import run as study
+from sweep.study.plan import hparam_check, plan_experiment
 from sweep.worker.__main__ import work
 from tests import toy_trainer
 from tests.plan.test_grid import DATASET
@@ -46,14 +49,14 @@ OPTIMUM = {"lr": 0.02, "batch": 300.0}  # of the planted loss
 
 
 def planted(run, placement, session):
-    """A bowl in ln lr and ln batch about OPTIMUM, lower for larger runs, the same noise for all of a seed."""
-    told = {"lr": run.optimizer.lr_peak, "batch": run.batch_tokens}
-    bowl = sum(0.1 * np.log(told[axis] / OPTIMUM[axis]) ** 2 for axis in told)
+    """A paraboloid in ln lr and ln batch around OPTIMUM, lower for larger runs, offset by seed."""
+    given = {"lr": run.optimizer.lr_peak, "batch": run.batch_tokens}
+    bowl = sum(0.1 * np.log(given[axis] / OPTIMUM[axis]) ** 2 for axis in given)
     return toy_trainer.result(run, loss=float(3 + bowl + 0.01 * run.seed + 1e8 / run.n_tokens**2))
 
 
 class InProcess:
-    """A launcher whose worker is this process; `limit` runs at most, then it is told to stop."""
+    """A launcher with this process as its worker, which fails every run after `limit` ones."""
 
     limit = None
     trained: list[str] = []  # noqa: RUF012
@@ -86,15 +89,15 @@ def experiment(tmp_path, monkeypatch):
 
 
 def check(experiment):
-    study.run(experiment, check_hparams=True)
-    checks, directory = [study.hparam_check(experiment)], study.sweep_directory(experiment)
-    (report,) = analysis.measure_hparams(checks, directory, study.hparam_directory(experiment))
+    study.run_experiment(experiment, check_hparams=True)
+    checks, directory = [hparam_check(experiment)], sweep_directory(experiment)
+    (report,) = analysis.measure_hparams(checks, directory, hparam_directory(experiment))
     return report
 
 
-def test_a_check_trains_what_the_grid_lacks_and_leaves_the_grid_alone(experiment, tmp_path):
-    study.run(experiment)
-    store, n_grid = RunStore(study.sweep_directory(experiment)), len(InProcess.trained)
+def test_a_check_trains_the_missing_runs_and_keeps_the_grid(experiment, tmp_path):
+    study.run_experiment(experiment)
+    store, n_grid = RunStore(sweep_directory(experiment)), len(InProcess.trained)
     before = store.points()
     fitted = analysis.fit_sweep(store.sweep_dir, experiment.fit)[None]
     assert fitted.to_json()["hyperparameters"] == "unmeasured"
@@ -102,15 +105,15 @@ def test_a_check_trains_what_the_grid_lacks_and_leaves_the_grid_alone(experiment
     trained = InProcess.trained[n_grid:]
     assert len(trained) == len(set(trained)) == 4 * 5 * 3 - 4  # seed 0 of every corner is the grid's own
     assert store.points() == before
-    own = RunStore(study.hparam_directory(experiment)).points()
+    own = RunStore(hparam_directory(experiment)).points()
     assert {point.purpose for point in own.points} == {"hparam_check"}
     assert {item.run_key for item in own.excluded} == {point.run_key for point in own.points}  # never fitted
     assert {point.purpose for point in before.points} == {None}
     fitted = analysis.fit_sweep(store.sweep_dir, experiment.fit)[None]
     assert fitted.n_points == n_grid
     assert fitted.to_json()["hyperparameters"]["worst"] == report.to_json()["worst"]
-    drawn = {path.name for path in analysis.report(store.sweep_dir)}
-    assert {"hparams.png", "hparams.svg", "isoflop_curves.png"} <= drawn
+    figures = {path.name for path in analysis.report(store.sweep_dir)}
+    assert {"hparams.png", "hparams.svg", "isoflop_curves.png"} <= figures
 
 
 def test_the_planted_optimum_is_found_at_every_corner(experiment):
@@ -124,9 +127,9 @@ def test_the_planted_optimum_is_found_at_every_corner(experiment):
         assert batch.rule == 256
         assert [len(row) for row in batch.losses] == [3, 3, 3]
     worst = max(axis.found.loss_left for corner in report.corners for axis in corner.axes)
-    told = report.to_json()
-    assert told["worst"]["loss_left"] == worst
-    assert told["within_tolerance"] == (worst <= 0.01)
+    written = report.to_json()
+    assert written["worst"]["loss_left"] == worst
+    assert written["within_tolerance"] == (worst <= 0.01)
     assert read_reports(json.loads(json.dumps(document([report])))) == (report,)
     assert len(hparam_curves(report)) == 8
     assert hparam_text(report) is not None
@@ -137,43 +140,42 @@ def test_repeating_trains_nothing_and_other_settings_are_unmeasured(experiment):
     n = len(InProcess.trained)
     check(experiment)
     assert len(InProcess.trained) == n
-    drawn = study.plan(experiment)
-    found = study.known_hparams(drawn)
+    found = known_hparams(plan_experiment(experiment))
     assert found["n_corners"] == 4
     assert f"{found['worst']['loss_left']:.4f}" in hparam_line(found)
     other = replace(experiment, optimizer=replace(experiment.optimizer, lr=0.01))
-    assert study.known_hparams(study.plan(other)) == "unmeasured"
+    assert known_hparams(plan_experiment(other)) == "unmeasured"
     assert "unmeasured" in hparam_line(
-        study.plan_document([study.plan(other)], states(other))["hyperparameters"]
+        plan_document([plan_experiment(other)], states(other))["hyperparameters"]
     )
 
 
 def states(experiment):
-    return study.run_states(study.plan(experiment))
+    return run_states(plan_experiment(experiment))
 
 
-def test_a_plan_says_what_is_unmeasured_and_what_branches_save():
+def test_a_plan_shows_unmeasured_hyperparameters_and_savings_of_branches():
     branched = compose_experiment(
         ["experiment=isoflop_1gpu", "schedule=wsd_branches", "grid.d_model=[64,128]"]
     )
-    drawn = make_plan(branched, DATASET)
+    plan = make_plan(branched, DATASET)
     console = Console(file=io.StringIO(), width=250)
-    console.print(plan_text(drawn, {}, 1, 1.0))
-    said = console.file.getvalue()
-    assert "hyperparameters unmeasured: sweep check-hparams" in said
-    shared = sum(run.flops_shared for run in drawn.runs)
-    n_branches = sum(run.flops_shared > 0 for run in drawn.runs)
-    assert f"{n_branches} runs branch from the trunks of others: {four(shared)} of" in said
+    console.print(plan_text(plan, {}, 1, 1.0))
+    shown = console.file.getvalue()
+    assert "hyperparameters unmeasured: sweep check-hparams" in shown
+    shared = sum(run.flops_shared for run in plan.runs)
+    n_branches = sum(run.flops_shared > 0 for run in plan.runs)
+    assert f"{n_branches} runs branch from the trunks of others: {four(shared)} of" in shown
     assert n_branches > 0
 
 
-def test_a_check_cut_short_says_what_is_incomplete(experiment, monkeypatch):
+def test_an_interrupted_check_is_reported_as_incomplete(experiment, monkeypatch):
     monkeypatch.setattr(InProcess, "limit", 40)
     report = check(experiment)
-    told = report.to_json()
-    assert told["n_incomplete"] > 0
-    assert not told["within_tolerance"]
-    assert "incomplete" in hparam_line({**told})
+    written = report.to_json()
+    assert written["n_incomplete"] > 0
+    assert not written["within_tolerance"]
+    assert "incomplete" in hparam_line({**written})
     monkeypatch.setattr(InProcess, "limit", None)
     assert check(experiment).to_json()["n_incomplete"] == 0
     assert len(InProcess.trained) == len(set(InProcess.trained)) == 60
@@ -185,13 +187,12 @@ def test_the_command_prints_one_document(experiment, tmp_path):
     arguments = [*SMALL, f"results_dir={tmp_path}", f"data_dir={tmp_path / 'data'}"]
     done = sweep("check-hparams", *arguments, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "all 60 runs had ended before" in done.stderr
-    told = json.loads(done.stdout)
-    assert told == json.loads((tmp_path / "smoke" / "hparams.json").read_text())
+    assert "all 60 runs are finished" in done.stderr
+    assert json.loads(done.stdout) == json.loads((tmp_path / "smoke" / "hparams.json").read_text())
     assert (tmp_path / "smoke" / "figures" / "hparams.png").is_file()
 
 
 def test_a_foreign_file_is_refused(tmp_path):
-    for told in ({}, {"schema_version": 99}, {"schema_version": 1, "checks": [{"arm": None}]}):
+    for content in ({}, {"schema_version": 99}, {"schema_version": 1, "checks": [{"arm": None}]}):
         with pytest.raises(InputError, match="sweep check-hparams writes it again"):
-            read_reports(told)
+            read_reports(content)

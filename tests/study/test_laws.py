@@ -1,23 +1,20 @@
-"""Arms fitted and drawn side by side: the same files as one after the other."""
+"""Fits and figures of a sweep's arms, and laws read for predictions."""
 
-import threading
-import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from sweep import cli_running
-from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.fit import DEFAULTS
 from sweep.store.run_store import RunStore, StoredPoints
-from sweep.study import laws as analysis
+from sweep.study import laws
 from tests.report.figures.test_curves import planted_sweep
 
 
 @pytest.fixture
 def two_arms(monkeypatch):
-    """A store of two arms with planted points, the second's losses higher."""
+    """A store of two arms with planted points, the second with higher losses."""
     _, points, _ = planted_sweep()
     arms = [
         replace(
@@ -27,7 +24,7 @@ def two_arms(monkeypatch):
             name=f"{arm}-{index}",
             loss=point.loss and point.loss + offset,
         )
-        for arm, offset in (("a", 0.0), ("b", 0.3))
+        for arm, offset in (("a", 0.0), ("b=[1,2]", 0.3))
         for index, point in enumerate(points)
     ]
     stored = StoredPoints(points=tuple(arms), excluded=(), curves={})
@@ -36,31 +33,44 @@ def two_arms(monkeypatch):
 
 
 @pytest.mark.ci
-def test_forks_write_the_same_files(two_arms, tmp_path):
-    written = []
-    for n_processes in (1, 2):
-        directory = tmp_path / str(n_processes)
-        config = replace(DEFAULTS, n_bootstrap=0, methods=("isoflop",))
-        fits = analysis.fit_sweep(directory, config, n_processes=n_processes)
-        assert list(fits) == ["a", "b"]
-        drawn = analysis.report(directory, n_processes)
-        laws = [analysis.arm_directory(directory, arm) / "fit.json" for arm in fits]
-        written.append({path.relative_to(directory): path.read_bytes() for path in (*laws, *drawn)})
-    assert written[0] == written[1]
-    assert len(written[0]) > 6
+def test_arms_are_fitted_and_drawn_separately(two_arms, tmp_path):
+    config = replace(DEFAULTS, n_bootstrap=0, methods=("isoflop",))
+    fits = laws.fit_sweep(tmp_path, config)
+    assert list(fits) == ["a", "b=[1,2]"]
+    assert fits["b=[1,2]"].laws["isoflop"].estimate("loss_opt", 1e12) == pytest.approx(
+        fits["a"].laws["isoflop"].estimate("loss_opt", 1e12) + 0.3, abs=0.01
+    )
+    stale = tmp_path / "arms" / "a" / "figures" / "old.png"
+    stale.parent.mkdir()
+    stale.touch()
+    figures = laws.report(tmp_path)
+    assert {path.parent.parent.name for path in figures} == {"a", "b=_1,2_"}
+    assert all(path.is_file() for path in figures)
+    assert not stale.exists()
 
 
-def test_fits_wait_for_what_is_loaded_ahead(monkeypatch, tmp_path):
-    """A fork beside a thread that imports could wait for that import for ever."""
-    loaded, seen = threading.Event(), []
-    loader = threading.Thread(target=lambda: (time.sleep(0.2), loaded.set()), name=cli_running.LOADER)
+def test_a_law_is_read_from_a_directory_a_file_or_the_catalogue(tmp_path):
+    law = laws.read_law("besiroglu_2024")
+    laws.write_fit(tmp_path / "results/x/arms/a/fit.json", law)
+    for source in (tmp_path / "results/x/arms/a", tmp_path / "results/x/arms/a/fit.json"):
+        assert laws.read_law(str(source)) == law
+        assert laws.sweep_of_law(str(source)) is None
+    (tmp_path / "results/x/plans").mkdir()
+    assert laws.sweep_of_law(str(source)) == tmp_path / "results/x"
+    with pytest.raises(InputError, match="holds no sweep"):
+        laws.read_law(str(tmp_path / "results"))
+    (tmp_path / "results/x/plans/0123456789abcdef.json").touch()
+    with pytest.raises(InputError, match=r"has no fit.json yet: write it with sweep fit"):
+        laws.read_law(str(tmp_path / "results/x"))
+    with pytest.raises(InputError, match=r"choose from .*kaplan_2020"):
+        laws.read_law("chinchilla")
 
-    def fit_arms(*args, **kwargs):
-        seen.append(loaded.is_set())
-        raise InputError("enough")
 
-    monkeypatch.setattr(analysis, "fit_arms", fit_arms)
-    loader.start()
-    with pytest.raises(InputError):
-        cli_running.fit_and_draw(tmp_path, compose_experiment(["experiment=smoke"]))
-    assert seen == [True]
+def test_file_systems_of_one_machine_are_warned_of(monkeypatch):
+    from sweep.study import checks
+
+    types = {"/shared": "nfs4", "/home": "ext4"}
+    monkeypatch.setattr(checks, "filesystem_type", lambda path: types.get(str(path)))
+    named = [("results_dir", Path("/home")), ("data_dir", Path("/shared")), ("data_dir", Path("/unknown"))]
+    (warning,) = checks.sharing_warnings(named)
+    assert warning.startswith("results_dir=/home is on ext4")

@@ -1,4 +1,4 @@
-"""A real sweep end to end, small: run, run again, two at once, stopped, killed."""
+"""A small real sweep end to end: trained, repeated, run twice at once, stopped, killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from sweep.plan.estimate import disk_bytes
 from sweep.records import BOOKKEEPING_COLUMNS
 from sweep.store.run_store import RunStore
 from sweep.study import run as study
-from tests.shell import command, document, environment, sweep
+from sweep.study.plan import plan_experiment
+from tests.shell import command, document, environment
+from tests.verbs import forked
 
 SMALL = (
     "experiment=smoke",
@@ -33,7 +35,7 @@ SMALL = (
     "fit.n_bootstrap=50",
 )
 LESS = (*SMALL, "budgets=[5e8,1e9]")
-"""Eight of its twelve runs, those that take the least time."""
+"""The eight fastest of its twelve runs."""
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +45,9 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, data_dir):
-    """An undisturbed sweep."""
+    """A sweep that ran undisturbed."""
     directory = tmp_path_factory.mktemp("finished")
-    done = sweep("run", *SMALL, f"data_dir={data_dir}", cwd=directory)
+    done = forked("run", *SMALL, f"data_dir={data_dir}", cwd=directory)
     assert done.returncode == 0, done.stderr
     return directory, done
 
@@ -72,7 +74,7 @@ def start(directory: Path, data_dir: Path, *settings: str) -> subprocess.Popen[s
     )
 
 
-def test_a_sweep_leaves_what_is_promised(finished):
+def test_a_sweep_prints_its_laws_and_writes_its_files(finished):
     directory, done = finished
     for word in (
         "12 points fitted",
@@ -83,7 +85,7 @@ def test_a_sweep_leaves_what_is_promised(finished):
         "optima.svg",
         "training.png",
     ):
-        assert word in done.stderr
+        assert word in done.stdout
     root = directory / "results/smoke"
     for name in (
         "points.csv",
@@ -100,40 +102,40 @@ def test_a_sweep_leaves_what_is_promised(finished):
     assert (csv["flops"] <= csv["flops_budget"]).all()
 
 
-def test_run_again_trains_nothing_and_says_so(finished, data_dir):
+def test_a_finished_sweep_trains_nothing_more(finished, data_dir):
     directory, _ = finished
     before = science(directory)
-    done = sweep("run", *SMALL, f"data_dir={data_dir}", cwd=directory)
+    done = forked("run", *SMALL, f"data_dir={data_dir}", cwd=directory)
     assert done.returncode == 0
-    assert "all 12 runs had ended before: nothing to train" in done.stderr
+    assert "all 12 runs are finished: nothing to train" in done.stderr
     pd.testing.assert_frame_equal(science(directory), before)
-    plan = document("plan", *SMALL, f"data_dir={data_dir}", cwd=directory)
+    plan = document("plan", *SMALL, f"data_dir={data_dir}", cwd=directory, call=forked)
     assert {run["status"] for run in plan["runs"]} == {"cached"}
 
 
 def test_status_fit_report_and_exclude_on_the_sweep(finished, tmp_path):
     directory, _ = finished
-    seen = document("status", "results/smoke", cwd=directory)
+    seen = document("status", "results/smoke", cwd=directory, call=forked)
     assert seen["counts"] == {"done": 12}
     assert seen["flops_done"] == seen["flops_total"]
     assert {"run_key", "name", "status", "attempts", "reason"} <= seen["runs"][0].keys()
-    fitted = document("fit", "results/smoke", "fit.n_bootstrap=20", cwd=directory)
+    fitted = document("fit", "results/smoke", "fit.n_bootstrap=20", cwd=directory, call=forked)
     assert fitted["points"]["n"] == 12
     assert {"a", "b", "E", "ci"} <= fitted["methods"]["parametric"].keys()
-    assert sweep("report", "results/smoke", cwd=directory).returncode == 0
-    told = document("predict", "law=results/smoke/fit.json", "flops=1e10", cwd=directory)
-    assert told["shape"]["n_layers"] == 2
-    assert abs(told["shape"]["flops"] / 1e10 - 1) <= 0.02
+    assert forked("report", "results/smoke", cwd=directory).returncode == 0
+    predicted = document("predict", "results/smoke/fit.json", "1e10", cwd=directory, call=forked)
+    assert predicted["shape"]["n_layers"] == 2
+    assert abs(predicted["shape"]["flops"] / 1e10 - 1) <= 0.02
     key = seen["runs"][0]["run_key"]
-    assert sweep("exclude", "results/smoke", key, "--reason", "by hand", cwd=directory).returncode == 0
-    without = document("fit", "results/smoke", "fit.n_bootstrap=20", cwd=directory)
+    assert forked("exclude", "results/smoke", key, "--reason", "by hand", cwd=directory).returncode == 0
+    without = document("fit", "results/smoke", "fit.n_bootstrap=20", cwd=directory, call=forked)
     assert without["points"]["excluded"] == [{"run_key": key, "reason": "by hand"}]
     (directory / f"results/smoke/runs/{key}/excluded.json").unlink()
 
 
-def test_a_sweep_whose_first_plan_is_being_written_has_nothing_to_pardon(tmp_path):
+def test_a_sweep_without_a_plan_has_no_run_to_retry(tmp_path):
     (tmp_path / "plans").mkdir()
-    study._pardon(RunStore(tmp_path), None)
+    study._retry_failed(RunStore(tmp_path), None)
 
 
 @pytest.mark.ci
@@ -155,10 +157,10 @@ def test_sigterm_saves_and_leaves_with_75(finished, tmp_path, data_dir):
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 75, said
-    assert "stopped with the state saved" in said
+    assert "stopped, state saved" in said
     n_before = len(results(tmp_path))
     assert 1 <= n_before < 8
-    done = sweep("run", *LESS, f"data_dir={data_dir}", cwd=tmp_path)
+    done = forked("run", *LESS, f"data_dir={data_dir}", cwd=tmp_path)
     assert done.returncode == 0
     points = science(tmp_path)
     assert len(points) == 8
@@ -187,18 +189,18 @@ def test_killing_the_whole_tree_loses_and_doubles_nothing(
         kill_tree(process)
         n_attempts = max(n_attempts, len(claims(tmp_path)))
     assert n_attempts > 0  # some of them hit a training run
-    done = sweep("run", *SMALL, f"data_dir={data_dir}", cwd=tmp_path)
+    done = forked("run", *SMALL, f"data_dir={data_dir}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     pd.testing.assert_frame_equal(science(tmp_path), science(finished[0]))
     figure = f"{n_kills} kills, 0 lost, 0 double, columns equal"
     record_property("fault", f"kill -9 of supervisor and workers of a real smoke sweep: {figure}")
 
 
-def test_the_room_estimated_for_a_sweep_is_enough(finished, data_dir):
+def test_the_disk_space_estimated_for_a_sweep_suffices(finished, data_dir):
     root = finished[0] / "results/smoke"
     written = sum(path.stat().st_blocks * 512 for path in root.rglob("*"))
-    drawn = study.plan(compose_experiment([*SMALL, f"data_dir={data_dir}"]))
-    estimate = disk_bytes([run.config for run in drawn.runs], 2, keep_checkpoint=False)
+    plan = plan_experiment(compose_experiment([*SMALL, f"data_dir={data_dir}"]))
+    estimate = disk_bytes([run.config for run in plan.runs], 2, keep_checkpoint=False)
     assert written < estimate < 20 * written
 
 
@@ -227,8 +229,8 @@ def wait_for_results(directory: Path, n: int) -> None:
 
 
 def test_data_is_prepared_once_and_inspected(tmp_path, data_dir):
-    assert sweep("data", "prepare", *SMALL, f"data_dir={data_dir}", cwd=tmp_path).returncode == 0
-    inspected = json.loads(sweep("data", "inspect", *SMALL, f"data_dir={data_dir}", cwd=tmp_path).stdout)
+    assert forked("data", "prepare", *SMALL, f"data_dir={data_dir}", cwd=tmp_path).returncode == 0
+    inspected = json.loads(forked("data", "inspect", *SMALL, f"data_dir={data_dir}", cwd=tmp_path).stdout)
     assert inspected["n_train_tokens"] > 1_000_000
     assert list(tmp_path.iterdir()) == []
 
@@ -241,12 +243,12 @@ def test_a_deleted_result_is_trained_again_and_an_exchanged_config_refused(finis
     (victim / "result.json").unlink()
     own = (victim / "config.json").read_bytes()
     (victim / "config.json").write_bytes((other / "config.json").read_bytes())
-    done = sweep("run", *SMALL, f"data_dir={data_dir}", cwd=tmp_path)
+    done = forked("run", *SMALL, f"data_dir={data_dir}", cwd=tmp_path)
     assert done.returncode == 3
     assert f"{victim.name}/config.json holds another run" in done.stderr
     (victim / "config.json").write_bytes(own)
     untouched = {path: path.stat().st_mtime_ns for path in results(tmp_path)}
-    done = sweep("run", *SMALL, "launch.n_workers=1", f"data_dir={data_dir}", cwd=tmp_path)
+    done = forked("run", *SMALL, "launch.n_workers=1", f"data_dir={data_dir}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(results(tmp_path)) == 12
     assert {path: path.stat().st_mtime_ns for path in untouched} == untouched
@@ -255,7 +257,7 @@ def test_a_deleted_result_is_trained_again_and_an_exchanged_config_refused(finis
 
 def test_results_that_cannot_be_written_are_refused(tmp_path, data_dir):
     (tmp_path / "file").touch()
-    done = sweep("run", *SMALL, f"data_dir={data_dir}", "results_dir=file/below", cwd=tmp_path)
+    done = forked("run", *SMALL, f"data_dir={data_dir}", "results_dir=file/below", cwd=tmp_path)
     assert done.returncode == 2
     assert "results_dir=file/below cannot be written" in done.stderr
 
@@ -264,7 +266,7 @@ def test_results_that_cannot_be_written_are_refused(tmp_path, data_dir):
 def test_arms_share_a_sweep_and_are_fitted_apart(tmp_path, data_dir):
     arms = "arms={optimizer.lr:[0.01,0.02],tokenizer:[byte]}"
     few = (*SMALL, "budgets=[5e8]", "grid.d_model=[12,16,24]")
-    done = sweep("run", *few, arms, f"data_dir={data_dir}", cwd=tmp_path)
+    done = forked("run", *few, arms, f"data_dir={data_dir}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     points = pd.read_csv(tmp_path / "results/smoke/points.csv")
     names = ["optimizer.lr=0.01,tokenizer=byte", "optimizer.lr=0.02,tokenizer=byte"]
@@ -272,17 +274,17 @@ def test_arms_share_a_sweep_and_are_fitted_apart(tmp_path, data_dir):
         names[0]: [0.01],
         names[1]: [0.02],
     }
-    fits = document("fit", "results/smoke", "fit.n_bootstrap=20", cwd=tmp_path)["arms"]
+    fits = document("fit", "results/smoke", "fit.n_bootstrap=20", cwd=tmp_path, call=forked)["arms"]
     assert {name: fitted["points"]["n"] for name, fitted in fits.items()} == dict.fromkeys(names, 3)
     for name in names:
         assert (tmp_path / "results/smoke/arms" / name / "fit.json").is_file()
         assert list((tmp_path / "results/smoke/arms" / name / "figures").glob("*.png"))
-    plan = document("plan", *few, arms, f"data_dir={data_dir}", cwd=tmp_path)
+    plan = document("plan", *few, arms, f"data_dir={data_dir}", cwd=tmp_path, call=forked)
     assert {run["arm"] for run in plan["runs"]} == set(names)
     assert {run["status"] for run in plan["runs"]} == {"cached"}
-    same = sweep("plan", *SMALL, "arms={launch.n_workers:[1,2]}", f"data_dir={data_dir}", cwd=tmp_path)
+    same = forked("plan", *SMALL, "arms={launch.n_workers:[1,2]}", f"data_dir={data_dir}", cwd=tmp_path)
     assert same.returncode == 0  # a plan spends nothing
-    refused = sweep("run", *SMALL, "arms={launch.n_workers:[1,2]}", f"data_dir={data_dir}", cwd=tmp_path)
+    refused = forked("run", *SMALL, "arms={launch.n_workers:[1,2]}", f"data_dir={data_dir}", cwd=tmp_path)
     assert refused.returncode == 2
     assert "are the same runs" in refused.stderr
 
@@ -292,33 +294,33 @@ def test_variants_of_one_name_are_not_fitted_together(finished, tmp_path, data_d
     """Another learning rate under the same name is another run of the same cell: refused, exit 3."""
     shutil.copytree(finished[0] / "results", tmp_path / "results")
     few = ("budgets=[5e8]", "grid.d_model=[16,24]", "launch.n_workers=1")
-    done = sweep("run", *SMALL, *few, "optimizer.lr=0.001", f"data_dir={data_dir}", cwd=tmp_path)
+    done = forked("run", *SMALL, *few, "optimizer.lr=0.001", f"data_dir={data_dir}", cwd=tmp_path)
     assert done.returncode == 3
     assert "which differ in lr_peak: give variants a name= of their own" in done.stderr
     assert len(results(tmp_path)) == 14
 
 
-def test_a_damaged_result_is_told_and_left_out(finished, tmp_path):
+def test_a_damaged_result_is_excluded(finished, tmp_path):
     shutil.copytree(finished[0] / "results", tmp_path / "results")
     victim = sorted(results(tmp_path))[0]
     victim.write_text(victim.read_text()[:100])
-    fitted = document("fit", "results/smoke", "fit.n_bootstrap=20", cwd=tmp_path)
+    fitted = document("fit", "results/smoke", "fit.n_bootstrap=20", cwd=tmp_path, call=forked)
     assert fitted["points"]["n"] == 11
     assert [point["run_key"] for point in fitted["points"]["excluded"]] == [victim.parent.name]
 
 
-def test_a_stop_while_data_is_prepared_is_heard(tmp_path):
+def test_a_stop_while_data_is_prepared_interrupts(tmp_path):
     experiment = compose_experiment([*SMALL, f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path}"])
     with pytest.raises(Interrupted, match="stopped while data was prepared") as stopped:
-        study.run(experiment, should_stop=lambda: True)
+        study.run_experiment(experiment, should_stop=lambda: True)
     assert stopped.value.exit_code == 75
     assert not (tmp_path / "smoke").exists()
 
 
-def test_a_plan_is_refused_as_its_runs_would_be(tmp_path):
+def test_a_plan_whose_runs_cannot_train_is_refused(tmp_path):
     asked = ["experiment=smoke", f"results_dir={tmp_path}", f"data_dir={tmp_path}", "trainer.n_devices=2"]
     with pytest.raises(InputError, match=r"needs it whole: choose parallel=ddp"):
-        study.plan(
+        plan_experiment(
             compose_experiment([*asked, "optimizer=muon", "trainer.parallel=fsdp", "batch_tokens=512"])
         )
 
@@ -328,10 +330,10 @@ def test_a_launcher_that_cannot_work_is_refused_before_anything_is_written(tmp_p
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     settings = [*SMALL, f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path / 'results'}"]
     with pytest.raises(InputError, match="launch=slurm needs sbatch"):
-        study.run(compose_experiment([*settings, "launch=slurm"]))
+        study.run_experiment(compose_experiment([*settings, "launch=slurm"]))
     refusal = SafetyError if importlib.util.find_spec("ray") else InputError
     with pytest.raises(refusal):
-        study.run(compose_experiment([*settings, "launch=ray", "launch.address=head:6379"]))
+        study.run_experiment(compose_experiment([*settings, "launch=ray", "launch.address=head:6379"]))
     assert not (tmp_path / "results").exists()
     assert not list((tmp_path / "data").glob("*/manifest.json"))
 
@@ -339,4 +341,4 @@ def test_a_launcher_that_cannot_work_is_refused_before_anything_is_written(tmp_p
 def test_a_plan_that_cannot_be_spread_over_its_devices_is_refused_before_it_is_shown(tmp_path):
     settings = [*SMALL, f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path}", "trainer.n_devices=2"]
     with pytest.raises(InputError, match=r"trainer\.n_devices=2 is more than the 1 sequences"):
-        study.plan(compose_experiment(settings))
+        plan_experiment(compose_experiment(settings))

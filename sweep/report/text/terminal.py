@@ -1,7 +1,12 @@
-"""The two streams of the command line: documents on stdout, people's text and progress on stderr."""
+"""The two output streams of the command line.
+
+Results that a person asked for go to stdout (`print_text`, `print_json`, `print_document`); progress,
+warnings and errors go to stderr (`say`, `progress`).
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -13,26 +18,61 @@ from typing import TYPE_CHECKING, Any
 from sweep.errors import InputError
 
 if TYPE_CHECKING:  # rich and the fitter take a while to import, and --help needs neither
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from sweep.store.status import SweepStatus
 
-LINE_EVERY_S = 5.0  # between two plain lines of progress, where there is no terminal
-PIPE_WIDTH = 200  # columns, where nobody can say
+LINE_EVERY_S = 5.0  # between two plain lines of progress, when stderr is not a terminal
+UNLIMITED = 100_000  # columns when stdout is not a terminal: one line per table row, never wrapped or cropped
 
 DataProgress = Callable[[str, int, int], None]
 SweepProgress = Callable[["SweepStatus"], None]
 
 
+def print_text(content: RenderableType) -> None:
+    """Print a result on stdout: strings verbatim, tables and other rich renderables laid out.
+
+    Colours appear on a terminal only, and not if NO_COLOR is set. Lines are as wide as the terminal;
+    elsewhere they are never wrapped or cropped. Raises as `print_document`.
+    """
+    print_document(content + "\n" if isinstance(content, str) else _rendered(content))
+
+
+def _rendered(content: RenderableType) -> str:
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        force_terminal=terminal,
+        width=None if terminal else UNLIMITED,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    if terminal:  # too narrow a terminal wraps the lines of a table; cropping would lose numbers
+        needed = Measurement.get(console, console.options.update(max_width=UNLIMITED), content).minimum
+        console.width = max(console.width, needed)
+    console.print(content, soft_wrap=not terminal)
+    text = stream.getvalue()
+    return text if terminal else "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+
+
 def print_json(document: Any) -> None:
-    """One document on stdout, at full precision. Raises as `print_document`."""
+    """Print one JSON document on stdout, at full precision. Raises as `print_document`."""
     print_document(json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def print_document(text: str) -> None:
-    """Text on stdout. Raises OSError, which names it, when it does not arrive; no more is written then."""
+    """Write text to stdout.
+
+    Raises InputError when stdout is closed, and OSError with "standard output" as its filename when writing
+    fails; nothing is written to stdout after such a failure.
+    """
     if sys.stdout is None:
-        raise InputError("standard output is closed, and that is where the document goes")
+        raise InputError("standard output is closed: redirect it to a file or a pipe to get the result")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -43,44 +83,49 @@ def print_document(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """One line on stderr."""
+    """Print one line of progress, a warning or an error on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
 def console() -> Console:
-    """Tables and colours on stderr; plain and wide where it is no terminal."""
+    """Return a console on stderr: as wide as the terminal; elsewhere plain and unwrapped."""
     from rich.console import Console
 
     terminal = sys.stderr.isatty()
     return Console(
-        stderr=True, width=None if terminal else PIPE_WIDTH, soft_wrap=not terminal, highlight=False
+        stderr=True,
+        width=None if terminal else UNLIMITED,
+        soft_wrap=not terminal,
+        highlight=False,
+        markup=False,
+        emoji=False,
     )
 
 
 @contextmanager
 def progress() -> Iterator[tuple[DataProgress, SweepProgress]]:
-    """Callbacks for data and sweep progress: live on a terminal, else a plain line every few seconds."""
+    """Yield callbacks for data and sweep progress on stderr: live on a terminal, else a line every 5 s."""
     from rich.live import Live
 
     from sweep.report.text.status import progress_line, progress_view
 
     if sys.stderr.isatty():
-        with Live(console=console(), transient=True, refresh_per_second=4) as live:
+        with Live(console=console(), transient=True, refresh_per_second=4, redirect_stdout=False) as live:
             yield (
                 lambda stage, done, total: live.update(_data_line(stage, done, total)),
-                lambda seen: live.update(progress_view(seen)),
+                lambda status: live.update(progress_view(status)),
             )
         return
-    every = _Every(LINE_EVERY_S)
+    limited = _RateLimited(LINE_EVERY_S)
     yield (
-        lambda stage, done, total: every.say(_data_line(stage, done, total)),
-        lambda seen: every.say(progress_line(seen)),
+        lambda stage, done, total: limited.say(_data_line(stage, done, total)),
+        lambda status: limited.say(progress_line(status)),
     )
 
 
-class _Every:
-    """Says a line unless the last one was said a moment ago."""
+class _RateLimited:
+    """Prints a line unless the previous one was printed less than `seconds` ago."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.last = seconds, -seconds

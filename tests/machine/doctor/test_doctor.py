@@ -16,7 +16,7 @@ from sweep.errors import SafetyError
 from sweep.machine.doctor import Diagnosis, Needs, devices, examine, machine, packages
 from sweep.machine.doctor.devices import check_torch, installed_gpus, probe_torch, wanted_devices
 from sweep.machine.doctor.packages import check_extras, extras_of
-from sweep.study.run import diagnose
+from sweep.study.plan import diagnose
 
 
 @pytest.fixture

@@ -1,0 +1,277 @@
+"""The verbs that plan, train, watch and maintain a sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sweep.cli.arguments import (
+    AsJson,
+    ConfigDir,
+    Directory,
+    Overrides,
+    SweepDirectory,
+    arms_of,
+    directory_of,
+)
+from sweep.cli.laws import show_fits
+from sweep.errors import EXIT_FAILED, EXIT_STOPPED, InputError
+from sweep.report.text.terminal import print_json, print_text, progress, say
+
+if TYPE_CHECKING:  # slow to import, and --help does not need them
+    from sweep.config import ExperimentConfig
+    from sweep.study.run import RunOutcome
+
+RunKey = Annotated[
+    str, typer.Argument(metavar="RUN_KEY", help="The 16 hexadecimal digits that sweep status shows.")
+]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Return once the workers are started; they go on in the background.")
+]
+Only = Annotated[
+    Literal["failed"] | None, typer.Option("--only", help="Train only the runs that failed for good.")
+]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Repeat every two seconds until the sweep is finished or cancelled.")
+]
+Reindex = Annotated[
+    bool, typer.Option("--reindex", help="First rebuild points.csv, points.parquet and the SQL copy.")
+]
+
+
+def plan(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
+    """Show the runs of an experiment and their cost."""
+    from sweep.report.plans import known_hparams, plan_document, run_states
+    from sweep.study.plan import plan_experiment
+
+    plans = [plan_experiment(arm) for arm in arms_of(overrides, config_dir)]
+    states = {key: state for plan in plans for key, state in run_states(plan).items()}
+    if as_json:
+        print_json(plan_document(plans, states))
+        return
+    from sweep.machine.workers import crew
+    from sweep.report.text.text import plan_text
+
+    workers = crew(plans)
+    for arm in plans:
+        print_text(plan_text(arm, states, workers.n_workers, workers.speed, known_hparams(arm)))
+
+
+def run(
+    overrides: Overrides = None, config_dir: ConfigDir = None, only: Only = None, detach: Detach = False
+) -> None:
+    """Train every run that has no result yet, then fit and draw.
+
+    The command can be repeated, interrupted and run several times at once: finished runs are kept, and
+    interrupted ones continue from their checkpoints.
+    """
+    from sweep.config.places import sweep_directory
+    from sweep.study.checks import launch_warnings
+    from sweep.study.run import run_experiment
+    from sweep.study.upkeep import failed_runs
+
+    arms = arms_of(overrides, config_dir)
+    directory = sweep_directory(arms[0])
+    if only is not None and not failed_runs(directory):
+        say(f"no run of {directory} has failed: nothing to train")
+        return
+    for warning in launch_warnings(arms[0]):
+        say(f"warning: {warning}")
+    with catch_stop_signals() as caught, progress() as (on_data, on_status):
+        outcome = run_experiment(
+            *arms,
+            on_progress=on_data,
+            on_status=on_status,
+            should_stop=lambda: bool(caught),
+            only=only,
+            detach=detach,
+        )
+    if outcome.detached:
+        print_text(_how_to_follow(directory))
+        return
+    say_outcome(outcome)
+    if any(seen.status == "done" for seen in outcome.status.runs):
+        _fit_and_draw(directory, arms[0])
+    if outcome.gave_up or outcome.status.n_failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
+    """Fit a sweep, draw its figures, and print the laws and the path of every file."""
+    from sweep.study import laws
+
+    fits = laws.fit_arms(sweep_dir, experiment.fit)
+    try:
+        written = laws.write_fits(sweep_dir, fits)
+    finally:  # the laws are printed even where the disk is full
+        show_fits(fits, as_json=False)
+    print_text("\n".join(map(str, (*written, *laws.report(sweep_dir)))))
+
+
+def say_outcome(outcome: RunOutcome) -> None:
+    """Report the end of a run on stderr. Raises typer.Exit when it was stopped with work left."""
+    n_runs = len(outcome.status.runs)
+    if outcome.interrupted:
+        say(f"stopped, state saved: run the same command to continue ({outcome.n_trained} runs finished)")
+        raise typer.Exit(EXIT_STOPPED)
+    if outcome.was_finished:
+        say(f"all {n_runs} runs are finished: nothing to train")
+    for failed in outcome.status.runs:
+        if failed.finished and failed.status not in ("done", "diverged"):
+            say(f"{failed.name} ended as {failed.status}: {failed.reason}")
+    for problem in (outcome.gave_up, outcome.index_problem):
+        if problem:
+            say(problem)
+
+
+def _how_to_follow(sweep_dir: Path) -> str:
+    """Return the commands that follow a detached sweep, ready to be copied."""
+    directory = shlex.quote(str(sweep_dir))
+    verbs = (
+        (f"status {directory} --watch", "follow the workers"),
+        (f"cancel {directory}", "have them save their state and end"),
+        (f"fit {directory}", "fit the laws when they are done"),
+    )
+    lines = [f"  sweep {verb:<40}  {purpose}" for verb, purpose in verbs]
+    return "\n".join(["the workers continue in the background", *lines])
+
+
+@contextlib.contextmanager
+def catch_stop_signals() -> Iterator[list[int]]:
+    """Yield a list that SIGINT and SIGTERM append their number to, instead of ending the process."""
+    caught: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not caught:
+            say("stopping: workers save their state")
+        caught.append(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
+    """Measure the loss due to learning rate and batch size.
+
+    Trains half and twice the learning rate and the batch size at the corners of the grid.
+    """
+    from sweep.config.places import hparam_directory, sweep_directory
+    from sweep.report.hparams import document, hparam_text
+    from sweep.study.laws import measure_hparams
+    from sweep.study.plan import hparam_check
+    from sweep.study.run import run_experiment
+
+    arms = arms_of(overrides, config_dir)
+    with catch_stop_signals() as caught, progress() as (on_data, on_status):
+        outcome = run_experiment(
+            *arms,
+            on_progress=on_data,
+            on_status=on_status,
+            should_stop=lambda: bool(caught),
+            check_hparams=True,
+        )
+    say_outcome(outcome)
+    checks = [hparam_check(arm) for arm in arms]
+    reports = measure_hparams(checks, sweep_directory(arms[0]), hparam_directory(arms[0]))
+    if as_json:
+        print_json(document(reports))
+    else:
+        for measured in reports:
+            print_text(hparam_text(measured))
+    if outcome.gave_up or outcome.status.n_failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def worker(directory: Directory) -> None:
+    """Train runs of a sweep that was started elsewhere.
+
+    Any machine that sees the directory of the sweep can run workers.
+    """
+    from sweep.launch.local import MEMORY_VARIABLES
+
+    command = [sys.executable, "-P", "-m", "sweep.worker", str(directory)]
+    os.execve(sys.executable, command, MEMORY_VARIABLES | os.environ)
+
+
+def status(
+    directory: SweepDirectory = None,
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    watch: Watch = False,
+    as_json: AsJson = False,
+    reindex: Reindex = False,
+) -> None:
+    """Show the state of every run and the work left."""
+    from sweep.report.hparam_summary import known_of
+    from sweep.store.run_store import RunStore
+
+    if watch and as_json:
+        raise InputError("--watch and --json exclude each other: give one of them")
+    store = RunStore(directory_of(directory, overrides, config_dir))
+    if reindex:
+        from sweep.study import upkeep
+
+        upkeep.reindex(store.sweep_dir)
+    seen = store.status()
+    if as_json:
+        print_json({**seen.to_json(), "hyperparameters": known_of(store.sweep_dir, seen)})
+        return
+    from sweep.report.text.status import progress_line, status_text
+
+    while watch and not seen.finished and not (seen.cancelled and "leased" not in seen.counts):
+        say(progress_line(seen))
+        time.sleep(2)
+        seen = store.status()
+    print_text(status_text(seen, known_of(store.sweep_dir, seen)))
+
+
+def cancel(directory: Directory) -> None:
+    """Stop the workers of a sweep; they save their state."""
+    from sweep.store.run_store import RunStore
+
+    RunStore(directory).cancel()
+    say(f"workers of {directory} stop at their next step: sweep run starts them again")
+
+
+def exclude(
+    directory: Directory,
+    run_key: RunKey,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, kept with the point.")],
+) -> None:
+    """Exclude a run from fits; its point is kept."""
+    from sweep.study import upkeep
+
+    problem = upkeep.exclude(directory, run_key, reason)
+    say(f"{run_key} is excluded from fits: {reason}")
+    if problem:
+        say(problem)
+
+
+def export(
+    directory: Directory,
+    run_key: RunKey,
+    to: Annotated[Path, typer.Option("--to", metavar="OUT", help="Directory to create.")],
+) -> None:
+    """Export a run's weights and tokenizer for transformers."""
+    from sweep.config.places import data_directory
+    from sweep.study.checks import check_extras
+    from sweep.study.plan import latest_experiment
+
+    check_extras()
+    data_dir = data_directory(latest_experiment(directory))
+    arguments = [str(directory), run_key, str(to), str(data_dir)]
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "sweep.train.export", *arguments])
