@@ -216,7 +216,7 @@ class TrainerConfig:
 class EstimateConfig:
     """The assumptions about one worker's device behind the plan's time and cost.
 
-    seconds = flops / flops_per_second + steps * step_overhead_s, plus startup_s once per worker.
+    seconds = flops / flops_per_second + steps * step_overhead_s
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -224,8 +224,6 @@ class EstimateConfig:
     """Sustained rate on large steps: the device's peak times the expected MFU. Unit: FLOP/s."""
     step_overhead_s: NonNegative = 0.0013
     """Fixed time of an optimizer step. Unit: seconds."""
-    startup_s: NonNegative = 3.0
-    """Time until a worker trains. Unit: seconds."""
     price_per_hour: NonNegative = 0.0
     """Price of one worker's device; the plan prints a cost if it is above 0. Unit: currency per hour."""
 

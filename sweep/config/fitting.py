@@ -18,11 +18,16 @@ class FilterConfig:
     """Which points are not fitted. Filters are named and counted in fit.json, the dropped points listed."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    drop_highest_losses: NonNegativeCount  # this many; Besiroglu et al. 2024 leave out five
+    drop_highest_losses: NonNegativeCount
+    """Points with the highest losses to drop; Besiroglu et al. 2024 drop five. Unit: points."""
     max_loss: Positive | None
+    """Drop points with a higher loss; null: none. Unit: nats per token."""
     min_flops: Positive | None
+    """Drop points with fewer training FLOPs; null: none. Unit: FLOPs."""
     max_flops: Positive | None
+    """Drop points with more training FLOPs; null: none. Unit: FLOPs."""
     max_epochs: Positive | None
+    """Drop points that read their data more often; null: none. Unit: epochs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,20 +36,32 @@ class FitConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     methods: Annotated[tuple[Method, ...], Field(min_length=1)]
-    huber_delta: Positive  # on log-loss residuals; Hoffmann et al. 2022, section 3.3
-    residuals: Residuals  # of parametric: of ln L, or of L itself
-    irreducible_loss: NonNegative | None  # E of parametric, kept at this value; null fits it
-    isoflop_robust: bool  # Huber instead of squares in each budget's parabola
-    isoflop_bias_corrected: bool  # take the parabola's own bias, as the parametric surface tells it, off
-    kaplan_n_params: Counting  # which N the kaplan laws are in; total where a table has no other
-    data_constrained_base: str | None  # a published surface to keep; null fits it with the repetition
+    """Fit methods."""
+    huber_delta: Positive
+    """Delta of the Huber loss on residuals of ln L (Hoffmann et al. 2022, section 3.3). Unit: ln L."""
+    residuals: Residuals
+    """Residuals of parametric: of ln L, or of L."""
+    irreducible_loss: NonNegative | None
+    """Fixed E of parametric; null: fitted. Unit: nats per token."""
+    isoflop_robust: bool
+    """Fit each budget's parabola by Huber's loss instead of least squares."""
+    isoflop_bias_corrected: bool
+    """Subtract the parabolas' bias, as estimated from the parametric surface."""
+    kaplan_n_params: Counting
+    """N of the kaplan laws; total if a table has no other."""
+    data_constrained_base: str | None
+    """Published surface to keep; null: fit it together with the repetition."""
     n_bootstrap: NonNegativeCount
+    """Bootstrap resamples; 0: no intervals. Unit: resamples."""
     confidence: OpenFraction
+    """Confidence of all intervals. Unit: fraction."""
     max_interval_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)]
-    # ^ a prediction whose interval on N_opt is wider than this is refused
+    """Refuse a prediction with a wider interval on N_opt, upper end over lower. Unit: ratio."""
     seed: NonNegativeCount
+    """Seed of the resampling. Unit: seed."""
     filters: FilterConfig
-    allow_mixed_schedules: bool = False  # fit points of several learning-rate schedules as if they were one
+    allow_mixed_schedules: bool = False
+    """Fit runs of several learning-rate schedules together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -97,7 +97,7 @@ class SlurmLaunch(_Launch):
     mem: Count | SbatchValue | None = None
     """Memory of one worker, such as 16G. Unit: MiB for a plain number."""
     options: SbatchOptions | None = None
-    """Other options of sbatch by their long names, as {qos: high, exclusive: true}."""
+    """Other options of sbatch by their long names, as {qos: high, exclusive: true}. Unit: as in sbatch."""
     export: tuple[VariableName, ...] = ()
     """Environment variables that workers need in addition to PATH and similar ones, as [WANDB_API_KEY]."""
     signal_s: Count = 120

@@ -110,10 +110,10 @@ def _one_sentence(cls: type, error: ValidationError) -> str:
 def _misplaced_key(cls: type, path: tuple[str, ...], owner: type) -> str:
     """Return a sentence that refuses a key of another member of a union, or an unknown key."""
     key, section = ".".join(path), ".".join(path[:-1])
-    others = [tag for name, other, _ in key_fields(cls) if name == key for tag in _tags(other)]
+    others = [tag for name, other, _ in key_fields(cls) if name == key for tag in tags(other)]
     if others:
         choices = " or ".join(f"{section}={tag}" for tag in others)
-        return f"{key} has no effect with {section}={' or '.join(_tags(owner))}: it needs {choices}"
+        return f"{key} has no effect with {section}={' or '.join(tags(owner))}: it needs {choices}"
     return unknown_key(key, known_keys(owner, f"{section}." if section else ""))
 
 
@@ -142,7 +142,7 @@ def with_defaults(values: Mapping[str, Any], cls: Any = ExperimentConfig) -> dic
     for field in dataclasses.fields(cls):
         sections, given = _sections(hints[field.name]), filled.get(field.name, {})
         if len(sections) > 1 and isinstance(given, Mapping):
-            sections = [one for one in sections if {*_tags(one)} & {given.get("name"), given.get("source")}]
+            sections = [one for one in sections if {*tags(one)} & {given.get("name"), given.get("source")}]
         if sections and isinstance(given, Mapping):
             filled[field.name] = with_defaults(given, sections[0])
         elif field.default is not dataclasses.MISSING:
@@ -155,7 +155,7 @@ def _sections(hint: Any) -> list[Any]:
     return [cls for cls in (hint, *get_args(hint)) if dataclasses.is_dataclass(cls)]
 
 
-def _tags(section: Any) -> tuple[str, ...]:
+def tags(section: Any) -> tuple[str, ...]:
     """Return the values of a union member's discriminator, `source` or `name`; none for other classes."""
     hints = get_type_hints(section)
     hint = hints.get("source", hints.get("name"))

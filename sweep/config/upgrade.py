@@ -14,6 +14,7 @@ CHANGED_KEYS: Mapping[str, str | None] = {
     "inference_tokens": None,
     "parametrization": None,  # mup exactly if mup_base_width is a number
     "estimate.currency": None,
+    "estimate.startup_s": None,  # it entered no estimate
 }
 """By dotted key of an earlier version: the dotted key that replaced it, None for a key that was removed."""
 

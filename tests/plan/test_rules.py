@@ -7,8 +7,11 @@ import pytest
 
 from sweep import flops
 from sweep.config.compose import compose_experiment
+from sweep.errors import InputError
 from sweep.plan import rules
+from sweep.plan.grid import make_plan
 from tests.configs import TINY
+from tests.plan.test_grid import DATASET
 
 T64 = replace(TINY, seq_len=64)
 
@@ -149,3 +152,21 @@ def test_a_run_holds_numbers_and_one_value_for_what_is_not_used():
     sgd = compose_experiment(["experiment=smoke", "optimizer=sgd", "optimizer.lr=0.3"]).optimizer
     other = replace(sgd, beta1=0.5, beta2=0.5, eps=1e-3, ns_steps=7)
     assert rules.run_optimizer(sgd, here, 1.0) == rules.run_optimizer(other, here, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("registry", "key", "rule", "planned"),
+    [
+        ("LR_RULES", "optimizer.lr", lambda cell: 0.0123, lambda run: run.optimizer.lr_peak == 0.0123),
+        ("BATCH_RULES", "batch_tokens", lambda model, n_tokens: 320, lambda run: run.batch_tokens == 320),
+        ("BETA2_RULES", "optimizer.beta2", lambda cell: 0.99, lambda run: run.optimizer.beta2 == 0.99),
+    ],
+)
+def test_a_rule_is_added_through_its_registry_alone(monkeypatch, registry, key, rule, planned):
+    experiment = compose_experiment(["experiment=smoke", f"{key}=toy"])
+    with pytest.raises(InputError, match=f"{key}=toy is not valid: give a number or a rule"):
+        make_plan(experiment, DATASET)
+    monkeypatch.setitem(getattr(rules, registry), "toy", rule)
+    runs = make_plan(experiment, DATASET).runs
+    assert runs
+    assert all(planned(run.config) for run in runs)
