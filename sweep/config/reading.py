@@ -119,14 +119,19 @@ def _misplaced_key(cls: type, path: tuple[str, ...], owner: type) -> str:
 
 def known_keys(cls: Any = ExperimentConfig, prefix: str = "") -> list[str]:
     """Return every key that a user may set, nested ones with dots."""
-    return [key for key in dict.fromkeys(key for key, _, _ in key_fields(cls, prefix)) if key != "arm"]
+    return list(_known_keys(cls, prefix))
+
+
+@cache
+def _known_keys(cls: Any, prefix: str) -> tuple[str, ...]:
+    return tuple(key for key in dict.fromkeys(key for key, _, _ in key_fields(cls, prefix)) if key != "arm")
 
 
 def key_fields(
     cls: Any = ExperimentConfig, prefix: str = ""
 ) -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
     """Yield every key with its class and its field, once for each member of a union that has the key."""
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     for field in dataclasses.fields(cls):
         sections = _sections(hints[field.name])
         for section in sections:
@@ -138,7 +143,7 @@ def key_fields(
 def with_defaults(values: Mapping[str, Any], cls: Any = ExperimentConfig) -> dict[str, Any]:
     """Return `values` with the default of every missing key, in the class that a section's name chooses."""
     filled = dict(values)
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     for field in dataclasses.fields(cls):
         sections, given = _sections(hints[field.name]), filled.get(field.name, {})
         if len(sections) > 1 and isinstance(given, Mapping):
@@ -150,6 +155,11 @@ def with_defaults(values: Mapping[str, Any], cls: Any = ExperimentConfig) -> dic
     return filled
 
 
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
 def _sections(hint: Any) -> list[Any]:
     """Return the dataclasses that a field may hold: its own type, or the members of its union."""
     return [cls for cls in (hint, *get_args(hint)) if dataclasses.is_dataclass(cls)]
@@ -157,7 +167,7 @@ def _sections(hint: Any) -> list[Any]:
 
 def tags(section: Any) -> tuple[str, ...]:
     """Return the values of a union member's discriminator, `source` or `name`; none for other classes."""
-    hints = get_type_hints(section)
+    hints = _hints(section)
     hint = hints.get("source", hints.get("name"))
     return get_args(hint) if get_origin(hint) is Literal else ()
 
@@ -165,7 +175,7 @@ def tags(section: Any) -> tuple[str, ...]:
 def _tagged(sections: list[Any], tag: str) -> Any:
     """Return the member of a union that pydantic names by `tag`, a value of its discriminator."""
     for section in sections:
-        if any(tag in get_args(hint) for hint in get_type_hints(section).values()):
+        if any(tag in get_args(hint) for hint in _hints(section).values()):
             return section
     return None
 
@@ -195,7 +205,7 @@ def _known_path(cls: Any, loc: tuple[Any, ...]) -> tuple[tuple[str, ...], Any]:
             continue
         owner = sections[0]
         path.append(part)
-        sections = _sections(get_type_hints(owner).get(part))
+        sections = _sections(_hints(owner).get(part))
     return tuple(path), owner
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sweep.config.compose import compose_experiment
 from sweep.plan.grid import make_plan
 from sweep.records import Dataset
+from tests.configs import composed
 
 TEXT = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text()
 COMMANDS = [line for line in TEXT.splitlines() if line.startswith(("sweep plan", "sweep run"))]
@@ -19,7 +19,7 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_draws_a_plan(command):
-    experiment = compose_experiment(shlex.split(command)[2:])
+    experiment = composed(*shlex.split(command)[2:])
     dataset = Dataset(
         corpus="test",
         corpus_sha256="0" * 64,

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from sweep import flops
-from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.identity import run_key
 from sweep.plan.grid import log_spaced, make_plan
 from sweep.records import Dataset
+from tests.configs import composed
 
 DATASET = Dataset(
     corpus="test",
@@ -22,7 +22,7 @@ DATASET = Dataset(
 
 
 def plan(*overrides, dataset=DATASET):
-    return make_plan(compose_experiment(["experiment=demo_bytes", *overrides]), dataset)
+    return make_plan(composed("experiment=demo_bytes", *overrides), dataset)
 
 
 def test_every_run_spends_its_budget_exactly_counted():

@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 
 from sweep.config import read_run, to_dict
-from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.identity import run_key
 from sweep.plan.grid import make_plan
 from sweep.records import Dataset
-from tests.configs import TINY, tiny_run
+from tests.configs import TINY, composed, tiny_run
 
 DATASET = Dataset(
     corpus="test",
@@ -24,7 +23,7 @@ MUP = ("mup_base_width=16", "optimizer.lr=0.02")
 
 
 def plan(*overrides):
-    return make_plan(compose_experiment(["experiment=demo_bytes", *overrides]), DATASET)
+    return make_plan(composed("experiment=demo_bytes", *overrides), DATASET)
 
 
 def test_multipliers_by_the_table():

@@ -8,14 +8,15 @@ import yaml
 
 from sweep import flops
 from sweep.config import ArchitectureConfig, to_dict
-from sweep.config.compose import compose_experiment, packaged_configs
+from sweep.config.compose import packaged_configs
 from sweep.config.values import MLP_MATRICES, Activation
 from sweep.errors import InputError
 from sweep.plan.shapes import nearest_shape, shape_of_width, width_step
+from tests.configs import composed
 
 
 def family(name, *overrides):
-    return compose_experiment(["experiment=smoke", f"model={name}", *overrides]).model
+    return composed("experiment=smoke", f"model={name}", *overrides).model
 
 
 def test_gpt2_at_768_is_the_smallest_gpt2():
