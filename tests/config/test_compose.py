@@ -16,8 +16,9 @@ from sweep.errors import InputError
 @pytest.mark.parametrize(
     "name", sorted(path.stem for path in (packaged_configs() / "experiment").glob("*.yaml"))
 )
-def test_every_packaged_experiment_composes_and_opens_with_its_command(name):
+def test_every_packaged_experiment_composes_and_opens_with_its_command(name, caplog):
     assert compose_experiment([f"experiment={name}"]).name == name
+    assert caplog.messages == []  # it sets nothing without effect
     opening = (packaged_configs() / "experiment" / f"{name}.yaml").read_text()[:1200]
     for word in (f"sweep run experiment={name}", "# Cost:", "# Expect:"):
         assert word in opening
