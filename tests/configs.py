@@ -1,4 +1,4 @@
-"""Small configs that many tests start from."""
+"""Small configs shared by many tests."""
 
 from dataclasses import replace
 from functools import cache

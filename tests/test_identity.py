@@ -1,4 +1,4 @@
-"""Run keys: what changes them and what does not."""
+"""Run keys: the fields that change them, and stability across versions."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -41,7 +41,7 @@ def test_labels_never_enter_the_key_and_everything_else_does(field):
 
 
 def test_a_new_field_at_its_default_changes_no_key():
-    """A config with one more field, added later with a default: its runs keep the keys they had."""
+    """A field that is added later with a default leaves the keys of existing runs unchanged."""
 
     @dataclass(frozen=True, kw_only=True)
     class Later(type(tiny_run())):
@@ -53,7 +53,7 @@ def test_a_new_field_at_its_default_changes_no_key():
 
 
 def test_the_key_of_a_known_run():
-    """As the first version computed it: what is trained under a key may never need training again."""
+    """The key that the first version computed: a result must be found under it by every later version."""
     assert run_key(tiny_run()) == "20484c1f31792388"
 
 

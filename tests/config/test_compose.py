@@ -1,6 +1,7 @@
-"""Composing: where configs are found, how paths are quoted, how Hydra's errors read."""
+"""Composition: the search path of configs, quoting of paths, and Hydra's errors in one sentence."""
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sweep.config.compose import (
     compose,
@@ -58,7 +59,8 @@ def test_texts_and_globs_mean_themselves(key):
     "value", ["/a b/c", "x,y", "a=b", "it's", "back\\slash", "end\\", "{x}", "[1]", "ünï", "a:b#c"]
 )
 def test_paths_mean_themselves(value):
-    assert compose([f"data_dir={value}"])["data_dir"] == value
+    override = OverridesParser.create().parse_override(quoted(f"data_dir={value}"))
+    assert (override.get_key_element(), override.value()) == ("data_dir", value)
 
 
 BROKEN = {
@@ -141,7 +143,7 @@ ARMS_REFUSED = [
 
 
 @pytest.mark.parametrize(("override", "sentence"), ARMS_REFUSED)
-def test_arms_that_are_none_are_refused(override, sentence):
+def test_arms_that_are_not_valid_are_refused(override, sentence):
     with pytest.raises(InputError) as refusal:
         compose_experiments(["experiment=smoke", override])
     assert str(refusal.value).startswith(sentence)

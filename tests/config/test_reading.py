@@ -1,4 +1,4 @@
-"""From a dict to a config, and every refusal in one sentence."""
+"""Validation of plain dicts, with every refusal in one sentence."""
 
 import copy
 

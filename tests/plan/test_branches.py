@@ -1,4 +1,4 @@
-"""Cooldown branches in a plan: one batch, rate and warmup a size, and FLOPs counted as if trained alone."""
+"""Cooldown branches in a plan: one batch, rate and warmup per size, and FLOPs as if trained alone."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_what_sharing_saves_is_every_trunk_but_the_longest(by_trunk):
 
 
 def test_a_branch_is_the_ordinary_run_and_a_size_at_one_budget_is_unchanged():
-    """How a run is carried out is no part of what it is: the same numbers without branches, the same key."""
+    """A run with the same numbers has the same key with and without branches."""
     one = ("budgets=[1e11]", "grid.d_model=[16,24,32,40]")
     alone = make_plan(composed("experiment=demo_bytes", "schedule=wsd", "seeds=[0,1]", *one), DATASET)
     assert [run.run_key for run in plan(*one).runs] == [run.run_key for run in alone.runs]

@@ -1,4 +1,4 @@
-"""The commands of docs/architectures.md are plans that can be drawn."""
+"""The commands of docs/architectures.md make plans."""
 
 import shlex
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_there_are_commands():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_draws_a_plan(command):
+def test_every_command_makes_a_plan(command):
     experiment = composed(*shlex.split(command)[2:])
     dataset = Dataset(
         corpus="test",
@@ -28,5 +28,5 @@ def test_every_command_draws_a_plan(command):
         vocab_size=experiment.tokenizer.vocab_size,
         n_train_tokens=100_000_000,
     )
-    drawn = make_plan(experiment, dataset)
-    assert len(drawn.runs) >= 8
+    planned = make_plan(experiment, dataset)
+    assert len(planned.runs) >= 8

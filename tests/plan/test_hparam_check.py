@@ -1,4 +1,4 @@
-"""Which runs a hyperparameter check takes: the corners, a factor off, and the grid's runs in the middle."""
+"""The runs of a hyperparameter check: the corners, with settings varied and with the grid's own."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_each_setting_is_the_rules_own_but_for_one_factor_and_has_every_seed():
 
 
 def test_the_middle_is_the_grids_own_run_under_another_name():
-    """Labels change no key: a seed that the grid has too is trained once."""
+    """Labels do not change a key, so a seed that the grid has too is trained once."""
     grid = {run.run_key: run.config for run in make_plan(composed("experiment=demo_bytes"), DATASET).runs}
     found = check()
     names = {run.config.name for run in found.plan.runs}
@@ -72,8 +72,8 @@ def test_the_learning_rate_follows_its_rule_along_the_batch():
 
 def test_a_setting_that_cannot_be_trained_is_dropped_with_its_reason():
     found = check("batch_tokens=64", "grid.min_steps=900")
-    told = {cell.name: cell.reason for cell in found.plan.dropped}
-    assert "0.5 of the batch rounds to the rule's setting" in told["4e10-d8-L2-batchx0.5"]
+    reasons = {cell.name: cell.reason for cell in found.plan.dropped}
+    assert "0.5 of the batch rounds to the rule's setting" in reasons["4e10-d8-L2-batchx0.5"]
     assert all(len(corner.settings["batch"]) < 3 for corner in found.corners)
     assert all(len(corner.settings["lr"]) == 3 for corner in found.corners)
 

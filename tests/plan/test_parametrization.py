@@ -1,4 +1,4 @@
-"""mup in a plan: its numbers, the keys it leaves alone, and the combinations that are refused."""
+"""mup in a plan: its numbers, unchanged run keys, and combinations that are refused."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def test_at_the_base_width_mup_is_standard_under_another_key():
 
 
 def test_new_fields_at_their_defaults_leave_the_key_as_it_was():
-    """Also read back from a config that was stored before they were there."""
+    """Also if the config was stored by a version without them."""
     stored = to_dict(tiny_run())
     for section, keys in {
         "model": ("output_scale", "attention_scale", "init_std"),
@@ -90,7 +90,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("overrides", "sentence"), REFUSED)
-def test_combinations_that_mean_nothing_are_refused(overrides, sentence):
+def test_invalid_combinations_are_refused(overrides, sentence):
     with pytest.raises(InputError) as refusal:
         plan(*overrides)
     assert str(refusal.value).startswith(sentence), refusal.value

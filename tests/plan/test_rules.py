@@ -1,4 +1,4 @@
-"""Hyperparameter rules against values worked out from their sources."""
+"""Hyperparameter rules against values computed from their sources."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""From a width or a target to a shape: the packaged families and their rounding."""
+"""Shapes from a width or a target, for the packaged families."""
 
 from dataclasses import replace
 from typing import get_args
