@@ -54,8 +54,8 @@ ALLOCATOR_WORDS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED"
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an allocation by Python, the system or torch failed.
 
-    Some of torch's errors are recognised by their message. A CUDA error raised while an out-of-memory error is
-    handled counts too, such as that of an interrupted graph capture.
+    Some of torch's errors are recognised by their message. A CUDA error raised while an out-of-memory error
+    is handled counts too, such as that of an interrupted graph capture.
     """
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
@@ -87,7 +87,7 @@ def user_error(error: Exception) -> SweepError | None:
         return InputError(f"{where} cannot be used: {error.strerror}")
     if error.errno in _TROUBLE:
         return SweepError(
-            f"{where} cannot be read or written: {error.strerror}; existing results are untouched: resolve the "
-            f"cause and run the same command again"
+            f"{where} cannot be read or written: {error.strerror}; existing results are untouched: resolve "
+            f"the cause and run the same command again"
         )
     return None

@@ -10,7 +10,7 @@ import pytest
 TOGETHER = {
     "tests/study/test_run.py": "study",  # one finished sweep
     "tests/launch/test_every_launcher.py::TestRay": "ray",  # one cluster
-    "tests/report/figures/test_figures.py": "figures",  # drawn once
+    "tests/report/figures/": "figures",  # fitted and drawn once
     "tests/train/test_trunk.py": "trunk",  # one trunk trained beforehand
     "tests/services/test_by_hand.py": "smoke",  # one undisturbed sweep
     "tests/services/test_ray.py": "smoke",

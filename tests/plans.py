@@ -1,4 +1,4 @@
-"""Plans without a grid: one run as it is."""
+"""Planned runs without a grid."""
 
 from sweep import flops
 from sweep.identity import run_key

@@ -133,7 +133,7 @@ def test_a_failing_tracker_quotes_none(secrets, caplog):
         "tracking.project={AWS_ACCESS_KEY_ID}",
         "tracking.entity='{AWS_SECRET_ACCESS_KEY}'",
         "tracking.entity={GITHUB_TOKEN}",
-        "estimate.currency={OPENAI_API_KEY}",
+        "tracking.project={OPENAI_API_KEY}",
         "data_dir=/x/{PGPASSWORD}/y",
         "results_dir=https://me:a-password-nobody-set@host/x",
         "arms={{tracking.project:[a,{HF_TOKEN}]}}",

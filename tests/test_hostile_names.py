@@ -77,7 +77,7 @@ def test_no_run_is_called_that(root):
             with pytest.raises(InputError, match="is not a run key"):
                 call(name)
         plan_file.write_text(json.dumps({**sound, "runs": [{**sound["runs"][0], "run_key": name}]}))
-        with pytest.raises(InputError, match="not a readable plan"):
+        with pytest.raises(InputError, match="not a valid plan"):
             work(root, train=train)
     assert outside(root) == before
 

@@ -1,9 +1,9 @@
-"""A torch-free train function whose result shows every lost or repeated step, and sweeps of such runs.
+"""A train function without torch, with a result that reveals lost and repeated steps, and sweeps of it.
 
-`python -m tests.toy_trainer DIR` is a worker. The environment says how long steps take (TOY_STEP_S), how
-often a checkpoint is written (TOY_CHECKPOINT_STEPS), where every start of a training is noted (TOY_JOURNAL),
-every checkpoint (TOY_SAVES), and until when the worker of a training has time (TOY_DEADLINES), and what goes
-wrong: TOY_FAULT=KIND:NAME makes the run called NAME do so half-way; several are separated by commas.
+`python -m tests.toy_trainer DIR` is a worker. Environment variables set the seconds per step (TOY_STEP_S) and
+the steps between checkpoints (TOY_CHECKPOINT_STEPS), and name files that record each start of a run
+(TOY_JOURNAL), each checkpoint (TOY_SAVES) and each worker's deadline (TOY_DEADLINES). TOY_FAULT=KIND:NAME
+makes the run NAME fail half-way; several faults are separated by commas.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from typing import Any
 from sweep import flops
 from sweep.config import ExperimentConfig, RunConfig
 from sweep.errors import DataError, Interrupted
-from sweep.launch.deadline import STOP_AT
-from sweep.launch.process import hold_stop_signals
+from sweep.launch.process import DEADLINE_VARIABLE, hold_stop_signals
 from sweep.records import (
     BOOKKEEPING_COLUMNS,
     CurvePoint,
@@ -35,7 +34,7 @@ from sweep.records import (
     RunResult,
     TrainSession,
 )
-from sweep.store.files import replace as write_whole
+from sweep.store.files import write_atomic
 from sweep.store.run_store import RunStore
 from sweep.worker.__main__ import main
 from tests.configs import tiny_run
@@ -44,7 +43,7 @@ from tests.plans import planned
 
 @cache
 def toy_experiment() -> ExperimentConfig:
-    """Only its launch settings matter here; by default a lease is never in the way."""
+    """The smoke experiment; only its launch settings matter, and its lease never expires in a test."""
     from sweep.config.compose import compose_experiment  # Hydra: not in every worker
 
     return compose_experiment(["experiment=smoke", "data_dir=unused", "trainer.device=cpu"])
@@ -70,7 +69,7 @@ def _planned(index: int, n_steps: int) -> PlannedRun:
 
 
 def science(store: RunStore) -> dict[str, dict[str, Any]]:
-    """Every column of every point that must not depend on how the sweep was carried out."""
+    """Every column of every point that must not depend on the execution of the sweep."""
     points = store.points().points
     assert len({point.run_key for point in points}) == len(points)
     return {
@@ -80,9 +79,9 @@ def science(store: RunStore) -> dict[str, dict[str, Any]]:
 
 
 def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunResult:
-    """The state is a hash chain over the steps: one too few, too many or out of turn changes the loss."""
+    """Train with a hash chain over the steps as state: a missing or repeated one changes the loss."""
     _note(f"{run.name}\n")
-    _note(f"{run.name} {os.environ.get(STOP_AT)}\n", "TOY_DEADLINES")
+    _note(f"{run.name} {os.environ.get(DEADLINE_VARIABLE)}\n", "TOY_DEADLINES")
     checkpoint = session.checkpoint_dir / "state.json"
     state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"step": 0, "chain": run.name}
     every = int(os.environ.get("TOY_CHECKPOINT_STEPS", "3"))
@@ -97,10 +96,10 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
         session.progress(step)
         session.log({"step": step, "train_loss": math.nan if step == 1 else 1.0})
         if step == run.n_steps // 2:
-            _fail_as_told(run.name)
+            _fail_if_configured(run.name)
         stop = session.should_stop() and step < run.n_steps
         if stop or step % every == 0:
-            write_whole(checkpoint, json.dumps(state).encode(), durable=False)
+            write_atomic(checkpoint, json.dumps(state).encode(), durable=False)
             _note(f"{step}\n", "TOY_SAVES")
         if stop:
             raise Interrupted(f"stopped at step {step}")
@@ -108,7 +107,7 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
 
 
 def result(run: RunConfig, **changes: Any) -> RunResult:
-    """A sound result of `run`."""
+    """A valid result of `run`."""
     n_flops = flops.count(run.model, run.n_tokens).flops
     end = CurvePoint(step=run.n_steps, n_tokens=run.n_tokens, flops=n_flops, train_loss=1.5, lr=0.0)
     sound = RunResult(
@@ -131,7 +130,7 @@ def result(run: RunConfig, **changes: Any) -> RunResult:
     return replace(sound, **changes)
 
 
-def _fail_as_told(name: str) -> None:
+def _fail_if_configured(name: str) -> None:
     for fault in os.environ.get("TOY_FAULT", "").split(","):
         kind, _, victim = fault.partition(":")
         if kind and victim == name:

@@ -18,7 +18,7 @@ from sweep.report.text.terminal import print_document, print_json, print_text, s
 
 if TYPE_CHECKING:
     from sweep.config import ExperimentConfig
-    from sweep.machine.packing import Throughput
+    from sweep.machine.packing import PackingRow
 
 app = typer.Typer(
     name="sweep",
@@ -69,13 +69,13 @@ def doctor(
 def _measure_packing(arms: Sequence[ExperimentConfig], as_json: bool) -> None:
     """Measure how many workers should share a device with the sizes of an experiment, and print it."""
     from sweep.machine.workers import measure_and_remember
-    from sweep.report.text.text import packing_line
+    from sweep.report.text.plan import packing_line
     from sweep.study.checks import check_extras
     from sweep.study.plan import plan_experiment
 
-    rows: list[Throughput] = []
+    rows: list[PackingRow] = []
 
-    def on_row(row: Throughput) -> None:
+    def on_row(row: PackingRow) -> None:
         rows.append(row)
         say(packing_line(row))
 

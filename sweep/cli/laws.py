@@ -150,7 +150,7 @@ def show_fits(fits: Mapping[str | None, Fit], as_json: bool) -> None:
         documents = {arm or "": fitted.to_json() for arm, fitted in fits.items()}
         print_json({"arms": documents} if None not in fits else documents[""])
         return
-    from sweep.report.text.text import fit_text
+    from sweep.report.text.fit import fit_text
 
     for arm, fitted in fits.items():
         if arm is not None:
@@ -197,7 +197,7 @@ def predict(
         documents = [prediction.to_json() for prediction in predictions]
         print_json(documents if len(documents) > 1 else documents[0])
     else:
-        from sweep.report.text.text import prediction_text
+        from sweep.report.text.prediction import prediction_text
 
         print_text(prediction_text(predictions))
 

@@ -59,10 +59,10 @@ def plan(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJ
     if as_json:
         print_json(plan_document(plans, states))
         return
-    from sweep.machine.workers import crew
-    from sweep.report.text.text import plan_text
+    from sweep.machine.workers import worker_count
+    from sweep.report.text.plan import plan_text
 
-    workers = crew(plans)
+    workers = worker_count(plans)
     for arm in plans:
         print_text(plan_text(arm, states, workers.n_workers, workers.speed, known_hparams(arm)))
 
@@ -170,7 +170,8 @@ def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_
     Trains half and twice the learning rate and the batch size at the corners of the grid.
     """
     from sweep.config.places import hparam_directory, sweep_directory
-    from sweep.report.hparams import document, hparam_text
+    from sweep.report.hparams import document
+    from sweep.report.text.hparams import hparam_text
     from sweep.study.laws import measure_hparams
     from sweep.study.plan import hparam_check
     from sweep.study.run import run_experiment

@@ -1,1 +1,1 @@
-"""Starts the worker command somewhere, nothing else."""
+"""Launchers: each starts the worker command somewhere and supervises it."""

@@ -1,60 +1,86 @@
-"""What every launcher promises: to start the worker command somewhere, and nothing else."""
+"""The launcher interface, and what every launcher uses."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 from sweep.store.run_store import RunStore
 
-PARDON_VARIABLE = "SWEEP_PARDON"
-"""Tells a worker to train only the runs pardoned under the name in it."""
+RETRY_GROUP_VARIABLE = "SWEEP_RETRY_GROUP"
+"""Environment variable that limits a worker to the runs of one retry group (`RunStore.retry`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaunchState:
-    """What a launcher knows of its workers."""
+    """The state of a launcher's workers."""
 
     n_running: int
     n_restarts: int
-    stopped: bool  # a worker left because it was asked to
-    gave_up: str | None  # why dead workers are not replaced any more
+    stopped: bool  # a worker exited because it was asked to
+    gave_up: str | None  # reason why dead workers are not restarted any more
 
 
 class Launcher(Protocol):
-    """Starts worker processes and sees that work goes on. It never trains, and a worker never needs it."""
+    """Starts worker processes and restarts dead ones while runs are left. It never trains.
 
-    outlives_us: ClassVar[bool]
-    """Whether the workers go on, supervised, when this process leaves."""
+    Workers do not depend on it: they coordinate through the files of the sweep alone.
+    """
+
+    survives_exit: ClassVar[bool]
+    """True if the workers keep running, supervised, after this process has exited."""
 
     def start(self) -> None:
         """Start the workers. Call once."""
         ...
 
     def wait(self, timeout_s: float) -> LaunchState:
-        """Look after the workers until none is left, or for `timeout_s` seconds."""
+        """Supervise the workers until all have exited, for at most `timeout_s` seconds."""
         ...
 
     def stop(self) -> None:
-        """Ask every worker to save its state and leave; returns at once, may be repeated."""
+        """Ask every worker to save its state and exit. Returns at once; may be called again."""
         ...
 
     def kill(self) -> None:
-        """End every worker without asking. What it held expires and is taken up by the next."""
+        """Kill every worker. Their attempts expire, and other workers continue the runs."""
         ...
 
 
+def supervise_until_done(
+    launcher: Launcher, *, should_stop: Callable[[], bool], look: Callable[[], float]
+) -> LaunchState:
+    """Start the workers, supervise them until all have exited, and return their final state.
+
+    Once `should_stop` returns true the workers are asked to save and exit. `look` is called between waits and
+    returns the length of the next wait in seconds. The workers are also stopped if it raises.
+    """
+    launcher.start()
+    stopping = False
+    try:
+        while (state := launcher.wait(0)).n_running:
+            if should_stop() and not stopping:
+                launcher.stop()
+                stopping = True
+            launcher.wait(look())
+        return state
+    except BaseException:
+        launcher.stop()
+        raise
+
+
 def worker_command(sweep_dir: Path) -> list[str]:
-    """The command that joins `sweep_dir`: this interpreter, and no module from the current directory."""
+    """Return the command that joins `sweep_dir`, run by this interpreter without the current directory."""
     return [sys.executable, "-P", "-m", "sweep.worker", str(sweep_dir.absolute())]
 
 
-def left_over(store: RunStore, ended: str) -> str | None:
-    """Why a sweep whose workers are gone is not finished, beginning with how they ended; None if it is."""
+def unfinished_reason(store: RunStore, ended: str) -> str | None:
+    """Return a message, starting with `ended`, if runs are left after all workers have exited; else None."""
     status = store.status()
     if status.finished or status.cancelled:
         return None
     n_left = sum(not run.finished for run in status.runs)
-    return f"{ended} with {n_left} runs left: {store.sweep_dir / 'logs'} says more"
+    return f"{ended} with {n_left} runs left: see the logs in {store.sweep_dir / 'logs'}"

@@ -1,4 +1,4 @@
-"""Supervised worker processes on this machine: one or several on a GPU, or a single thread on each core."""
+"""Local launcher: worker processes on this machine, one or several per GPU, or one per CPU core."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from typing import ClassVar
 
 from sweep.config import LaunchConfig
 from sweep.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, InputError
-from sweep.launch.base import PARDON_VARIABLE, LaunchState, worker_command
+from sweep.launch.base import RETRY_GROUP_VARIABLE, LaunchState, worker_command
 from sweep.machine.admission import DIRECTORY, MEMORY, admission_directory
-from sweep.machine.devices import core_shares, cores, devices, gpus, n_places
+from sweep.machine.devices import core_shares, cores, devices, gpus
+from sweep.machine.environment import N_THREADS, THREAD_VARIABLES
 from sweep.machine.mps import mps_daemon
 from sweep.machine.packing import Packing
+from sweep.machine.workers import count_workers
 from sweep.store.run_store import RunStore
 
 MAX_DEATHS = 5
-"""Deaths of one worker in a row, no run of the sweep finishing in between, before it is not replaced."""
+"""Consecutive deaths of one worker, with no run of the sweep finishing in between, before it is given up."""
 
 MAX_BACKOFF_S = 30.0
-USABLE_FRAC = 0.92  # of a device's memory that runs which share it may fill: contexts and slack take the rest
-LOOK_S = 0.1  # between two looks at the processes
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "SWEEP_N_THREADS")
+USABLE_FRAC = 0.92  # of a device's memory that runs sharing it may use; the rest is for contexts and slack
+POLL_S = 0.1  # between two polls of the processes
 
 MEMORY_VARIABLES = {
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
@@ -37,31 +38,31 @@ MEMORY_VARIABLES = {
     "MALLOC_TOP_PAD_": str(2**26),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-"""glibc keeps freed memory, in large pages: a step otherwise gives its activations back to the kernel and
-has them cleared anew (docs/performance.md). Another C library ignores them."""
+"""glibc settings that keep freed memory, in huge pages: otherwise each step returns its activations to the
+kernel, which clears the pages again (docs/performance.md). Other C libraries ignore them."""
 
 
 @dataclass(slots=True)
 class _Slot:
-    """One place for a worker, and the process that fills it now."""
+    """A place for one worker, with its current process."""
 
     index: int
     environment: dict[str, str]
-    cores: frozenset[int] | None  # that it is pinned to
+    cores: frozenset[int] | None  # CPU affinity
     log: Path
     worker_id: str = ""
     process: subprocess.Popen[bytes] | None = None
     deaths: int = 0
-    start_at: float | None = field(default_factory=time.monotonic)  # None: not to be started again
+    start_at: float | None = field(default_factory=time.monotonic)  # None: do not start a process
 
 
 class LocalLauncher:
-    """Keeps `n_workers` workers alive while the sweep has work. Two of them may serve one sweep.
+    """Keeps a number of worker processes running while runs are left. Several launchers may share a sweep.
 
-    Workers hold the read end of a pipe: when this process dies, however it dies, they save and leave.
+    Workers hold the read end of a pipe: if this process dies for any reason, they save and exit.
     """
 
-    outlives_us: ClassVar[bool] = False
+    survives_exit: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -74,17 +75,17 @@ class LocalLauncher:
         command: Sequence[str] | None = None,
         n_workers: int | None = None,
         n_threads: int | None = None,
-        pardon: str | None = None,
+        retry_group: str | None = None,
     ) -> None:
-        """`device` is auto, cpu or cuda, of which each worker gets `n_devices`.
+        """Prepare the workers without starting them.
 
-        `packing`, where it was measured, says how many workers share one.
-        `n_workers`: None for what `launch` says; `n_threads` of one worker: None for what the cores allow.
-        `pardon` limits the workers to the runs pardoned under that name. Raises InputError for cuda where
-        there are not enough GPUs.
+        `device` is auto, cpu or cuda; each worker gets `n_devices` of them. `packing` is the measured number
+        of workers per device, if there is one. `n_workers` defaults to `launch.n_workers`, `n_threads` of one
+        worker to what the cores allow. `retry_group` limits the workers to the runs of that group.
+        Raises InputError for cuda on a machine with fewer GPUs than needed.
         """
-        self._store = RunStore(sweep_dir, pardon=pardon)
-        self._limits = {} if pardon is None else {PARDON_VARIABLE: pardon}
+        self._store = RunStore(sweep_dir, retry_group=retry_group)
+        self._limits = {} if retry_group is None else {RETRY_GROUP_VARIABLE: retry_group}
         self._n_threads = n_threads
         self._command = list(command or worker_command(sweep_dir))
         self._logs = sweep_dir / "logs"
@@ -95,7 +96,7 @@ class LocalLauncher:
         self._gave_up: str | None = None
         self._services = contextlib.ExitStack()
         self._mps = packing is not None and packing.mps
-        self._slots = self._place(n_workers or launch.n_workers, device, packing, n_devices)
+        self._slots = self._make_slots(n_workers or launch.n_workers, device, packing, n_devices)
 
     def start(self) -> None:
         """Start the workers."""
@@ -106,29 +107,29 @@ class LocalLauncher:
                 for slot in self._slots:
                     if slot.environment["CUDA_VISIBLE_DEVICES"] == visible:
                         slot.environment |= service
-        self._tend()
+        self._poll()
 
     def wait(self, timeout_s: float) -> LaunchState:
-        """Look after the workers until none is left, or for `timeout_s` seconds."""
+        """Supervise the workers until all have exited, for at most `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
         while True:
-            self._tend()
+            self._poll()
             left_s = deadline - time.monotonic()
-            if not self._active():
+            if not self._n_active():
                 self._services.close()
                 break
             if left_s <= 0:
                 break
-            time.sleep(min(LOOK_S, left_s))
+            time.sleep(min(POLL_S, left_s))
         return LaunchState(
-            n_running=self._active(),
+            n_running=self._n_active(),
             n_restarts=self._n_restarts,
             stopped=self._stopped,
             gave_up=self._gave_up,
         )
 
     def stop(self) -> None:
-        """Ask every worker to save its state and leave; returns at once."""
+        """Ask every worker to save its state and exit; returns at once."""
         self._stopping = True
         for slot in self._slots:
             slot.start_at = None
@@ -136,7 +137,7 @@ class LocalLauncher:
                 slot.process.terminate()
 
     def kill(self) -> None:
-        """End every worker without asking."""
+        """Kill every worker."""
         self._stopping = True
         for slot in self._slots:
             slot.start_at = None
@@ -146,25 +147,25 @@ class LocalLauncher:
 
     @property
     def worker_pids(self) -> tuple[int, ...]:
-        """Process ids of the workers running now."""
+        """Process ids of the running workers."""
         return tuple(slot.process.pid for slot in self._slots if slot.process is not None)
 
-    def _place(
+    def _make_slots(
         self, n_workers: int | None, device: str, packing: Packing | None, n_devices: int
     ) -> list[_Slot]:
-        """Slots with their environment: devices in turn; cores pinned where every worker can have its own."""
+        """Return one slot per worker: devices in turn, cores pinned if each worker can have its own."""
         if device == "cuda" and not gpus():
-            raise InputError("trainer.device=cuda, and this machine shows no GPU: choose trainer.device=cpu")
+            raise InputError("trainer.device=cuda, but no GPU was found: set trainer.device=cpu")
         shared = devices(device)
         on_gpu = bool(shared[0].visible)
         if on_gpu and n_devices > len(shared):
             raise InputError(
-                f"trainer.n_devices={n_devices}, and this machine shows {len(shared)} GPUs: choose at most "
-                f"{len(shared)}"
+                f"trainer.n_devices={n_devices}, but this machine has {len(shared)} GPUs: set "
+                f"trainer.n_devices to at most {len(shared)}"
             )
-        n_slots = n_places(n_workers, device, packing, n_devices)
+        n_slots = count_workers(n_workers, device, packing, n_devices).n_workers
         own_cores = core_shares(cores(), n_slots, on_gpu=on_gpu)
-        if self._n_threads not in (None, 1) or n_devices > 1:  # several threads are for the system to place
+        if self._n_threads not in (None, 1) or n_devices > 1:  # the system places several threads better
             own_cores = None
         slots = []
         for index in range(n_slots):
@@ -175,7 +176,7 @@ class LocalLauncher:
                 "SWEEP_DEVICE": "cuda:0" if on_gpu else "cpu",
                 "CUDA_VISIBLE_DEVICES": ",".join(each.visible for each in shared[first : first + n_devices]),
             }
-            own |= dict.fromkeys(THREAD_VARIABLES, str(n_threads))
+            own |= dict.fromkeys((*THREAD_VARIABLES, N_THREADS), str(n_threads))
             if n_slots * n_devices > len(shared) and n_devices == 1 and where.memory_bytes:
                 own |= {DIRECTORY: str(admission_directory(where.key))}
                 own |= {MEMORY: str(int(USABLE_FRAC * where.memory_bytes))}
@@ -183,15 +184,16 @@ class LocalLauncher:
             slots.append(_Slot(index, own, own_cores[index] if own_cores else None, log))
         return slots
 
-    def _active(self) -> int:
+    def _n_active(self) -> int:
         return sum(slot.process is not None or slot.start_at is not None for slot in self._slots)
 
-    def _tend(self) -> None:
+    def _poll(self) -> None:
+        """Reap workers that have exited, and start those that are due."""
         for slot in self._slots:
             if slot.process is not None:
                 code = slot.process.poll()
                 if code is not None:
-                    self._bury(slot, code)
+                    self._reap(slot, code)
             if slot.process is None and slot.start_at is not None and time.monotonic() >= slot.start_at:
                 self._spawn(slot)
 
@@ -208,11 +210,11 @@ class LocalLauncher:
             )
         slot.start_at = None
         if slot.cores is not None:
-            with contextlib.suppress(OSError):  # it may be gone already
+            with contextlib.suppress(OSError):  # it may have exited already
                 os.sched_setaffinity(slot.process.pid, slot.cores)
 
-    def _bury(self, slot: _Slot, code: int) -> None:
-        """Take note of a worker's end, and decide whether its place is filled again."""
+    def _reap(self, slot: _Slot, code: int) -> None:
+        """Record the exit of a worker, and restart it if runs are left."""
         process, slot.process = slot.process, None
         if process is not None and process.stdin is not None:
             process.stdin.close()
@@ -220,13 +222,13 @@ class LocalLauncher:
             self._stopped = True
             return
         if code not in (0, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_REFUSED):
-            self._store.record_death(slot.worker_id, f"its worker {_how(code)}", slot.log)
+            self._store.record_death(slot.worker_id, f"its worker {_describe_exit(code)}", slot.log)
         if code in (EXIT_BAD_INPUT, EXIT_REFUSED):
-            self._gave_up = f"a worker refused to work: {slot.log} says why"
-        elif self._work_left():
-            self._replace(slot, code)
+            self._gave_up = f"a worker refused to start: see {slot.log}"
+        elif self._has_runs_left():
+            self._restart(slot, code)
 
-    def _work_left(self) -> bool:
+    def _has_runs_left(self) -> bool:
         status = self._store.status()
         n_finished = sum(run.finished for run in status.runs)
         if n_finished > self._n_finished:
@@ -235,21 +237,22 @@ class LocalLauncher:
                 slot.deaths = 0
         return n_finished < len(status.runs) and not status.cancelled
 
-    def _replace(self, slot: _Slot, code: int) -> None:
+    def _restart(self, slot: _Slot, code: int) -> None:
+        """Schedule the start of a new worker, with exponential backoff, up to MAX_DEATHS times."""
         slot.deaths += 1
         if slot.deaths > MAX_DEATHS:
             self._gave_up = (
-                f"a worker died {slot.deaths} times while no run finished, at last it {_how(code)}: "
-                f"{slot.log} says more"
+                f"a worker died {slot.deaths} times without finishing a run; the last time it "
+                f"{_describe_exit(code)}: see {slot.log}"
             )
             return
         self._n_restarts += 1
         slot.start_at = time.monotonic() + min(0.25 * 2**slot.deaths, MAX_BACKOFF_S)
 
 
-def _how(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code >= 0:
-        return f"left with exit code {code}"
+        return f"exited with code {code}"
     try:
         return f"was killed by {signal.Signals(-code).name}"
     except ValueError:

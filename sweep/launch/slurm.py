@@ -1,4 +1,4 @@
-"""An array of SLURM jobs with a worker in each: SLURM lends machines, the queue is the sweep's own."""
+"""SLURM launcher: an array of jobs with a worker in each. Runs are claimed from the sweep's own queue."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from typing import ClassVar
 
 from sweep.config import SlurmLaunch
 from sweep.errors import InputError
-from sweep.launch.base import LaunchState, left_over
-from sweep.launch.supervisor import Orders, supervisor_command
-from sweep.store.files import replace
+from sweep.launch.base import LaunchState, unfinished_reason
+from sweep.launch.spec import LaunchSpec, supervisor_command
+from sweep.store.files import write_atomic
 from sweep.store.run_store import RunStore
 
-LOOK_S = 5.0  # between two questions to SLURM's controller, which many share
+POLL_S = 5.0  # between two queries of SLURM's controller, which is shared by all users
 TOOL_TIMEOUT_S = 120.0
 EXPORTED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "HOME", "USER", "LANG", "LC_ALL", "XDG_CACHE_HOME")
-"""Variables every worker gets besides SLURM's own: what it takes to start an interpreter, no secrets."""
+"""Environment variables passed to every job besides SLURM's own: enough to start Python, no secrets."""
 
 HELD = (
     "JobHeldUser",
@@ -36,12 +36,12 @@ HELD = (
     "requeued held",
     "requeued_held",
 )
-"""Parts of the reasons for which SLURM never starts a job by itself."""
+"""Parts of the pending reasons with which SLURM does not start a job without intervention."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """One job of the array, as squeue tells it."""
+    """One job of the array, as reported by squeue."""
 
     job_id: str
     state: str  # PENDING, RUNNING, COMPLETING ...
@@ -49,93 +49,93 @@ class Task:
 
 
 class SlurmLauncher:
-    """Keeps up to `n_workers` jobs of a sweep in SLURM's queue. They go on when this process leaves.
+    """Keeps up to `n_workers` jobs of a sweep in SLURM's queue. They keep running after this process exits.
 
-    Jobs are known by a name that belongs to the sweep's directory, so a second launcher finds those of the
-    first and adds only what is missing.
+    The job name is derived from the sweep's directory, so a second launcher finds the jobs of the first and
+    submits only those that are missing.
     """
 
-    outlives_us: ClassVar[bool] = True
+    survives_exit: ClassVar[bool] = True
 
-    def __init__(self, launch: SlurmLaunch, orders: Orders) -> None:
-        """Raises InputError where there is no SLURM."""
+    def __init__(self, launch: SlurmLaunch, spec: LaunchSpec) -> None:
+        """Check SLURM's tools. Raises InputError if they are not installed."""
         check_tools()
-        self._store = RunStore(orders.sweep_dir, pardon=orders.pardon)
+        self._store = RunStore(spec.sweep_dir, retry_group=spec.retry_group)
         self._launch = launch
-        self._directory = Path(orders.sweep_dir)
-        # A packing is of one machine; here each task has its own device.
-        self._orders = dataclasses.replace(
-            orders, launcher="local", n_workers=1, n_threads=launch.cpus_per_worker, packing=None
+        self._directory = Path(spec.sweep_dir)
+        # No packing: it was measured on one machine, and each job has a device of its own.
+        self._spec = dataclasses.replace(
+            spec, launcher="local", n_workers=1, n_threads=launch.cpus_per_worker, packing=None
         )
         self._tasks: tuple[Task, ...] | None = None
-        self._looked_at = float("-inf")
+        self._polled_at = float("-inf")
         self._stopping = False
 
     @property
     def job_name(self) -> str:
-        """The name of this sweep's jobs, the same from every machine that sees it under this path.
+        """Job name of this sweep, the same on every machine that mounts it at this path.
 
-        Jobs that work only at pardoned runs have another: they stand in for no others, nor others for them.
+        Jobs limited to a retry group have a name of their own, so that the two kinds are counted separately.
         """
         name = re.sub(r"[^A-Za-z0-9._+-]", "_", self._directory.name)[:40]
-        told = "\0".join((str(self._directory), *filter(None, [self._orders.pardon])))
-        digest = hashlib.sha256(told.encode()).hexdigest()[:10]
+        identity = "\0".join((str(self._directory), *filter(None, [self._spec.retry_group])))
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
         return f"sweep-{name}-{digest}"
 
     def start(self) -> None:
-        """Submit what is missing to `n_workers` jobs. Raises InputError when SLURM refuses them."""
-        present = [task for task in self._ask() or () if task.state != "COMPLETING"]
+        """Submit the jobs missing from `n_workers`. Raises InputError if SLURM rejects them."""
+        present = [task for task in self._query() or () if task.state != "COMPLETING"]
         n_missing = self._launch.n_workers - len(present)
         if n_missing > 0:
             (self._directory / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
             script = self._directory / "slurm.sh"
-            replace(script, self._script().encode())
+            write_atomic(script, self._script().encode())
             script.chmod(0o600)
             self._submit(script, n_missing)
-            self._ask()
+            self._query()
 
     def wait(self, timeout_s: float) -> LaunchState:
-        """Ask SLURM now and then until no job is left, or for `timeout_s` seconds."""
+        """Query SLURM regularly until no job is left, for at most `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
         while True:
-            if time.monotonic() - self._looked_at >= LOOK_S:
-                self._ask()
+            if time.monotonic() - self._polled_at >= POLL_S:
+                self._query()
             left_s = deadline - time.monotonic()
             if left_s <= 0 or not self._n_active():
                 break
-            time.sleep(min(LOOK_S / 4, left_s))
+            time.sleep(min(POLL_S / 4, left_s))
         n_active = self._n_active()
         return LaunchState(
             n_running=n_active,
             n_restarts=0,
             stopped=self._stopping or self._store.cancelled(),
-            gave_up=None if n_active else self._why_given_up(),
+            gave_up=None if n_active else self._give_up_reason(),
         )
 
     def stop(self) -> None:
-        """Take waiting jobs from the queue, and ask the others to save and leave."""
+        """Remove pending jobs from the queue, and ask running ones to save and exit."""
         self._stopping = True
         self._cancel("--state=PENDING")
         self._cancel("--state=RUNNING", "--batch", "--signal=TERM")
 
     def kill(self) -> None:
-        """Have SLURM end every job, which gives it the seconds of its KillWait."""
+        """Cancel every job; SLURM kills it after its KillWait."""
         self._stopping = True
         self._cancel()
 
     def _script(self) -> str:
-        """The batch script: what it starts, no more. Options and variables are sbatch's arguments.
+        """Return the batch script. Options and variables are arguments of sbatch instead.
 
-        SLURM may send its warning up to a minute early: until our handlers stand it ends nothing.
+        SLURM may send SIGUSR1 up to a minute early, so it is ignored until the Python handlers are installed.
         """
-        words = supervisor_command(self._orders, "sweep.launch.slurm_job")
+        words = supervisor_command(self._spec, "sweep.launch.slurm_job")
         settings = [f"--signal-s={self._launch.signal_s}", f"--min-claim-s={self._launch.min_claim_s:g}"]
         return f"#!/bin/sh\ntrap '' USR1\nexec {shlex.join([*words, *settings])}\n"
 
     def _submit(self, script: Path, n_jobs: int) -> None:
         done = run_tool(["sbatch", *self._options(n_jobs), str(script)])
         if done.returncode != 0:
-            raise InputError(f"sbatch refused the job: {_last_line(done.stderr)}")
+            raise InputError(f"sbatch rejected the job: {_last_line(done.stderr)}")
 
     def _options(self, n_jobs: int) -> list[str]:
         launch = self._launch
@@ -162,42 +162,43 @@ class SlurmLauncher:
         values = [f"--{name}={value}" for name, value in named.items() if value not in (None, True, False)]
         return ["--parsable", "--requeue", *flags, *values]
 
-    def _ask(self) -> tuple[Task, ...] | None:
-        """The sweep's jobs; None, and what was known stays known, while the controller does not answer."""
+    def _query(self) -> tuple[Task, ...] | None:
+        """Update and return the sweep's jobs; None, without an update, if the controller does not answer."""
         listing = ["squeue", "--noheader", "--array", f"--user={_user()}", f"--name={self.job_name}"]
         done = run_tool([*listing, "--format=%i|%T|%r"])
-        self._looked_at = time.monotonic()
+        self._polled_at = time.monotonic()
         if done.returncode != 0:
             return None
         rows = (line.strip().split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2)
-        self._tasks = tuple(Task(job_id=job, state=state, reason=why) for job, state, why in rows)
+        self._tasks = tuple(Task(job_id=job, state=state, reason=reason) for job, state, reason in rows)
         return self._tasks
 
     def _n_active(self) -> int:
-        """Jobs that run or will; before the first answer, those that were to be submitted."""
+        """Return the number of running and pending jobs; before the first answer, the number to submit."""
         if self._tasks is None:
             return self._launch.n_workers
         return sum(not _is_held(task) for task in self._tasks)
 
-    def _why_given_up(self) -> str | None:
+    def _give_up_reason(self) -> str | None:
         if self._stopping:
             return None
         held = [task for task in self._tasks or () if _is_held(task)]
         if held:
-            return f"SLURM will not start job {held[0].job_id}: {held[0].reason}; scontrol show job says more"
-        return left_over(self._store, "SLURM's jobs ended")
+            job = held[0].job_id
+            return f"SLURM does not start job {job} ({held[0].reason}): see scontrol show job {job}"
+        return unfinished_reason(self._store, "all SLURM jobs ended")
 
     def _cancel(self, *which: str) -> None:
         run_tool(["scancel", "--quiet", f"--user={_user()}", f"--name={self.job_name}", *which])
 
 
 def check_tools() -> None:
-    """Raises InputError where there is no SLURM."""
+    """Raise InputError if SLURM's command-line tools are not installed."""
     missing = [tool for tool in ("sbatch", "squeue", "scancel", "scontrol") if shutil.which(tool) is None]
     if missing:
         raise InputError(
-            f"launch=slurm needs {', '.join(missing)}, not found here: start from a login node of the "
-            f"cluster, or choose launch=local"
+            f"launch=slurm needs {', '.join(missing)}, not found in PATH: run this on a login node of the "
+            f"cluster, or set launch=local"
         )
 
 
@@ -208,7 +209,7 @@ def _is_held(task: Task) -> bool:
 def run_tool(
     command: Sequence[str], environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """A tool of SLURM's; one that hangs or is gone counts as failed."""
+    """Run one of SLURM's tools; a timeout or a missing tool is returned as a failure with code 1."""
     try:
         return subprocess.run(
             command, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False, env=environ
@@ -219,7 +220,7 @@ def run_tool(
 
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix("sbatch: error: ") if lines else "it gave no reason"
+    return lines[-1].removeprefix("sbatch: error: ") if lines else "no error message"
 
 
 def _user() -> str:

@@ -1,1 +1,1 @@
-"""The devices of a machine and how workers share them."""
+"""The devices of this machine and how workers share them."""

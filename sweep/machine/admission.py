@@ -1,7 +1,7 @@
-"""Which workers of this machine may hold how much memory of one device: so that packed runs fit together.
+"""Admission control for the memory of a device shared by several workers.
 
-A directory of this user's holds one file for each admitted run, locked by the process that trains it. The
-kernel drops the lock with the process, however it ends, so what a dead worker held is free at once.
+A directory of the user holds one file for each admitted run, locked by the process that trains it. The kernel
+releases the lock when the process ends, however it ends, so the memory of a dead worker is free at once.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from typing import IO
 from sweep.errors import SafetyError
 from sweep.machine.environment import count_of
 
-DIRECTORY, MEMORY = "SWEEP_ADMISSION_DIR", "SWEEP_ADMISSION_BYTES"  # what a launcher tells its workers
+DIRECTORY, MEMORY = "SWEEP_ADMISSION_DIR", "SWEEP_ADMISSION_BYTES"  # environment variables, set by launchers
 
 
 class Admission:
-    """The memory of one device, shared by the workers that use it. Nothing is refused without other holders.
+    """The memory of one device, shared by the workers on it.
 
-    A run larger than the device is tried alone: its estimate may be too high, and its micro-batch shrinks.
+    There is no limit while no other worker holds memory: a run larger than the device is tried alone, since
+    its estimate may be too high, and its micro-batch is reduced.
     """
 
     def __init__(self, directory: Path, total_bytes: int) -> None:
@@ -34,9 +35,9 @@ class Admission:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[int | None]:
-        """Lock out the other workers of the device; gives the bytes that are free, None for no limit.
+        """Lock out the other workers of the device; yield the free bytes, or None for no limit.
 
-        None too where the directory cannot be had: that workers share a device stops no sweep.
+        Also yields None if the directory cannot be used: a sweep never stops for lack of admission control.
         """
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -50,7 +51,7 @@ class Admission:
             yield max(0, self._total_bytes - sum(held)) if held else None
 
     def hold(self, n_bytes: int) -> None:
-        """Take `n_bytes` until `release`; call it within `alone`. What the disk refuses is not counted."""
+        """Reserve `n_bytes` until `release`; call it within `alone`. Without effect if the disk is full."""
         path = self._directory / f"{secrets.token_hex(8)}.bytes"
         try:
             file = os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600), "w")
@@ -63,11 +64,11 @@ class Admission:
             file.flush()
 
     def release(self) -> None:
-        """Give back what is held, if anything."""
+        """Release the reservation, if there is one."""
         if self._held is not None:
             path, file = self._held
             self._held = None
-            with contextlib.suppress(OSError):  # a full disk refuses what is still buffered
+            with contextlib.suppress(OSError):  # a full disk may refuse the buffered data
                 path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 file.close()
@@ -77,7 +78,7 @@ class Admission:
 
 
 def _held_bytes(path: Path) -> int | None:
-    """What the living owner of `path` holds; None, and the file is gone, when it has none."""
+    """Return the bytes held by the live owner of `path`; delete the file and return None without an owner."""
     try:
         with path.open() as file:
             try:
@@ -91,21 +92,22 @@ def _held_bytes(path: Path) -> int | None:
 
 
 def admission_directory(device_key: str) -> Path:
-    """Where this user's workers on this machine tell each other what they hold of a device.
+    """Return the directory of the reservations of a device, for this user on this machine.
 
-    Not below XDG_RUNTIME_DIR, which goes when the user logs out: a detached sweep stays.
+    Not below XDG_RUNTIME_DIR, which is deleted when the user logs out while a detached sweep keeps running.
+    Raises SafetyError if the parent directory belongs to another user.
     """
     base = Path(tempfile.gettempdir()) / f"sweep-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
     if base.is_symlink() or base.stat().st_uid != os.getuid():
-        raise SafetyError(f"{base} belongs to somebody else: delete it, or set TMPDIR")
+        raise SafetyError(f"{base} belongs to another user: delete it, or set TMPDIR")
     return base / re.sub(r"[^A-Za-z0-9-]", "-", device_key)
 
 
 def admission_from(environ: Mapping[str, str]) -> Admission | None:
-    """What the launcher told this worker of its device; None where nothing is shared.
+    """Return the admission control set up by the launcher; None if the device is not shared.
 
-    Raises InputError for a size that is no number.
+    Raises InputError for a size that is not a number.
     """
     directory, total = environ.get(DIRECTORY), count_of(environ, MEMORY, least=0)
     return Admission(Path(directory), total) if directory and total is not None else None

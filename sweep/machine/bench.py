@@ -1,4 +1,4 @@
-"""Measures how many workers should share one device: the same steps by one process, two, four and more."""
+"""Measurement of the throughput of 1, 2, 4 … training processes on one device."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from sweep.config import to_dict
 from sweep.errors import InputError
 from sweep.machine.devices import Device, core_shares
+from sweep.machine.environment import THREAD_VARIABLES
 from sweep.machine.mps import mps_daemon
-from sweep.machine.packing import Throughput
+from sweep.machine.packing import PackingRow
 from sweep.records import PlannedRun
 
-SECONDS = 2.0  # of training that are timed, in each round
-N_ROUNDS = 3  # over all sizes and numbers of workers, so that a disturbance meets one of three
+SECONDS = 2.0  # of timed training in each round
+N_ROUNDS = 3  # over all sizes and numbers of workers; the median discards one disturbance
 MAX_WORKERS = 16
-FITS_FRAC = 0.9  # of the device's memory that the runs' estimates may fill
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+FITS_FRAC = 0.9  # of the device's memory that the estimates of the runs may fill
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bench:
-    """What is measured on, and how."""
+    """Settings of a measurement."""
 
     device: Device
     cores: tuple[int, ...]
@@ -38,7 +38,7 @@ class Bench:
 
 
 def sizes_to_measure(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """The smallest model, the one in the middle of the sweep's time, and the largest; each size once."""
+    """Return the smallest model, the one at half of the sweep's time, and the largest; each size once."""
     ordered = sorted(runs, key=lambda run: run.n_params)
     half, seconds, middle = sum(run.time_s for run in ordered) / 2, 0.0, ordered[0]
     for run in ordered:
@@ -50,9 +50,9 @@ def sizes_to_measure(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
 
 
 def measure_packing(
-    runs: Sequence[PlannedRun], bench: Bench, on_row: Callable[[Throughput], None] = lambda row: None
-) -> list[Throughput]:
-    """Throughput of 1, 2, 4 … workers of each size; on a GPU again with MPS, if it works.
+    runs: Sequence[PlannedRun], bench: Bench, on_row: Callable[[PackingRow], None] = lambda row: None
+) -> list[PackingRow]:
+    """Measure the throughput of 1, 2, 4 … workers of each size; on a GPU also with MPS, if it is available.
 
     Raises InputError with the last line of a process that cannot train.
     """
@@ -67,24 +67,24 @@ def _measure(
     runs: Sequence[PlannedRun],
     bench: Bench,
     service: Mapping[str, str],
-    on_row: Callable[[Throughput], None],
-) -> list[Throughput]:
-    """Medians over rounds."""
+    on_row: Callable[[PackingRow], None],
+) -> list[PackingRow]:
+    """Return the median over rounds for each size and number of workers."""
     sizes = sizes_to_measure(runs)
-    numbers = _numbers_of_workers(bench, max(run.memory_bytes for run in sizes))
-    ways = [(run, n_workers) for run in sizes for n_workers in numbers]
-    rounds = [[_steps_per_second(run, bench, n, service) for run, n in ways] for _ in range(bench.n_rounds)]
+    numbers = _candidates(bench, max(run.memory_bytes for run in sizes))
+    cases = [(run, n_workers) for run in sizes for n_workers in numbers]
+    rounds = [[_steps_per_second(run, bench, n, service) for run, n in cases] for _ in range(bench.n_rounds)]
     rows = []
-    for (run, n_workers), rates in zip(ways, zip(*rounds, strict=True), strict=True):
+    for (run, n_workers), rates in zip(cases, zip(*rounds, strict=True), strict=True):
         rate = statistics.median(rates)
-        row = Throughput(n_params=run.n_params, n_workers=n_workers, mps=bool(service), steps_per_second=rate)
+        row = PackingRow(n_params=run.n_params, n_workers=n_workers, mps=bool(service), steps_per_second=rate)
         on_row(row)
         rows.append(row)
     return rows
 
 
-def _numbers_of_workers(bench: Bench, memory_bytes: int) -> list[int]:
-    """1, 2, 4 … and the number of cores, as many as cores and memory have room for."""
+def _candidates(bench: Bench, memory_bytes: int) -> list[int]:
+    """Return 1, 2, 4, 8 and the maximum that cores and memory allow."""
     memory = bench.device.memory_bytes
     fit = int(FITS_FRAC * memory // max(1, memory_bytes)) if memory else MAX_WORKERS
     most = max(1, min(len(bench.cores), fit, MAX_WORKERS))
@@ -92,7 +92,7 @@ def _numbers_of_workers(bench: Bench, memory_bytes: int) -> list[int]:
 
 
 def _steps_per_second(run: PlannedRun, bench: Bench, n_workers: int, service: Mapping[str, str]) -> float:
-    """Steps of all processes over the same seconds: every one is warm before any is timed."""
+    """Return the steps per second of all processes together; all are warmed up before any is timed."""
     on_gpu = bool(bench.device.visible)
     n_threads = max(1, len(bench.cores) // n_workers) if on_gpu else 1
     task = {
@@ -109,12 +109,12 @@ def _steps_per_second(run: PlannedRun, bench: Bench, n_workers: int, service: Ma
         for process, share in zip(processes, shares, strict=bool(shares)):
             os.sched_setaffinity(process.pid, share)
         for process in processes:
-            _tell(process, json.dumps(task))
+            _send(process, json.dumps(task))
         for process in processes:
-            _hear(process, "ready")
+            _receive(process, "ready")
         for process in processes:
-            _tell(process, str(bench.seconds))
-        done = [json.loads(_hear(process)) for process in processes]
+            _send(process, str(bench.seconds))
+        done = [json.loads(_receive(process)) for process in processes]
     return math.fsum(each["n_steps"] / each["seconds"] for each in done)
 
 
@@ -135,18 +135,18 @@ def _process(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def _tell(process: subprocess.Popen[str], line: str) -> None:
+def _send(process: subprocess.Popen[str], line: str) -> None:
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it died: what it says is heard next
+    with contextlib.suppress(BrokenPipeError):  # it died: `_receive` reports its error
         process.stdin.write(line + "\n")
         process.stdin.flush()
 
 
-def _hear(process: subprocess.Popen[str], expected: str | None = None) -> str:
+def _receive(process: subprocess.Popen[str], expected: str | None = None) -> str:
     assert process.stdout is not None
     assert process.stderr is not None
     line = process.stdout.readline().strip()
     if not line or (expected is not None and line != expected):
-        last = (process.stderr.read().strip().splitlines() or ["it says nothing"])[-1]
-        raise InputError(f"packing cannot be measured, a training process failed: {last}")
+        last = (process.stderr.read().strip().splitlines() or ["no error message"])[-1]
+        raise InputError(f"packing cannot be measured: a training process failed ({last})")
     return line

@@ -1,4 +1,4 @@
-"""What this machine offers to workers: its processor cores and GPUs, found without torch."""
+"""The GPUs and processor cores of this machine, found without torch."""
 
 from __future__ import annotations
 
@@ -11,29 +11,27 @@ from pathlib import Path
 
 import psutil
 
-from sweep.machine.packing import Packing
-
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Linux control groups, version 2; docker --cpus writes it
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Linux control groups v2; set by docker --cpus
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
-    """Something that several workers may share."""
+    """A device that several workers may share."""
 
-    visible: str  # as CUDA_VISIBLE_DEVICES takes it; empty for the CPU
-    name: str  # what its maker calls it; for the CPU with the number of cores this process may use
-    key: str  # names this very device on this machine
+    visible: str  # value for CUDA_VISIBLE_DEVICES; empty for the CPU
+    name: str  # product name; for the CPU followed by the number of cores this process may use
+    key: str  # unique on this machine
     memory_bytes: int
 
 
 def devices(wanted: str) -> tuple[Device, ...]:
-    """The GPUs that `wanted` (auto, cpu or cuda) lets workers use, else the CPU."""
+    """Return the GPUs that workers may use with `wanted` (auto, cpu or cuda); the CPU if there are none."""
     found = gpus() if wanted in ("auto", "cuda") else ()
     return tuple(_gpu(visible) for visible in found) or (_cpu(),)
 
 
 def cores() -> tuple[int, ...]:
-    """One logical CPU of every physical core this process may use, within a container's quota."""
+    """Return one logical CPU of each physical core this process may use, within the container's quota."""
     if not hasattr(os, "sched_getaffinity"):
         return tuple(range(psutil.cpu_count(logical=False) or psutil.cpu_count() or 1))
     allowed = sorted(os.sched_getaffinity(0))
@@ -44,7 +42,7 @@ def cores() -> tuple[int, ...]:
 
 
 def _quota(file: Path) -> int | None:
-    """Processors' worth of time that a control group may use, at least 1; None without a limit."""
+    """Return the CPU quota of a control group in processors, at least 1; None without a limit."""
     try:
         quota, period = file.read_text().split()
         return None if quota == "max" else max(1, round(int(quota) / int(period)))
@@ -52,23 +50,11 @@ def _quota(file: Path) -> int | None:
         return None
 
 
-def n_places(n_workers: int | None, device: str, packing: Packing | None = None, n_devices: int = 1) -> int:
-    """Workers this machine takes: as many as asked for, else as measured, else one per GPU or core.
-
-    A worker whose runs are spread over `n_devices` takes so many GPUs or cores.
-    """
-    found = gpus() if device in ("auto", "cuda") else ()
-    if n_workers is not None:
-        return n_workers
-    if packing is not None and n_devices == 1:
-        return packing.n_workers * max(1, len(found))
-    return max(1, (len(found) or len(cores())) // n_devices)
-
-
 def core_shares(all_cores: tuple[int, ...], n_slots: int, *, on_gpu: bool) -> list[frozenset[int]] | None:
-    """Cores of each worker, none in two hands; None where they are not pinned.
+    """Return disjoint sets of cores, one for each worker; None if workers are not pinned.
 
-    On a CPU they are when every core has its one thread: of fewer, the system moves each to an idle core.
+    CPU workers are pinned only if there is one for every core; with fewer, the system moves each to an idle
+    core.
     """
     fits = n_slots <= len(all_cores) if on_gpu else n_slots == len(all_cores)
     if not fits or not hasattr(os, "sched_setaffinity"):
@@ -77,7 +63,7 @@ def core_shares(all_cores: tuple[int, ...], n_slots: int, *, on_gpu: bool) -> li
 
 
 def gpus() -> tuple[str, ...]:
-    """Names of the GPUs this process may use, as CUDA_VISIBLE_DEVICES takes them; empty without any."""
+    """Return the GPUs this process may use, as values for CUDA_VISIBLE_DEVICES; empty without GPUs."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         names = tuple(name.strip() for name in visible.split(",") if name.strip())
@@ -100,7 +86,7 @@ def _listed_gpus() -> tuple[Device, ...]:
 
 
 def _mebibytes(number: str) -> int:
-    """Bytes from what nvidia-smi prints of memory; 0 where it knows none, as when it is the host's."""
+    """Convert a memory size printed by nvidia-smi to bytes; 0 if it is not a number, as for shared memory."""
     return int(number) * 2**20 if number.isdigit() else 0
 
 
@@ -121,11 +107,11 @@ def _cpu() -> Device:
 
 
 def _memory_bytes() -> int:
-    """The machine's memory, or what a container may use of it."""
+    """Return the memory of the machine, or the limit of the container."""
     total = int(psutil.virtual_memory().total)
     try:
         return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no cgroup of ours, or "max"
+    except (OSError, ValueError):  # no control group, or "max"
         return total
 
 

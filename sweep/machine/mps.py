@@ -1,4 +1,4 @@
-"""NVIDIA's multi-process service, by which processes share a GPU at the same time instead of in turns."""
+"""NVIDIA Multi-Process Service (MPS): processes share a GPU concurrently instead of by time slices."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ TIMEOUT_S = 20.0
 
 @contextlib.contextmanager
 def mps_daemon(visible: str) -> Iterator[Mapping[str, str] | None]:
-    """A daemon of our own for the GPU `visible`, ended with the block; None where none may be started.
+    """Run an MPS daemon for the GPU `visible` within the block.
 
-    Gives the environment by which a process finds it. Source: NVIDIA's Multi-Process Service guide, sections
-    on environment variables and on starting and stopping the daemon. Its pipes lie in a private directory, so
-    a service that others run is neither used nor disturbed.
+    Yields the environment variables with which a process finds it; None if MPS is not available. The pipes
+    are in a private directory, so a daemon of another user is neither used nor affected.
+    Source: NVIDIA's Multi-Process Service guide, sections on environment variables and on starting and
+    stopping the daemon.
     """
     if shutil.which(CONTROL) is None:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="sweep-mps-", ignore_cleanup_errors=True) as directory:
-        found_by = {"CUDA_MPS_PIPE_DIRECTORY": directory, "CUDA_MPS_LOG_DIRECTORY": directory}
-        environment = os.environ | found_by | {"CUDA_VISIBLE_DEVICES": visible}
+        directories = {"CUDA_MPS_PIPE_DIRECTORY": directory, "CUDA_MPS_LOG_DIRECTORY": directory}
+        environment = os.environ | directories | {"CUDA_VISIBLE_DEVICES": visible}
         if not _control(["-d"], environment):
             yield None
             return
         try:
-            yield found_by
+            yield directories
         finally:
             _control([], environment, "quit\n")
 

@@ -1,4 +1,4 @@
-"""How many workers a sweep gets on this machine, and how fast they are together."""
+"""The number of workers on this machine, and their combined speed."""
 
 from __future__ import annotations
 
@@ -6,54 +6,70 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sweep.machine.bench import N_ROUNDS, SECONDS, Bench, measure_packing
-from sweep.machine.devices import cores, devices, n_places
-from sweep.machine.packing import Packing, Throughput, best_packing, packing_file, packing_json, remembered
+from sweep.machine.devices import cores, devices, gpus
+from sweep.machine.packing import Packing, PackingRow, best_packing, packing_file, packing_json, remembered
 from sweep.records import Plan
-from sweep.store.files import replace
+from sweep.store.files import write_atomic
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Crew:
-    """The workers of a sweep on this machine."""
+class WorkerCount:
+    """The number of workers of a sweep on this machine."""
 
     n_workers: int
-    speed: float  # of all together, in units of one worker that has a device to itself
-    packing: Packing | None  # None: not measured, or `launch.n_workers` says how many
+    speed: float  # of all workers together, relative to one worker with a device of its own
+    packing: Packing | None  # None: not measured, or n_workers was configured
 
 
-def crew(plans: Sequence[Plan]) -> Crew:
-    """The workers that `run` would start on this machine for the arms of a sweep."""
+def count_workers(
+    configured: int | None, device: str, packing: Packing | None = None, n_devices: int = 1
+) -> WorkerCount:
+    """Return the number of workers: the configured one, else the measured one, else one per GPU or core.
+
+    `device` is auto, cpu or cuda. A worker with runs that are spread over `n_devices` takes that many GPUs or
+    cores; `packing` does not apply to it.
+    """
+    if configured is not None:
+        return WorkerCount(n_workers=configured, speed=float(configured), packing=None)
+    found = gpus() if device in ("auto", "cuda") else ()
+    if packing is not None and n_devices == 1:
+        n_shared = max(1, len(found))
+        n_workers, speed = packing.n_workers * n_shared, packing.speedup * n_shared
+        return WorkerCount(n_workers=n_workers, speed=speed, packing=packing)
+    n_workers = max(1, (len(found) or len(cores())) // n_devices)
+    return WorkerCount(n_workers=n_workers, speed=float(n_workers), packing=None)
+
+
+def worker_count(plans: Sequence[Plan]) -> WorkerCount:
+    """Return the number of workers that `run` would start on this machine for the arms of a sweep."""
     experiment = plans[0].experiment
-    chosen = packing(plans) if experiment.trainer.n_devices == 1 else None
-    device = experiment.trainer.device
-    n_workers = n_places(experiment.launch.n_workers, device, chosen, experiment.trainer.n_devices)
-    if experiment.launch.n_workers is not None or chosen is None:
-        return Crew(n_workers=n_workers, speed=float(n_workers), packing=None)
-    return Crew(n_workers=n_workers, speed=len(devices(device)) * chosen.speedup, packing=chosen)
+    trainer = experiment.trainer
+    packing = measured_packing(plans) if trainer.n_devices == 1 else None
+    return count_workers(experiment.launch.n_workers, trainer.device, packing, trainer.n_devices)
 
 
-def packing(plans: Sequence[Plan]) -> Packing | None:
-    """How many workers share a device, by what was measured on this machine; None when nothing was."""
+def measured_packing(plans: Sequence[Plan]) -> Packing | None:
+    """Return the best number of workers per device as measured on this machine; None if not measured."""
     rows = remembered(devices(plans[0].experiment.trainer.device)[0].name)
-    work = [(run.n_params, run.time_s) for drawn in plans for run in drawn.runs]
+    work = [(run.n_params, run.time_s) for plan in plans for run in plan.runs]
     return best_packing(rows, work) if rows else None
 
 
 def measure_and_remember(
     plans: Sequence[Plan],
-    on_row: Callable[[Throughput], None] = lambda row: None,
+    on_row: Callable[[PackingRow], None] = lambda row: None,
     *,
     seconds: float = SECONDS,
     n_rounds: int = N_ROUNDS,
 ) -> Packing:
-    """Measure how many workers share a device best with the sizes of `plans`, and remember it.
+    """Measure the best number of workers per device for the model sizes of `plans`, and store it.
 
-    Takes about half a minute for each size and number of workers. Raises InputError when a process cannot
+    Takes about half a minute for each size and number of workers. Raises InputError if a process cannot
     train, or the file of measurements is damaged.
     """
     trainer = plans[0].experiment.trainer
     device = devices(trainer.device)[0]
-    remembered(device.name)  # a file that is damaged is told before minutes are spent
+    remembered(device.name)  # raises for a damaged file before minutes are spent
     bench = Bench(
         device=device,
         cores=cores(),
@@ -61,9 +77,9 @@ def measure_and_remember(
         seconds=seconds,
         n_rounds=n_rounds,
     )
-    rows = measure_packing([run for drawn in plans for run in drawn.runs], bench, on_row)
+    rows = measure_packing([run for plan in plans for run in plan.runs], bench, on_row)
     packing_file().parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    replace(packing_file(), packing_json(device.name, rows))
-    chosen = packing(plans)
-    assert chosen is not None
-    return chosen
+    write_atomic(packing_file(), packing_json(device.name, rows))
+    packing = measured_packing(plans)
+    assert packing is not None
+    return packing

@@ -1,4 +1,4 @@
-"""The numbers of a hyperparameter check, corner by corner: what hparams.json holds and the figure draws."""
+"""Results of a hyperparameter check by corner: the content of hparams.json."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Group, RenderableType
-from rich.text import Text
 
 from sweep.errors import InputError
 from sweep.fit.checks.hparam_gap import TOLERANCE, LeftOnTable, left_on_table
 from sweep.plan.hparam_check import AXES, Axis, Corner, HparamCheck
-from sweep.report.hparam_summary import SCHEMA_VERSION, loss_left
-from sweep.report.numbers import four
-from sweep.report.tables import plain_table
+from sweep.report.hparam_summary import SCHEMA_VERSION
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,8 +21,8 @@ class AxisCheck:
 
     axis: Axis
     rule: float  # the rule's value: peak learning rate, or tokens per step
-    values: tuple[float, ...]  # ascending, the rule's among them
-    losses: tuple[tuple[float | None, ...], ...]  # by seed and value, nats per token; None: no result
+    values: tuple[float, ...]  # ascending, the rule's value included
+    losses: tuple[tuple[float | None, ...], ...]  # by seed and value, nats per token; None without a result
     found: LeftOnTable
 
 
@@ -48,11 +44,11 @@ class HparamReport:
     experiment: str
     arm: str | None
     seeds: tuple[int, ...]
-    grid_runs: dict[str, str]  # run keys of the rule's own setting, by the name the grid has for them
+    grid_runs: dict[str, str]  # run keys of the rule's own setting by their names in the grid
     corners: tuple[CornerCheck, ...]
 
     def worst(self) -> tuple[CornerCheck, AxisCheck] | None:
-        """Where most is left on the table, as far as is known; None where nothing is."""
+        """Return the corner and hyperparameter with the largest known loss gap; None if none is known."""
         pairs = [(corner, axis) for corner in self.corners for axis in corner.axes]
         known = [pair for pair in pairs if pair[1].found.loss_left is not None]
         return max(
@@ -60,13 +56,13 @@ class HparamReport:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in hparams.json."""
+        """Return its entry in hparams.json."""
         worst, budgets = self.worst(), [corner.flops_budget for corner in self.corners]
         axes = [axis for corner in self.corners for axis in corner.axes]
         return {
             "arm": self.arm,
             "within_tolerance": all(axis.found.within for axis in axes),
-            "worst": None if worst is None else _told(*worst),
+            "worst": None if worst is None else _worst_entry(*worst),
             "n_corners": len(self.corners),
             "n_incomplete": sum(axis.found.loss_left is None for axis in axes),  # of the corners' axes
             "flops_range": [min(budgets), max(budgets)],
@@ -75,7 +71,7 @@ class HparamReport:
 
 
 def measure(check: HparamCheck, losses: Mapping[str, float | None]) -> HparamReport:
-    """What the runs of a check say; `losses` are held-out losses by run key."""
+    """Evaluate the runs of a check; `losses` are held-out losses in nats per token by run key."""
     experiment = check.plan.experiment
     arm = f"-{experiment.arm}" if experiment.arm else ""
     return HparamReport(
@@ -102,25 +98,25 @@ def _corner(corner: Corner, losses: Mapping[str, float | None]) -> CornerCheck:
 
 
 def _axis(corner: Corner, axis: Axis, losses: Mapping[str, float | None]) -> AxisCheck:
-    """Seeds that lack a value, for a run that diverged or did not end, do not count."""
+    """Evaluate one axis over the seeds that have a loss at every value."""
     settings = corner.settings[axis]
     table = [[losses.get(key) for key in setting.run_keys] for setting in settings]
     by_seed = tuple(zip(*table, strict=True))
     rule = corner.lr_peak if axis == "lr" else float(corner.batch_tokens)
     values = tuple(setting.value for setting in settings)
-    whole = [row for row in by_seed if None not in row]
-    found = left_on_table(values, rule, np.array(whole, dtype=np.float64))
+    complete = [row for row in by_seed if None not in row]
+    found = left_on_table(values, rule, np.array(complete, dtype=np.float64))
     return AxisCheck(axis=axis, rule=rule, values=values, losses=by_seed, found=found)
 
 
-def _told(corner: CornerCheck, axis: AxisCheck) -> dict[str, Any]:
+def _worst_entry(corner: CornerCheck, axis: AxisCheck) -> dict[str, Any]:
     found = axis.found
     numbers = {"loss_left": found.loss_left, "stderr": found.stderr, "status": found.status}
     return {"corner": corner.name, "axis": axis.axis, **numbers, "within": found.within}
 
 
 def document(reports: Sequence[HparamReport]) -> dict[str, Any]:
-    """hparams.json as plain JSON types."""
+    """Return hparams.json as plain JSON types."""
     return {
         "schema_version": SCHEMA_VERSION,
         "tolerance": TOLERANCE,
@@ -128,45 +124,23 @@ def document(reports: Sequence[HparamReport]) -> dict[str, Any]:
     }
 
 
-def read_reports(told: Mapping[str, Any]) -> tuple[HparamReport, ...]:
-    """The inverse of `document`. Raises InputError when it is no sound hparams.json of this version."""
-    if told.get("schema_version") != SCHEMA_VERSION:
-        raise InputError("hparams.json is of another version: sweep check-hparams writes it again")
+def read_reports(content: Mapping[str, Any]) -> tuple[HparamReport, ...]:
+    """Return the reports in an hparams.json, the inverse of `document`.
+
+    Raises:
+        InputError: the content has another schema version or is invalid.
+    """
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"hparams.json has schema_version={version!r} instead of {SCHEMA_VERSION}: "
+            f"run sweep check-hparams to write it again"
+        )
     known = HparamReport.__dataclass_fields__
     try:
-        checks = [{key: value for key, value in check.items() if key in known} for check in told["checks"]]
+        checks = [{key: value for key, value in check.items() if key in known} for check in content["checks"]]
         return TypeAdapter(tuple[HparamReport, ...]).validate_python(checks)
     except (ValidationError, KeyError, AttributeError, TypeError) as error:
         raise InputError(
-            f"hparams.json is not readable ({type(error).__name__}): sweep check-hparams writes it again"
+            f"hparams.json is invalid ({type(error).__name__}): run sweep check-hparams to write it again"
         ) from None
-
-
-def hparam_text(report: HparamReport) -> RenderableType:
-    """Every corner's losses less that of the rule's setting, and what they leave on the table."""
-    table = plain_table(
-        "corner", "setting", "rule", "at the rule", "below", "above", "best", "left", "status"
-    )
-    for corner in report.corners:
-        for axis in corner.axes:
-            table.add_row(corner.name, axis.axis, four(axis.rule), *_cells(axis))
-    arm = [Text(f"arm {report.arm}")] if report.arm else []
-    return Group(*arm, table)
-
-
-def _cells(axis: AxisCheck) -> list[str]:
-    found, whole = axis.found, [row for row in axis.losses if None not in row]
-    if found.loss_left is None or found.status == "incomplete":
-        return ["", "", "", "", "", found.status]
-    means = np.array(whole, dtype=np.float64).mean(axis=0)
-    centre = axis.values.index(axis.rule)
-    best = "" if found.factor_opt is None else f"×{found.factor_opt:.2f}"
-    offsets = [f"{means[index] - means[centre]:+.4f}" for index in range(len(means)) if index != centre]
-    left = loss_left(asdict(found))
-    return [
-        f"{means[centre]:.4f}",
-        *offsets,
-        best,
-        left,
-        "ok" if found.within else f"{found.status}, too much",
-    ]

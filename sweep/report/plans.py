@@ -1,4 +1,4 @@
-"""A plan as a document: what `sweep plan --json` prints, which runs are cached, and what is known of them."""
+"""Plans as JSON documents: the output of `sweep plan --json`."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from sweep.report.hparam_summary import hyperparameters
 from sweep.store.run_store import RunStore
 
 
-def run_states(drawn: Plan) -> dict[str, str]:
-    """By run key, what a plan shows of each run: cached when it has a result, else planned."""
-    store = RunStore(sweep_directory(drawn.experiment))
-    return {run.run_key: "cached" if store.has_result(run.run_key) else "planned" for run in drawn.runs}
+def run_states(plan: Plan) -> dict[str, str]:
+    """Return the state of each run by run key: "cached" if it has a result, else "planned"."""
+    store = RunStore(sweep_directory(plan.experiment))
+    return {run.run_key: "cached" if store.has_result(run.run_key) else "planned" for run in plan.runs}
 
 
 def plan_document(plans: Sequence[Plan], states: Mapping[str, str]) -> dict[str, Any]:
-    """What `sweep plan --json` prints; several plans are the arms of one sweep."""
+    """Return the document of one plan, or of several plans that are the arms of one sweep."""
     return {
         "experiment": plans[0].experiment.name,
-        "runs": [_run_document(run, states[run.run_key]) for drawn in plans for run in drawn.runs],
-        "dropped": [asdict(cell) for drawn in plans for cell in drawn.dropped],
-        "warnings": [warning for drawn in plans for warning in drawn.warnings],
-        "flops_shared": sum(run.flops_shared for drawn in plans for run in drawn.runs),
+        "runs": [_run_document(run, states[run.run_key]) for plan in plans for run in plan.runs],
+        "dropped": [asdict(cell) for plan in plans for cell in plan.dropped],
+        "warnings": [warning for plan in plans for warning in plan.warnings],
+        "flops_shared": sum(run.flops_shared for plan in plans for run in plan.runs),
         "hyperparameters": known_hparams(plans[0]),
     }
 
 
-def known_hparams(drawn: Plan) -> Mapping[str, Any] | str:
-    """What is known of a plan's learning rate and batch: the worst corner of their check, or "unmeasured"."""
-    named = ((run.config.name, run.run_key) for run in drawn.runs)
-    return hyperparameters(sweep_directory(drawn.experiment), drawn.experiment.arm, named)
+def known_hparams(plan: Plan) -> Mapping[str, Any] | str:
+    """Return the summary of the plan's hyperparameter check, or "unmeasured"."""
+    runs = ((run.config.name, run.run_key) for run in plan.runs)
+    return hyperparameters(sweep_directory(plan.experiment), plan.experiment.arm, runs)
 
 
 def _run_document(run: PlannedRun, state: str) -> dict[str, Any]:

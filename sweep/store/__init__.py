@@ -1,1 +1,1 @@
-"""The store of a sweep: claims, liveness, commits and points, as files."""
+"""The store of a sweep: plans, claims, heartbeats, results and points, as files."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: atomic writes, hard-link commits, appended records, JSON reading."""
+"""Atomic file operations: whole-file writes, hard-link commits, appended records, and reading of JSON."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from typing import Any
 from sweep.errors import DataError, SafetyError
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+FREE_SPACE_MARGIN = 1.2
+"""Required free space, as a multiple of the estimated size of what a sweep writes."""
+
 _APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
 
 
 def create(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file that must not exist yet; on any error nothing is left of it.
+    """Write a new file; on any error it is deleted again. Raises OSError, FileExistsError if it exists.
 
-    `durable` waits until the bytes are on the disk. A symbolic link in the way is refused, not followed.
+    `durable` waits until the bytes are on the disk. An existing symbolic link is not followed but an error.
     """
     with naming(path):
         descriptor = os.open(path, _NEW_FILE, 0o666)
@@ -36,9 +40,9 @@ def create(path: Path, data: bytes, *, durable: bool = True) -> None:
             raise
 
 
-def replace(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Put `data` at `path` in one step: a reader sees the old content or the new, never a mixture."""
-    temporary = _beside(path)
+def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write `data` to `path` atomically: a reader sees either the old or the new content."""
+    temporary = _temporary(path)
     with naming(path):
         create(temporary, data, durable=durable)
         try:
@@ -51,10 +55,10 @@ def replace(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def publish(temporary: Path, path: Path, *, durable: bool = True) -> bool:
-    """Link `temporary` to `path`; True when this call made `path` appear, False when it was there before.
+    """Link `temporary` to `path`; return True if this call created `path`, False if it existed before.
 
-    A network file system may carry the link out and lose the reply: then the error is wrong, and the two
-    links of the temporary file are the truth.
+    A network file system may create the link and lose the reply, so the link count of the temporary file
+    decides, not the error.
     """
     try:
         path.hardlink_to(temporary)
@@ -69,8 +73,8 @@ def publish(temporary: Path, path: Path, *, durable: bool = True) -> bool:
 
 
 def create_once(path: Path, data: bytes, *, durable: bool = True) -> bool:
-    """Make `path` appear whole unless it is there already; True when this call did."""
-    temporary = _beside(path)
+    """Create `path` atomically unless it exists; return True if this call created it."""
+    temporary = _temporary(path)
     create(temporary, data, durable=durable)
     try:
         return publish(temporary, path, durable=durable)
@@ -79,10 +83,10 @@ def create_once(path: Path, data: bytes, *, durable: bool = True) -> bool:
 
 
 def sync_directory(path: Path) -> None:
-    """Ask the disk to keep the directory's entries.
+    """Sync the entries of a directory to the disk.
 
-    Errors are ignored: what became visible is committed whatever this call says, and some file systems
-    refuse it for directories.
+    Errors are ignored: a visible file is committed in any case, and some file systems do not support fsync of
+    directories.
     """
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
@@ -93,35 +97,37 @@ def sync_directory(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in `path`; None when the file is absent, torn, no object or cannot be read now."""
+    """Return the JSON object in `path`; None if it is missing, truncated, no object or unreadable."""
     with contextlib.suppress(DataError):
         return read_kept(path)
     return None
 
 
 def read_kept(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file that is written once; None when it is absent, torn or no object.
+    """Return the JSON object in a file that is written once; None if it is missing, truncated or no object.
 
-    Raises DataError for one that the system will not show: what it holds may be sound.
+    Raises DataError if the system cannot read it, since its content may be valid.
     """
     try:
         value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     except OSError as error:
-        raise DataError(f"{path} cannot be read, and may be sound: {error.strerror}") from None
+        raise DataError(
+            f"{path} cannot be read, although its content may be valid: {error.strerror}"
+        ) from None
     return value if isinstance(value, dict) else None
 
 
 def json_bytes(value: Mapping[str, Any]) -> bytes:
-    """One line of strict JSON. Raises ValueError on NaN and infinities."""
+    """Return one line of strict JSON. Raises ValueError for NaN and infinities."""
     return (json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one record to a file of JSON lines; a non-finite number is stored as null, for unknown.
+    """Append one record to a file of JSON lines; non-finite numbers are stored as null.
 
-    A torn last line, left by a crash or a full disk, is closed first, so it costs itself only.
+    A truncated last line, left by a crash or a full disk, is terminated first, so that only it is lost.
     """
     descriptor = os.open(path, _APPEND, 0o666)
     try:
@@ -133,7 +139,7 @@ def append_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole record of a file of JSON lines, in order; torn lines are passed over."""
+    """Yield every complete record of a file of JSON lines, in order; truncated lines are skipped."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -146,12 +152,12 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def check_filesystem(directory: Path) -> None:
-    """Refuse a file system on which a result could be committed twice or torn.
+    """Check that the file system supports commits and claims.
 
-    Raises SafetyError when hard links do not work, or a rename replaces a directory that is not empty.
+    Raises SafetyError if hard links do not work, or a rename replaces a directory that is not empty.
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    probe = _beside(directory / "probe")
+    probe = _temporary(directory / "probe")
     probe.mkdir()
     try:
         create(probe / "one", b"1", durable=False)
@@ -163,14 +169,35 @@ def check_filesystem(directory: Path) -> None:
     remove_tree(probe)
     if not linked:
         raise SafetyError(
-            f"{directory} is on a file system without hard links, which commits need: choose another "
-            f"results_dir (local disks and NFS have them; FAT, exFAT and some FUSE mounts do not)"
+            f"{directory} is on a file system without hard links, which commits need: set results_dir to "
+            f"another (local disks and NFS support them; FAT, exFAT and some FUSE mounts do not)"
         )
     if not exclusive:
         raise SafetyError(
-            f"{directory} is on a file system that renames over a directory in use, so two workers could "
-            f"claim one run: choose another results_dir"
+            f"{directory} is on a file system that renames over a directory that is not empty, so two "
+            f"workers could claim the same run: set results_dir to another file system"
         )
+
+
+def check_free_space(directory: Path, needed_bytes: int) -> None:
+    """Check that FREE_SPACE_MARGIN times `needed_bytes` are free; quotas are not considered.
+
+    Raises SafetyError with both numbers. `directory` need not exist yet.
+    """
+    place = directory.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < FREE_SPACE_MARGIN * needed_bytes:
+        raise SafetyError(
+            f"{directory} has {_size(free)} of free disk space, but the sweep may write "
+            f"{_size(needed_bytes)}, and {_size(FREE_SPACE_MARGIN * needed_bytes)} is required: free disk "
+            f"space, set another results_dir, or lower launch.n_workers"
+        )
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
 
 
 def _rename_is_exclusive(probe: Path) -> bool:
@@ -185,7 +212,7 @@ def _rename_is_exclusive(probe: Path) -> bool:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a directory of ours as far as possible; what cannot be deleted is only garbage."""
+    """Delete a directory as far as possible; errors are ignored."""
     with contextlib.suppress(OSError):
         for entry in list(os.scandir(path)):
             if entry.is_dir(follow_symlinks=False):
@@ -198,7 +225,7 @@ def remove_tree(path: Path) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of the system within tell of `path`, not of a temporary name or of none."""
+    """Have OSErrors in the block name `path` instead of a temporary file or no file."""
     try:
         yield
     except OSError as error:
@@ -206,12 +233,12 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def _beside(path: Path) -> Path:
+def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def _n_links(path: Path) -> int:
-    """Links of a file, 0 when it cannot be read; opened, for a network file system caches what stat says."""
+    """Return the link count of a file, 0 if it cannot be opened. Network file systems cache stat by name."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     except OSError:

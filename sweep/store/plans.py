@@ -1,4 +1,4 @@
-"""Plan files: what a sweep was asked for, one file for each distinct experiment, and their union."""
+"""Plan files: one per distinct experiment, and the union of their runs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sweep.config.upgrade import upgrade_experiment
 from sweep.errors import InputError, SafetyError
 from sweep.identity import canonical_json, plan_hash, run_key, trunk_key
 from sweep.records import Plan, PlannedRun
-from sweep.store.attempts.attempts import read_pardon
-from sweep.store.files import create_once, json_bytes, read_json, read_kept, replace
+from sweep.store.attempts.attempts import read_retry_group
+from sweep.store.files import create_once, json_bytes, read_json, read_kept, write_atomic
 
 RUN_KEY = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanEntry:
-    """One run of the union, under the plan that listed it last."""
+    """One run of the union, with the experiment of the latest plan that lists it."""
 
     run_key: str
     name: str
@@ -29,16 +29,15 @@ class PlanEntry:
     n_steps: int
     memory_bytes: int  # estimated peak
     experiment: ExperimentConfig
-    trunk: str | None = None  # key of what a wsd run trains before its decay
-    branch_step: int = 0  # steps of the trunk that are the run's too
+    trunk: str | None = None  # key of the trunk that a wsd run trains before its decay
+    branch_step: int = 0  # steps that the run shares with the trunk
 
 
 def write_plan(sweep_dir: Path, plan: Plan) -> Path:
-    """Add a plan to the sweep: first each run's config.json, then plans/HASH.json; both may be there already.
+    """Add a plan to the sweep: first config.json of each run, then plans/HASH.json; both may exist already.
 
-    The sweep's directory is its owner's alone unless it was there before; what lies in it follows the umask.
-
-    Raises SafetyError when a run's config.json is of another run.
+    A new sweep directory is private to its owner (0700); files in it follow the umask.
+    Raises SafetyError if an existing config.json belongs to another run.
     """
     sweep_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     for directory in (sweep_dir / "plans", sweep_dir / "runs"):
@@ -56,36 +55,37 @@ def write_plan(sweep_dir: Path, plan: Plan) -> Path:
         "dropped": [asdict(cell) for cell in plan.dropped],
         "warnings": list(plan.warnings),
     }
-    replace(path, json_bytes(content))
+    write_atomic(path, json_bytes(content))
     return path
 
 
 def by_cost(runs: tuple[PlannedRun, ...]) -> list[PlannedRun]:
-    """Longest run first; equal ones by key, so every worker walks the same order."""
+    """Sort runs by FLOPs, largest first, ties by key, so that every worker uses the same order."""
     return sorted(runs, key=lambda run: (-run.flops, run.run_key))
 
 
 def latest_experiment(sweep_dir: Path) -> ExperimentConfig:
-    """The experiment planned last. Raises InputError as `read_entries` does."""
+    """Return the experiment planned last. Raises InputError as `read_entries`."""
     experiment: ExperimentConfig = _read_plans(sweep_dir)[-1]["experiment"]
     return experiment
 
 
-def read_entries(sweep_dir: Path, pardon: str | None = None) -> list[PlanEntry]:
-    """The union of the sweep's plans, longest run first; with `pardon`, the runs pardoned under that name.
+def read_entries(sweep_dir: Path, retry_group: str | None = None) -> list[PlanEntry]:
+    """Return the union of the sweep's plans, longest run first; limited to `retry_group` if it is given.
 
-    Raises InputError when there is no plan, or one that this version cannot read.
+    Raises InputError if there is no plan, or one that this version cannot read.
     """
     union: dict[str, PlanEntry] = {}
     for plan in _read_plans(sweep_dir):
         union.update((entry.run_key, entry) for entry in plan["entries"])
-    if pardon is not None:
-        union = {key: e for key, e in union.items() if read_pardon(run_directory(sweep_dir, key)) == pardon}
+    if retry_group is not None:
+        groups = {key: read_retry_group(run_directory(sweep_dir, key)) for key in union}
+        union = {key: entry for key, entry in union.items() if groups[key] == retry_group}
     return sorted(union.values(), key=lambda entry: (-entry.flops, entry.run_key))
 
 
 def _read_plans(sweep_dir: Path) -> list[dict[str, Any]]:
-    """All plans, the one planned last at the end."""
+    """Return all plans in the order in which they were planned."""
     plans = sorted((_read_plan(path) for path in plan_files(sweep_dir)), key=lambda plan: plan["planned_at"])
     if not plans:
         raise InputError(
@@ -95,35 +95,35 @@ def _read_plans(sweep_dir: Path) -> list[dict[str, Any]]:
 
 
 def plan_files(sweep_dir: Path) -> list[Path]:
-    """The plan files, in a fixed order."""
+    """Return the plan files in a fixed order."""
     return sorted((sweep_dir / "plans").glob("[0-9a-f]*.json"))
 
 
 def plans_signature(sweep_dir: Path) -> tuple[tuple[str, int, int], ...]:
-    """Changes whenever a plan is added or rewritten; costs one stat a plan."""
+    """Return a value that changes whenever a plan is added or rewritten; costs one stat per plan."""
     stats = [(path.name, path.stat()) for path in plan_files(sweep_dir)]
     return tuple((name, stat.st_mtime_ns, stat.st_ino) for name, stat in stats)
 
 
 def run_directory(sweep_dir: Path, key: str) -> Path:
-    """Where a run lives. Raises InputError for anything that is no run key, so no name can lead elsewhere."""
+    """Return the directory of a run. Raises InputError if `key` is not a run key, so no path can escape."""
     if not RUN_KEY.fullmatch(key):
-        raise InputError(f"{key!r} is not a run key: give the 16 hex digits that sweep status shows")
+        raise InputError(f"{key!r} is not a run key: give the 16 hex digits shown by sweep status")
     return sweep_dir / "runs" / key
 
 
 def _write_config(path: Path, run: PlannedRun) -> None:
-    """Never rewritten, but for one that a power failure left torn: its content follows from its name."""
+    """Write config.json once; only a file truncated by a power failure is written again."""
     data = canonical_json(to_dict(run.config)).encode()
     path.parent.mkdir(exist_ok=True)
     if create_once(path, data, durable=False):
         return
     present = read_json(path)
     if present is None:
-        replace(path, data)
+        write_atomic(path, data)
     elif run_key(read_run(present)) != run.run_key:
         raise SafetyError(
-            f"{path} holds another run than its directory names: restore it, or delete {path.parent}"
+            f"{path} belongs to another run than its directory: restore it, or delete {path.parent}"
         )
 
 
@@ -139,23 +139,23 @@ def _run_record(run: PlannedRun) -> dict[str, Any]:
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
-    """A plan file with its experiment validated and its runs as entries."""
+    """Read a plan file, validate its experiment, and convert its runs to entries."""
     plan = read_kept(path) or {}
     try:
         experiment = read_experiment(upgrade_experiment(plan["experiment"]))
         entries = [_entry(run, experiment) for run in plan["runs"]]
         return {"planned_at": str(plan["planned_at"]), "experiment": experiment, "entries": entries}
     except (AttributeError, InputError, KeyError, TypeError, ValueError) as error:
-        why = f" ({error})" if isinstance(error, InputError) else ""
+        detail = f" ({error})" if isinstance(error, InputError) else ""
         raise InputError(
-            f"{path} is not a readable plan{why}: delete it and run the experiment again"
+            f"{path} is not a valid plan{detail}: delete it and run the experiment again"
         ) from None
 
 
 def _entry(run: dict[str, Any], experiment: ExperimentConfig) -> PlanEntry:
     key = run["run_key"]
     if not isinstance(key, str) or not RUN_KEY.fullmatch(key):
-        raise InputError(f"a plan of {experiment.name} lists {key!r}, which is no run key")
+        raise InputError(f"a plan of {experiment.name} contains the invalid run key {key!r}")
     return PlanEntry(
         run_key=key,
         name=str(run["name"]),

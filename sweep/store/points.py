@@ -1,4 +1,4 @@
-"""A run's point: assembled from what was trained, checked before it is committed and whenever it is read."""
+"""Points: assembled from a training result, and validated when committed and when read."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ COLUMN_TYPES: dict[str, type] = {
     name: next((kind for kind in (str, float, int) if kind in (hint, *get_args(hint))), str)
     for name, hint in get_type_hints(Point).items()
 }
-"""The type of each column of a point, unknown values aside: str, int, or float, which takes integers."""
+"""Type of the known values of each column: str, int, or float, which includes integers."""
 
 _NEEDED = ("loss", "train_loss", "n_params", "n_tokens", "flops")
 _NEEDED_DIVERGED = ("n_params", "n_tokens", "flops")
 
 
 class ResultError(Exception):
-    """A result that must not become a point: a number is missing, not finite or out of range."""
+    """An invalid result: a number is missing, not finite or out of range."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,24 +41,24 @@ class Execution:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredResult:
-    """One readable result.json."""
+    """The content of a valid result.json."""
 
     point: Point
     curve: tuple[CurvePoint, ...]
-    reason: str | None  # why the run diverged
+    reason: str | None  # reason of a divergence
     ledger: Mapping[str, float] | None  # seconds by activity; None in results of older versions
 
 
 def result_payload(run: RunConfig, result: RunResult, execution: Execution) -> dict[str, Any]:
-    """What result.json holds: the point, the whole config, the curve, and how the run was carried out.
+    """Return the content of result.json: the point, the config, the training curve and execution details.
 
-    Raises ResultError when the result cannot be a point; nothing unknown is filled in.
+    Raises ResultError if the result is not a valid point; unknown values are never filled in.
     """
     point = assemble(run, result, execution)
     _check(asdict(point))
     curve = [asdict(record) for record in result.curve if _is_finite(asdict(record))]
     if result.status == "done" and len(curve) != len(result.curve):
-        raise ResultError("the training curve holds a number that is not finite")
+        raise ResultError("the training curve contains a non-finite number")
     return {
         "point": asdict(point),
         "config": to_dict(run),
@@ -70,7 +70,10 @@ def result_payload(run: RunConfig, result: RunResult, execution: Execution) -> d
 
 
 def assemble(run: RunConfig, result: RunResult, execution: Execution) -> Point:
-    """One row of points.csv; `epochs` is n_tokens / n_tokens_unique (Muennighoff et al. 2023, section 2)."""
+    """Return the row of points.csv.
+
+    `epochs` is n_tokens / n_tokens_unique (Muennighoff et al. 2023, section 2).
+    """
     return Point(
         run_key=run_key(run),
         name=run.name,
@@ -129,22 +132,22 @@ def _measured(result: RunResult) -> dict[str, Any]:
 
 
 def read_result(path: Path, key: str) -> StoredResult:
-    """Read result.json back. Raises ResultError, in words, when it is not a sound result of run `key`."""
+    """Read result.json. Raises ResultError, with a message for users, if it is not valid for `key`."""
     try:
         stored = read_kept(path)
     except DataError as error:
         raise ResultError(str(error)) from None
     if stored is None or not isinstance(stored.get("point"), dict):
-        raise ResultError(f"{path} is not readable: delete it to train the run again")
+        raise ResultError(f"{path} is not valid JSON of a result: delete it to train the run again")
     values = {name: stored["point"].get(name) for name in POINT_COLUMNS}
     try:
         _check(values)
         if values["run_key"] != key:
-            raise ResultError(f"it is the result of run {values['run_key']}")
+            raise ResultError(f"it belongs to run {values['run_key']}")
         curve = tuple(CurvePoint(**record) for record in stored.get("curve", ()))
     except (ResultError, TypeError) as error:
         raise ResultError(
-            f"{path} is not a sound result ({error}): delete it to train the run again"
+            f"{path} is not a valid result ({error}): delete it to train the run again"
         ) from None
     ledger = stored.get("ledger")
     return StoredResult(
@@ -156,7 +159,10 @@ def read_result(path: Path, key: str) -> StoredResult:
 
 
 def not_fitted(run_dir: Path, stored: StoredResult) -> str | None:
-    """Why a run with a result is never fitted: excluded by hand, or diverged; None when it is fitted."""
+    """Return the reason why a run with a result is not fitted; None if it is fitted.
+
+    Runs are not fitted if a user excluded them, they diverged, or they serve another purpose.
+    """
     path = run_dir / "excluded.json"
     if path.exists():
         return str((read_json(path) or {}).get("reason", "excluded by hand"))
@@ -168,17 +174,19 @@ def not_fitted(run_dir: Path, stored: StoredResult) -> str | None:
 
 
 def _check(values: Mapping[str, Any]) -> None:
-    """Every value of its column's type, every number finite, and what the fitter needs there and positive."""
+    """Raise ResultError unless values have their column's type, are finite, and the needed ones positive."""
     status = values["status"]
     if status not in ("done", "diverged"):
-        raise ResultError(f"status={status!r} is neither done nor diverged")
+        raise ResultError(f"status={status!r} is invalid, expected done or diverged")
     for name, value in values.items():
         _check_value(name, value)
     for name in _NEEDED if status == "done" else _NEEDED_DIVERGED:
         if values[name] is None or values[name] <= 0:
-            raise ResultError(f"{name}={values[name]!r} where a {status} run needs a positive number")
+            raise ResultError(
+                f"{name}={values[name]!r} is invalid, expected a positive number for a {status} run"
+            )
     if status == "diverged" and values["loss"] is not None:
-        raise ResultError(f"loss={values['loss']!r} on a run that diverged")
+        raise ResultError(f"loss={values['loss']!r} is invalid for a diverged run")
 
 
 def _check_value(name: str, value: Any) -> None:
@@ -186,7 +194,7 @@ def _check_value(name: str, value: Any) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float) if wanted is float else wanted):
-        raise ResultError(f"{name}={value!r} is no {wanted.__name__}")
+        raise ResultError(f"{name}={value!r} is not of type {wanted.__name__}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ResultError(f"{name}={value!r} is not finite")
 
@@ -196,7 +204,7 @@ def _is_finite(values: dict[str, Any]) -> bool:
 
 
 def column_values(points: tuple[Point, ...]) -> dict[str, list[Any]]:
-    """The points as columns, in the order of POINT_COLUMNS."""
+    """Return the points as columns, in the order of POINT_COLUMNS."""
     return {
         field.name: [getattr(point, field.name) for point in points] for field in dataclasses.fields(Point)
     }

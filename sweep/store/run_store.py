@@ -1,4 +1,4 @@
-"""The store of a sweep: plans in, claims and commits between, points and status out."""
+"""The store of a sweep: adds plans, provides the queue, and reads status and points."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sweep.errors import DataError, InputError
 from sweep.identity import run_key
 from sweep.records import CurvePoint, Plan, Point
 from sweep.store.attempts.active import write_end
-from sweep.store.attempts.attempts import LOST, list_attempts, read_attempt, read_pardon
+from sweep.store.attempts.attempts import LOST, list_attempts, read_attempt, read_retry_group
 from sweep.store.attempts.claims import Claimer
 from sweep.store.attempts.logs import keep_tail
-from sweep.store.files import check_filesystem, json_bytes, read_json, read_kept, replace
+from sweep.store.files import check_filesystem, json_bytes, read_json, read_kept, write_atomic
 from sweep.store.plans import (
     RUN_KEY,
     PlanEntry,
@@ -33,7 +33,7 @@ from sweep.store.status import RunStatus, SweepStatus, sweep_status
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exclusion:
-    """A run that is not fitted, and why."""
+    """A run that is not fitted, with the reason."""
 
     run_key: str
     reason: str
@@ -41,9 +41,9 @@ class Exclusion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredPoints:
-    """Every point of a sweep in a fixed order, and which of its runs are not fitted.
+    """Every point of a sweep in a fixed order, and the runs that are not fitted.
 
-    A diverged or excluded run is in both; a run whose result cannot be read only among the exclusions.
+    A diverged or excluded run is in both; a run with an invalid result only among the exclusions.
     """
 
     points: tuple[Point, ...]
@@ -52,86 +52,87 @@ class StoredPoints:
 
 
 class RunStore:
-    """One sweep on disk. Every process that sees the directory may open it; nothing is locked or cached."""
+    """One sweep on disk. Any process with access to the directory may open it; there are no locks."""
 
-    def __init__(self, sweep_dir: Path | str, *, pardon: str | None = None) -> None:
-        """`pardon` limits entries, status and queue to the runs that `retry` pardoned under that name."""
+    def __init__(self, sweep_dir: Path | str, *, retry_group: str | None = None) -> None:
+        """Open a sweep; `retry_group` limits entries, status and queue to the runs of that `retry` group."""
         self.sweep_dir = Path(sweep_dir)
-        self._pardon = pardon
+        self._retry_group = retry_group
         self._cancel = self.sweep_dir / "cancel.json"
 
     def check_filesystem(self) -> None:
-        """Raises SafetyError when commits or claims would not be safe on this file system."""
+        """Raise SafetyError if commits or claims would not be safe on this file system."""
         check_filesystem(self.sweep_dir)
 
     def add_plan(self, plan: Plan) -> Path:
-        """Add a plan's runs to the sweep, and make it the plan whose placement counts.
+        """Add a plan's runs to the sweep; its launch and trainer settings now apply to them.
 
-        Raises SafetyError when a run's config.json was exchanged.
+        Raises SafetyError if config.json of a run belongs to another run.
         """
         return write_plan(self.sweep_dir, plan)
 
     def has_plan(self) -> bool:
-        """Whether a plan is there: its directory may be before it is."""
+        """Return True if there is a plan; the directory may exist before it."""
         return bool(plan_files(self.sweep_dir))
 
     def entries(self) -> list[PlanEntry]:
-        """The runs of all plans, longest first. Raises InputError when there is no readable plan."""
-        return read_entries(self.sweep_dir, self._pardon)
+        """Return the runs of all plans, longest first. Raises InputError if there is no readable plan."""
+        return read_entries(self.sweep_dir, self._retry_group)
 
     def latest_experiment(self) -> ExperimentConfig:
-        """The experiment planned last. Raises InputError when there is no readable plan."""
+        """Return the experiment planned last. Raises InputError if there is no readable plan."""
         return latest_experiment(self.sweep_dir)
 
     def run_config(self, key: str) -> RunConfig:
-        """A run's config. Raises DataError when its file is missing, unreadable or another run's."""
+        """Return the config of a run. Raises DataError if its file is missing, invalid or of another run."""
         path = run_directory(self.sweep_dir, key) / "config.json"
         stored = read_kept(path) or {}
         try:
             config = read_run(stored)
         except InputError as error:
-            raise DataError(f"{path} is not a readable run: {error}") from None
+            raise DataError(f"{path} is not a valid run config: {error}") from None
         if run_key(config) != key:
             raise DataError(
-                f"{path} holds run {run_key(config)}, not {key}: restore it or delete its directory"
+                f"{path} belongs to run {run_key(config)}, not {key}: restore it, or delete its directory"
             )
         return config
 
     def queue(self, worker_id: str) -> RunQueue:
-        """What a worker claims runs from."""
-        return RunQueue(self.sweep_dir, Claimer(worker_id), self._pardon)
+        """Return the queue from which a worker claims runs."""
+        return RunQueue(self.sweep_dir, Claimer(worker_id), self._retry_group)
 
     def status(self) -> SweepStatus:
-        """Every run's state. Raises InputError when there is no readable plan."""
+        """Return the state of every run. Raises InputError if there is no readable plan."""
         return sweep_status(self.sweep_dir, self.entries(), cancelled=self.cancelled())
 
     def failed(self) -> tuple[RunStatus, ...]:
-        """The runs that were given up, and those pardoned by a name since that still wait for their result.
+        """Return the runs that were given up, and those of a retry group that still have no result.
 
-        The latter are of a rerun of failed runs that was stopped. Raises as `status` does.
+        The latter belong to a retry of failed runs that was stopped. Raises InputError as `status`.
         """
         waiting = (seen for seen in self.status().runs if not self.has_result(seen.run_key))
         return tuple(
             seen
             for seen in waiting
-            if seen.finished or (seen.status not in ("leased", "planned") and self._pardoned(seen.run_key))
+            if seen.finished
+            or (seen.status not in ("leased", "planned") and self._in_retry_group(seen.run_key))
         )
 
     def has_result(self, key: str) -> bool:
-        """Whether the run has a readable result."""
+        """Return True if the run has a valid result."""
         try:
             return self._read_result(key) is not None
         except ResultError:
             return False
 
     def run_keys(self) -> Iterator[str]:
-        """The keys of all runs on disk, in a fixed order; no plan is needed."""
+        """Yield the keys of all runs on disk in a fixed order; no plan is needed."""
         with contextlib.suppress(FileNotFoundError):
             names = sorted(path.name for path in (self.sweep_dir / "runs").iterdir())
             yield from (name for name in names if RUN_KEY.fullmatch(name))
 
     def points(self) -> StoredPoints:
-        """Every committed point, by budget, size and key; no plan is needed to read them."""
+        """Return every committed point, sorted by budget, size, seed and key; no plan is needed."""
         results: list[StoredResult] = []
         excluded: list[Exclusion] = []
         for key in self.run_keys():
@@ -152,49 +153,51 @@ class RunStore:
         )
 
     def write_points(self) -> tuple[Path, Path]:
-        """Rebuild points.csv and points.parquet from the results; returns their paths."""
-        from sweep.store.tables import write_tables  # pyarrow is slow to import, and workers never need it
+        """Rebuild points.csv and points.parquet from the results; return their paths."""
+        from sweep.store.tables import write_tables  # pyarrow is slow to import, and workers do not need it
 
         return write_tables(self.sweep_dir, self.points().points)
 
     def exclude(self, key: str, reason: str) -> None:
-        """Keep the run's point, but never fit it. Raises InputError for a run the sweep does not have."""
+        """Exclude a run from fits, keeping its point. Raises InputError for an unknown run."""
         if not reason.strip():
-            raise InputError("a run is excluded with a reason: give --reason TEXT")
-        replace(self._existing(key) / "excluded.json", json_bytes({"reason": reason, "excluded_at": _now()}))
+            raise InputError("excluding a run requires a reason: give --reason TEXT")
+        write_atomic(
+            self._existing(key) / "excluded.json", json_bytes({"reason": reason, "excluded_at": _now()})
+        )
 
-    def retry(self, key: str, pardon: str | None = None) -> None:
-        """Pardon the failures of a run that was given up; workers take it up again.
+    def retry(self, key: str, group: str | None = None) -> None:
+        """Reset the failure count of a run that was given up, so that workers claim it again.
 
-        `pardon` names it for a store that is limited to the runs pardoned together.
+        `group` is the name under which a store can be limited to the runs retried together.
         """
         run_dir = self._existing(key)
         attempts = list_attempts(run_dir)
         last = attempts[-1][0] if attempts else 0
-        record = {"after_attempt": last, "pardoned_at": _now(), "pardon": pardon}
-        replace(run_dir / "retry.json", json_bytes(record))
+        record = {"after_attempt": last, "retried_at": _now(), "retry_group": group}
+        write_atomic(run_dir / "retry.json", json_bytes(record))
 
     def cancel(self) -> None:
-        """Ask all workers to stop at the next step with their state saved."""
+        """Ask all workers to save their state and stop at the next step. Raises InputError without a plan."""
         if not self.has_plan():
-            raise InputError(f"{self.sweep_dir} is no directory of a sweep: it holds no plans")
-        replace(self._cancel, json_bytes({"cancelled_at": _now()}))
+            raise InputError(f"{self.sweep_dir} is not the directory of a sweep: it holds no plan")
+        write_atomic(self._cancel, json_bytes({"cancelled_at": _now()}))
 
     def clear_cancel(self) -> None:
-        """Let workers work again."""
+        """Remove the request to stop."""
         self._cancel.unlink(missing_ok=True)
 
     def cancelled(self) -> bool:
-        """Whether workers are asked to stop. A disk that does not answer asks nothing."""
+        """Return True if workers are asked to stop; False if the disk does not answer."""
         with contextlib.suppress(OSError):
             return self._cancel.exists()
         return False
 
     def record_death(self, worker_id: str, reason: str, log: Path | None = None) -> str | None:
-        """Mark the attempt of a worker that certainly died as failed:host; returns its run's key.
+        """Mark the attempt of a dead worker as failed:host; return the key of its run, None without one.
 
-        For a supervisor that saw the death; the end of the worker's `log` is kept with the attempt. Another
-        worker may have set the attempt aside already.
+        Called by the supervisor of the worker. The end of `log` is stored with the attempt, which another
+        worker may have set aside already.
         """
         for entry in self.entries():
             run_dir = run_directory(self.sweep_dir, entry.run_key)
@@ -202,8 +205,8 @@ class RunStore:
                 return entry.run_key
         return None
 
-    def _pardoned(self, key: str) -> bool:
-        return read_pardon(run_directory(self.sweep_dir, key)) is not None
+    def _in_retry_group(self, key: str) -> bool:
+        return read_retry_group(run_directory(self.sweep_dir, key)) is not None
 
     def _existing(self, key: str) -> Path:
         run_dir = run_directory(self.sweep_dir, key)
@@ -228,7 +231,7 @@ def _mark_dead(run_dir: Path, worker_id: str, reason: str, log: Path | None) -> 
 
 
 def _write_death(attempt_dir: Path, reason: str, step: int, log: Path | None) -> bool:
-    """Another worker may be setting the attempt aside at this moment: then it is found under that name."""
+    """Write the end and the log of an attempt, also if another worker sets it aside at this moment."""
     for path in (attempt_dir, attempt_dir.with_name(f"{attempt_dir.name}.lost")):
         with contextlib.suppress(OSError):
             write_end(path, "failed:host", reason, step)

@@ -1,4 +1,4 @@
-"""What a sweep looks like right now: every run's state, the work left, and when it may be done."""
+"""Status of a sweep: the state of every run, remaining FLOPs and estimated time left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sweep.records import Point
-from sweep.store.attempts.attempts import FAILURES, LOST, Attempt, given_up, read_attempts, read_forgiven
+from sweep.store.attempts.attempts import (
+    FAILURES,
+    LOST,
+    Attempt,
+    given_up,
+    read_attempts,
+    read_retried_attempt,
+)
 from sweep.store.attempts.host import is_gone, read_holder
 from sweep.store.attempts.logs import log_tail
 from sweep.store.files import read_json
@@ -20,28 +27,28 @@ from sweep.store.throughput import Occupancy, Throughput, Work, epoch_s, through
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunStatus:
-    """One run as `sweep status` shows it."""
+    """The status of one run as shown by `sweep status`."""
 
     run_key: str
     name: str
     status: str  # planned, leased, done, diverged, failed:<class>, preempted or lost
     attempts: int
     reason: str | None
-    finished: bool  # no worker will take it up again
-    excluded: str | None  # why it is never fitted, when somebody said so
+    finished: bool  # no worker will claim it again
+    excluded: str | None  # reason given by a user
     flops: int
-    flops_done: float  # exact training FLOPs, the live attempt's steps included
+    flops_done: float  # exact training FLOPs, including the steps of the live attempt
     step: int
     n_steps: int
-    flops_per_second: float | None  # observed, of a finished or live run
+    flops_per_second: float | None  # measured; None unless finished or running
     loss: float | None  # of a finished run, nats per token
-    log_tail: tuple[str, ...]  # of a failed run: the last lines its last failed attempt left
-    ledger: Mapping[str, float] | None = None  # of a finished run: its seconds by activity
+    log_tail: tuple[str, ...]  # of a failed run: last log lines of its last failed attempt
+    ledger: Mapping[str, float] | None = None  # of a finished run: seconds by activity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepStatus:
-    """A whole sweep as `sweep status` shows it."""
+    """The status of a sweep as shown by `sweep status`."""
 
     runs: tuple[RunStatus, ...]
     cancelled: bool
@@ -49,7 +56,7 @@ class SweepStatus:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of runs in each state that occurs."""
+        """Number of runs by state."""
         return dict(sorted(Counter(run.status for run in self.runs).items()))
 
     @property
@@ -59,25 +66,25 @@ class SweepStatus:
 
     @property
     def flops_done(self) -> float:
-        """Of them, those trained and not to be trained again."""
+        """Training FLOPs that are done and need not be repeated."""
         return sum(run.flops_done for run in self.runs)
 
     @property
     def finished(self) -> bool:
-        """Whether no worker has anything left to do."""
+        """True if no run is left to train."""
         return all(run.finished for run in self.runs)
 
     @property
     def n_failed(self) -> int:
-        """Runs given up."""
+        """Number of runs that were given up."""
         return sum(run.finished and run.status not in ("done", "diverged") for run in self.runs)
 
     @property
     def eta_s(self) -> float | None:
-        """FLOPs left over the rate observed; None while nobody works or nothing was observed.
+        """Estimated time left: remaining FLOPs / measured rate; None while no run is live or measured.
 
-        The rate is the sum over live runs of their own, or of the mean over finished runs where a live one
-        has shown nothing yet. It is bounded below by the slowest live run's own time left.
+        The rate is the sum over live runs; a live run without a measurement counts with the mean of the
+        finished ones. The estimate is at least the time left of the slowest live run.
         """
         live = [run for run in self.runs if run.status == "leased"]
         done = [run.flops_per_second for run in self.runs if run.finished and run.flops_per_second]
@@ -93,7 +100,7 @@ class SweepStatus:
 
     @property
     def ledger(self) -> dict[str, float]:
-        """Seconds by activity, over the finished runs that tell."""
+        """Seconds by activity, summed over the finished runs that recorded them."""
         total: dict[str, float] = {}
         for run in self.runs:
             for activity, seconds in (run.ledger or {}).items():
@@ -101,7 +108,7 @@ class SweepStatus:
         return total
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `sweep status --json`."""
+        """Return the document printed by `sweep status --json`."""
         return {
             "counts": self.counts,
             "flops_done": self.flops_done,
@@ -116,26 +123,24 @@ class SweepStatus:
 
 
 def sweep_status(sweep_dir: Path, entries: Sequence[PlanEntry], *, cancelled: bool) -> SweepStatus:
-    """Read every run's state; nothing is written, and nothing waits."""
-    seen = [_look(sweep_dir, entry) for entry in entries]
+    """Read the state of every run, without writing or waiting.
+
+    A live-looking attempt with a process that is certainly dead is shown as lost.
+    """
+    statuses = [_run_status(sweep_dir, entry) for entry in entries]
     return SweepStatus(
-        runs=tuple(status for status, _ in seen),
+        runs=tuple(status for status, _ in statuses),
         cancelled=cancelled,
-        throughput=throughput([work for _, work in seen]),
+        throughput=throughput([work for _, work in statuses]),
     )
 
 
-def run_status(sweep_dir: Path, entry: PlanEntry) -> RunStatus:
-    """Read one run's state. A live-looking attempt whose process is certainly gone shows as lost."""
-    return _look(sweep_dir, entry)[0]
-
-
-def _look(sweep_dir: Path, entry: PlanEntry) -> tuple[RunStatus, Work]:
+def _run_status(sweep_dir: Path, entry: PlanEntry) -> tuple[RunStatus, Work]:
     run_dir = run_directory(sweep_dir, entry.run_key)
     attempts = read_attempts(run_dir)
-    stored, flaw = _result(run_dir, entry)
-    if flaw is not None:
-        seen: dict[str, Any] = {"status": "failed:data", "finished": True, "reason": flaw}
+    stored, invalid = _result(run_dir, entry)
+    if invalid is not None:
+        seen: dict[str, Any] = {"status": "failed:data", "finished": True, "reason": invalid}
     elif stored is not None:
         seen = _of_result(entry, stored)
     else:
@@ -161,7 +166,7 @@ def _look(sweep_dir: Path, entry: PlanEntry) -> tuple[RunStatus, Work]:
 
 
 def _work(status: RunStatus, point: Point | None, attempts: Sequence[Attempt]) -> Work:
-    """A run that diverged counts the steps it did."""
+    """Return the work of a run for the throughput; a diverged run counts the steps it completed."""
     flops = status.flops_done
     if status.status == "diverged" and attempts:
         flops *= min(attempts[-1].step / status.n_steps, 1.0)
@@ -174,7 +179,7 @@ def _work(status: RunStatus, point: Point | None, attempts: Sequence[Attempt]) -
 
 
 def _occupancy(attempt: Attempt, point: Point | None) -> Occupancy | None:
-    """The committed attempt's time from its point; that of others as their last heartbeat tells it."""
+    """Return the time of an attempt: from the point if it committed one, else from its last heartbeat."""
     claim = read_json(attempt.path / "claim.json") or {}
     began, seconds = epoch_s(claim.get("claimed_at")), attempt.elapsed_s
     if point is not None and point.attempts == attempt.number:
@@ -187,7 +192,7 @@ def _occupancy(attempt: Attempt, point: Point | None) -> Occupancy | None:
 
 
 def _result(run_dir: Path, entry: PlanEntry) -> tuple[StoredResult | None, str | None]:
-    """The run's result, or why what lies there is none."""
+    """Return the run's result, or the error message of an invalid one."""
     path = run_dir / "result.json"
     if not path.exists():
         return None, None
@@ -217,7 +222,7 @@ def _of_attempts(run_dir: Path, entry: PlanEntry, attempts: Sequence[Attempt]) -
     last = attempts[-1]
     if last.state is None:
         return _of_live(entry, last)
-    final = given_up(attempts, entry.experiment.launch.max_failures, read_forgiven(run_dir))
+    final = given_up(attempts, entry.experiment.launch.max_failures, read_retried_attempt(run_dir))
     if final is not None:
         return {"status": final[0], "reason": final[1], "finished": True, "step": last.step}
     if last.state in ("done", "diverged"):  # its result was deleted

@@ -1,4 +1,4 @@
-"""points.csv and points.parquet: every point of a sweep as one table, rebuilt at will."""
+"""Writer of points.csv and points.parquet, the points of a sweep as a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
 
 from sweep.records import POINT_COLUMNS, Point
-from sweep.store.files import replace
+from sweep.store.files import write_atomic
 from sweep.store.points import COLUMN_TYPES, column_values
 
 _ARROW = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
@@ -18,7 +18,7 @@ SCHEMA = pyarrow.schema([(name, _ARROW[COLUMN_TYPES[name]]) for name in POINT_CO
 
 
 def write_tables(directory: Path, points: tuple[Point, ...]) -> tuple[Path, Path]:
-    """Write points.csv and points.parquet into `directory`; an unknown value is an empty cell, or null.
+    """Write points.csv and points.parquet into `directory`; unknown values are empty cells or nulls.
 
     Counts beyond 2^53 are exact in the CSV and nearest doubles in the Parquet file.
     """
@@ -26,7 +26,7 @@ def write_tables(directory: Path, points: tuple[Point, ...]) -> tuple[Path, Path
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(POINT_COLUMNS)
     columns = column_values(points)
-    writer.writerows(zip(*columns.values(), strict=True))  # csv writes floats by repr: nothing is rounded
+    writer.writerows(zip(*columns.values(), strict=True))  # csv writes floats with repr, without rounding
     arrays = [
         pyarrow.array([_cell(name, value) for value in columns[name]], SCHEMA.field(name).type)
         for name in POINT_COLUMNS
@@ -36,7 +36,7 @@ def write_tables(directory: Path, points: tuple[Point, ...]) -> tuple[Path, Path
     pyarrow.parquet.write_table(table, sink)
     paths = directory / "points.csv", directory / "points.parquet"
     for path, data in zip(paths, (text.getvalue().encode(), sink.getvalue().to_pybytes()), strict=True):
-        replace(path, data)
+        write_atomic(path, data)
     return paths
 
 

@@ -1,4 +1,4 @@
-"""How fast a sweep goes and how much of its devices it uses, from what its attempts left on disk."""
+"""Throughput and device utilisation of a sweep, from the records of its attempts."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ from sweep.peaks import peak_flops_per_second
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Occupancy:
-    """One attempt's time on a device. Wall clocks only place it beside others; its length is measured."""
+    """The time of one attempt on a device.
 
-    place: str | None  # of a device that several workers may share; None: the worker had one for itself
+    Its start is of a wall clock, used for overlaps only; its length was measured on a monotonic clock.
+    """
+
+    place: str | None  # id of a device that several workers may share; None: an exclusive device
     began: float  # seconds since the epoch
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """What one run had done on which devices: with every attempt, also those that were lost or failed."""
+    """The work of one run, over all attempts, including lost and failed ones."""
 
-    flops: float  # exact training FLOPs that count
+    flops: float  # exact training FLOPs that were kept
     has_result: bool
-    device: str | None  # None until a result tells
+    device: str | None  # product name; None without a result
     occupied: tuple[Occupancy, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Throughput:
-    """Rates while anybody worked, and utilisation. None where nothing was observed, or no peak is known."""
+    """Rates while any run was live, and utilisation. None if nothing was measured or no peak is known."""
 
-    runs_per_hour: float | None  # that got their result
+    runs_per_hour: float | None  # runs with a result
     flops_per_hour: float | None
-    device_s: float  # a device that several runs share at a time counts once
+    device_s: float  # device-seconds; concurrent runs on a shared device count once
     flops_per_device_second: float | None
     utilisation: float | None  # exact FLOPs / device-seconds / peak FLOP/s
 
 
 def throughput(works: Sequence[Work]) -> Throughput:
-    """The sweep's rates and utilisation.
+    """Return the rates and utilisation of a sweep.
 
-    Runs without a result yet are counted to the sweep's device when it has only one kind.
+    Runs without a result are assigned to the sweep's device if there is only one kind.
     """
     busy_s = _union_s((o.began, o.began + o.seconds) for work in works for o in work.occupied)
     flops = sum(work.flops for work in works)
@@ -71,7 +74,7 @@ def _by_device(works: Sequence[Work]) -> dict[str | None, list[Work]]:
 
 
 def _device_seconds(works: Iterable[Work]) -> float:
-    """Time of devices, not of runs: attempts that overlap on one shared device count once."""
+    """Return device-seconds: attempts that overlap on a shared device count once."""
     own_s = 0.0
     shared: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for occupancy in (occupancy for work in works for occupancy in work.occupied):
@@ -93,7 +96,7 @@ def _utilisation(flops: float, seconds: dict[str | None, float]) -> float | None
 
 
 def _union_s(spans: Iterable[tuple[float, float]]) -> float:
-    """Length of the union of spans.
+    """Return the length of the union of spans.
 
     >>> _union_s([(0, 2), (5, 6), (1, 3)])
     4.0
@@ -106,7 +109,7 @@ def _union_s(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def epoch_s(timestamp: object) -> float | None:
-    """Seconds since the epoch of an ISO 8601 timestamp; None for anything else."""
+    """Convert an ISO 8601 timestamp to seconds since the epoch; None if it is not one."""
     try:
         return datetime.fromisoformat(str(timestamp)).timestamp()
     except ValueError:

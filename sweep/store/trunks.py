@@ -1,7 +1,7 @@
-"""Trunks that runs of a sweep share: where their states lie, who waits for one, when they are done with.
+"""Trunks shared by runs of a sweep: paths of their states, waiting for them, and their deletion.
 
-A state is an optimisation: without it, or with a damaged one, a run trains from an earlier state or from
-nothing, to the same result.
+A state is an optimisation: if it is missing or damaged, a run trains from an earlier state or from scratch,
+with the same result.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from sweep.store.plans import PlanEntry, run_directory
 
 
 class Trunks:
-    """The trunks of a sweep's runs, as far as several runs of its plans share one."""
+    """The trunks that several runs of a sweep share."""
 
     def __init__(
         self, sweep_dir: Path, entries: Sequence[PlanEntry], claimed: Set[str] | None = None
     ) -> None:
-        """`entries` are all runs of the sweep, in the order in which they are claimed.
+        """Group `entries`, all runs of the sweep in the order in which they are claimed, by trunk.
 
-        `claimed` are the keys of those that are waited for, None for all: nobody may train the others now.
+        `claimed` holds the keys of the runs that workers now train, None for all; others are not waited for.
         """
         self._sweep_dir, self._claimed = sweep_dir, claimed
         groups: dict[str, list[PlanEntry]] = {}
@@ -32,9 +32,9 @@ class Trunks:
         self._groups = {key: group for key, group in groups.items() if len(group) > 1}
 
     def of(self, entry: PlanEntry, finished: Container[str]) -> Trunk | None:
-        """What the run shares with others; None when nobody else is on its trunk.
+        """Return the trunk that a run shares with others; None if no other run is on it.
 
-        `finished` are keys of runs that need no state any more, besides those with a result.
+        `finished` holds keys of runs that need no state any more, in addition to those with a result.
         """
         group = self._groups.get(entry.trunk or "")
         if group is None or entry.trunk is None:
@@ -49,10 +49,10 @@ class Trunks:
         )
 
     def must_wait(self, entry: PlanEntry, finished: Container[str]) -> bool:
-        """Whether a run that is claimed before this one will leave the state that this one branches from.
+        """Return True if an earlier run in the queue will save the state from which this run branches.
 
-        Whoever waits for its branch point would reach it no sooner alone, on a device of the same speed. Runs
-        wait for earlier ones only, so somebody can always go on; one that is given up is waited for no more.
+        On a device of the same speed, the run would not reach its branch point sooner by itself. Runs wait
+        for earlier ones only, so there is no deadlock, and never for a run that was given up.
         """
         group = self._groups.get(entry.trunk or "")
         if group is None or entry.trunk is None or not entry.branch_step:

@@ -15,12 +15,12 @@ from sweep.data.registry import scan
 from sweep.data.shards import PreparedData
 from sweep.errors import DataError, InputError
 from sweep.machine.devices import gpus
-from sweep.machine.workers import crew
+from sweep.machine.workers import worker_count
 from sweep.plan.devices import check_devices
 from sweep.plan.estimate import disk_bytes
 from sweep.records import Plan
+from sweep.store.files import check_free_space
 from sweep.store.run_store import RunStore
-from sweep.store.space import check_free_space
 
 LOCAL_FILESYSTEMS = frozenset(
     "apfs bcachefs btrfs exfat ext2 ext3 ext4 f2fs hfs jfs ntfs ntfs3 overlay ramfs reiserfs squashfs tmpfs "
@@ -86,7 +86,7 @@ def check_space(plans: Sequence[Plan]) -> None:
     left = [run.config for plan in plans for run in plan.runs if not store.has_result(run.run_key)]
     keep = experiment.trainer.keep_checkpoint
     if left:
-        needed = disk_bytes(left, crew(plans).n_workers, keep_checkpoint=keep)
+        needed = disk_bytes(left, worker_count(plans).n_workers, keep_checkpoint=keep)
         check_free_space(store.sweep_dir, needed)
 
 

@@ -38,8 +38,7 @@ from sweep.plan.shapes import nearest_shape, shape_of_width, width_step
 from sweep.records import POINT_COLUMNS, Point
 from sweep.report.hparam_summary import HPARAMS, hyperparameters
 from sweep.report.hparams import HparamReport, document, measure, read_reports
-from sweep.store.files import read_json
-from sweep.store.files import replace as replace_file
+from sweep.store.files import read_json, write_atomic
 from sweep.store.run_store import RunStore, StoredPoints
 from sweep.store.status import SweepStatus
 
@@ -260,7 +259,7 @@ def fit_file(sweep_dir: Path) -> Path:
 def write_fit(path: Path, fitted: Fit) -> None:
     """Write a fit.json atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, (json.dumps(fitted.to_json(), indent=1, allow_nan=False) + "\n").encode())
+    write_atomic(path, (json.dumps(fitted.to_json(), indent=1, allow_nan=False) + "\n").encode())
 
 
 def report(sweep_dir: Path) -> list[Path]:
@@ -281,16 +280,14 @@ def report(sweep_dir: Path) -> list[Path]:
 
 def _drawing_jobs(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> list[Callable[[], list[Path]]]:
     from sweep.report.figures.draw import drawing_jobs  # matplotlib is slow to import
-    from sweep.report.figures.hparams import draw_hparams
+    from sweep.report.figures.results import SweepResults
 
     directory = arm_directory(sweep_dir, arm)
     fitted = read_fit(fit_file(directory))
     points = [point for point in stored.points if point.arm == arm]
-    checked = [report for report in read_hparams(sweep_dir) if report.arm == arm]
-    return [
-        *drawing_jobs(fitted, points, stored.curves, directory / "figures"),
-        *(partial(draw_hparams, report, directory / "figures") for report in checked),
-    ]
+    hparams = next((report for report in read_hparams(sweep_dir) if report.arm == arm), None)
+    results = SweepResults(fit=fitted, points=points, curves=stored.curves, hparams=hparams)
+    return drawing_jobs(results, directory / "figures")
 
 
 def measure_hparams(checks: Sequence[HparamCheck], sweep_dir: Path, check_dir: Path) -> list[HparamReport]:
@@ -299,13 +296,13 @@ def measure_hparams(checks: Sequence[HparamCheck], sweep_dir: Path, check_dir: P
     Runs that are also part of the grid are read from the sweep, the others from `check_dir`. Settings
     without a result leave their corner incomplete.
     """
-    from sweep.report.figures.hparams import draw_hparams  # matplotlib is slow to import
+    from sweep.report.figures.draw import draw_hparams  # matplotlib is slow to import
 
     points = [*RunStore(sweep_dir).points().points, *RunStore(check_dir).points().points]
     losses = {str(point.run_key): point.loss for point in points}
     reports = [measure(check, losses) for check in checks]
     content = json.dumps(document(reports), indent=1, allow_nan=False) + "\n"
-    replace_file(sweep_dir / HPARAMS, content.encode())
+    write_atomic(sweep_dir / HPARAMS, content.encode())
     for report in reports:
         draw_hparams(report, arm_directory(sweep_dir, report.arm) / "figures")
     return reports

@@ -12,12 +12,11 @@ from sweep.config import ExperimentConfig, absolute_index_url
 from sweep.config.places import data_directory, hparam_directory, sweep_directory
 from sweep.data.shards import PreparedData
 from sweep.errors import Interrupted
-from sweep.launch.base import Launcher
+from sweep.launch.base import Launcher, supervise_until_done
 from sweep.launch.choose import check_launch, make_launcher
 from sweep.launch.choose import detach as start_detached
-from sweep.launch.supervisor import Orders
-from sweep.launch.watch import see_through
-from sweep.machine.workers import crew
+from sweep.launch.spec import LaunchSpec
+from sweep.machine.workers import worker_count
 from sweep.records import Plan
 from sweep.store.run_store import RunStore
 from sweep.store.sql.copy import catch_up, check_index
@@ -100,12 +99,12 @@ def run_experiment(
     if before.finished:
         problem = catch_up(store, experiment.store, experiment.name)
         return RunOutcome(status=before, was_finished=True, index_problem=problem)
-    orders = _orders(store, plans, prepared, retry_group)
+    spec = _launch_spec(store, plans, prepared, retry_group)
     if detach:
-        start_detached(experiment.launch, orders)
+        start_detached(experiment.launch, spec)
         return RunOutcome(status=before, detached=True)
-    launcher = make_launcher(experiment.launch, orders)
-    gave_up = _supervise(launcher, RunStore(store.sweep_dir, pardon=retry_group), on_status, should_stop)
+    launcher = make_launcher(experiment.launch, spec)
+    gave_up = _supervise(launcher, RunStore(store.sweep_dir, retry_group=retry_group), on_status, should_stop)
     status = store.status()
     return RunOutcome(
         status=status,
@@ -116,17 +115,17 @@ def run_experiment(
     )
 
 
-def _orders(
+def _launch_spec(
     store: RunStore, plans: Sequence[Plan], prepared: Sequence[PreparedData], retry_group: str | None
-) -> Orders:
+) -> LaunchSpec:
     trainer = plans[0].experiment.trainer
-    return Orders(
+    return LaunchSpec(
         sweep_dir=str(store.sweep_dir.absolute()),
         device=trainer.device,
         needs=tuple(sorted({str(data.directory.absolute()) for data in prepared})),
         n_devices=trainer.n_devices,
-        packing=crew(plans).packing,
-        pardon=retry_group,
+        packing=worker_count(plans).packing,
+        retry_group=retry_group,
     )
 
 
@@ -156,7 +155,7 @@ def _supervise(
         on_status(store.status())
         return max(POLL_S, 5 * (time.monotonic() - started))  # less often where the status takes long
 
-    return see_through(launcher, should_stop=should_stop, look=look).gave_up
+    return supervise_until_done(launcher, should_stop=should_stop, look=look).gave_up
 
 
 def _absolute(experiment: ExperimentConfig) -> ExperimentConfig:

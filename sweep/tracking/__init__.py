@@ -1,1 +1,1 @@
-"""Shows a run's metrics elsewhere while it trains; never the source of truth, never a reason to fail."""
+"""Experiment trackers: copies of a run's metrics in external services; their failures never stop a run."""

@@ -1,4 +1,4 @@
-"""What a tracker promises, the registry of trackers, and the guard against their failures."""
+"""The tracker protocol, the registry of trackers, and a wrapper that contains their failures."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """Follows one attempt at a run."""
+    """Records one attempt at a run."""
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Show one record of metrics.jsonl."""
+        """Record one entry of metrics.jsonl."""
         ...
 
     def finish(self, point: Mapping[str, Any] | None) -> None:
-        """Close the attempt: with the run's point, or None when it goes on elsewhere or failed."""
+        """Close the attempt with the run's point, or None if the attempt failed or was preempted."""
         ...
 
 
 class NoTracker:
-    """Shows nothing."""
+    """A tracker that records nothing."""
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def finish(self, point: Mapping[str, Any] | None) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class GuardedTracker:
-    """Passes on to a tracker until it fails or is finished; a failure is said once and costs nothing else."""
+    """Forwards to a tracker until it fails or is finished; a failure is logged once and never raised."""
 
     def __init__(self, start: Callable[[], Tracker]) -> None:
         self._tracker: Tracker = NoTracker()
         self._guarded(lambda: setattr(self, "_tracker", start()))
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Show one record."""
+        """Record one entry."""
         self._guarded(lambda: self._tracker.log(record))
 
     def finish(self, point: Mapping[str, Any] | None) -> None:
-        """Close the attempt. Only the first call counts."""
+        """Close the attempt; later calls have no effect."""
         self._guarded(lambda: self._tracker.finish(point))
         self._tracker = NoTracker()
 
-    def _guarded(self, act: Callable[[], None]) -> None:
+    def _guarded(self, call: Callable[[], None]) -> None:
         try:
-            act()
-        except Exception as error:  # whatever a service does, the run goes on
+            call()
+        except Exception as error:  # a failing service must not stop the run
             self._tracker = NoTracker()
-            told = redact(str(error))
-            log.warning("tracking stopped, the run goes on: %s: %s", type(error).__name__, told)
+            message = redact(str(error))
+            log.warning("tracking stopped, training continues: %s: %s", type(error).__name__, message)
 
 
 TRACKERS: dict[str, Callable[[TrackingConfig, TrackedRun], Tracker]] = {
@@ -68,5 +68,5 @@ TRACKERS: dict[str, Callable[[TrackingConfig, TrackedRun], Tracker]] = {
 
 
 def track(config: TrackingConfig, run: TrackedRun) -> GuardedTracker:
-    """A tracker for one attempt, as `config` names it. Never raises."""
+    """Return the tracker that `config.name` selects, for one attempt. Never raises."""
     return GuardedTracker(lambda: TRACKERS[config.name](config, run))

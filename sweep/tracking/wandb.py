@@ -1,4 +1,4 @@
-"""Weights & Biases: a group per sweep, a run per run key, the point as the summary."""
+"""Weights & Biases tracker: one group per sweep, one wandb run per run key, the point as its summary."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from urllib.parse import urlsplit
 from sweep.config import TrackingConfig
 from sweep.records import TrackedRun
 
-DEFAULT_URL = "https://api.wandb.ai"  # where wandb sends runs unless WANDB_BASE_URL says otherwise
+DEFAULT_URL = "https://api.wandb.ai"  # wandb's server unless WANDB_BASE_URL is set
 
 
 class WandbTracker:
-    """One wandb run. A later attempt at the same run resumes it under its id instead of making another."""
+    """One wandb run; later attempts at the same run resume it under its id."""
 
     def __init__(self, run: Any) -> None:
         self._run = run
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Metrics at their optimizer step; events, which have none, at the current one."""
+        """Log metrics at their optimizer step, and events, which have none, at the current step."""
         self._run.log(dict(record), step=record.get("step"))
 
     def finish(self, point: Mapping[str, Any] | None) -> None:
-        """The point becomes the summary; an attempt without one is marked as not finished."""
+        """Set the point as the summary; an attempt without a point ends with exit code 1."""
         if point is not None:
             self._run.summary.update({key: value for key, value in point.items() if value is not None})
         self._run.finish(exit_code=0 if point is not None else 1)
@@ -34,8 +34,8 @@ class WandbTracker:
 def start_wandb(config: TrackingConfig, tracked: TrackedRun) -> WandbTracker:
     """Start or resume the wandb run of a run key.
 
-    Nothing but what is passed here is recorded: no console output, no system statistics, no code, no git
-    state and no description of the machine, whose command lines and paths may hold secrets.
+    Only metrics, config and point are recorded. Console output, system statistics, code, git state and the
+    description of the machine are switched off: command lines and paths may contain secrets.
     """
     import wandb
 
@@ -64,7 +64,7 @@ def start_wandb(config: TrackingConfig, tracked: TrackedRun) -> WandbTracker:
 
 
 def _has_key() -> bool:
-    """Whether there is an API key, in the environment or the netrc file; asks no server."""
+    """Return True if the environment or the netrc file has an API key; contacts no server."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", DEFAULT_URL)).hostname or ""

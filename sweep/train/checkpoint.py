@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, uint8
 
-from sweep.store.files import create, replace, sync_directory
+from sweep.store.files import create, sync_directory, write_atomic
 
 KEPT = 2
 
@@ -51,7 +51,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
         temporary.unlink(missing_ok=True)
         raise
     header = {"step": checkpoint.step, "sha256": sha256, "values": dict(checkpoint.values)}
-    replace(path, _sealed(header))
+    write_atomic(path, _sealed(header))
     if _read_header(path) is None:
         raise OSError(errno.EIO, f"checkpoint {path.stem} does not read back as written", str(directory))
     _keep_only(directory, [old for old in _headers(directory) if old <= path][:KEPT])

@@ -24,23 +24,29 @@ from sweep.config import RunConfig, to_dict
 from sweep.credentials import redact
 from sweep.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_FAILED, EXIT_STOPPED, Interrupted
 from sweep.identity import code_version
-from sweep.launch.base import PARDON_VARIABLE
-from sweep.launch.deadline import Deadline, read_deadline
-from sweep.launch.exits import exit_code
-from sweep.launch.process import StopFlag, hold_stop_signals, stop_with_supervisor, stopped_by_signals
+from sweep.launch.base import RETRY_GROUP_VARIABLE
+from sweep.launch.process import (
+    Deadline,
+    StopFlag,
+    exit_code,
+    hold_stop_signals,
+    read_deadline,
+    stop_with_supervisor,
+    stopped_by_signals,
+)
 from sweep.machine.admission import Admission, admission_from
-from sweep.machine.environment import count_of
+from sweep.machine.environment import N_THREADS, count_of
 from sweep.records import RunResult, TrackedRun, TrainFunction
-from sweep.store.attempts.active import AttemptLost, HeldAttempt
+from sweep.store.attempts.active import ActiveAttempt, AttemptLost
 from sweep.store.attempts.failures import classify
 from sweep.store.attempts.heartbeat import Heartbeat
-from sweep.store.files import replace as write_whole
+from sweep.store.files import write_atomic
 from sweep.store.plans import PlanEntry
 from sweep.store.points import Execution, result_payload
 from sweep.store.run_store import RunStore
 from sweep.store.sql.copy import IndexWriter
 from sweep.tracking.base import GuardedTracker, track
-from sweep.worker.placement import THREADS, check_data, placement
+from sweep.worker.placement import check_data, placement
 from sweep.worker.session import Session
 
 MIN_WAIT_S, MAX_WAIT_S = 0.05, 1.0  # between two looks at runs that others hold
@@ -104,7 +110,7 @@ class Worker:
             **{f"n_{state}": n for state, n in self._counts.items()}, interrupted=interrupted
         )
 
-    def _claim(self) -> tuple[PlanEntry, HeldAttempt] | None:
+    def _claim(self) -> tuple[PlanEntry, ActiveAttempt] | None:
         """The next free run; where workers share a device, one that fits beside what they hold of it."""
         if self._admission is None:
             return self._queue.claim()
@@ -119,7 +125,7 @@ class Worker:
             self._stop.set("too little time is left to begin a run")
         return self._stop.reason is not None or self._store.cancelled()
 
-    def _carry_out(self, entry: PlanEntry, attempt: HeldAttempt) -> str:
+    def _carry_out(self, entry: PlanEntry, attempt: ActiveAttempt) -> str:
         """One attempt from claim to end; returns the state it ended in."""
         launch = entry.experiment.launch
         heartbeat = Heartbeat(
@@ -142,7 +148,7 @@ class Worker:
         return state
 
     def _outcome(
-        self, entry: PlanEntry, attempt: HeldAttempt, heartbeat: Heartbeat
+        self, entry: PlanEntry, attempt: ActiveAttempt, heartbeat: Heartbeat
     ) -> tuple[str, str | None]:
         """Train and commit. Returns the state to record and the reason for it."""
         try:
@@ -158,13 +164,13 @@ class Worker:
                 return "lost", attempt.lost
             state, reason = classify(error)
             with contextlib.suppress(OSError):
-                write_whole(
+                write_atomic(
                     attempt.path / "error.txt", redact(traceback.format_exc()).encode(), durable=False
                 )
             return state, redact(reason)
         return result.status, result.reason
 
-    def _train_and_commit(self, entry: PlanEntry, attempt: HeldAttempt, heartbeat: Heartbeat) -> RunResult:
+    def _train_and_commit(self, entry: PlanEntry, attempt: ActiveAttempt, heartbeat: Heartbeat) -> RunResult:
         started_at, started = datetime.now(UTC), time.monotonic()
         config = self._store.run_config(entry.run_key)
         attempt.inherit_checkpoint()
@@ -200,7 +206,7 @@ class Worker:
 
     @staticmethod
     def _payload(
-        config: RunConfig, result: RunResult, attempt: HeldAttempt, started_at: datetime, started: float
+        config: RunConfig, result: RunResult, attempt: ActiveAttempt, started_at: datetime, started: float
     ) -> dict[str, Any]:
         # The finish is the start plus a duration: a wall clock set back in between cannot precede it.
         finished_at = started_at + timedelta(seconds=time.monotonic() - started)
@@ -211,7 +217,7 @@ class Worker:
         )
         return result_payload(config, result, execution)
 
-    def _leave_lost(self, attempt: HeldAttempt, heartbeat: Heartbeat) -> str:
+    def _leave_lost(self, attempt: ActiveAttempt, heartbeat: Heartbeat) -> str:
         """Free a run we counted ourselves out of at once, where nobody has taken it over or ended it yet."""
         if not (attempt.path / "end.json").exists():
             with contextlib.suppress(OSError):
@@ -235,9 +241,9 @@ def work(
     """
     stop = stop or StopFlag()
     code_version()  # of the code that is loaded now: the sources may be edited while we work
-    count_of(os.environ, THREADS)  # a bad number is the worker's fault, and must not end runs as failed
+    count_of(os.environ, N_THREADS)  # a bad number is the worker's fault, and must not end runs as failed
     worker = Worker(
-        RunStore(sweep_dir, pardon=os.environ.get(PARDON_VARIABLE)),
+        RunStore(sweep_dir, retry_group=os.environ.get(RETRY_GROUP_VARIABLE)),
         train,
         worker_id=worker_id or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
         stop=stop,

@@ -10,12 +10,10 @@ from sweep.config.places import data_directory
 from sweep.data.shards import find_manifest
 from sweep.errors import DataError, InputError
 from sweep.machine.devices import gpus
-from sweep.machine.environment import count_of
+from sweep.machine.environment import N_THREADS, count_of
 from sweep.records import Placement
 from sweep.store.plans import PlanEntry
 from sweep.store.run_store import RunStore
-
-THREADS = "SWEEP_N_THREADS"  # environment variable: those of a run on a CPU; by default 1
 
 
 def placement(entry: PlanEntry) -> Placement:
@@ -30,7 +28,7 @@ def placement(entry: PlanEntry) -> Placement:
     return Placement(
         data_dir=Path(data_dir) if data_dir else data_directory(experiment),
         device=device,
-        n_threads=count_of(environ, THREADS) or 1,
+        n_threads=count_of(environ, N_THREADS) or 1,
         micro_batch_size=experiment.trainer.micro_batch_size,
         checkpoint_interval_s=experiment.trainer.checkpoint_interval_s,
         keep_checkpoint=experiment.trainer.keep_checkpoint,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sweep.launch.deadline import Deadline
-from sweep.launch.process import StopFlag
-from sweep.store.attempts.active import HeldAttempt
+from sweep.launch.process import Deadline, StopFlag
+from sweep.store.attempts.active import ActiveAttempt
 from sweep.store.attempts.heartbeat import Heartbeat
 from sweep.tracking.base import GuardedTracker
 
@@ -17,7 +16,7 @@ class Session:
 
     def __init__(
         self,
-        attempt: HeldAttempt,
+        attempt: ActiveAttempt,
         heartbeat: Heartbeat,
         stop: StopFlag,
         deadline: Deadline,

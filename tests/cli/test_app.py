@@ -129,7 +129,7 @@ REFUSED = [
     (["fit", "nowhere"], "error: nowhere holds no plan"),
     (["predict", "nothing.json", "1e20"], "error: nothing.json not found: give a sweep's directory"),
     (["report", "nowhere"], "error: nowhere holds no sweep"),
-    (["cancel", "nowhere"], "error: nowhere is no directory of a sweep"),
+    (["cancel", "nowhere"], "error: nowhere is not the directory of a sweep"),
     (["exclude", "nowhere", "../../etc", "--reason", "x"], "error: '../../etc' is not a run key"),
     (["plan", "--config-dir", "nowhere"], "error: --config-dir nowhere is not a directory"),
 ]

@@ -33,7 +33,7 @@ def table(tmp_path_factory):
 
 COLUMNS = (
     *("--column", "n_params=Model Size", "--column", "n_tokens=D", "--column", "flops=C"),
-    "fit.n_bootstrap=80",
+    "fit.n_bootstrap=40",
 )
 
 
@@ -58,14 +58,14 @@ def test_fit_then_predict_from_the_saved_document(tmp_path, table):
     assert parametric["lifetime"]["n_params"] < parametric["n_params_opt"]
     assert {"d_model", "n_layers", "batch_tokens", "lr_peak", "n_steps"} <= far["shape"].keys()
     shown = sweep(tmp_path, "predict", "law.json", "1e13")
-    assert "backtest: errors on the budgets left out" in shown.stdout
+    assert "backtest: relative errors at the held-out budgets" in shown.stdout
     assert far["beyond_data"] == pytest.approx(3e13 / 6.4e12)
 
 
 def test_a_fit_as_text_shows_bias_agreement_and_backtest(tmp_path, table):
     shown = sweep(tmp_path, "fit", table, *COLUMNS)
     assert shown.returncode == 0, shown.stderr
-    for part in ("isoflop", "its own bias", "agreement at C", "backtest: errors on the budgets left out"):
+    for part in ("isoflop", "estimated bias", "optimum by method", "backtest: relative errors"):
         assert part in shown.stdout
 
 

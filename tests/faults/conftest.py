@@ -1,11 +1,11 @@
-"""The figures of the fault table: tests note them, and the end of the session shows them."""
+"""Figures of the fault table: recorded by tests, printed at the end of the session."""
 
 import pytest
 
 
 @pytest.fixture
 def measured(record_property):
-    """Note one figure of the table, as in measured("kill -9 of workers", "50 kills, 0 lost")."""
+    """Record one figure of the table, as in measured("kill -9 of workers", "50 kills, 0 lost")."""
     return lambda fault, figure: record_property("fault", f"{fault}: {figure}")
 
 

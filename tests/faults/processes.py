@@ -1,4 +1,4 @@
-"""Real worker processes that start in milliseconds, to be killed."""
+"""Real worker processes that start in milliseconds, for tests that kill them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTEXT.set_forkserver_preload(["tests.faults.processes"])
 
 
 def start_worker(sweep_dir: Path, **environment: str) -> BaseProcess:
-    """A worker of its own process, with the toy trainer; its exit code is the worker's."""
+    """Start a worker process with the toy trainer; its exit code is the worker's."""
     return start(_work, sweep_dir, environment)
 
 
@@ -45,5 +45,5 @@ def kill(*processes: BaseProcess) -> None:
 def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, "it never happened"
+        assert time.monotonic() < deadline, "condition not reached in time"
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""A real sweep of cooldown branches whose whole process tree is killed: the points of an undisturbed one."""
+"""Kills of the whole process tree of a real sweep with cooldown branches: points as of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def points(directory):
 @pytest.mark.timeout(600)
 def test_kills_cost_no_branch_its_result(tmp_path):
     generator = random.Random(3)
-    told = [*BRANCHED, f"data_dir={tmp_path / 'data'}"]
+    overrides = [*BRANCHED, f"data_dir={tmp_path / 'data'}"]
     for name in ("calm", "stormy"):
         (tmp_path / name).mkdir()
-    done = sweep("run", *told, cwd=tmp_path / "calm")
+    done = sweep("run", *overrides, cwd=tmp_path / "calm")
     assert done.returncode == 0, done.stderr
     for _ in range(6):
         process = subprocess.Popen(
-            command("run", *told),
+            command("run", *overrides),
             cwd=tmp_path / "stormy",
             env=environment(),
             stdout=subprocess.DEVNULL,
@@ -42,7 +42,7 @@ def test_kills_cost_no_branch_its_result(tmp_path):
         )
         time.sleep(generator.uniform(2, 6))
         kill_tree(process)
-    done = sweep("run", *told, cwd=tmp_path / "stormy")
+    done = sweep("run", *overrides, cwd=tmp_path / "stormy")
     assert done.returncode == 0, done.stderr
     (calm, table), (stormy, _) = (points(tmp_path / name) for name in ("calm", "stormy"))
     pd.testing.assert_frame_equal(calm, stormy)

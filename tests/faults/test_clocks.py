@@ -1,4 +1,4 @@
-"""Wall clocks that are wrong or run backwards decide nothing and make no duration negative."""
+"""Wrong or backward wall clocks expire no lease and make no duration negative."""
 
 import datetime
 import os
@@ -19,7 +19,7 @@ HOUR_S = 3600.0
 
 
 def skewed(offset_s, pace):
-    """A datetime class and a time function of a clock that is off and runs at another pace."""
+    """A datetime class and a time function of a clock with an offset and another pace."""
     true_time, began = time.time, time.time()
 
     def now_s():
@@ -44,7 +44,7 @@ def _work(sweep_dir, offset_s, pace):
 
 
 @pytest.mark.ci
-def test_workers_whose_clocks_disagree_share_a_sweep(tmp_path, measured):
+def test_workers_with_different_clocks_share_a_sweep(tmp_path, measured):
     """An hour ahead, an hour behind, and backwards at a thousand times the pace; leases last a second."""
     calm = toy_sweep(tmp_path / "calm", 6, n_steps=40)
     worker.work(tmp_path / "calm", train=train)
@@ -62,5 +62,5 @@ def test_workers_whose_clocks_disagree_share_a_sweep(tmp_path, measured):
         assert point.started_at <= point.finished_at
     starts = [point.started_at for point in store.points().points]
     skew = datetime.datetime.fromisoformat(max(starts)) - datetime.datetime.fromisoformat(min(starts))
-    assert skew > datetime.timedelta(hours=1.5)  # the clocks were wrong indeed
+    assert skew > datetime.timedelta(hours=1.5)  # the clocks did disagree
     measured("clock + and - 1 h, backwards", "0 false expiries, 0 negative durations of 6 runs")

@@ -1,4 +1,4 @@
-"""Files damaged behind our back: checkpoints cut or flipped, metrics torn, numbers made unusable."""
+"""Damaged files: checkpoints cut or with flipped bits, truncated metrics, invalid numbers."""
 
 import json
 import math
@@ -27,7 +27,7 @@ def test_damage_to_a_checkpoint_at_200_offsets_is_seen(tmp_path, measured, suffi
     victim = tmp_path / f"step-{2:012d}{suffix}"
     good, n_seen = victim.read_bytes(), 0
     for index in range(200):
-        offset = index * len(good) // 200  # from the first byte on, evenly
+        offset = index * len(good) // 200  # evenly from the first byte
         damaged = bytearray(good[:offset] if damage == "cut" else good)
         if damage == "flip":
             damaged[offset] ^= 1 << generator.randrange(8)
@@ -51,7 +51,7 @@ def test_a_torn_tail_of_metrics_costs_no_whole_record(tmp_path, measured):
     ends = [index + 1 for index, byte in enumerate(whole) if byte == 10]
     for cut in range(len(whole)):
         path.write_bytes(whole[:cut])
-        n_whole = sum(end - 1 <= cut for end in ends)  # a record lacking only its line end is whole
+        n_whole = sum(end - 1 <= cut for end in ends)  # a record without only its newline is complete
         for step in (6, 7):
             append_record(path, {"step": step})
         assert list(read_records(path)) == [*records[:n_whole], {"step": 6}, {"step": 7}], cut

@@ -1,4 +1,4 @@
-"""How runs end: by crash, hang, leak, divergence or preemption; and that what ended is not done again."""
+"""Ends of runs: crash, hang, leak, divergence and preemption; finished runs are not trained again."""
 
 import os
 import re
@@ -68,6 +68,7 @@ def _work_within(sweep_dir, n_more_bytes):
     os._exit(main([str(sweep_dir)], train=leaking))
 
 
+@pytest.mark.ci
 def test_a_run_that_leaks_to_the_limit_ends_as_out_of_memory(tmp_path, measured):
     store = toy_sweep(tmp_path, 3)
     process = start(_work_within, tmp_path, 2**29)

@@ -1,4 +1,4 @@
-"""Errors and deaths at each single file operation: readers see old or new, and the sweep ends well."""
+"""Errors and deaths at each single file operation: readers see old or new, and the sweep finishes."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ OPERATIONS = "open write fsync link rename replace mkdir unlink".split()
 
 
 class Sabotage:
-    """Counts this thread's file operations and does something at the chosen one."""
+    """Counts the file operations of this thread and calls `act` at the chosen one."""
 
     def __init__(self, at, act):
         self.at, self.act, self.count = at, act, 0
@@ -70,7 +70,7 @@ def count_operations(sweep_dir, monkeypatch):
 
 
 def check_readers(store):
-    """Whatever was visible is whole."""
+    """Every visible result is complete."""
     for key in (entry.run_key for entry in store.entries()):
         path = store.sweep_dir / "runs" / key / "result.json"
         if path.exists():

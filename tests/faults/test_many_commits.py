@@ -1,4 +1,4 @@
-"""Many processes on one sweep: every commit is there, once, and what a claim costs does not grow."""
+"""Many processes on one sweep: each commit exists once, and the cost of a claim does not grow."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def drain(store: RunStore, n_workers: int, n_runs: int, journal) -> None:
     assert {attempt.name for attempt in store.sweep_dir.glob("runs/*/attempts/*")} == {"1"}
 
 
+@pytest.mark.ci
 def test_eight_processes_commit_every_run_once(tmp_path):
     drain(toy_sweep(tmp_path / "sweep", 160), 8, 160, tmp_path / "journal")
 
@@ -51,7 +52,7 @@ def test_a_claim_costs_the_same_at_the_end_of_10_000_runs(tmp_path, monkeypatch)
     store = toy_sweep(tmp_path, 10_000)
     assert work(tmp_path, train=lambda run, placement, session: result(run)).n_done == 10_000
     first, last = statistics.median(seconds[:1000]), statistics.median(seconds[9000:10_000])
-    assert last < 2 * first  # medians of a thousand: a disk that is busy now and then does not count
+    assert last < 2 * first  # medians of a thousand, insensitive to a disk that is busy at times
     started = time.process_time()
     assert store.status().counts == {"done": 10_000}
     assert time.process_time() - started < 10

@@ -1,10 +1,10 @@
-"""Several processes that find one lease expired: at most one takes the run."""
+"""Several processes that observe an expired lease: at most one takes the run."""
 
 import pytest
 
-from sweep.store.attempts.active import HeldAttempt
+from sweep.store.attempts.active import ActiveAttempt
 from sweep.store.attempts.attempts import read_attempts
-from sweep.store.attempts.claims import MAX_WATCH_GAP_S, Claimer
+from sweep.store.attempts.claims import MAX_OBSERVED_GAP_S, Claimer
 from tests.faults.processes import CONTEXT
 
 LEASE = {"lease_s": 10.0, "max_failures": 3}
@@ -18,27 +18,27 @@ class Clock:
 
 
 def _observe(directory, name, n_runs, barrier):
-    """Watch each run's silent holder for more than its lease, on a clock of our own; then take it."""
+    """Observe the silent holder of each run for more than its lease, on a simulated clock; then claim it."""
     clock = Clock()
     claimer = Claimer(name, clock)
     with (directory / f"taken-by-{name}").open("w") as notes:
         for index in range(n_runs):
             run_dir = directory / "runs" / str(index)
             for _ in range(3):  # 0, 5 and 10 s of silence: not more than the lease yet
-                assert not isinstance(claimer.claim(run_dir, **LEASE), HeldAttempt)
-                clock.now += MAX_WATCH_GAP_S
+                assert not isinstance(claimer.claim(run_dir, **LEASE), ActiveAttempt)
+                clock.now += MAX_OBSERVED_GAP_S
             barrier.wait(30)
             outcome = claimer.claim(run_dir, **LEASE)
-            if isinstance(outcome, HeldAttempt):
+            if isinstance(outcome, ActiveAttempt):
                 notes.write(f"{index} {outcome.number} {outcome.is_ours()}\n")
-    barrier.wait(30)  # whoever leaves earlier is gone, and loses what it holds
+    barrier.wait(30)  # a process that exits earlier is dead, and loses its claims
 
 
 def watch_at_once(directory, n_runs):
-    """Two observers, `n_runs` expired leases of a process that lives on, which is us."""
+    """Two observers of `n_runs` expired leases of a live process, which is this one."""
     silent = Claimer("silent")
     for index in range(n_runs):
-        assert isinstance(silent.claim(directory / "runs" / str(index), **LEASE), HeldAttempt)
+        assert isinstance(silent.claim(directory / "runs" / str(index), **LEASE), ActiveAttempt)
     barrier = CONTEXT.Barrier(2)
     observers = [CONTEXT.Process(target=_observe, args=(directory, name, n_runs, barrier)) for name in "ab"]
     for observer in observers:

@@ -1,4 +1,4 @@
-"""What every launcher promises, as tests: a class for each inherits them and says how to make one."""
+"""Contract tests of the launcher interface; each launcher has a test class that inherits them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from sweep.config import LaunchConfig
 from sweep.launch.base import Launcher, LaunchState
 from sweep.launch.choose import make_launcher
-from sweep.launch.supervisor import Orders
+from sweep.launch.spec import LaunchSpec
 from sweep.store.attempts.attempts import read_attempts
 from sweep.store.files import read_json, read_records
 from sweep.store.run_store import RunStore
@@ -32,7 +32,10 @@ PATIENCE_S = 90.0
 
 
 def toy_command(sweep_dir: Path, **toy: object) -> list[str]:
-    """A worker with the toy trainer, told how to be by its command line: not every launcher hands on ours."""
+    """A worker command with the toy trainer.
+
+    Its settings are on the command line, since not every launcher passes on our environment.
+    """
     settings = [f"{name}={value}" for name, value in toy.items()]
     words = [sys.executable, "-m", "tests.toy_trainer", str(sweep_dir)]
     return ["/usr/bin/env", f"PYTHONPATH={ROOT}", *settings, *words]
@@ -47,17 +50,23 @@ def toy_sweep_for(launch: LaunchConfig, directory: Path, n_runs: int, n_steps: i
 
 
 def toy_launcher(store: RunStore, command: list[str] | None = None, **toy: object) -> Launcher:
-    """The launcher a sweep asks for, of workers that have the toy trainer or of another command."""
+    """The launcher configured in a sweep, with toy workers or another command."""
     words = tuple(command or toy_command(store.sweep_dir, **toy))
-    orders = Orders(sweep_dir=str(store.sweep_dir.absolute()), device="cpu", command=words)
-    return make_launcher(store.latest_experiment().launch, orders)
+    spec = LaunchSpec(sweep_dir=str(store.sweep_dir.absolute()), device="cpu", command=words)
+    return make_launcher(store.latest_experiment().launch, spec)
 
 
 class LauncherContract:
-    """Tests of one launcher. `launch` and `prepare` are what differs."""
+    """Tests of one launcher; subclasses set `launch`, and `prepare` where needed."""
 
     launch: Any
-    """The launch section of the config, n_workers aside."""
+    """The launch section of the config; tests set n_workers."""
+
+    death_states: tuple[str, ...] = ("failed:host", "lost")
+    """States in which the attempt of a killed worker may end."""
+
+    n_restarts = 0
+    """Restarts that the launcher itself reports for one killed worker."""
 
     @pytest.fixture(autouse=True)
     def prepare(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -88,9 +97,9 @@ class LauncherContract:
         patiently(launcher, lambda: (first / "checkpoint" / "state.json").exists())
         os.kill(read_json(first / "claim.json")["holder"]["pid"], signal.SIGKILL)  # type: ignore[index]
         state = finish(launcher)
-        assert (state.stopped, state.gave_up) == (False, None)
+        assert (state.n_restarts, state.stopped, state.gave_up) == (self.n_restarts, False, None)
         killed, last = read_attempts(run_dir)
-        assert (killed.state in ("failed:host", "lost"), last.state) == (True, "done")
+        assert (killed.state in self.death_states, last.state) == (True, "done")
         assert next(read_records(last.path / "metrics.jsonl"))["step"] > 1
         assert science(store) == undisturbed(tmp_path, 1, n_steps=60)
 
@@ -103,7 +112,7 @@ class LauncherContract:
         launcher.stop()
         state = finish(launcher)
         assert (state.stopped, state.gave_up) == (True, None)
-        # A task of Ray's counts as ended when it is cancelled, a moment before its worker has left.
+        # A cancelled Ray task counts as ended a moment before its worker has exited.
         wait_until(lambda: store.status().counts == {"preempted": 2})
         run_to_end(self.launcher(store))
         assert science(store) == undisturbed(tmp_path, 2, n_steps=600)
@@ -126,7 +135,7 @@ class LauncherContract:
 
     def test_a_worker_that_refuses_ends_it_and_says_so(self, tmp_path: Path) -> None:
         store = self.sweep(tmp_path / "sweep", 1, n_workers=1)
-        state = run_to_end(self.launcher(store, [sys.executable, "-c", "raise SystemExit(2)"]))
+        state = run_to_end(self.launcher(store, ["sh", "-c", "exit 2"]))
         assert state.gave_up is not None
         assert str(store.sweep_dir / "logs") in state.gave_up
 
@@ -164,17 +173,17 @@ def finish(launcher: Launcher) -> LaunchState:
 
 
 def patiently(launcher: Launcher, condition: Any) -> None:
-    """Wait for what the workers do, while the launcher looks after them."""
+    """Wait until `condition` is true, while the launcher supervises its workers."""
 
-    def looked() -> bool:
+    def supervised() -> bool:
         launcher.wait(0)
         return bool(condition())
 
-    wait_until(looked, PATIENCE_S)
+    wait_until(supervised, PATIENCE_S)
 
 
 def undisturbed(tmp_path: Path, n_runs: int, n_steps: int = 12) -> dict[str, dict[str, Any]]:
-    """The science columns of a sweep that nothing happened to, one worker, no launcher."""
+    """The science columns of an undisturbed sweep of one worker without a launcher."""
     calm = RunStore(tmp_path / "calm")
     calm.add_plan(toy_plan(n_runs, n_steps))
     work(calm.sweep_dir, train=train)
@@ -182,7 +191,7 @@ def undisturbed(tmp_path: Path, n_runs: int, n_steps: int = 12) -> dict[str, dic
 
 
 def leave_nothing_running(directory: Path) -> None:
-    """No process of a test may outlive it."""
+    """Kill the processes that a test started in `directory`."""
     rest = [process for process in psutil.process_iter(["cmdline"]) if _mentions(process, directory)]
     for process in rest:
         process.kill()

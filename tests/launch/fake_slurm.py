@@ -1,7 +1,7 @@
-"""A SLURM of one machine in one file: sbatch, squeue, scancel and scontrol, as far as a sweep uses them.
+"""A fake SLURM of one machine in one file: sbatch, squeue, scancel and scontrol, as far as a sweep uses them.
 
-`install(directory)` writes the four programs; each job of an array is a process group looked after by one of
-its own, and what is known of it lies in a file beside them.
+`install(directory)` writes the four programs; each job of an array is a process group with a process that
+supervises it, and its state is in a file next to the programs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STATE = Path(__file__).parent  # replaced by where `install` put this file's cop
 
 
 def install(directory: Path) -> Path:
-    """Programs that may stand first on PATH; returns their directory."""
+    """Write the programs and return their directory, to be put first on PATH."""
     directory.mkdir(parents=True)
     program = directory / "fake_slurm.py"
     program.write_text(Path(__file__).read_text())
@@ -32,7 +32,7 @@ def install(directory: Path) -> Path:
 
 
 def submissions(directory: Path) -> list[list[str]]:
-    """What sbatch was called with, so far."""
+    """Return the arguments of all calls of sbatch so far."""
     path = directory / "submitted.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -76,7 +76,7 @@ def sbatch(arguments: list[str]) -> int:
 
 
 def _job(arguments: list[str]) -> int:
-    """Look after one job of an array until it ends for good."""
+    """Supervise one job of an array until it ends for good."""
     name, script = arguments
     record, again = STATE / f"{name}.json", STATE / f"{name}.requeue"
     n_restarts = 0
@@ -122,7 +122,7 @@ def scancel(arguments: list[str]) -> int:
 def scontrol(arguments: list[str]) -> int:
     verb, job = arguments
     assert verb == "requeue"
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we are of the group: SLURM answers before it ends a job
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM answers before it ends the job
     (STATE / f"{job}.requeue").touch()
     os.killpg(json.loads((STATE / f"{job}.json").read_text())["pid"], signal.SIGTERM)
     return 0

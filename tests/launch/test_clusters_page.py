@@ -1,4 +1,4 @@
-"""docs/clusters.md: its commands work, and its keys are the keys there are."""
+"""docs/clusters.md: its commands work, and it documents every key."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_commands_of_a_sweep_in_the_background_work(tmp_path: Path) -> None:
 def test_a_detached_submission_returns_and_says_how_to_follow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command itself, submitted to a queue that nobody serves."""
+    """The command itself, submitted to a queue without nodes."""
     tools = fake_slurm.install(tmp_path / "slurm")
     (tools / "sbatch").write_text("#!/bin/sh\necho 7\n")
     monkeypatch.setenv("PATH", str(tools), prepend=":")

@@ -1,7 +1,6 @@
-"""Supervised workers as real processes: restarts, poisonous runs, signals, two supervisors, orphans."""
+"""Local launcher with real processes: restarts, poisonous runs, two supervisors, orphans, placement."""
 
 import os
-import signal
 import stat
 import sys
 import time
@@ -18,9 +17,8 @@ from sweep.launch.local import LocalLauncher
 from sweep.machine import devices
 from sweep.machine.packing import Packing
 from sweep.store.attempts.attempts import read_attempts
-from sweep.worker.__main__ import work
 from tests.faults.processes import start, wait_until
-from tests.toy_trainer import science, toy_sweep, train
+from tests.toy_trainer import toy_sweep
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -57,34 +55,8 @@ def states(store, name):
     return [attempt.state for attempt in read_attempts(store.sweep_dir / "runs" / key)]
 
 
-def test_two_workers_share_a_sweep_and_train_each_run_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("TOY_JOURNAL", str(tmp_path / "journal"))
-    store = toy_sweep(tmp_path / "sweep", 8, n_workers=2)
-    state = run_to_end(launcher(store))
-    assert (state.n_restarts, state.stopped, state.gave_up) == (0, False, None)
-    assert store.status().counts == {"done": 8}
-    assert sorted((tmp_path / "journal").read_text().split()) == sorted(f"run-{i}" for i in range(8))
-    assert len(list((tmp_path / "sweep" / "logs").iterdir())) == 2
-    calm = toy_sweep(tmp_path / "calm", 8)
-    work(calm.sweep_dir, train=train)
-    assert science(store) == science(calm)
-
-
-def test_a_killed_worker_is_replaced_and_its_death_counts_as_the_hosts(tmp_path, monkeypatch):
-    monkeypatch.setenv("TOY_STEP_S", "0.02")
-    store = toy_sweep(tmp_path, 3, n_steps=30, n_workers=1)
-    supervisor = launcher(store)
-    supervisor.start()
-    wait_until(lambda: store.status().counts.get("leased", 0) == 1)
-    victim = next(run.name for run in store.status().runs if run.status == "leased")
-    os.kill(supervisor.worker_pids[0], signal.SIGKILL)
-    state = supervisor.wait(60)
-    assert (state.n_running, state.n_restarts, state.gave_up) == (0, 1, None)
-    assert states(store, victim) == ["failed:host", "done"]
-    assert store.status().counts == {"done": 3}
-
-
-@pytest.mark.parametrize("fault", ["segfault", pytest.param("leak", marks=pytest.mark.ci)])
+@pytest.mark.ci
+@pytest.mark.parametrize("fault", ["segfault", "leak"])
 def test_a_poisonous_run_fails_within_its_retries_and_the_rest_finishes(tmp_path, monkeypatch, fault):
     monkeypatch.setenv("TOY_FAULT", f"{fault}:run-1")
     store = toy_sweep(tmp_path, 4, n_workers=2, max_failures=2)
@@ -104,24 +76,6 @@ def test_a_hanging_run_fails_and_its_worker_is_replaced(tmp_path, monkeypatch):
     assert "no step for" in next(run.reason for run in store.status().runs if run.name == "run-2")
 
 
-def test_stop_lets_workers_save_and_a_restart_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setenv("TOY_STEP_S", "0.02")
-    store = toy_sweep(tmp_path / "sweep", 2, n_steps=500, n_workers=2)
-    supervisor = launcher(store)
-    supervisor.start()
-    wait_until(lambda: store.status().counts.get("leased", 0) == 2)
-    supervisor.stop()
-    supervisor.stop()
-    state = supervisor.wait(20)
-    assert (state.n_running, state.stopped) == (0, True)
-    assert store.status().counts == {"preempted": 2}
-    monkeypatch.setenv("TOY_STEP_S", "0")
-    run_to_end(launcher(store))
-    calm = toy_sweep(tmp_path / "calm", 2, n_steps=500)
-    work(calm.sweep_dir, train=train)
-    assert science(store) == science(calm)
-
-
 def _supervise(sweep_dir, cwd):
     os.chdir(cwd)
     from sweep.store.run_store import RunStore
@@ -138,6 +92,7 @@ def test_two_supervisors_share_one_sweep_and_both_end_well(tmp_path, monkeypatch
         assert supervisor.exitcode == 0
     assert store.status().counts == {"done": 10}
     assert {tuple(states(store, f"run-{i}")) for i in range(10)} == {("done",)}
+    assert len(list((tmp_path / "logs").iterdir())) == 2
 
 
 def test_workers_leave_when_their_supervisor_is_killed(tmp_path):
@@ -156,15 +111,15 @@ def test_workers_leave_when_their_supervisor_is_killed(tmp_path):
 def test_a_command_that_always_dies_is_not_restarted_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "MAX_BACKOFF_S", 0.01)
     store = toy_sweep(tmp_path, 1, n_workers=1)
-    state = run_to_end(launcher(store, command=[sys.executable, "-c", "raise SystemExit(9)"]))
+    state = run_to_end(launcher(store, command=["sh", "-c", "exit 9"]))
     assert state.n_restarts == local.MAX_DEATHS
-    assert "exit code 9" in state.gave_up
+    assert "exited with code 9" in state.gave_up
     assert str(tmp_path / "logs") in state.gave_up
 
 
 def test_a_worker_that_refuses_is_not_restarted(tmp_path):
     store = toy_sweep(tmp_path, 1, n_workers=1)
-    state = run_to_end(launcher(store, command=[sys.executable, "-c", "raise SystemExit(2)"]))
+    state = run_to_end(launcher(store, command=["sh", "-c", "exit 2"]))
     assert state.n_restarts == 0
     assert "refused" in state.gave_up
 
@@ -233,7 +188,7 @@ def test_a_worker_gets_as_many_gpus_as_a_run_wants(tmp_path):
     store = toy_sweep(tmp_path / "sweep", 1, n_workers=None)
     (shown,) = shown_environments(store, device="auto", n_devices=2)
     assert shown[0]["CUDA_VISIBLE_DEVICES"] == "0,1"
-    with pytest.raises(InputError, match=r"trainer.n_devices=4, and this machine shows 3 GPUs"):
+    with pytest.raises(InputError, match=r"trainer.n_devices=4, but this machine has 3 GPUs"):
         launcher(store, device="auto", n_devices=4)
 
 
@@ -250,7 +205,7 @@ def test_only_visible_gpus_are_used(monkeypatch, visible, names):
 
 def test_cuda_without_a_gpu_is_bad_input(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "gpus", lambda: ())
-    with pytest.raises(InputError, match="shows no GPU"):
+    with pytest.raises(InputError, match="no GPU was found"):
         launcher(toy_sweep(tmp_path, 1), device="cuda")
 
 
@@ -263,11 +218,11 @@ def test_the_worker_command_names_this_interpreter_and_an_absolute_directory():
 
 def test_waiting_costs_no_processor_time(tmp_path, monkeypatch):
     store = toy_sweep(tmp_path, 1, n_workers=1)
-    supervisor = launcher(store, command=[sys.executable, "-c", "import time; time.sleep(1.5); exit(2)"])
+    supervisor = launcher(store, command=["sleep", "1"])
     supervisor.start()
     before = time.process_time()
-    supervisor.wait(1.0)
-    assert time.process_time() - before < 0.1
+    supervisor.wait(0.6)
+    assert time.process_time() - before < 0.06
     supervisor.kill()
     supervisor.wait(5)
 

@@ -1,4 +1,4 @@
-"""What is refused of Ray before anything is sent to a cluster, with or without Ray installed."""
+"""Checks of the Ray launcher before anything is sent to a cluster, with or without Ray installed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from sweep.config import RayLaunch
 from sweep.errors import InputError, SafetyError
 from sweep.launch import ray as launching
-from sweep.launch.ray import RayLauncher, carry_out, check_enforced, check_token
-from sweep.launch.supervisor import Orders, read_orders
+from sweep.launch.ray import RayLauncher, check_enforced, check_token, run_task
+from sweep.launch.spec import LaunchSpec, read_spec
 from tests.toy_trainer import toy_sweep
 
 FAR = RayLaunch(name="ray", n_workers=1, lease_s=120, stall_s=900, max_failures=3, address="head:6379")
@@ -45,7 +45,7 @@ def test_the_refusal_can_be_overruled_and_does_not_concern_a_cluster_of_our_own(
 
 @pytest.fixture
 def dashboard() -> Iterator[tuple[str, dict[str, str]]]:
-    """A dashboard that answers what the test says."""
+    """A dashboard with the answer set by the test."""
     answer: dict[str, str] = {}
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -70,7 +70,7 @@ def dashboard() -> Iterator[tuple[str, dict[str, str]]]:
 def test_a_cluster_that_asks_for_no_token_is_found_out(dashboard: tuple[str, dict[str, str]]) -> None:
     url, answer = dashboard
     answer["authentication_mode"] = "disabled"
-    with pytest.raises(SafetyError, match="asks nobody for a token"):
+    with pytest.raises(SafetyError, match="authentication disabled"):
         check_enforced(url)
     answer["authentication_mode"] = "token"
     check_enforced(url)
@@ -80,23 +80,23 @@ def test_a_cluster_that_asks_for_no_token_is_found_out(dashboard: tuple[str, dic
 def test_ray_that_is_not_installed_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'sweep\[ray\]'"):
-        RayLauncher(FAR, Orders(sweep_dir=str(tmp_path), device="cpu"))
+        RayLauncher(FAR, LaunchSpec(sweep_dir=str(tmp_path), device="cpu"))
 
 
 def test_a_task_starts_a_worker_and_no_further_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "check_cluster", lambda launch: None)
     store = toy_sweep(tmp_path / "sweep", 1)
-    detached = Orders(sweep_dir=str(store.sweep_dir), launcher="ray")  # of the supervisor that submits
-    told = RayLauncher(FAR, detached)._orders
-    assert told.launcher == "local"
-    assert read_orders(told.argument()).launcher == "local"
+    detached = LaunchSpec(sweep_dir=str(store.sweep_dir), launcher="ray")  # of the supervisor that submits
+    spec = RayLauncher(FAR, detached)._spec
+    assert spec.launcher == "local"
+    assert read_spec(spec.argument()).launcher == "local"
 
 
 def test_a_task_begins_nothing_where_the_sweep_is_not_seen_or_the_code_is_another(tmp_path: Path) -> None:
-    unseen = carry_out(Orders(sweep_dir=str(tmp_path / "away")).argument(), "any")
+    unseen = run_task(LaunchSpec(sweep_dir=str(tmp_path / "away")).argument(), "any")
     assert unseen["code"] == 2
-    assert "away is not seen from" in unseen["why"]
+    assert "away not found on" in unseen["reason"]
     store = toy_sweep(tmp_path / "sweep", 1)
-    other = carry_out(Orders(sweep_dir=str(store.sweep_dir)).argument(), "0.0+other")
+    other = run_task(LaunchSpec(sweep_dir=str(store.sweep_dir)).argument(), "0.0+other")
     assert other["code"] == 2
-    assert "install one version" in other["why"]
+    assert "install the same version" in other["reason"]

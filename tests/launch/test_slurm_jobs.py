@@ -1,4 +1,4 @@
-"""SLURM by its stand-in: what is submitted, deadlines, requeues, second launchers, silent controllers."""
+"""SLURM launcher with a fake SLURM: submission, deadlines, requeues, second launchers, silent controllers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sweep.errors import InputError
 from sweep.launch import slurm, slurm_job
 from sweep.launch.choose import detach
 from sweep.launch.slurm import SlurmLauncher
-from sweep.launch.supervisor import Orders
+from sweep.launch.spec import LaunchSpec
 from sweep.store.run_store import RunStore
 from tests.faults.processes import wait_until
 from tests.launch import fake_slurm
@@ -33,18 +33,18 @@ LAUNCH = SlurmLaunch(name="slurm", n_workers=1, lease_s=120, stall_s=900, max_fa
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     tools = fake_slurm.install(tmp_path / "slurm")
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    monkeypatch.setattr(slurm, "LOOK_S", 0.1)
+    monkeypatch.setattr(slurm, "POLL_S", 0.1)
     yield tools
     leave_nothing_running(tmp_path)
 
 
-def orders(store: RunStore, **values: Any) -> Orders:
-    return Orders(sweep_dir=str(store.sweep_dir.absolute()), device="cpu", **values)
+def spec(store: RunStore, **values: Any) -> LaunchSpec:
+    return LaunchSpec(sweep_dir=str(store.sweep_dir.absolute()), device="cpu", **values)
 
 
 def make(store: RunStore, launch: SlurmLaunch = LAUNCH, **toy: object) -> SlurmLauncher:
     command = toy_command(store.sweep_dir, **toy)
-    return SlurmLauncher(launch, orders(store, command=tuple(command)))
+    return SlurmLauncher(launch, spec(store, command=tuple(command)))
 
 
 def sweep(directory: Path, n_runs: int = 1, n_steps: int = 12) -> RunStore:
@@ -102,7 +102,7 @@ def test_sbatch_gets_every_option_as_one_argument_and_a_named_environment(
 
 @pytest.mark.ci
 def test_a_job_at_its_time_limit_saves_requeues_and_goes_on(tmp_path: Path) -> None:
-    """Five seconds a job, less what starting takes: several jobs make one run, none of its steps is lost."""
+    """Jobs of five seconds: several of them finish one run without losing a step."""
     launch = replace(LAUNCH, time="00:00:08", signal_s=3, min_claim_s=0.5)
     store = sweep(tmp_path / "sweep", n_steps=150)
     state = run_to_end(make(store, launch, TOY_STEP_S=0.05))
@@ -110,14 +110,14 @@ def test_a_job_at_its_time_limit_saves_requeues_and_goes_on(tmp_path: Path) -> N
     assert science(store) == undisturbed(tmp_path, 1, n_steps=150)
     (run_dir,) = (store.sweep_dir / "runs").iterdir()
     assert len(list(run_dir.glob("attempts/*"))) >= 2
-    told = next((store.sweep_dir / "logs").glob("slurm-*.log")).read_text().splitlines()
-    assert "requeued 1_0" in told
-    assert not [line for line in told if line.startswith("not requeued")], told
+    log = next((store.sweep_dir / "logs").glob("slurm-*.log")).read_text().splitlines()
+    assert "requeued 1_0" in log
+    assert not [line for line in log if line.startswith("not requeued")], log
 
 
 @pytest.fixture
 def busy_controller(tools: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A scontrol that answers the third time; the file it writes down what it was asked in."""
+    """A scontrol that succeeds the third time; returns the file in which it records its arguments."""
     asked = tools / "asked"
     (tools / "scontrol").write_text(
         f'#!/bin/sh\necho "$@" >> {asked}\n'
@@ -180,12 +180,12 @@ def test_a_second_launcher_finds_the_jobs_of_the_first(tmp_path: Path, tools: Pa
     assert again.wait(30).n_running == 0
 
 
-def test_jobs_for_failed_runs_alone_are_counted_apart(tmp_path: Path, tools: Path) -> None:
+def test_jobs_of_a_retry_group_are_counted_separately(tmp_path: Path, tools: Path) -> None:
     store = sweep(tmp_path / "sweep", n_steps=2000)
     everything = make(store, TOY_STEP_S=0.01)
     everything.start()
     store.retry(store.entries()[0].run_key, "again")
-    limited = SlurmLauncher(LAUNCH, replace(orders(store), pardon="again"))
+    limited = SlurmLauncher(LAUNCH, replace(spec(store), retry_group="again"))
     limited.start()
     assert len(fake_slurm.submissions(tools)) == 2
     limited.stop()
@@ -195,59 +195,60 @@ def test_jobs_for_failed_runs_alone_are_counted_apart(tmp_path: Path, tools: Pat
     assert everything.wait(30).n_running == 0
 
 
+@pytest.mark.ci
 def test_detached_it_returns_at_once_and_the_jobs_go_on(tmp_path: Path) -> None:
     store = sweep(tmp_path / "sweep", n_steps=50)
     command = toy_command(store.sweep_dir, TOY_STEP_S=0.02)
-    detach(LAUNCH, orders(store, command=tuple(command)))
+    detach(LAUNCH, spec(store, command=tuple(command)))
     assert not store.status().finished
     wait_until(lambda: store.status().finished)
 
 
-def test_jobs_are_believed_while_the_controller_is_silent(tmp_path: Path, tools: Path) -> None:
-    store = sweep(tmp_path / "sweep", n_steps=100)
+def test_jobs_count_as_running_while_the_controller_is_silent(tmp_path: Path, tools: Path) -> None:
+    store = sweep(tmp_path / "sweep", n_steps=50)
     launcher = make(store, TOY_STEP_S=0.01)
     launcher.start()
     (tools / "squeue").rename(tools / "away")
     (tools / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2; exit 1\n")
     (tools / "squeue").chmod(0o755)
-    assert launcher.wait(0.5).n_running == 1
+    assert launcher.wait(0.3).n_running == 1
     (tools / "away").rename(tools / "squeue")
     assert launcher.wait(30).n_running == 0
     assert store.status().finished
 
 
 @pytest.mark.parametrize("reason", ["launch failed requeued held", "JobHeldAdmin", "BadConstraints"])
-def test_jobs_that_slurm_will_not_start_are_not_waited_for(tmp_path: Path, tools: Path, reason: str) -> None:
+def test_held_jobs_end_the_wait(tmp_path: Path, tools: Path, reason: str) -> None:
     (tools / "squeue").write_text(f"#!/bin/sh\necho '7_0|PENDING|{reason}'\n")
     state = run_to_end(make(sweep(tmp_path / "sweep")))
-    assert f"will not start job 7_0: {reason}" in str(state.gave_up)
+    assert f"does not start job 7_0 ({reason})" in str(state.gave_up)
 
 
 def test_a_machine_without_slurm_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(InputError, match="needs sbatch, squeue, scancel, scontrol, not found here"):
+    with pytest.raises(InputError, match="needs sbatch, squeue, scancel, scontrol, not found in PATH"):
         make(sweep(tmp_path / "sweep"))
 
 
 def test_a_refused_submission_says_why(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"sbatch refused the job: Batch job failed|invalid partition"):
+    with pytest.raises(InputError, match=r"sbatch rejected the job: Batch job failed|invalid partition"):
         make(sweep(tmp_path / "sweep"), replace(LAUNCH, partition="none")).start()
 
 
 def test_data_that_a_node_does_not_see_keeps_workers_from_starting(tmp_path: Path) -> None:
     store = sweep(tmp_path / "sweep")
     hidden = str(tmp_path / "node-local")
-    launcher = SlurmLauncher(LAUNCH, orders(store, needs=(hidden,)))
+    launcher = SlurmLauncher(LAUNCH, spec(store, needs=(hidden,)))
     assert "ended with 1 runs left" in str(run_to_end(launcher).gave_up)
-    assert f"{hidden} is not seen from" in next((store.sweep_dir / "logs").glob("slurm-*")).read_text()
+    assert f"{hidden} not found on" in next((store.sweep_dir / "logs").glob("slurm-*")).read_text()
     assert store.status().counts == {"planned": 1}
 
 
-@pytest.mark.parametrize(("told", "end"), [("1700000000", 1.7e9), ("N/A", None), ("", None)])
+@pytest.mark.parametrize(("answer", "end"), [("1700000000", 1.7e9), ("N/A", None), ("", None)])
 def test_the_end_of_a_job_is_asked_for_where_the_environment_lacks_it(
-    tools: Path, told: str, end: float | None
+    tools: Path, answer: str, end: float | None
 ) -> None:
-    (tools / "squeue").write_text(f"#!/bin/sh\ntest $SLURM_TIME_FORMAT = %s && echo '{told}'\n")
+    (tools / "squeue").write_text(f"#!/bin/sh\ntest $SLURM_TIME_FORMAT = %s && echo '{answer}'\n")
     environ = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "7"}
     assert slurm_job.this_job(environ) == "7"
     assert slurm_job.job_end(environ) == end
@@ -255,12 +256,12 @@ def test_the_end_of_a_job_is_asked_for_where_the_environment_lacks_it(
 
 
 def test_a_member_of_an_array_is_not_taken_for_the_array() -> None:
-    """One of them has the number of the array as its own: asked for that, SLURM tells of all."""
+    """The id of one member equals that of the array, with which SLURM reports all members."""
     environ = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
     assert slurm_job.this_job(environ) == "7_1"
 
 
-def test_the_worker_is_told_to_leave_before_the_signal() -> None:
+def test_the_deadline_of_the_worker_is_before_the_signal() -> None:
     end = int(time.time()) + 1000
-    told = slurm_job.tell_deadline({"SLURM_JOB_END_TIME": str(end)}, 120, 60)
-    assert told == {"SWEEP_DEADLINE": str(end - 120), "SWEEP_MIN_CLAIM_S": "60"}
+    variables = slurm_job.deadline_variables({"SLURM_JOB_END_TIME": str(end)}, 120, 60)
+    assert variables == {"SWEEP_DEADLINE": str(end - 120), "SWEEP_MIN_CLAIM_S": "60"}

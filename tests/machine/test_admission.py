@@ -1,4 +1,4 @@
-"""Runs that share a device fit together, and what the dead held is free."""
+"""Admission of runs on a shared device, and release of the memory of dead workers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def free(admission):
         return free_bytes
 
 
-def test_what_others_hold_is_not_free_until_they_release_it(tmp_path):
+def test_memory_of_others_is_not_free_until_released(tmp_path):
     first, second, third = (Admission(tmp_path / "gpu", 100) for _ in range(3))
-    assert free(first) is None  # nobody else: no limit, however large the run
+    assert free(first) is None  # no other worker: no limit
     hold(first, 60)
     assert free(second) == 40
     hold(second, 30)
@@ -44,7 +44,7 @@ def test_more_than_there_is_leaves_nothing(tmp_path):
     first.release()
 
 
-def test_what_a_killed_process_held_is_free_at_once(tmp_path):
+def test_memory_of_a_killed_process_is_free_at_once(tmp_path):
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom sweep.machine.admission import Admission\n"
         "admission = Admission(Path(sys.argv[1]), 100)\n"
@@ -84,19 +84,19 @@ def test_a_directory_that_goes_is_made_again_and_one_that_cannot_be_had_limits_n
     nowhere.release()
 
 
-def test_what_is_held_does_not_lie_where_a_logout_clears(tmp_path, monkeypatch):
+def test_reservations_survive_a_logout(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert admission_directory("GPU-1").parent.parent == tmp_path
 
 
-def test_a_launcher_that_says_nothing_shares_nothing(tmp_path):
+def test_without_variables_there_is_no_admission_control(tmp_path):
     assert admission_from({}) is None
     assert admission_from({DIRECTORY: str(tmp_path), MEMORY: "5"}) is not None
 
 
-def test_a_worker_takes_what_fits_beside_the_others(tmp_path, monkeypatch):
-    """Half the device is held by somebody: what fits is done first, the large run once it is free."""
+def test_a_worker_claims_runs_that_fit_next_to_the_others(tmp_path, monkeypatch):
+    """With half the device reserved, small runs are trained first, the large one after the release."""
     store = toy_sweep(tmp_path / "toy", 4)
     largest = max(entry.memory_bytes for entry in store.entries())
     monkeypatch.setenv(DIRECTORY, str(tmp_path / "device"))

@@ -1,4 +1,4 @@
-"""Packing as it is measured on this machine's processor, and what the launcher makes of a choice."""
+"""Measurement of packings on this machine's processor, MPS, and the number of workers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from sweep.errors import InputError
 from sweep.machine import bench as packing
-from sweep.machine import devices, mps
+from sweep.machine import devices, mps, workers
 from sweep.machine.bench import Bench, measure_packing, sizes_to_measure
-from sweep.machine.packing import Packing, Throughput, packing_file, packing_json
-from sweep.machine.workers import crew, measure_and_remember
+from sweep.machine.packing import Packing, PackingRow, packing_file, packing_json
+from sweep.machine.workers import WorkerCount, count_workers, measure_and_remember, worker_count
 from tests.configs import tiny_run
 from tests.plans import planned
 from tests.toy_trainer import toy_plan
@@ -38,7 +38,7 @@ def test_the_ends_and_the_middle_of_the_time_are_measured():
 def test_processes_are_measured_together_and_the_choice_is_remembered(monkeypatch):
     monkeypatch.setattr("sweep.machine.workers.cores", lambda: devices.cores()[:2])
     plan = replace(toy_plan(1, n_workers=None), runs=(sized(10, 1.0),))
-    before = crew([plan])
+    before = worker_count([plan])
     seen = []
     chosen = measure_and_remember([plan], seen.append, seconds=0.1, n_rounds=1)
     n_cores = len(devices.cores()[:2])
@@ -46,26 +46,26 @@ def test_processes_are_measured_together_and_the_choice_is_remembered(monkeypatc
     assert all(row.steps_per_second > 0 for row in seen)
     assert before.packing is None
     assert before.n_workers == before.speed == len(devices.cores())
-    after = crew([plan])
+    after = worker_count([plan])
     assert (after.packing, after.speed) == (chosen, chosen.speedup)
     assert json.loads(packing_file().read_text())["schema_version"] == 1
 
 
-def test_asked_for_workers_overrule_what_was_measured():
+def test_configured_workers_override_the_measurement():
     device = devices.devices("cpu")[0].name
     packing_file().parent.mkdir(parents=True)
-    measured = [Throughput(n_params=10, n_workers=n, mps=False, steps_per_second=float(n)) for n in (1, 8)]
+    measured = [PackingRow(n_params=10, n_workers=n, mps=False, steps_per_second=float(n)) for n in (1, 8)]
     packing_file().write_bytes(packing_json(device, measured))
     plan = replace(toy_plan(1, n_workers=None), runs=(sized(10, 1.0),))
-    assert (crew([plan]).n_workers, crew([plan]).speed) == (8, 8.0)
-    asked = crew([toy_plan(1, n_workers=3)])
+    assert (worker_count([plan]).n_workers, worker_count([plan]).speed) == (8, 8.0)
+    asked = worker_count([toy_plan(1, n_workers=3)])
     assert (asked.n_workers, asked.speed, asked.packing) == (3, 3.0, None)
 
 
 def test_a_process_that_cannot_train_is_named(monkeypatch):
     bench = Bench(device=devices.devices("cpu")[0], cores=devices.cores(), micro_batch_size=None, n_rounds=1)
     broken = replace(planned(tiny_run()).config, precision="neither")
-    with pytest.raises(InputError, match=r"packing cannot be measured, .*precision"):
+    with pytest.raises(InputError, match=r"packing cannot be measured: .*precision"):
         measure_packing([replace(planned(tiny_run()), config=broken)], bench)
 
 
@@ -88,7 +88,7 @@ def test_memory_and_cores_limit_how_many_are_tried(monkeypatch):
 
 @pytest.fixture
 def control(tmp_path, monkeypatch):
-    """A stand-in for NVIDIA's daemon that notes how it was called."""
+    """A fake MPS daemon that records its calls."""
     tool, notes = tmp_path / "bin" / mps.CONTROL, tmp_path / "notes"
     tool.parent.mkdir()
     tool.write_text(
@@ -116,8 +116,11 @@ def test_without_the_service_there_is_none(monkeypatch):
         assert service is None
 
 
-def test_packing_is_a_choice_of_workers_for_every_gpu(monkeypatch):
-    monkeypatch.setattr(devices, "gpus", lambda: ("0", "1"))
-    assert devices.n_places(None, "auto", Packing(n_workers=4, mps=False, speedup=3.0)) == 8
-    assert devices.n_places(None, "auto", None) == 2
-    assert devices.n_places(5, "auto", Packing(n_workers=4, mps=False, speedup=3.0)) == 5
+def test_packing_multiplies_the_workers_of_each_gpu(monkeypatch):
+    monkeypatch.setattr(workers, "gpus", lambda: ("0", "1"))
+    packing = Packing(n_workers=4, mps=False, speedup=3.0)
+    packed = count_workers(None, "auto", packing)
+    assert (packed.n_workers, packed.speed, packed.packing) == (8, 6.0, packing)
+    assert count_workers(None, "auto").n_workers == 2
+    assert count_workers(5, "auto", packing) == WorkerCount(n_workers=5, speed=5.0, packing=None)
+    assert count_workers(None, "auto", packing, n_devices=2).n_workers == 1

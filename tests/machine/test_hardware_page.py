@@ -1,4 +1,4 @@
-"""docs/hardware.md: every command it shows is run."""
+"""docs/hardware.md: every command in it works."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The choice of workers a device, from planted measurements, and the file that remembers them."""
+"""The best packing for planted measurements, and the file of measurements."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from sweep.errors import InputError
 from sweep.machine.packing import (
     ALONE,
-    Throughput,
+    PackingRow,
     best_packing,
     packing_file,
     packing_json,
@@ -16,16 +16,16 @@ from sweep.machine.packing import (
 
 
 def rows(rates, mps=False):
-    """From {n_params: {n_workers: steps a second}}."""
+    """Rows from {n_params: {n_workers: steps per second}}."""
     return [
-        Throughput(n_params=size, n_workers=n, mps=mps, steps_per_second=rate)
+        PackingRow(n_params=size, n_workers=n, mps=mps, steps_per_second=rate)
         for size, by_number in rates.items()
         for n, rate in by_number.items()
     ]
 
 
 def test_the_work_decides_which_size_counts():
-    """Small models gain threefold from four workers, large ones lose a fifth."""
+    """Small models gain a factor of three with four workers, large ones lose a fifth."""
     measured = rows({10**5: {1: 10, 2: 20, 4: 30}, 10**8: {1: 1.0, 2: 0.95, 4: 0.8}})
     small = best_packing(measured, [(10**5, 60.0)])
     assert (small.n_workers, small.speedup) == (4, pytest.approx(3.0))
@@ -84,5 +84,5 @@ def test_each_device_is_remembered():
 )
 def test_a_damaged_record_is_named(content):
     packing_file().write_text(content)
-    with pytest.raises(InputError, match=r"packing\.json is no record of sweep doctor --packing"):
+    with pytest.raises(InputError, match=r"packing\.json is damaged: delete it"):
         remembered("one")

@@ -1,4 +1,4 @@
-"""What service tests share: skips that count as failures, an undisturbed smoke sweep to compare with."""
+"""Fixtures of the service tests: skips as failures, and an undisturbed smoke sweep for comparison."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.shell import sweep
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Where the services must be there (scripts/service-tests), a test that was skipped has failed."""
+    """Turn skips into failures if the services are required (scripts/service-tests)."""
     report = yield
     if report.skipped and os.environ.get("SWEEP_SERVICES") == "required":
         report.outcome = "failed"
@@ -31,7 +31,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, dict[str, Any]]:
-    """The science columns of a smoke sweep that nothing happened to, on this machine alone."""
+    """The science columns of an undisturbed smoke sweep on this machine alone."""
     directory = tmp_path_factory.mktemp("undisturbed")
     done = sweep("run", *SMOKE, f"data_dir={data_dir}", cwd=directory, timeout=400)
     assert done.returncode == 0, done.stderr
@@ -39,7 +39,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dic
 
 
 def need(*programs: str) -> None:
-    """Skips the test where a program of the system is missing."""
+    """Skip the test if a program of the system is missing."""
     missing = [
         name for name in programs if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None
     ]

@@ -1,6 +1,6 @@
-"""A real SLURM of several nodes on this machine: daemons, keys and files of its own, on the loopback only.
+"""A real SLURM with several nodes on this machine: private daemons, keys and files, on the loopback only.
 
-As root on Debian, with slurm-wlm and munge installed; nothing of the system's own SLURM is touched.
+As root on Debian, with slurm-wlm and munge installed; the SLURM of the system is not touched.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ GresTypes=gpu
 
 
 class SlurmCluster:
-    """The daemons and what tests do to them."""
+    """The daemons, and the operations of tests on them."""
 
     def __init__(self, base: Path, n_nodes: int = 2) -> None:
         self.base, self.nodes = base, [f"n{index + 1}" for index in range(n_nodes)]
@@ -84,7 +84,7 @@ class SlurmCluster:
     def down(self) -> None:
         for process in self._processes():
             process.kill()
-        until(lambda: not self._processes())  # the dead that nobody waits for are no processes here
+        until(lambda: not self._processes())  # zombies do not count as processes
         shutil.rmtree(self.base, ignore_errors=True)
 
     def ask(self, *command: str) -> str:
@@ -102,25 +102,25 @@ class SlurmCluster:
         self._daemon("slurmd", "-N", node)
 
     def kill_node(self, node: str) -> None:
-        """SIGKILL its slurmd and all that it started: what the loss of power does."""
+        """Kill its slurmd and all its processes with SIGKILL, as a loss of power does."""
         daemon = int((self.base / "run" / f"slurmd-{node}.pid").read_text())
         os.kill(daemon, signal.SIGKILL)
         for process in self._family(node):
             process.kill()
 
     def pids(self, node: str) -> set[int]:
-        """Processes of the jobs on a node."""
+        """Return the processes of the jobs on a node."""
         return {process.pid for process in self._family(node)}
 
     def running(self) -> dict[str, str]:
-        """Jobs that run, and where."""
+        """Return the running jobs with their nodes."""
         rows = self.ask("squeue", "-h", "--array", "-t", "R", "-o", "%i %N").splitlines()
         return dict(row.split() for row in rows)
 
     def hurry(self) -> None:
         """A requeued job waits two minutes before it may start again: here two seconds.
 
-        Not less: a node refuses a job that starts in the second in which it was told to end it, and SLURM
+        Not less: a node refuses a job that starts in the second in which it was asked to end it, and SLURM
         then ends the job for good.
         """
         soon = datetime.now() + timedelta(seconds=5)
@@ -172,7 +172,7 @@ class SlurmCluster:
             place = f"NodeHostname={host} NodeAddr=127.0.0.1 Port={BASE_PORT + 100 + index}"
             text += f"NodeName={node} {place} CPUs=2 RealMemory=4000 Gres=gpu:1 State=UNKNOWN\n"
             device = self.base / "gpu" / node
-            os.mknod(device, 0o666 | 0o020000, os.makedev(1, 3))  # a stand-in: another /dev/null
+            os.mknod(device, 0o666 | 0o020000, os.makedev(1, 3))  # a fake device: another /dev/null
             with (self.base / "gres.conf").open("a") as file:
                 file.write(f"NodeName={node} Name=gpu File={device}\n")
         text += "PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP PriorityTier=1\n"
@@ -184,7 +184,7 @@ class SlurmCluster:
         subprocess.run([f"/usr/sbin/{name}", *arguments], check=True, timeout=60, env=environ)
 
     def _processes(self) -> list[psutil.Process]:
-        """Daemons of ours: they name our directory, or hold our configuration in their environment."""
+        """Return the daemons of this cluster, found by its paths in their commands or environments."""
         found = []
         for process in psutil.process_iter():
             try:

@@ -1,4 +1,4 @@
-"""The smoke sweep under real services: its settings, and what must be true of it however it was disturbed."""
+"""The smoke sweep under real services: its settings, and checks that hold after any disturbance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SMOKE = ("experiment=smoke", "fit.n_bootstrap=50", "trainer.device=cpu", "traine
 
 
 def science(sweep_dir: Path) -> dict[str, dict[str, Any]]:
-    """Every column of every point that must not depend on how the sweep was carried out, by run."""
+    """Return the columns of every point that must not depend on the execution of the sweep, by run."""
     points = RunStore(sweep_dir).points().points
     assert len({point.run_key for point in points}) == len(points) == 12
     return {
@@ -25,21 +25,21 @@ def science(sweep_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def attempts(sweep_dir: Path) -> list[list[Attempt]]:
-    """The attempts of every run."""
+    """Return the attempts of every run."""
     return [read_attempts(run) for run in sorted((sweep_dir / "runs").iterdir())]
 
 
 def check_resumed(sweep_dir: Path) -> int:
-    """Every attempt that found saved work went on with it; returns how many did. No attempt was a failure.
+    """Check that attempts continued from saved work and none failed; return how many continued.
 
-    One that ended before it had begun to train leaves what it found to the next.
+    An attempt that ended before it trained leaves the saved work to the next.
     """
     n_resumed = 0
     for tried in attempts(sweep_dir):
         states = [(attempt.state, attempt.reason) for attempt in tried]
         assert [state for state, _ in states if state not in ("preempted", "lost")] == ["done"], states
         assert states[-1][0] == "done", states
-        saved = None  # the step at which the last that trained was asked to stop, and saved
+        saved = None  # the step at which the last training attempt was stopped, and saved
         for attempt in tried:
             records = _records(attempt)
             events = [record for record in records if "event" in record]
@@ -55,11 +55,11 @@ def check_resumed(sweep_dir: Path) -> int:
 
 
 def saved_by(sweep_dir: Path, pids: set[int]) -> bool:
-    """Whether a live attempt of one of these processes trains, and it or one before it has saved."""
+    """Return True if a live attempt of these processes trains, and it or an earlier one has saved."""
     return any(
         attempt.state is None
         and list((attempt.path / "checkpoint").glob("*.json"))
-        and (attempt.number == 1 or _records(attempt))  # the first alone has saved what it has
+        and (attempt.number == 1 or _records(attempt))  # the first has saved its own work
         and ((read_json(attempt.path / "claim.json") or {}).get("holder") or {}).get("pid") in pids
         for tried in attempts(sweep_dir)
         for attempt in tried

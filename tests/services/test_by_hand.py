@@ -1,4 +1,4 @@
-"""One smoke sweep, two workers started by hand in two shells and `launch=local`: no work is done twice."""
+"""Two workers started in shells and `launch=local` on one smoke sweep: no run is trained twice."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_two_shells_and_a_launcher_drain_one_sweep(
         assert launcher.poll() is None
         time.sleep(0.02)
     shells = [start(tmp_path, "worker", "results/smoke") for _ in range(2)]
-    said = [process.communicate(timeout=300)[1] for process in (launcher, *shells)]
-    assert [process.returncode for process in (launcher, *shells)] == [0, 0, 0], said
+    errors = [process.communicate(timeout=300)[1] for process in (launcher, *shells)]
+    assert [process.returncode for process in (launcher, *shells)] == [0, 0, 0], errors
     assert {tuple(attempt.state for attempt in tried) for tried in attempts(sweep_dir)} == {("done",)}
     assert science(sweep_dir) == undisturbed
-    assert all("'n_done': 0" not in words for words in said[1:])  # each shell had its share
+    assert all("'n_done': 0" not in words for words in errors[1:])  # each shell trained some runs

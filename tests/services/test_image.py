@@ -1,4 +1,4 @@
-"""The container image: linted, built for real without a daemon, and run as its configuration says.
+"""The container image: linted, built for real without a daemon, and run as configured.
 
 Images cannot be pulled everywhere, so the base is made here, of the packages this machine gets its own from:
 a minimal Debian without Python, which is what a CUDA base looks like to the Dockerfile.
@@ -36,7 +36,7 @@ def run(command: list[str], timeout_s: float, **options: object) -> subprocess.C
 
 @dataclass(frozen=True, kw_only=True)
 class Buildah:
-    """buildah with a store of its own, so that nothing of this machine's is touched."""
+    """buildah with a private store, separate from that of this machine."""
 
     store: Path
     driver: str = "overlay"
@@ -46,21 +46,21 @@ class Buildah:
         return ["buildah", *places, "--storage-driver", self.driver, *arguments]
 
     def build(self, context: Path, tag: str, *arguments: str) -> str:
-        """Builds a directory's Dockerfile; returns what was said."""
+        """Build the Dockerfile of a directory; return the output."""
         options = ["--isolation", "chroot", "--network", "host", "--layers", *arguments]
         done = run(self.command("bud", *options, "-t", tag, str(context)), 1500)
         return done.stdout + done.stderr
 
 
 def buildah_in(store: Path) -> Buildah:
-    """Layers laid over each other where the file system can do it, else copied: some gigabytes for each."""
+    """Return overlay if the file system supports it, else vfs, which copies gigabytes per layer."""
     layered = Buildah(store=store / "overlay")
     asked = subprocess.run(layered.command("info"), capture_output=True, timeout=60)
     return layered if asked.returncode == 0 else Buildah(store=store / "vfs", driver="vfs")
 
 
 def debian(target: Path) -> Path:
-    """A root file system of this machine's own release, from its own mirror, and a tar of it."""
+    """A root file system of this machine's release, from its configured mirror, and a tar of it."""
     release = dict(
         line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
     )
@@ -81,7 +81,7 @@ def debian(target: Path) -> Path:
 
 
 def pip_mounts(directory: Path) -> list[str]:
-    """Options that show the build where this machine's pip gets its packages: mounted, never in the image.
+    """Options that mount the pip configuration of this machine into the build, never into the image.
 
     Directories keep their place; files, certificates mostly, are shown where no package manages them.
     """
@@ -96,9 +96,9 @@ def pip_mounts(directory: Path) -> list[str]:
             if path.is_absolute() and path.exists():
                 inside = path if path.is_dir() else Path("/run/pip") / path.name
                 settings[name] = settings[name].replace(str(path), str(inside))
-                # an index in a directory keeps its files beside its pages
-                beside = path.name == "simple" and path.is_dir()
-                mounts.append(f"{path.parent}:{path.parent}:ro" if beside else f"{path}:{inside}:ro")
+                # an index in a directory has its files next to its pages
+                is_index = path.name == "simple" and path.is_dir()
+                mounts.append(f"{path.parent}:{path.parent}:ro" if is_index else f"{path}:{inside}:ro")
     lines = ["[global]", *(f"{name} = {value}" for name, value in settings.items())]
     (directory / "pip.conf").write_text("\n".join(lines) + "\n")
     return [option for mount in dict.fromkeys(mounts) for option in ("--volume", mount)]
@@ -106,7 +106,7 @@ def pip_mounts(directory: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the sources to build from, which tests may change."""
+    """A copy of the sources that tests may change."""
     target = tmp_path_factory.mktemp("checkout") / "sweep"
     ignored = shutil.ignore_patterns(".git", ".venv", "results", "__pycache__", ".*_cache", "tests")
     shutil.copytree(ROOT, target, ignore=ignored)
@@ -117,8 +117,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Image:
     buildah: Buildah
     tag: str
-    arguments: tuple[str, ...]  # of its build
-    said: str  # while it was built
+    arguments: tuple[str, ...]  # of the build
+    output: str  # of the build
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +130,8 @@ def image(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     (base / "Dockerfile").write_text("FROM scratch\nADD debian.tar /\n")
     buildah.build(base, "localhost/debian")
     arguments = ("--build-arg", "BASE=localhost/debian", *pip_mounts(base))
-    said = buildah.build(checkout, "localhost/sweep", *arguments)
-    yield Image(buildah=buildah, tag="localhost/sweep", arguments=arguments, said=said)
+    output = buildah.build(checkout, "localhost/sweep", *arguments)
+    yield Image(buildah=buildah, tag="localhost/sweep", arguments=arguments, output=output)
     shutil.rmtree(store)  # gigabytes
 
 
@@ -148,7 +148,7 @@ def container(image: Image) -> Iterator[str]:
 
 
 def inside(image: Image, container: str, *command: str) -> list[str]:
-    """The command that runs another as the image's user, in its directory."""
+    """Return the command prefix that runs another as the image's user, in its directory."""
     return image.buildah.command("run", "--isolation", "chroot", container, "--", *command)
 
 
@@ -160,7 +160,7 @@ def test_the_dockerfile_is_lint_free() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_it_is_configured_to_run_the_smoke_sweep_under_an_init_as_nobody_special(image: Image) -> None:
+def test_it_is_configured_to_run_the_smoke_sweep_under_an_init_as_an_ordinary_user(image: Image) -> None:
     config = config_of(image)
     assert config["Entrypoint"] == ["tini", "--"]
     assert config["Cmd"] == ["sweep", "run", "experiment=smoke"]
@@ -210,7 +210,7 @@ def test_sigterm_to_the_init_stops_the_sweep_with_its_state_saved(image: Image, 
 
 
 def wait_for_init(pid: int) -> psutil.Process:
-    """The container's init, among what buildah started."""
+    """Return the init of the container, among the children of buildah."""
     for _ in range(600):
         for child in psutil.Process(pid).children(recursive=True):
             if child.name() == "tini":
@@ -220,7 +220,7 @@ def wait_for_init(pid: int) -> psutil.Process:
 
 
 def wait_for_worker(init: psutil.Process) -> None:
-    """Returns once a worker of the sweep has trained for a moment."""
+    """Wait until a worker of the sweep has trained for a moment."""
     for _ in range(1200):
         for child in init.children(recursive=True):
             if "sweep.worker" in " ".join(child.cmdline()) and sum(child.cpu_times()[:2]) > 5:

@@ -1,4 +1,4 @@
-"""The SQL copy in a real PostgreSQL: many writers at once, and a server that goes down in mid-sweep."""
+"""The SQL copy in a real PostgreSQL: concurrent writers, and a server that is restarted during a sweep."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PORT = 54329
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A PostgreSQL of our own on the loopback, with one role that needs a password."""
+    """A private PostgreSQL on the loopback, with one role that needs a password."""
 
     programs: Path
     directory: Path
@@ -61,13 +61,13 @@ class Server:
         return psycopg.connect(f"host=127.0.0.1 port={PORT} user=postgres dbname=postgres", autocommit=True)
 
     def _run(self, program: str, *arguments: str) -> None:
-        """As the user postgres where we are root: the server refuses to run as root."""
+        """Run as the user postgres if we are root: the server refuses to run as root."""
         command = [str(self.programs / program), *arguments]
         if os.geteuid() == 0:
             command = ["runuser", "-u", "postgres", "--", *command]
-        with (self.directory / "said").open("ab") as said:  # no pipe: the server would keep it open
-            done = subprocess.run(command, cwd=self.directory, stdout=said, stderr=said, timeout=60)
-        assert done.returncode == 0, (self.directory / "said").read_text()[-3000:]
+        with (self.directory / "output").open("ab") as output:  # no pipe: the server would keep it open
+            done = subprocess.run(command, cwd=self.directory, stdout=output, stderr=output, timeout=60)
+        assert done.returncode == 0, (self.directory / "output").read_text()[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def server() -> Iterator[Server]:
 
 
 def _programs() -> Path:
-    """Debian keeps a server's programs off the PATH."""
+    """Return the path of a server program, which Debian does not put on PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     on_path = shutil.which("initdb")
     assert found or on_path, "no PostgreSQL: scripts/service-tests installs it"
@@ -117,7 +117,7 @@ def n_rows(server: Server, sweep: str) -> int:
 
 def _write(sweep_dir: Path, url: str, sweep: str, keys: list[str]) -> None:
     index = SqlIndex(url)
-    for _ in range(2):  # the second time every row is there already
+    for _ in range(2):  # the second time every row exists already
         for key in keys:
             row = point_row(sweep_dir, sweep, key)
             assert row is not None
@@ -126,7 +126,7 @@ def _write(sweep_dir: Path, url: str, sweep: str, keys: list[str]) -> None:
 
 
 def test_sixteen_writers_that_come_at_once_lose_nothing(tmp_path, server):
-    """They also race to create the tables, and write the same rows in opposite orders."""
+    """They also race to create the tables, and write the same rows in opposite order."""
     store = sweep_with_copy(tmp_path, server, 20, "calm")
     work(store.sweep_dir, train=train)
     with server.admin() as connection:
@@ -153,7 +153,7 @@ def test_sixteen_writers_that_come_at_once_lose_nothing(tmp_path, server):
 
 
 def test_a_server_restarted_in_mid_sweep_has_all_rows_at_the_end(tmp_path, server, monkeypatch):
-    """Sixteen workers go on while it is down; nobody waits, and one catching up completes the copy."""
+    """Sixteen workers continue without waiting while it is down; catching up once completes the copy."""
     store = sweep_with_copy(tmp_path, server, 320, "restarted", n_steps=20)
     workers = [start_worker(store.sweep_dir, TOY_STEP_S="0.005") for _ in range(N_WRITERS)]
     wait_until(lambda: store.status().counts.get("done", 0) >= 40, 120)
@@ -169,7 +169,7 @@ def test_a_server_restarted_in_mid_sweep_has_all_rows_at_the_end(tmp_path, serve
     assert n_rows(server, "restarted") == 320
 
 
-def test_a_row_locked_by_somebody_is_given_up_in_seconds_and_caught_up(tmp_path, server):
+def test_a_locked_row_is_given_up_in_seconds_and_caught_up(tmp_path, server):
     store = sweep_with_copy(tmp_path, server, 3, "locked")
     work(store.sweep_dir, train=train)
     config = store.latest_experiment().store
@@ -183,7 +183,7 @@ def test_a_row_locked_by_somebody_is_given_up_in_seconds_and_caught_up(tmp_path,
     assert rebuild(store, config, "locked") == 3
 
 
-def test_a_wrong_password_is_one_sentence_that_does_not_tell_it(tmp_path, server, monkeypatch):
+def test_the_message_of_a_wrong_password_does_not_contain_it(tmp_path, server, monkeypatch):
     store = sweep_with_copy(tmp_path, server, 1, "secret")
     work(store.sweep_dir, train=train)
     monkeypatch.setenv("PGPASSWORD", "CANARY-wrong")

@@ -1,4 +1,4 @@
-"""A real Ray cluster of two nodes with a token: one of them dies in mid-sweep."""
+"""A real Ray cluster of two nodes with a token: one node dies during a sweep."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ print(cluster.address, node.raylet_socket_name, flush=True)
 sys.stdin.read()
 cluster.shutdown()
 """
-"""A process of its own, so that nothing of Ray stays in the tests'."""
+"""Runs in a separate process, so that no state of Ray stays in the tests."""
 
 
 @pytest.fixture
 def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
-    """A head and a second node, each with room for one worker."""
+    """A head and a second node, each with resources for one worker."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "of-the-test-alone-0123456789abcdef")
     process = subprocess.Popen(
@@ -80,17 +80,17 @@ def test_a_node_that_dies_loses_and_doubles_nothing(
         lambda: (store.sweep_dir / "plans").is_dir() and bool(list(store.sweep_dir.glob("plans/*.json"))), 120
     )
     until(lambda: saved_by(store.sweep_dir, {process.pid for process in family_of_raylet(socket_name)}), 120)
-    for process in family_of_raylet(socket_name):  # what the loss of power does
+    for process in family_of_raylet(socket_name):  # as a loss of power does
         process.kill()
-    said = running.communicate(timeout=300)[1]
-    assert running.returncode == 0, said
+    errors = running.communicate(timeout=300)[1]
+    assert running.returncode == 0, errors
     assert science(store.sweep_dir) == undisturbed
     assert check_resumed(store.sweep_dir) >= 1
     assert all(attempt.state != "failed:host" for tried in attempts(store.sweep_dir) for attempt in tried)
 
 
 def family_of_raylet(socket_name: str) -> list[psutil.Process]:
-    """The raylet with this socket, what it started, and so on."""
+    """Return the raylet with this socket and its descendants."""
     for process in psutil.process_iter(["cmdline", "name"]):
         if process.info["name"] == "raylet" and any(socket_name in word for word in process.info["cmdline"]):
             return [process, *process.children(recursive=True)]

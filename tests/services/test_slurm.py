@@ -1,4 +1,4 @@
-"""A real SLURM of two nodes: the launchers' contract, preemption, a node that dies, a time limit."""
+"""A real SLURM of two nodes: the launcher contract, preemption, a dead node, a time limit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SLURM = ("launch=slurm", "launch.n_workers=2", "launch.options={exclusive:true}"
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[SlurmCluster]:
     need(*TOOLS)
-    base = Path(tempfile.mkdtemp(prefix="sweep-slurm-"))  # where munge's own user may go
+    base = Path(tempfile.mkdtemp(prefix="sweep-slurm-"))  # accessible to the user of munge
     services = SlurmCluster(base)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(services.config))
@@ -54,12 +54,12 @@ class TestSlurmContract(LauncherContract):
 
     @pytest.fixture(autouse=True)
     def look_often(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(slurm, "LOOK_S", 0.3)
+        monkeypatch.setattr(slurm, "POLL_S", 0.3)
 
 
 @pytest.fixture
 def emptied(cluster: SlurmCluster) -> Iterator[SlurmCluster]:
-    """Whatever a test leaves in the queue ends with it."""
+    """Cancel all jobs that a test leaves in the queue."""
     yield cluster
     cluster.ask("scancel", "--user=root")
     until(lambda: cluster.ask("squeue", "-h") == "")
@@ -67,7 +67,7 @@ def emptied(cluster: SlurmCluster) -> Iterator[SlurmCluster]:
 
 @pytest.fixture
 def smoke(emptied: SlurmCluster, tmp_path: Path, data_dir: Path) -> Callable[..., RunStore]:
-    """Submits a smoke sweep, detached."""
+    """Submit a smoke sweep, detached."""
 
     def submit(*overrides: str) -> RunStore:
         done = sweep("run", "--detach", *SMOKE, *SLURM, *overrides, f"data_dir={data_dir}", cwd=tmp_path)
@@ -79,9 +79,9 @@ def smoke(emptied: SlurmCluster, tmp_path: Path, data_dir: Path) -> Callable[...
 
 
 def finish(cluster: SlurmCluster, store: RunStore, timeout_s: float = 300) -> None:
-    """Until every run is, and every job has left: a point is there a moment before its attempt has ended.
+    """Wait until every run has finished and every job has ended: a point appears before its attempt ends.
 
-    A node that comes back can leave a job in SLURM's books whose processes it has killed: that one is ended.
+    A node that returns may leave a job in SLURM's records without its processes: such a job is cancelled.
     """
     deadline = time.monotonic() + timeout_s
     while not store.status().finished:
@@ -113,22 +113,22 @@ def test_preemption_and_a_dead_node_lose_and_double_nothing(
     assert science(store.sweep_dir) == undisturbed
     assert check_resumed(store.sweep_dir) >= 2
     lost = [a.reason for tried in attempts(store.sweep_dir) for a in tried if a.state == "lost"]
-    assert lost  # the dead node's; SLURM may end its job once more when the node is back
+    assert lost  # of the dead node; SLURM may end its job once more when the node returns
     assert all("is gone" in str(reason) for reason in lost), lost
 
 
 def test_a_time_limit_shorter_than_any_run(
     emptied: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each job lends fifteen of the thirty-two seconds a run takes, or less.
+    """Each job has at most fifteen of the thirty-two seconds that a run takes.
 
     SLURM may send its warning up to a minute early, so at any moment of these jobs.
     """
-    monkeypatch.setattr(slurm, "LOOK_S", 0.5)
+    monkeypatch.setattr(slurm, "POLL_S", 0.5)
     limit = replace(TestSlurmContract.launch, time="00:01:00", signal_s=45, min_claim_s=2, max_failures=1)
     store = toy_sweep_for(limit, tmp_path / "sweep", 2, n_steps=64)
     deadlines = tmp_path / "deadlines"
-    toy = {"TOY_STEP_S": 0.5, "TOY_CHECKPOINT_STEPS": 1000, "TOY_DEADLINES": deadlines}  # saved when it stops
+    toy = {"TOY_STEP_S": 0.5, "TOY_CHECKPOINT_STEPS": 1000, "TOY_DEADLINES": deadlines}  # saved on exit only
     launcher = toy_launcher(store, **toy)
     launcher.start()
     patience = time.monotonic() + 300
@@ -146,13 +146,13 @@ def test_a_time_limit_shorter_than_any_run(
             assert earlier.step >= 1
             assert first_step(later) == earlier.step + 1
         lines = [line.split() for line in deadlines.read_text().splitlines()]
-        told = [float(until_s) for name, until_s in lines if name == name_of(run)]
-        left_s = [until_s - claimed_at(attempt) for until_s, attempt in zip(told, tried, strict=True)]
-        assert min(left_s) > limit.min_claim_s - 1, left_s  # a moment passes between the look and the claim
+        deadlines_s = [float(until_s) for name, until_s in lines if name == name_of(run)]
+        left_s = [until_s - claimed_at(attempt) for until_s, attempt in zip(deadlines_s, tried, strict=True)]
+        assert min(left_s) > limit.min_claim_s - 1, left_s  # time passes between the check and the claim
 
 
 def told_by_jobs(store: RunStore) -> str:
-    """The logs of a sweep's jobs."""
+    """Return the logs of a sweep's jobs."""
     logs = sorted((store.sweep_dir / "logs").iterdir())
     return "\n".join(f"{log.name}:\n{log.read_text(errors='replace')}" for log in logs)
 
@@ -166,7 +166,7 @@ def name_of(run_dir: Path) -> str:
 
 
 def claimed_at(attempt: Attempt) -> float:
-    """In seconds since 1970."""
+    """Return the time of the claim in seconds since 1970."""
     claim = read_json(attempt.path / "claim.json") or {}
     return datetime.fromisoformat(claim["claimed_at"]).timestamp()
 
@@ -178,5 +178,5 @@ def states(store: RunStore) -> list[list[str | None]]:
 def test_a_job_that_slurm_refuses_is_bad_input(cluster: SlurmCluster, tmp_path: Path, data_dir: Path) -> None:
     refused = sweep("run", *SMOKE, *SLURM, "launch.partition=nowhere", f"data_dir={data_dir}", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "sbatch refused the job" in refused.stderr
+    assert "sbatch rejected the job" in refused.stderr
     assert "Traceback" not in refused.stderr

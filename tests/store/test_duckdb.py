@@ -1,4 +1,4 @@
-"""The queries that the README shows people, over the files of real sweeps, against our own reader."""
+"""The DuckDB queries in the README, on the files of real sweeps, compared with sweep's own reader."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def test_results_of_all_sweeps_with_their_settings(sweeps):
         "select point.name, point.loss, config.optimizer.lr_peak, len(curve) "
         "from read_json_auto('results/*/runs/*/result.json', union_by_name = true) order by 1, 2"
     ).fetchall()
-    told = [
+    expected = [
         (point.name, point.loss, point.lr_peak, len(store.points().curves[point.run_key]))
         for store in sweeps
         for point in store.points().points
     ]
-    assert found == sorted(told)
+    assert found == sorted(expected)
     assert len(found) == 6

@@ -1,4 +1,4 @@
-"""Atomic writes, hard-link commits, appended records: what a reader sees after any failure."""
+"""Atomic writes, hard-link commits and appended records, as seen by a reader after any failure."""
 
 import errno
 import os
@@ -19,12 +19,12 @@ def names(directory: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("broken", ["open", "write", "fsync", "replace"])
-def test_a_failed_replace_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch, broken):
+def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch, broken):
     path = tmp_path / "file"
-    files.replace(path, b"old")
+    files.write_atomic(path, b"old")
     monkeypatch.setattr(os, broken, fail)
     with pytest.raises(OSError, match="injected"):
-        files.replace(path, b"new")
+        files.write_atomic(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == {"file"}
@@ -33,7 +33,7 @@ def test_a_failed_replace_leaves_the_old_content_and_nothing_else(tmp_path, monk
 def test_a_short_write_is_continued(tmp_path, monkeypatch):
     whole = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: whole(fd, data[:3]))
-    files.replace(tmp_path / "file", b"0123456789")
+    files.write_atomic(tmp_path / "file", b"0123456789")
     assert (tmp_path / "file").read_bytes() == b"0123456789"
 
 
@@ -86,7 +86,7 @@ def test_a_torn_tail_costs_its_own_record_only(tmp_path, torn_at):
     for step in (2, 3):
         files.append_record(path, {"step": step})
     steps = [record["step"] for record in files.read_records(path)]
-    assert steps in ([1, 2, 3], [1, 1, 2, 3])  # cut before its newline, the second record is still whole
+    assert steps in ([1, 2, 3], [1, 1, 2, 3])  # without its newline, the second record is still complete
     assert steps == [1, 2, 3] or torn_at >= len(whole) - 1
 
 

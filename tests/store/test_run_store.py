@@ -1,4 +1,4 @@
-"""Plans, points, status and exclusions, as the verbs see them."""
+"""Plans, points, status and exclusions of a sweep."""
 
 import csv
 import json
@@ -38,7 +38,7 @@ def test_a_sweep_is_the_union_of_its_plans_longest_run_first(tmp_path):
     entries = store.entries()
     assert [e.flops for e in entries] == sorted((e.flops for e in entries), reverse=True)
     assert len({e.run_key for e in entries}) == len(entries) == 5
-    assert {e.experiment.launch.lease_s for e in entries} == {77}  # the latest plan that lists a run counts
+    assert {e.experiment.launch.lease_s for e in entries} == {77}  # from the latest plan that lists a run
     store.add_plan(toy_plan(3))
     assert sum(e.experiment.launch.lease_s == 77 for e in store.entries()) == 2
     assert len(list((tmp_path / "plans").iterdir())) == 2
@@ -60,19 +60,19 @@ def test_an_exchanged_config_is_refused_and_a_torn_one_repaired(tmp_path):
     run = toy_plan(1).runs[0]
     path = tmp_path / "runs" / run.run_key / "config.json"
     path.write_text(path.read_text()[:40])
-    with pytest.raises(DataError, match="not a readable run"):
+    with pytest.raises(DataError, match="not a valid run config"):
         store.run_config(run.run_key)
     store.add_plan(toy_plan(1))
     assert store.run_config(run.run_key) == run.config
     path.write_text(canonical_json(to_dict(replace(run.config, seed=9))))
     with pytest.raises(DataError, match="restore it"):
         store.run_config(run.run_key)
-    with pytest.raises(SafetyError, match="holds another run"):
+    with pytest.raises(SafetyError, match="belongs to another run"):
         store.add_plan(toy_plan(1))
 
 
 @pytest.mark.parametrize("key", HOSTILE)
-def test_no_name_leads_out_of_the_sweep(tmp_path, key):
+def test_no_run_key_leads_out_of_the_sweep(tmp_path, key):
     store = toy_sweep(tmp_path / "sweep", 1)
     for call in (store.run_config, store.has_result, store.retry, lambda k: store.exclude(k, "why")):
         with pytest.raises(InputError, match="not a run key"):
@@ -80,7 +80,7 @@ def test_no_name_leads_out_of_the_sweep(tmp_path, key):
     plan = json.loads(next((tmp_path / "sweep" / "plans").iterdir()).read_text())
     plan["runs"][0]["run_key"] = key
     next((tmp_path / "sweep" / "plans").iterdir()).write_text(json.dumps(plan))
-    with pytest.raises(InputError, match="no run key"):
+    with pytest.raises(InputError, match="the invalid run key"):
         work(tmp_path / "sweep", train=train)
     assert [path.name for path in tmp_path.iterdir()] == ["sweep"]
 
@@ -180,7 +180,7 @@ def test_a_diverged_or_excluded_run_is_shown_and_never_fitted(tmp_path):
     assert (shown[keys[0]].status, shown[keys[0]].reason) == ("diverged", "loss is nan")
     assert (shown[keys[1]].status, shown[keys[1]].excluded) == ("done", "the disk was swapped")
     assert store.status().finished
-    assert work(tmp_path, train=diverge).n_diverged == 0  # a result: not tried again
+    assert work(tmp_path, train=diverge).n_diverged == 0  # it has a result: not tried again
 
 
 def test_status_weighs_what_is_left_by_flops(tmp_path):
@@ -225,8 +225,20 @@ def test_a_deleted_result_is_trained_again_alone_and_comes_out_the_same(tmp_path
     work(tmp_path / "sweep", train=train)
     before = science(store)
     work(tmp_path / "sweep", train=train)
-    assert len((tmp_path / "journal").read_text().split()) == 4  # finished: nothing is trained
+    assert len((tmp_path / "journal").read_text().split()) == 4  # finished: no run is trained
     (tmp_path / "sweep" / "runs" / toy_plan(4).runs[2].run_key / "result.json").unlink()
     work(tmp_path / "sweep", train=train)
     assert (tmp_path / "journal").read_text().split()[4:] == ["run-2"]
     assert science(store) == before
+
+
+@pytest.mark.parametrize("key", ["retry_group", "pardon"])
+def test_a_store_can_be_limited_to_a_retry_group_also_of_earlier_versions(tmp_path, key):
+    store = toy_sweep(tmp_path, 2)
+    retried, other = (entry.run_key for entry in store.entries())
+    store.retry(retried, "group")
+    store.retry(other)
+    path = tmp_path / "runs" / retried / "retry.json"
+    path.write_text(path.read_text().replace('"retry_group"', f'"{key}"'))
+    assert [entry.run_key for entry in RunStore(tmp_path, retry_group="group").entries()] == [retried]
+    assert RunStore(tmp_path, retry_group="another").entries() == []

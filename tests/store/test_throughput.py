@@ -1,4 +1,4 @@
-"""Rates and utilisation from what lies on disk, and the ends of failed runs' logs."""
+"""Rates and utilisation from the files of a sweep, and the log tails of failed runs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def done(flops, began, seconds, device=H200, place=None, **more):
     return Work(**({"flops": flops, "has_result": True, "device": device, "occupied": occupied} | more))
 
 
-def test_rates_leave_out_the_hours_nobody_worked():
-    told = throughput([done(6e15, 0, 1800), done(2e15, 1000, 800), done(4e15, 90_000, 1800)])
-    assert told.runs_per_hour == pytest.approx(3)
-    assert told.flops_per_hour == pytest.approx(12e15)
+def test_rates_exclude_idle_hours():
+    rates = throughput([done(6e15, 0, 1800), done(2e15, 1000, 800), done(4e15, 90_000, 1800)])
+    assert rates.runs_per_hour == pytest.approx(3)
+    assert rates.flops_per_hour == pytest.approx(12e15)
 
 
 def test_utilisation_is_flops_over_device_seconds_over_peak():
-    told = throughput([done(989e12 * 50, 0, 100), done(989e12 * 30, 0, 100)])
-    assert told.device_s == 200
-    assert told.flops_per_device_second == pytest.approx(989e12 * 0.4)
-    assert told.utilisation == pytest.approx(0.4)
+    rates = throughput([done(989e12 * 50, 0, 100), done(989e12 * 30, 0, 100)])
+    assert rates.device_s == 200
+    assert rates.flops_per_device_second == pytest.approx(989e12 * 0.4)
+    assert rates.utilisation == pytest.approx(0.4)
 
 
 def test_time_of_lost_attempts_counts_and_so_do_live_runs():
@@ -46,22 +46,27 @@ def test_time_of_lost_attempts_counts_and_so_do_live_runs():
 
 def test_runs_that_share_a_device_count_it_once():
     shared = [done(989e12 * 30, began, 100, place="host//0/cuda:0") for began in (0, 0, 50)]
-    told = throughput(shared)
-    assert told.device_s == 150
-    assert told.utilisation == pytest.approx(90 / 150)
+    rates = throughput(shared)
+    assert rates.device_s == 150
+    assert rates.utilisation == pytest.approx(90 / 150)
 
 
-def test_kinds_of_device_have_their_own_peaks_and_one_unknown_means_no_figure():
+def test_devices_have_their_own_peaks_and_one_unknown_means_no_utilisation():
     mixed = [done(989e12 * 50, 0, 100), done(312e12 * 50, 0, 100, device="NVIDIA A100-SXM4-80GB")]
     assert throughput(mixed).utilisation == pytest.approx(0.5)
-    told = throughput([*mixed, done(1e12, 0, 100, device=UNKNOWN)])
-    assert told.utilisation is None
-    assert told.flops_per_device_second == pytest.approx((989e12 * 50 + 312e12 * 50 + 1e12) / 300)
+    rates = throughput([*mixed, done(1e12, 0, 100, device=UNKNOWN)])
+    assert rates.utilisation is None
+    assert rates.flops_per_device_second == pytest.approx((989e12 * 50 + 312e12 * 50 + 1e12) / 300)
 
 
-def test_nothing_observed_is_nothing_told():
-    told = throughput([Work(flops=0, has_result=False, device=None, occupied=())])
-    assert (told.runs_per_hour, told.flops_per_hour, told.utilisation, told.device_s) == (None, None, None, 0)
+def test_without_measurements_rates_are_none():
+    rates = throughput([Work(flops=0, has_result=False, device=None, occupied=())])
+    assert (rates.runs_per_hour, rates.flops_per_hour, rates.utilisation, rates.device_s) == (
+        None,
+        None,
+        None,
+        0,
+    )
 
 
 def stamp(seconds):
@@ -103,7 +108,7 @@ def test_a_diverged_run_counts_the_steps_it_did(tmp_path):
     assert rate * seen.throughput.device_s == pytest.approx(seen.runs[0].flops / 2)
 
 
-def test_the_end_of_a_failed_runs_traceback_is_told(tmp_path, monkeypatch):
+def test_the_status_of_a_failed_run_ends_with_its_traceback(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_FAULT", "bug:run-1")
     store = toy_sweep(tmp_path, 2, max_failures=1)
     work(tmp_path, train=train)

@@ -1,4 +1,4 @@
-"""Runs that share a trunk: who waits for whom, nobody for ever, and states that are deleted in the end."""
+"""Runs that share a trunk: waiting without deadlock, and deletion of the states."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_branches_wait_for_their_state_while_the_trunk_is_trained(tmp_path):
     store = branched_sweep(tmp_path, *runs, branch(20, seed=1))
     first, second = store.queue("first"), store.queue("second")
     assert claimed(first) == "50-s0"
-    assert claimed(second) == "20-s1"  # other work first
+    assert claimed(second) == "20-s1"  # other runs first
     assert claimed(second) is None
     assert not second.finished
     leave(store, runs[0], 16)
@@ -76,7 +76,7 @@ def test_a_preempted_trunk_is_taken_up_before_its_branches(tmp_path):
     assert claimed(second) is None
 
 
-def test_what_a_worker_is_told_of_the_trunk(tmp_path):
+def test_the_trunk_of_a_claimed_run(tmp_path):
     runs = [branch(n) for n in (20, 30, 50)]
     store = branched_sweep(tmp_path, *runs, branch(40, seed=1))
     queue = store.queue("w")
@@ -84,11 +84,11 @@ def test_what_a_worker_is_told_of_the_trunk(tmp_path):
     trunk = queue.trunk(entries["50-s0"])
     assert (trunk.key, trunk.own_step, trunk.other_steps) == (trunk_key(runs[0]), 40, (16, 24))
     assert queue.trunk(entries["30-s0"]).other_steps == (16,)
-    assert queue.trunk(entries["40-s1"]) is None  # alone on its trunk
+    assert queue.trunk(entries["40-s1"]) is None  # the only run on its trunk
 
 
 def test_equal_branch_points_do_not_wait_for_each_other(tmp_path):
-    """Two decays from one step: the longer run first, the other by its state or after it."""
+    """Two decays from one step: the longer run first, the other from its state or after it."""
     one = branch(50)
     two = replace(one, name="two", n_tokens=64 * 55, schedule=replace(one.schedule, decay_steps=15))
     assert trunk_key(one) == trunk_key(two)
@@ -137,7 +137,7 @@ def test_workers_at_once_finish_without_deadlock_also_when_trunks_fail(tmp_path)
 
 
 @pytest.mark.parametrize("n_rounds", [6])
-def test_killed_workers_leave_nobody_waiting(tmp_path, n_rounds):
+def test_killed_workers_leave_no_run_waiting(tmp_path, n_rounds):
     runs = [branch(n, seed) for n in (20, 30, 50) for seed in range(2)]
     calm = branched_sweep(tmp_path / "calm", *runs)
     work(calm.sweep_dir, train=train)
@@ -150,12 +150,12 @@ def test_killed_workers_leave_nobody_waiting(tmp_path, n_rounds):
     assert science(store) == science(calm)
 
 
-def test_a_pardoned_branch_starts_from_the_sweeps_trunk_and_leaves_it_to_the_others(tmp_path):
+def test_a_retried_branch_starts_from_the_trunk_of_the_sweep_and_keeps_it(tmp_path):
     runs = [branch(n) for n in (20, 30, 50)]
     branched_sweep(tmp_path, *runs).retry(planned(runs[1]).run_key, "again")
-    queue = RunStore(tmp_path, pardon="again").queue("worker")
+    queue = RunStore(tmp_path, retry_group="again").queue("worker")
     found = queue.claim()
-    assert found is not None  # the trunk's first run is not waited for: nobody trains it now
+    assert found is not None  # it does not wait for the first run of the trunk, which no worker trains now
     entry, attempt = found
     assert entry.name == "30-s0"
     assert queue.trunk(entry).other_steps == (16,)

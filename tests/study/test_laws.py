@@ -9,13 +9,13 @@ from sweep.errors import InputError
 from sweep.fit import DEFAULTS
 from sweep.store.run_store import RunStore, StoredPoints
 from sweep.study import laws
-from tests.report.figures.test_curves import planted_sweep
+from tests.report.figures.planted import planted_sweep
 
 
 @pytest.fixture
 def two_arms(monkeypatch):
     """A store of two arms with planted points, the second with higher losses."""
-    _, points, _ = planted_sweep()
+    points = planted_sweep().points
     arms = [
         replace(
             point,
@@ -53,7 +53,7 @@ def test_a_law_is_read_from_a_directory_a_file_or_the_catalogue(tmp_path):
     law = laws.read_law("besiroglu_2024")
     laws.write_fit(tmp_path / "results/x/arms/a/fit.json", law)
     for source in (tmp_path / "results/x/arms/a", tmp_path / "results/x/arms/a/fit.json"):
-        assert laws.read_law(str(source)) == law
+        assert laws.read_law(str(source)).to_json() == law.to_json()
         assert laws.sweep_of_law(str(source)) is None
     (tmp_path / "results/x/plans").mkdir()
     assert laws.sweep_of_law(str(source)) == tmp_path / "results/x"

@@ -27,14 +27,16 @@ from tests.verbs import forked
 
 SMALL = (
     "experiment=smoke",
-    "budgets=[5e8,1e9,2e9]",
+    "budgets=[2.5e8,5e8,1e9]",
+    "grid.max_budget_error=0.1",
     "grid.d_model=[8,12,16,24]",
     "grid.min_steps=5",
     "batch_tokens=64",
     "evaluation.n_tokens=8192",
     "fit.n_bootstrap=50",
+    "fit.methods=[isoflop,parametric]",
 )
-LESS = (*SMALL, "budgets=[5e8,1e9]")
+LESS = (*SMALL, "budgets=[2.5e8,5e8]")
 """The eight fastest of its twelve runs."""
 
 
@@ -47,7 +49,7 @@ def data_dir(tmp_path_factory):
 def finished(tmp_path_factory, data_dir):
     """A sweep that ran undisturbed."""
     directory = tmp_path_factory.mktemp("finished")
-    done = forked("run", *SMALL, f"data_dir={data_dir}", cwd=directory)
+    done = forked("run", *SMALL, "launch.n_workers=1", f"data_dir={data_dir}", cwd=directory)
     assert done.returncode == 0, done.stderr
     return directory, done
 
@@ -228,7 +230,7 @@ def wait_for_results(directory: Path, n: int) -> None:
         time.sleep(0.05)
 
 
-def test_data_is_prepared_once_and_inspected(tmp_path, data_dir):
+def test_data_is_prepared_once_and_inspected(finished, tmp_path, data_dir):
     assert forked("data", "prepare", *SMALL, f"data_dir={data_dir}", cwd=tmp_path).returncode == 0
     inspected = json.loads(forked("data", "inspect", *SMALL, f"data_dir={data_dir}", cwd=tmp_path).stdout)
     assert inspected["n_train_tokens"] > 1_000_000

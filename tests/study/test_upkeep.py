@@ -65,6 +65,7 @@ def test_only_failed_trains_just_the_failed_runs(tmp_path, experiment, monkeypat
     assert set(table(tmp_path)) == set(names)
 
 
+@pytest.mark.ci
 def test_a_stopped_rerun_of_failed_runs_continues(tmp_path, experiment, monkeypatch):
     names = [run.config.name for run in plan_experiment(experiment).runs]
     monkeypatch.setenv("TOY_FAULT", f"data:{names[1]}")

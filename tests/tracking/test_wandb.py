@@ -1,4 +1,4 @@
-"""Weights & Biases, offline: the file it would send later is read back record by record."""
+"""Weights & Biases in offline mode: the file to be uploaded is read back record by record."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _no_account(monkeypatch, tmp_path):
 
 
 def records(path: Path) -> Iterator[pb.Record]:
-    """The records of an offline file: LevelDB's log format, 32 KiB blocks, after a header of seven bytes."""
+    """Yield the records of an offline file: LevelDB's log format, 32 KiB blocks, after a 7-byte header."""
     data, offset, parts = path.read_bytes(), HEADER, b""
     while offset + HEADER <= len(data):
         if BLOCK - offset % BLOCK < HEADER:
@@ -50,7 +50,7 @@ def records(path: Path) -> Iterator[pb.Record]:
 
 
 def content(sweep_dir: Path) -> list[tuple[str, dict, dict, list[dict]]]:
-    """Of every offline run: its id, config, summary and history."""
+    """Return the id, config, summary and history of every offline run."""
     found = []
     for path in sorted(sweep_dir.glob("wandb/offline-run-*/run-*.wandb")):
         run_id, config, summary, history = "", {}, {}, []
@@ -73,7 +73,7 @@ def content(sweep_dir: Path) -> list[tuple[str, dict, dict, list[dict]]]:
 
 
 def written(sweep_dir: Path, n_runs: int = 1) -> list[tuple[str, dict, dict, list[dict]]]:
-    """`content`, once every run says which it is: wandb writes from a process of its own, a little behind."""
+    """Return `content` once every run has its id: wandb writes from a process of its own, with a delay."""
     wait_until(lambda: len([run_id for run_id, *_ in content(sweep_dir) if run_id]) == n_runs)
     return content(sweep_dir)
 
@@ -121,7 +121,7 @@ def test_without_a_key_it_is_offline(monkeypatch, tmp_path):
     assert module._has_key()
 
 
-def test_a_failing_tracker_says_so_once_and_costs_nothing(caplog):
+def test_a_failing_tracker_logs_one_warning_and_raises_nothing(caplog):
     class Failing(NoTracker):
         def log(self, record):
             raise ConnectionError("no route")
@@ -131,12 +131,12 @@ def test_a_failing_tracker_says_so_once_and_costs_nothing(caplog):
         tracker.log({"step": step})
     tracker.finish({"loss": 1.0})
     assert [record.getMessage() for record in caplog.records] == [
-        "tracking stopped, the run goes on: ConnectionError: no route"
+        "tracking stopped, training continues: ConnectionError: no route"
     ]
 
 
 @pytest.mark.ci
-def test_a_whole_sweep_is_tracked_and_keeps_secrets_to_itself(tmp_path, monkeypatch):
+def test_a_whole_sweep_is_tracked_without_secrets(tmp_path, monkeypatch):
     canary = "canary-4f1d9b"
     monkeypatch.setenv("MY_SECRET_TOKEN", canary)
     assert environment()["MY_SECRET_TOKEN"] == canary

@@ -203,7 +203,7 @@ def test_a_worker_that_cannot_beat_counts_itself_out_before_others_may_take_over
         if len(attempts) > 1:
             return train(run, placement, session)
         monkeypatch.setattr(
-            "sweep.store.attempts.active.HeldAttempt.beat",
+            "sweep.store.attempts.active.ActiveAttempt.beat",
             lambda *_: (_ for _ in ()).throw(OSError(5, "EIO")),
         )
         started = time.monotonic()

@@ -1,4 +1,4 @@
-"""What this machine has, what is missing for an experiment, and how to get it."""
+"""Checks of this machine and installation against what an experiment requires."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["Check", "Diagnosis", "Needs", "examine"]
 
 
 def examine(needs: Needs, n_cores: int) -> Diagnosis:
-    """Looks at everything an experiment needs, and at everything that could be had beside it.
+    """Check everything an experiment requires, and what could be installed in addition.
 
-    Imports nothing heavy, and leaves nothing behind.
+    Imports no heavy packages, and leaves no files behind.
     """
     torch = probe_torch() if version_of("torch") is not None else None
     return Diagnosis(
@@ -35,16 +35,23 @@ def examine(needs: Needs, n_cores: int) -> Diagnosis:
 
 
 def check_plan(refusal: str | None) -> Check:
-    """Whether the experiment can be planned: its configs, its corpus, its tokenizer."""
+    """Check that the experiment can be planned: its config, corpus and tokenizer."""
     if refusal is None:
         return Check(name="plan", state="ok", found="the experiment can be planned")
-    return Check(name="plan", state="missing", found=refusal, remedy="change the experiment as it says")
+    return Check(name="plan", state="missing", found=refusal, remedy="change the experiment accordingly")
 
 
 def check_launcher(needs: Needs) -> list[Check]:
-    """Whether workers can be started as asked; nothing is said of workers on this machine."""
+    """Check that the launcher can be used; returns no check for local workers."""
     if needs.launch == "local":
         return []
     if needs.launch_refusal is None:
-        return [Check(name="launch", state="ok", found=f"launch={needs.launch} can be asked for workers")]
-    return [Check(name="launch", state="missing", found=needs.launch_refusal, remedy="do as it says")]
+        return [Check(name="launch", state="ok", found=f"launch={needs.launch} is available")]
+    return [
+        Check(
+            name="launch",
+            state="missing",
+            found=needs.launch_refusal,
+            remedy="set up the launcher accordingly, or set launch=local",
+        )
+    ]

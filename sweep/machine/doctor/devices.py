@@ -1,4 +1,4 @@
-"""What torch can compute with on this machine: asked in a subprocess, so that nobody here imports it."""
+"""Checks of torch and its devices; torch is imported in a subprocess only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from sweep.machine.doctor.diagnosis import Check, Needs, State
 
-PROBE_TIMEOUT_S = 120.0  # importing torch from a cold network disk takes a while
+PROBE_TIMEOUT_S = 120.0  # importing torch from a network disk can be slow
 
 TORCH_PROBE = """
 import json, torch
@@ -40,11 +40,11 @@ else:
 print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda or torch.version.hip,
                   "no_gpu_because": reason, "devices": devices}))
 """
-"""Says on stdout, as JSON, what torch computes with: a small product on each device in each precision."""
+"""Prints, as JSON, the devices of torch and the precisions in which a small matrix product is correct."""
 
 
 def probe_torch() -> dict[str, Any]:
-    """What torch says of itself and the devices, or {"error": why it says nothing}."""
+    """Return the version and devices of torch, or {"error": message} if it cannot be imported."""
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-W", "ignore", "-c", TORCH_PROBE],
@@ -62,9 +62,9 @@ def probe_torch() -> dict[str, Any]:
 
 
 def check_torch(torch: Mapping[str, Any] | None, needs: Needs) -> list[Check]:
-    """The devices this torch can use and in which precisions, and a GPU that is there but cannot be used."""
+    """Check the devices and precisions of torch, and report an installed GPU that torch cannot use."""
     if torch is None:
-        return []  # its absence is said among the packages
+        return []  # reported by check_packages
     if "error" in torch:
         remedy = "reinstall it: pip install --force-reinstall torch"
         return [Check(name="torch", state="missing", found=str(torch["error"]), remedy=remedy)]
@@ -75,26 +75,26 @@ def check_torch(torch: Mapping[str, Any] | None, needs: Needs) -> list[Check]:
     ]
     if len(torch["devices"]) == 1 and (needs.device == "cuda" or installed_gpus()):
         state: State = "missing" if needs.device == "cuda" else "absent"
-        seen = ", ".join(installed_gpus()) or "none seen"
-        found = f"{seen}; torch {torch['version']} cannot use any: {torch['no_gpu_because']}"
-        remedy = "install a torch built for the driver of this machine, see https://pytorch.org/get-started"
+        seen = ", ".join(installed_gpus()) or "no GPU found"
+        found = f"{seen}; torch {torch['version']} cannot use a GPU: {torch['no_gpu_because']}"
+        remedy = "install a build of torch for this machine's driver: https://pytorch.org/get-started"
         checks.append(Check(name="gpu", state=state, found=found, remedy=remedy))
     return checks
 
 
 def wanted_devices(device: str, torch: Mapping[str, Any] | None) -> set[str]:
-    """Names of the devices that workers would use."""
+    """Return the names of the devices that workers would use."""
     gpus = {name for name in (torch or {}).get("devices", {}) if name != "cpu"}
     return {"cpu"} if device == "cpu" or (device == "auto" and not gpus) else gpus
 
 
 def _check_device(name: str, device: Mapping[str, Any], needs: Needs | None) -> Check:
-    """A device, and what an experiment that would run on it asks of it."""
+    """Check a device against the requirements of an experiment that would run on it."""
     works = [dtype for dtype, right in device["dtypes"].items() if right]
     memory = "" if device["memory_bytes"] is None else f", {device['memory_bytes'] / 2**30:.0f} GiB"
-    found = f"{device['name']}{memory}, computes in {' and '.join(works) or 'nothing'}"
+    found = f"{device['name']}{memory}, supports {' and '.join(works) or 'no precision'}"
     if needs is not None and needs.precision not in works:
-        remedy = f"the experiment computes in {needs.precision}: set precision"
+        remedy = f"{needs.precision} is required: set precision to a supported one"
     elif needs is not None and needs.memory_bytes > (device["memory_bytes"] or needs.memory_bytes):
         remedy = f"the largest run needs {needs.memory_bytes / 2**30:.1f} GiB: set trainer.micro_batch_size"
     else:
@@ -103,7 +103,7 @@ def _check_device(name: str, device: Mapping[str, Any], needs: Needs | None) -> 
 
 
 def installed_gpus() -> list[str]:
-    """Names of the NVIDIA GPUs of this machine, whatever torch makes of them."""
+    """Return the names of the NVIDIA GPUs of this machine, usable by torch or not."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
         listing = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)

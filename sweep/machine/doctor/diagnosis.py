@@ -1,4 +1,4 @@
-"""What a diagnosis is: checks, each with what was found and what to do about it."""
+"""The result of `sweep doctor`: a list of checks, each with a finding and a remedy."""
 
 from __future__ import annotations
 
@@ -7,55 +7,55 @@ from pathlib import Path
 from typing import Any, Literal
 
 State = Literal["ok", "missing", "absent"]
-"""`missing` keeps the experiment from running; `absent` is something else that could be had."""
+"""`missing`: the experiment cannot run without it. `absent`: optional and not installed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     state: State
     found: str
-    remedy: str | None = None  # what to do when it is not ok
+    remedy: str | None = None  # set unless the state is ok
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Diagnosis:
-    """Everything that was looked at."""
+    """The results of all checks."""
 
     checks: tuple[Check, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether the experiment can run here."""
+        """True if the experiment can run on this machine."""
         return all(check.state != "missing" for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
-        """What `sweep doctor --json` prints."""
+        """Return the document printed by `sweep doctor --json`."""
         return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
 
     def to_text(self) -> str:
-        """A line for each check, and one for what to do where it is not ok."""
+        """Return a line for each check, followed by its remedy if it is not ok."""
         width = max(len(check.name) for check in self.checks)
         lines = []
         for check in self.checks:
             lines.append(f"{check.state:<8}{check.name:<{width}}  {check.found}")
             lines += [f"{'':<{width + 10}}→ {check.remedy}"] if check.remedy else []
-        ends = "can run here" if self.ok else "cannot run here: see what is missing above"
-        return "\n".join([*lines, f"the experiment {ends}"])
+        verdict = "can run here" if self.ok else "cannot run here: see the missing items above"
+        return "\n".join([*lines, f"the experiment {verdict}"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Needs:
-    """What an experiment asks of the machine it runs on."""
+    """The requirements of an experiment on the machine that runs it."""
 
     results_dir: Path
     data_dir: Path
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
-    packages: tuple[str, ...]  # that must be importable, torch among them
+    packages: tuple[str, ...]  # required packages, including torch
     memory_bytes: int  # of the largest run
-    refusal: str | None  # why no plan can be made, if none can
-    launch: str = "local"  # the launcher
-    launch_refusal: str | None = None  # why it cannot work from here
+    refusal: str | None  # error message if the experiment cannot be planned
+    launch: str = "local"  # name of the launcher
+    launch_refusal: str | None = None  # error message if the launcher cannot be used here

@@ -1,4 +1,4 @@
-"""Memory, disks and file systems, against what an experiment needs."""
+"""Checks of memory, disk space and file systems."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from sweep.errors import SafetyError
 from sweep.machine.doctor.diagnosis import Check
 from sweep.store.files import check_filesystem
 
-MIN_FREE_BYTES = 2**30  # prepared data, checkpoints and points of a small sweep; many need less
+MIN_FREE_BYTES = 2**30  # for data, checkpoints and points; enough for a small sweep
 
 
 def check_memory(needed_bytes: int) -> Check:
-    """Memory that is free, within the limit of a container, against the largest run's."""
+    """Compare the free memory, within the container's limit, with the estimate for the largest run."""
     free = min(psutil.virtual_memory().available, _container_limit_bytes())
-    found = f"{free / 2**30:.1f} GiB free, the largest run needs about {needed_bytes / 2**30:.1f}"
+    found = f"{free / 2**30:.1f} GiB free, the largest run needs about {needed_bytes / 2**30:.1f} GiB"
     if free >= needed_bytes:
         return Check(name="memory", state="ok", found=found)
-    remedy = "set trainer.micro_batch_size lower, or launch.n_workers=1, or lower the budgets"
+    remedy = "lower trainer.micro_batch_size or the budgets, or set launch.n_workers=1"
     return Check(name="memory", state="missing", found=found, remedy=remedy)
 
 
 def check_disk(key: str, directory: Path) -> Check:
-    """Room and the right to write where `directory` is or will be."""
+    """Check free space and write permission in `directory`, or in its nearest existing parent."""
     place = _existing(directory)
     free = shutil.disk_usage(place).free
     try:
@@ -34,28 +34,37 @@ def check_disk(key: str, directory: Path) -> Check:
         probe.mkdir()
         probe.rmdir()
     except OSError as error:
-        found = f"{place} cannot be written ({error.strerror})"
-        return Check(name=key, state="missing", found=found, remedy=f"choose another with {key}=DIR")
+        found = f"{place} is not writable ({error.strerror})"
+        return Check(name=key, state="missing", found=found, remedy=f"set {key} to a writable directory")
     found = f"{free / 1e9:.1f} GB free in {place}"
     if free >= MIN_FREE_BYTES:
         return Check(name=key, state="ok", found=found)
-    return Check(name=key, state="missing", found=found, remedy=f"make room, or choose {key}=DIR")
+    return Check(
+        name=key, state="missing", found=found, remedy=f"free disk space, or set {key} to another disk"
+    )
 
 
 def check_links(results_dir: Path) -> Check:
-    """Whether results can be committed there: hard links, and renames that replace nothing in use."""
+    """Check the file system for hard links and for renames that never replace a non-empty directory."""
     try:
         check_filesystem(_existing(results_dir))
     except SafetyError as error:
-        return Check(name="hard links", state="missing", found=str(error), remedy="results_dir=DIR elsewhere")
+        return Check(
+            name="hard links",
+            state="missing",
+            found=str(error),
+            remedy="set results_dir to a directory on another file system",
+        )
     except OSError as error:
-        found = f"cannot be tried ({error.strerror})"
-        return Check(name="hard links", state="missing", found=found, remedy="choose results_dir=DIR")
-    return Check(name="hard links", state="ok", found="work")
+        found = f"not tested ({error.strerror})"
+        return Check(
+            name="hard links", state="missing", found=found, remedy="set results_dir to a writable directory"
+        )
+    return Check(name="hard links", state="ok", found="supported")
 
 
 def _existing(directory: Path) -> Path:
-    """The directory, or the nearest one above it that is there."""
+    """Return the directory, or its nearest existing parent."""
     directory = directory.expanduser().absolute()
     return next(path for path in (directory, *directory.parents) if path.is_dir())
 
@@ -63,5 +72,5 @@ def _existing(directory: Path) -> Path:
 def _container_limit_bytes() -> float:
     try:
         return float(Path("/sys/fs/cgroup/memory.max").read_text())
-    except (OSError, ValueError):  # no cgroup of ours, or "max"
+    except (OSError, ValueError):  # no control group, or "max"
         return math.inf

@@ -1,4 +1,4 @@
-"""The packages an experiment imports, and the extras of this installation."""
+"""Checks of the packages an experiment requires, and of the extras of this installation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from importlib import metadata
 
 from sweep.machine.doctor.diagnosis import Check
 
-NOT_FOR_USERS = frozenset({"dev", "test"})  # extras of those who work on sweep itself
+NOT_FOR_USERS = frozenset({"dev", "test"})  # extras for the development of sweep itself
 
 
 def check_packages(packages: Iterable[str]) -> list[Check]:
-    """The packages an experiment imports, with their versions."""
+    """Check that each package is installed, and report its version."""
     found = {package: version_of(package) for package in packages}
     return [
         Check(name=package, state="ok", found=version)
@@ -23,18 +23,18 @@ def check_packages(packages: Iterable[str]) -> list[Check]:
 
 
 def check_extras() -> list[Check]:
-    """The extras of this installation of sweep: which are complete, and the command for each that is not."""
+    """Check each extra of this installation, with the command that installs it if it is incomplete."""
     try:
         extras = extras_of(metadata.requires("sweep") or [])
     except metadata.PackageNotFoundError:
-        found = "sweep runs from a checkout that is not installed"
+        found = "sweep is not installed, it runs from a checkout"
         return [Check(name="extras", state="absent", found=found, remedy="pip install -e .")]
     checks = []
     for extra, packages in sorted(extras.items()):
-        lacking = [package for package in packages if version_of(package) is None]
+        missing = [package for package in packages if version_of(package) is None]
         name = f"extra {extra}"
-        if lacking:
-            found = f"lacks {', '.join(lacking)}"
+        if missing:
+            found = f"not installed: {', '.join(missing)}"
             remedy = f"pip install 'sweep[{extra}]'"
             checks.append(Check(name=name, state="absent", found=found, remedy=remedy))
         else:
@@ -43,7 +43,7 @@ def check_extras() -> list[Check]:
 
 
 def extras_of(requirements: Iterable[str]) -> dict[str, list[str]]:
-    """The packages of each extra for users, from a distribution's requirements.
+    """Return the packages of each extra for users, from the requirements of a distribution.
 
     >>> extras_of(["numpy>=2", "torch>=2.11; extra == 'train'", 'wandb<1 ; extra == "wandb"'])
     {'train': ['torch'], 'wandb': ['wandb']}
@@ -58,7 +58,7 @@ def extras_of(requirements: Iterable[str]) -> dict[str, list[str]]:
 
 
 def version_of(package: str) -> str | None:
-    """The installed version of a package; None where it is not installed."""
+    """Return the installed version of a package; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

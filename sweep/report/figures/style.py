@@ -1,4 +1,4 @@
-"""How the figures look and how they are written: style, colours, ticks, legends, files."""
+"""Style, colours, ticks, legends and files of the figures."""
 
 from __future__ import annotations
 
@@ -39,8 +39,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "sweep",
 }
-# Viridis without its palest end: equal steps in lightness, told apart in every colour vision, dark enough
-# on white.
+# Viridis without its palest end: perceptually uniform, safe for colour-blind readers, dark enough on white.
 BUDGET_COLORS = LinearSegmentedColormap.from_list(
     "budgets", [mpl.colormaps["viridis"](0.88 * step / 255) for step in range(256)]
 )
@@ -53,18 +52,17 @@ METHOD_COLORS = {  # Okabe & Ito 2008
     "overtraining": "#E69F00",
 }
 OTHER_COLORS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-GREY = "0.45"
-MAX_LEGEND_BUDGETS = 12
-SHORT_RANGE = 300.0  # of a log axis: below, ticks at 2 and 5 are labelled too
-
-
-MIN_DECADES = 300.0  # largest over smallest C from which powers of ten are enough ticks
-TICK_RATIO = 1.7  # between two ticks of compute
+GREY, DARK = "0.45", "0.15"
+DASHED = (0, (4, 2))
+MAX_LEGEND_BUDGETS = 12  # more are shown by a colour bar
+SHORT_RANGE = 300.0  # largest over smallest value of a log axis, below which 2 and 5 are labelled too
+DECADES_ONLY = 300.0  # largest over smallest C, from which ticks at powers of ten suffice
+TICK_RATIO = 1.7  # least ratio of neighbouring ticks of compute
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib's own defaults and ours on top, whatever the user's settings; restored afterwards."""
+    """Apply matplotlib's defaults and `STYLE`; the user's settings are restored afterwards."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
@@ -72,19 +70,19 @@ def style() -> Iterator[None]:
 
 
 def new_figure(*, width: float, height: float, n_panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of `width` by `height` inches with its own canvas, and its panels side by side."""
+    """Return a figure of `width` by `height` inches with its own canvas, and its panels, left to right."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(1, n_panels, squeeze=False)[0])
 
 
 def method_color(method: str, number: int) -> str:
-    """The colour of a method; `number` picks one for a method without its own."""
+    """Return the colour of a method; `number` picks one for a method without its own."""
     return METHOD_COLORS.get(method, OTHER_COLORS[number % len(OTHER_COLORS)])
 
 
 def budget_colors(budgets: Sequence[float]) -> dict[float, Any]:
-    """A colour per budget, by its place on the log scale of all of them."""
+    """Return a colour per budget, by its position on the log scale of all of them."""
     distinct = sorted(set(budgets))
     if not distinct:
         return {}
@@ -93,7 +91,7 @@ def budget_colors(budgets: Sequence[float]) -> dict[float, Any]:
 
 
 def budget_legend(figure: Figure, axes: Axes, colors: Mapping[float, Any], keys: list[Line2D]) -> None:
-    """Budgets and symbols outside the axes, where they cover nothing; a colour bar for many budgets."""
+    """Put budgets and symbols outside the axes; more than MAX_LEGEND_BUDGETS become a colour bar."""
     if len(colors) <= MAX_LEGEND_BUDGETS:
         handles = [
             Line2D([], [], color=colors[budget], lw=2.5, label=f"{scientific(budget)} FLOPs")
@@ -107,7 +105,7 @@ def budget_legend(figure: Figure, axes: Axes, colors: Mapping[float, Any], keys:
 
 
 def count_ticks(axis: Axis) -> None:
-    """Counts as 20k, 3M on a log axis, with labels between the decades where it spans few of them."""
+    """Label a log axis of counts as 20k, 3M; at 2 and 5 too if it spans few decades."""
     low, high = axis.get_view_interval()
     subs = (1.0, 2.0, 5.0) if high < SHORT_RANGE * low else (1.0,)
     axis.set_major_locator(LogLocator(subs=subs, numticks=14))
@@ -116,7 +114,7 @@ def count_ticks(axis: Axis) -> None:
 
 
 def loss_ticks(axis: Axis) -> None:
-    """Losses as plain numbers on a log axis."""
+    """Label a log axis of losses with plain numbers."""
     low, high = axis.get_view_interval()
     step = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high > 2 * low else tuple(1 + 0.1 * tenth for tenth in range(90))
     axis.set_major_locator(LogLocator(subs=step, numticks=14))
@@ -125,10 +123,10 @@ def loss_ticks(axis: Axis) -> None:
 
 
 def flops_ticks(axis: Axis, flops: Sequence[float]) -> None:
-    """Ticks of compute that stay apart: powers of ten over decades, else some of the values themselves."""
+    """Label an axis of compute without overlaps: powers of ten over decades, else some of `flops`."""
     low, high = min(flops), max(flops)
     axis.set_minor_formatter(NullFormatter())
-    if high / low >= MIN_DECADES:
+    if high / low >= DECADES_ONLY:
         return
     shown: list[float] = []
     for value in sorted(flops):
@@ -139,7 +137,7 @@ def flops_ticks(axis: Axis, flops: Sequence[float]) -> None:
 
 
 def scientific(value: float) -> str:
-    """A positive number as mathtext, 2.5e11 as 2.5 x 10^11.
+    """Format a positive number as mathtext, 2.5e11 as 2.5 x 10^11.
 
     >>> scientific(2.5e11)
     '$2.5\\\\times10^{11}$'
@@ -153,7 +151,7 @@ def scientific(value: float) -> str:
 
 
 def short_count(value: float) -> str:
-    """A count with its SI-like letter.
+    """Format a count with its SI-like suffix.
 
     >>> [short_count(value) for value in (500, 20_000, 1_500_000, 7e9, 2e12)]
     ['500', '20k', '1.5M', '7B', '2T']
@@ -165,14 +163,14 @@ def short_count(value: float) -> str:
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write `stem` as PNG and SVG; returns both paths. They are laid out once, at the PNG's resolution."""
+    """Write `stem`.png and `stem`.svg; returns both paths. The layout is computed once, for the PNG."""
     with style():
         _lay_out(figure)
         return [_save(figure, stem.with_name(f"{stem.name}.{suffix}")) for suffix in ("png", "svg")]
 
 
 def _lay_out(figure: Figure) -> None:
-    """For good: with an engine, `savefig` draws every file twice, the first time to no end but the layout."""
+    """Compute the layout and drop its engine: with one, `savefig` draws every file twice."""
     figure.dpi = STYLE["savefig.dpi"]
     engine = figure.get_layout_engine()
     if engine is not None:
@@ -181,7 +179,7 @@ def _lay_out(figure: Figure) -> None:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    """Write by unique temporary name and rename, so that nobody reads half a figure."""
+    """Write under a temporary name and rename, so that a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     suffix = path.suffix[1:]
     metadata = {"Date": None} if suffix == "svg" else {"Software": None}

@@ -1,4 +1,4 @@
-"""The attempt this process holds: its directory, its metrics, its end and its commit."""
+"""The attempt held by this process: its directory, metrics, checkpoint, end and commit."""
 
 from __future__ import annotations
 
@@ -19,27 +19,31 @@ from sweep.store.files import (
     publish,
     read_json,
     remove_tree,
-    replace,
     sync_directory,
+    write_atomic,
 )
 
-COPY_UNDER_WAY = "checkpoint.tmp"
+PARTIAL_COPY = "checkpoint.tmp"
 
 END_IN_RESERVE = "end.reserve"
-"""Written with the claim, and renamed to end.json when a full disk takes no more: a rename needs no room."""
+"""Written with the claim, and renamed to end.json if the disk is full: a rename needs no space."""
 
-DISK_REFUSED = {"state": "failed:disk", "reason": "the disk refused even the note of the end", "step": 0}
+DISK_REFUSED = {
+    "state": "failed:disk",
+    "reason": "the disk is full: the reason of the failure was not written",
+    "step": 0,
+}
 
 
 class AttemptLost(Exception):
-    """This process no longer holds the attempt: whatever it has is discarded."""
+    """This process no longer holds the attempt; its results are discarded."""
 
 
-class HeldAttempt:
-    """An attempt claimed by this process; every call but `log` may find that it is lost.
+class ActiveAttempt:
+    """An attempt claimed by this process; every method except `log` may find that it was lost.
 
-    All paths go through the attempt's name. Once another process has set the directory aside, the name is
-    gone, and neither a commit, nor an end, nor a heartbeat, nor a checkpoint of ours can land anywhere.
+    All paths contain the attempt's name. Once another process has renamed the directory, that name no longer
+    exists, so this process can write no commit, end, heartbeat or checkpoint.
     """
 
     def __init__(self, *, run_dir: Path, number: int, token: str) -> None:
@@ -48,21 +52,23 @@ class HeldAttempt:
         self.path = run_dir / "attempts" / str(number)
         self.checkpoint_dir = self.path / "checkpoint"
         self._token = token
-        self._lock = threading.Lock()  # between the committing thread and the heartbeat's verdict
+        self._lock = (
+            threading.Lock()
+        )  # held by the committing thread or by a heartbeat that counts the attempt out
         self._lost: str | None = None
 
     @property
     def run_key(self) -> str:
-        """Key of the run attempted."""
+        """Key of the run."""
         return self.run_dir.name
 
     @property
     def lost(self) -> str | None:
-        """Why this attempt is no longer ours; None while it is."""
+        """Reason why this process lost the attempt; None while it holds it."""
         return self._lost
 
     def is_ours(self) -> bool:
-        """Whether the attempt's name still leads to our claim. Raises OSError when that cannot be read."""
+        """Return True if the attempt still has this process's claim. Raises OSError if it cannot be read."""
         try:
             claim = json.loads((self.path / "claim.json").read_bytes())
         except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -70,9 +76,9 @@ class HeldAttempt:
         return isinstance(claim, dict) and claim.get("token") == self._token
 
     def confirm(self) -> bool:
-        """Whether the attempt is still ours; counted out for good when its name leads elsewhere.
+        """Return True if this process still holds the attempt; otherwise count it out for good.
 
-        A read that fails for another reason is no evidence either way.
+        A claim that cannot be read for another reason changes nothing.
         """
         with contextlib.suppress(OSError):
             if not self.is_ours():
@@ -80,30 +86,30 @@ class HeldAttempt:
         return self._lost is None
 
     def beat(self, record: Mapping[str, Any]) -> None:
-        """Write the heartbeat. Raises OSError when it cannot, FileNotFoundError when it was set aside."""
-        replace(self.path / "heartbeat.json", json_bytes(record), durable=False)
+        """Write the heartbeat. Raises OSError; FileNotFoundError if the attempt was set aside."""
+        write_atomic(self.path / "heartbeat.json", json_bytes(record), durable=False)
 
     def count_out(self, reason: str) -> None:
-        """Give the attempt up, once and for all; a commit under way finishes first, a later one fails."""
+        """Give up the attempt for good; a commit in progress finishes first, a later one fails."""
         with self._lock:
             self._lost = self._lost or reason
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append one record to metrics.jsonl. Raises OSError when the disk refuses."""
+        """Append one record to metrics.jsonl. Raises OSError if it cannot be written."""
         append_record(self.path / "metrics.jsonl", record)
 
     def inherit_checkpoint(self) -> None:
         """Copy the newest earlier attempt's checkpoint into this one, then delete the earlier ones.
 
-        The copy appears by rename, so a crash on the way leaves the earlier one for the next taker. A run
-        whose last attempt finished starts from nothing: somebody deleted its result to train it again.
+        The copy is renamed into place, so after a crash the next attempt still finds the earlier one. A run
+        with a finished last attempt starts from scratch: a user deleted its result to train it again.
         """
         earlier = [path for number, path in list_attempts(self.run_dir) if number < self.number]
         if earlier and (read_json(earlier[-1] / "end.json") or {}).get("state") not in ("done", "diverged"):
             self._copy_newest(earlier)
         for path in earlier:
             remove_tree(path / "checkpoint")
-            remove_tree(path / COPY_UNDER_WAY)
+            remove_tree(path / PARTIAL_COPY)
         if not self.checkpoint_dir.is_dir():
             self.checkpoint_dir.mkdir()
 
@@ -111,7 +117,7 @@ class HeldAttempt:
         source = next((p / "checkpoint" for p in reversed(earlier) if _has_files(p / "checkpoint")), None)
         if source is None:
             return
-        copy = self.path / COPY_UNDER_WAY
+        copy = self.path / PARTIAL_COPY
         try:
             unfinished = shutil.ignore_patterns("*.tmp")
             shutil.copytree(source, copy, ignore=unfinished, copy_function=_copy_durably)
@@ -122,10 +128,10 @@ class HeldAttempt:
         sync_directory(self.path)
 
     def commit(self, payload: Mapping[str, Any]) -> None:
-        """Make `payload` the run's result.
+        """Commit `payload` as the run's result.
 
-        Raises AttemptLost when the attempt is not ours any more, or the run already has a result.
-        Raises OSError when the disk refuses; nothing is visible then.
+        Raises AttemptLost if this process lost the attempt, or the run already has a result. Raises OSError
+        if it cannot be written; nothing is visible then.
         """
         data = json_bytes(payload)
         temporary = self.path / "result.tmp"
@@ -139,7 +145,7 @@ class HeldAttempt:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise AttemptLost("taken over by another worker") from error
         reserve = self.path / END_IN_RESERVE
-        claims = self.path.parent.glob(".claim-*")  # nobody may claim this run now
+        claims = self.path.parent.glob(".claim-*")  # no worker may claim this run any more
         for leftover in (temporary, reserve, *claims):
             with contextlib.suppress(OSError):
                 remove_tree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -147,12 +153,12 @@ class HeldAttempt:
             raise AttemptLost("the run already has a result")
 
     def end(self, state: str, reason: str | None, step: int) -> None:
-        """Record how the attempt ended; a failure that the disk does not let us record is one of the disk.
+        """Record the end of the attempt; a failure that cannot be written becomes failed:disk.
 
-        Raises FileNotFoundError when it was taken over, another OSError when the disk refuses.
+        Raises FileNotFoundError if the attempt was taken over, another OSError if it cannot be written.
         """
         if not self.is_ours():
-            raise FileNotFoundError(f"{self.path} is not ours any more")
+            raise FileNotFoundError(f"{self.path} was taken over by another worker")
         try:
             write_end(self.path, state, reason, step)
         except OSError:
@@ -166,16 +172,15 @@ class HeldAttempt:
 
 
 def write_end(attempt_dir: Path, state: str, reason: str | None, step: int) -> None:
-    """Write end.json: nobody works on the attempt any more. Lost in a power failure, the attempt expires."""
+    """Write end.json, which marks the attempt as ended. If a power failure loses it, the attempt expires."""
     end = {"state": state, "reason": reason, "step": step}
-    replace(attempt_dir / "end.json", json_bytes(end), durable=False)
+    write_atomic(attempt_dir / "end.json", json_bytes(end), durable=False)
 
 
 def _copy_durably(source: str, target: str) -> None:
-    """The source is deleted next, so the copy must be on the disk.
+    """Copy a file and sync it, since the source is deleted next.
 
-    A file that its writer, a zombie by now, replaced in this moment is left out: what was whole before is
-    there under another name.
+    A file that the former holder replaces at this moment is skipped: an older complete one has another name.
     """
     with contextlib.suppress(FileNotFoundError):
         shutil.copyfile(source, target, follow_symlinks=False)

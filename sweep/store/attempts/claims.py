@@ -1,4 +1,4 @@
-"""Claiming a run: who may take it, and the one atomic step by which exactly one process does."""
+"""Claims: the rules for taking a run, and the atomic rename with which exactly one process succeeds."""
 
 from __future__ import annotations
 
@@ -12,68 +12,68 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sweep.store.attempts.active import DISK_REFUSED, END_IN_RESERVE, HeldAttempt
+from sweep.store.attempts.active import DISK_REFUSED, END_IN_RESERVE, ActiveAttempt
 from sweep.store.attempts.attempts import (
     LOST,
     Attempt,
     given_up,
     list_attempts,
     read_attempts,
-    read_forgiven,
+    read_retried_attempt,
 )
 from sweep.store.attempts.host import is_gone, read_holder, shared_device, this_process
 from sweep.store.files import create, create_once, json_bytes, read_json, remove_tree
 
-MAX_WATCH_GAP_S = 5.0
-"""Most time between two looks that counts as having watched: an observer that slept has seen nothing."""
+MAX_OBSERVED_GAP_S = 5.0
+"""Longest time between two reads of a heartbeat that counts as observed: a suspended observer saw nothing."""
 
 
 class Verdict(enum.Enum):
-    """Why a run was not claimed."""
+    """Reason why a run was not claimed."""
 
     FINISHED = "finished"  # it has a result, or was given up
-    BUSY = "busy"  # somebody lives on it, or was faster
+    BUSY = "busy"  # another worker trains it, or claimed it first
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expiry:
-    """Why an attempt is taken from its holder."""
+    """Reason why an attempt is taken from its holder."""
 
     reason: str
-    holder_gone: bool  # certainly dead, not only silent
+    holder_gone: bool  # True if its process is certainly dead, False if only silent
 
 
 @dataclass(slots=True)
-class _Sighting:
+class _Observation:
     beat: object  # the claim's token and the heartbeat's counter
     seen_at: float  # monotonic
     unchanged_s: float
 
 
 class Claimer:
-    """Claims runs for one worker, and remembers the heartbeats it has watched.
+    """Claims runs for one worker, and keeps its observations of other workers' heartbeats.
 
-    Only this process's monotonic clock is read: wall clocks and other machines' clocks decide nothing.
+    Uses only the monotonic clock of this process, never wall clocks or clocks of other machines.
     """
 
     def __init__(self, worker_id: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._worker_id = worker_id
         self._clock = clock
         self._holder = this_process()
-        self._sightings: dict[Path, _Sighting] = {}
+        self._observations: dict[Path, _Observation] = {}
 
-    def claim(self, run_dir: Path, *, lease_s: float, max_failures: int) -> HeldAttempt | Verdict:
-        """Take the run if it is free. Raises OSError when the disk refuses the claim's files."""
+    def claim(self, run_dir: Path, *, lease_s: float, max_failures: int) -> ActiveAttempt | Verdict:
+        """Claim the run if it is free. Raises OSError if the claim cannot be written."""
         if (run_dir / "result.json").exists():
             return Verdict.FINISHED
-        attempts, forgiven = read_attempts(run_dir), read_forgiven(run_dir)
+        attempts, retried_attempt = read_attempts(run_dir), read_retried_attempt(run_dir)
         newest = attempts[-1] if attempts else None
         if newest is not None and newest.state is None:
             expiry = self._expiry(run_dir, newest, lease_s)
             if expiry is None or not set_aside(newest, expiry):
                 return Verdict.BUSY
             attempts = read_attempts(run_dir)
-        if given_up(attempts, max_failures, forgiven) is not None:
+        if given_up(attempts, max_failures, retried_attempt) is not None:
             return Verdict.FINISHED
         return self._create(run_dir, 1 + (newest.number if newest else 0), lease_s) or Verdict.BUSY
 
@@ -83,11 +83,11 @@ class Claimer:
         if holder is not None and is_gone(holder):
             return Expiry(reason=f"process {holder.pid} on {holder.host} is gone", holder_gone=True)
         beat = (claim.get("token"), (read_json(attempt.path / "heartbeat.json") or {}).get("counter"))
-        now, seen = self._clock(), self._sightings.get(run_dir)
+        now, seen = self._clock(), self._observations.get(run_dir)
         if seen is None or seen.beat != beat:
-            self._sightings[run_dir] = _Sighting(beat, now, 0.0)
+            self._observations[run_dir] = _Observation(beat, now, 0.0)
             return None
-        seen.unchanged_s += min(max(now - seen.seen_at, 0.0), MAX_WATCH_GAP_S)
+        seen.unchanged_s += min(max(now - seen.seen_at, 0.0), MAX_OBSERVED_GAP_S)
         seen.seen_at = now
         theirs = claim.get("lease_s")
         wait_s = max(lease_s, theirs) if isinstance(theirs, (int, float)) else lease_s
@@ -95,25 +95,25 @@ class Claimer:
             return None
         return Expiry(reason=f"no heartbeat for {seen.unchanged_s:.0f} s", holder_gone=False)
 
-    def _create(self, run_dir: Path, number: int, lease_s: float) -> HeldAttempt | None:
-        """Claim attempt `number` by renaming a finished directory to its name; None when another was faster.
+    def _create(self, run_dir: Path, number: int, lease_s: float) -> ActiveAttempt | None:
+        """Claim attempt `number` by renaming a prepared directory; None if another worker was faster.
 
-        A rename onto a directory that holds files fails, so the claim and what it says appear in one step.
+        A rename onto a directory with files fails, so the claim appears atomically with its content.
         """
         token = secrets.token_hex(8)
-        held = HeldAttempt(run_dir=run_dir, number=number, token=token)
-        prepared = held.path.with_name(f".claim-{token}")
+        attempt = ActiveAttempt(run_dir=run_dir, number=number, token=token)
+        prepared = attempt.path.with_name(f".claim-{token}")
         try:
-            # Not found: whoever commits sweeps up claims under way, for the run is finished.
+            # Not found: a commit deletes prepared claims, since the run is finished.
             with contextlib.suppress(FileExistsError, FileNotFoundError, NotADirectoryError):
                 self._prepare(prepared, token, lease_s)
-                _rename_exclusively(prepared, held.path)
-            if held.is_ours() and _is_newest(run_dir, number):
-                return held
+                _rename_exclusively(prepared, attempt.path)
+            if attempt.is_ours() and _is_newest(run_dir, number):
+                return attempt
         except OSError:
-            _withdraw(held, prepared)
+            _withdraw(attempt, prepared)
             raise
-        _withdraw(held, prepared)
+        _withdraw(attempt, prepared)
         return None
 
     def _prepare(self, directory: Path, token: str, lease_s: float) -> None:
@@ -132,9 +132,9 @@ class Claimer:
 
 
 def set_aside(attempt: Attempt, expiry: Expiry) -> bool:
-    """Rename an expired attempt's directory to K.lost, so its holder can commit nothing any more.
+    """Rename the directory of an expired attempt to K.lost, so that its holder cannot commit any more.
 
-    False when it is gone already: another taker was faster.
+    Returns False if it no longer exists: another worker was faster.
     """
     aside = attempt.path.with_name(f"{attempt.number}.lost")
     try:
@@ -142,32 +142,32 @@ def set_aside(attempt: Attempt, expiry: Expiry) -> bool:
     except OSError:
         return False
     end = {"state": LOST, "step": attempt.step, **asdict(expiry)}
-    with contextlib.suppress(OSError):  # only a comment: the name says that it is lost
+    with contextlib.suppress(OSError):  # informative only: the name marks it as lost
         create_once(aside / "end.json", json_bytes(end), durable=False)
     return True
 
 
 def _rename_exclusively(source: Path, target: Path) -> None:
-    """Raises FileExistsError where the name is taken, even if whoever took it has withdrawn by now."""
+    """Rename a directory. Raises FileExistsError if the name was taken, even if it was released since."""
     try:
         source.rename(target)
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) or target.exists():  # or what else it is called
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) or target.exists():  # error codes differ by system
             raise FileExistsError(target) from error
         raise
 
 
-def _withdraw(held: HeldAttempt, prepared: Path) -> None:
+def _withdraw(attempt: ActiveAttempt, prepared: Path) -> None:
     with contextlib.suppress(OSError):
-        if held.is_ours():
-            held.path.rename(prepared)
+        if attempt.is_ours():
+            attempt.path.rename(prepared)
     remove_tree(prepared)
 
 
 def _is_newest(run_dir: Path, number: int) -> bool:
-    """Whether attempt `number` is the live one: a claimer that slept may have taken a name freed since.
+    """Return True if attempt `number` is the newest: a suspended claimer may take a name released since.
 
-    The result is looked for in a listing, for a network file system may remember that a name was not there.
+    The result is looked up in a directory listing, since a network file system may cache a missing name.
     """
     newest, path = list_attempts(run_dir)[-1]
     is_finished = any(entry.name == "result.json" for entry in run_dir.iterdir())

@@ -1,4 +1,4 @@
-"""The class of a failure, which decides whether a run is tried again."""
+"""Classification of failures, which determines if a run is tried again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, err
 
 
 def classify(error: BaseException) -> tuple[str, str]:
-    """The state a failed attempt ends in, and one line on why.
+    """Return the end state of a failed attempt, and a one-line reason.
 
     >>> classify(OSError(28, "No space left on device"))
     ('failed:disk', 'OSError: [Errno 28] No space left on device')
@@ -27,7 +27,7 @@ def _failure_class(error: BaseException) -> str:
         return "host"
     if isinstance(error, DataError):
         return "data"
-    full = os.strerror(errno.ENOSPC) in str(error)  # libraries in other languages pass on only the words
+    full = os.strerror(errno.ENOSPC) in str(error)  # native libraries pass on only the message
     if full or (isinstance(error, OSError) and error.errno in DISK_ERRORS):
         return "disk"
     return "code" if error.__cause__ is None else _failure_class(error.__cause__)

@@ -1,4 +1,4 @@
-"""Who holds an attempt: a process named so that others on the same boot can tell that it is gone."""
+"""Identity of the process that holds an attempt, with which others on the same host detect its death."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holder:
-    """One process of one boot of one machine. None where the system does not tell."""
+    """One process of one boot of one machine. None if the system does not provide a value."""
 
     host: str
     pid: int
@@ -24,7 +24,7 @@ class Holder:
 
 
 def this_process() -> Holder:
-    """The process that is running."""
+    """Return the identity of the current process."""
     pid = os.getpid()
     return Holder(
         host=socket.gethostname(),
@@ -36,7 +36,7 @@ def this_process() -> Holder:
 
 
 def read_holder(values: Mapping[str, Any]) -> Holder | None:
-    """The holder a claim names; None when the claim does not name one completely."""
+    """Parse the holder of a claim; None if it is incomplete."""
     try:
         return Holder(**{key: values[key] for key in Holder.__slots__})
     except (KeyError, TypeError):
@@ -44,11 +44,11 @@ def read_holder(values: Mapping[str, Any]) -> Holder | None:
 
 
 def is_gone(holder: Holder) -> bool:
-    """True when `holder` is certainly dead; False when it lives or nobody here can know.
+    """Return True if `holder` is certainly dead; False if it is alive or cannot be checked from here.
 
-    Certain only on the same boot of the same machine in the same PID namespace: elsewhere its number may
-    belong to anybody. The host's name counts too, for clones of one virtual machine share a boot. A process
-    that ended but was not waited for is gone too.
+    It can be checked only on the same boot of the same machine in the same PID namespace: elsewhere its PID
+    may belong to another process. The host name is compared too, since clones of a virtual machine share a
+    boot id. A zombie process counts as dead.
     """
     if holder.host != socket.gethostname():
         return False
@@ -63,16 +63,16 @@ def is_gone(holder: Holder) -> bool:
 
 
 def shared_device() -> str | None:
-    """Names the GPU that a launcher gave this worker, the same for all that share it; None without one."""
+    """Return the id of the GPU assigned by the launcher, equal for all workers on it; None without a GPU."""
     device = os.environ.get("SWEEP_DEVICE", "")
     if not device.startswith("cuda"):
         return None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")  # inside a job numbers may begin at 0 again
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")  # inside a job the numbers may start at 0 again
     return "/".join((socket.gethostname(), os.environ.get("SLURM_JOB_ID", ""), visible, device))
 
 
 def seconds_since_boot() -> float:
-    """A clock that no one sets and that, where the system has one, also runs while the machine sleeps."""
+    """Return a monotonic time that, if the system provides one, also advances while the machine sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
@@ -91,20 +91,20 @@ def _pid_namespace() -> str | None:
 
 def _exists(pid: int) -> bool:
     try:
-        os.kill(pid, 0)  # signal 0 is never sent; it only asks
+        os.kill(pid, 0)  # signal 0 only checks for existence
     except ProcessLookupError:
         return False
-    except OSError:  # there, but somebody else's
+    except OSError:  # exists, but belongs to another user
         return True
     return True
 
 
 def _start_ticks(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat; -1 for a process that is dead and not yet waited for, None when hidden."""
+    """Return field 22 of /proc/PID/stat; -1 for a zombie, None if it cannot be read."""
     text = _read(Path(f"/proc/{pid}/stat"))
     if text is None:
         return None
-    fields = text.rpartition(")")[2].split()  # the name before the parenthesis may hold anything
+    fields = text.rpartition(")")[2].split()  # the name in parentheses may contain anything
     return -1 if fields[0] in "ZX" else int(fields[19])
 
 

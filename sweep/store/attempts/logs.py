@@ -1,4 +1,4 @@
-"""The last lines of what a failed attempt left behind: its traceback, or the end of its worker's log."""
+"""The last log lines of a failed attempt: its traceback, or the end of its worker's log."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ TAIL_LINES = 12
 
 
 def keep_tail(attempt_dir: Path, log: Path | None) -> None:
-    """Keep the end of a dead worker's log as the attempt's error.txt, unless it wrote one itself.
+    """Store the end of a dead worker's log as error.txt of the attempt, unless there is one.
 
-    The log goes on with the worker's successor, so later it would tell of other runs.
+    The restarted worker appends to the same log, so later its end belongs to other runs.
     """
     if log is None or (attempt_dir / "error.txt").exists():
         return
@@ -25,12 +25,12 @@ def keep_tail(attempt_dir: Path, log: Path | None) -> None:
 
 
 def log_tail(sweep_dir: Path, attempt: Attempt) -> tuple[str, ...]:
-    """Up to TAIL_LINES last lines about a failed attempt; none where nothing was left."""
+    """Return up to TAIL_LINES last lines about a failed attempt; empty if there is no log."""
     own = _last_lines(attempt.path / "error.txt")
     if own:
         return own
     worker_id = str((read_json(attempt.path / "claim.json") or {}).get("worker_id", ""))
-    name = worker_id.rpartition("-")[0]  # a launcher names its logs as its workers, but for the last part
+    name = worker_id.rpartition("-")[0]  # logs are named after the worker id without its last part
     return _last_lines(sweep_dir / "logs" / f"{name}.log") if name and "/" not in name else ()
 
 

@@ -1,4 +1,4 @@
-"""When the SQL copy is written: beside the sweep, never in its way, and again for what it missed."""
+"""Writes points to the SQL copy in a background thread, with retries."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from sweep.store.sql.table import SqlIndex
 
 URL_VARIABLE = "SWEEP_INDEX_URL"
-RETRY_S = 30.0  # after a failed write, unless another point comes first
-CLOSE_S = 5.0  # most time a worker that leaves gives the points it has not written yet
-CATCH_UP_S = 60.0  # and a sweep that ends
+RETRY_S = 30.0  # after a failed write, unless another point is committed first
+CLOSE_S = 5.0  # longest time that an exiting worker waits for unwritten points
+CATCH_UP_S = 60.0  # the same at the end of a sweep
 
 
 def index_url(config: StoreConfig) -> str | None:
-    """The database to write: what the environment says, else the config; None for none.
+    """Return the URL of the database, from the environment or else the config; None for no copy.
 
-    Raises InputError for a URL of the environment that is of no database we write.
+    Raises InputError if the URL in the environment is not of a supported database.
     """
     from_environment = os.environ.get(URL_VARIABLE)
     if not from_environment:
@@ -38,52 +38,52 @@ def index_url(config: StoreConfig) -> str | None:
 
 
 def check_index(config: StoreConfig) -> None:
-    """Raises InputError when a copy is asked for and the libraries that write it are not installed."""
+    """Raise InputError if a copy is configured and the libraries for it are not installed."""
     missing = [name for name in index_packages(config) if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
-            f"a SQL copy needs {' and '.join(missing)}: pip install 'sweep[sql]', or ask for none"
+            f"a SQL copy needs {' and '.join(missing)}: pip install 'sweep[sql]', or unset store.index_url"
         )
 
 
 def index_packages(config: StoreConfig) -> tuple[str, ...]:
-    """The libraries that the copy needs; none without one."""
+    """Return the libraries that the copy needs; empty without a copy."""
     url = index_url(config)
     if url is None:
         return ()
     return ("sqlalchemy",) if url.startswith("sqlite") else ("sqlalchemy", "psycopg")
 
 
-def _say(sentence: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody may be listening
+def _write_stderr(sentence: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # stderr may be closed
         sys.stderr.write(f"{sentence}\n")
         sys.stderr.flush()
 
 
 def copy_name(sweep_dir: Path, sweep: str) -> str:
-    """What the copy calls a sweep: a check of its hyperparameters is one of its own, with runs in common."""
+    """Return the name of a sweep in the copy: that of a hyperparameter check has its directory appended."""
     inside = (sweep_dir.absolute().parent / "plans").is_dir()
     return f"{sweep}/{sweep_dir.name}" if inside else sweep
 
 
 class IndexWriter:
-    """Copies the points that a worker commits, from a thread that the worker never waits for but at its end.
+    """Copies the points that a worker commits, in a thread; the worker waits for it only when it exits.
 
-    A point that cannot be written is kept and tried with the next one; what is still missing when the worker
-    leaves is written by `catch_up`, at the end of `sweep run`, or by `rebuild`.
+    A point that cannot be written is kept and tried again with the next one. Points still missing when the
+    worker exits are written by `catch_up`, at the end of `sweep run`, or by `rebuild`.
     """
 
-    def __init__(self, sweep_dir: Path, warn: Callable[[str], None] = _say) -> None:
+    def __init__(self, sweep_dir: Path, warn: Callable[[str], None] = _write_stderr) -> None:
         self._sweep_dir, self._warn = sweep_dir, warn
         self._changed = threading.Condition()
         self._pending: dict[tuple[str, str], set[str]] = {}  # run keys by URL and sweep
-        self._news = self._closing = False
+        self._has_new = self._closing = False
         self._failing = False
         self._thread: threading.Thread | None = None
-        self._indexes: dict[str, SqlIndex] = {}  # by URL; each looks at its tables once
+        self._indexes: dict[str, SqlIndex] = {}  # by URL; each checks its tables once
 
     def offer(self, entry: PlanEntry) -> None:
-        """Take note that a run has its result; returns at once."""
+        """Queue the point of a run that has its result; returns at once."""
         try:
             url = index_url(entry.experiment.store)
         except InputError as error:
@@ -94,16 +94,16 @@ class IndexWriter:
         with self._changed:
             sweep = copy_name(self._sweep_dir, entry.experiment.name)
             self._pending.setdefault((url, sweep), set()).add(entry.run_key)
-            self._news = True
+            self._has_new = True
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="index", daemon=True)
-                with contextlib.suppress(RuntimeError):  # no thread to be had now: with the next point
+                with contextlib.suppress(RuntimeError):  # cannot start a thread now: try with the next point
                     thread.start()
                     self._thread = thread
             self._changed.notify()
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
-        """Write what is left, for `timeout_s` seconds at most."""
+        """Write the remaining points, for at most `timeout_s` seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -114,10 +114,10 @@ class IndexWriter:
         while True:
             with self._changed:
                 wait_s = RETRY_S if self._pending else None
-                self._changed.wait_for(lambda: self._news or self._closing, wait_s)
-                if self._closing and not self._news:
+                self._changed.wait_for(lambda: self._has_new or self._closing, wait_s)
+                if self._closing and not self._has_new:
                     return
-                self._news = False
+                self._has_new = False
                 todo = {place: set(keys) for place, keys in self._pending.items()}
             for (url, sweep), keys in todo.items():
                 if self._written(url, sweep, keys):
@@ -126,7 +126,7 @@ class IndexWriter:
     def _written(self, url: str, sweep: str, keys: set[str]) -> bool:
         try:
             self._write(url, sweep, keys)
-        except Exception as error:  # whatever it is, the sweep goes on
+        except Exception as error:  # no error may stop the sweep
             self._warn_once(_sentence(error))
             return False
         self._failing = False
@@ -150,15 +150,15 @@ class IndexWriter:
     def _warn_once(self, sentence: str) -> None:
         if not self._failing:
             self._failing = True
-            self._warn(f"{sentence}; the sweep goes on, and its points are written later")
+            self._warn(f"{sentence}; the sweep continues, and its points are written later")
 
 
 def catch_up(store: RunStore, config: StoreConfig, sweep: str, timeout_s: float = CATCH_UP_S) -> str | None:
-    """Write the points that the database lacks or has in an old state.
+    """Write the points that are missing or outdated in the database, within `timeout_s`.
 
-    Returns None, or after `timeout_s` at most one sentence on why some are still missing.
+    Returns None on success, else an error message.
     """
-    problem: list[str | None] = ["the SQL copy did not answer in time"]
+    problem: list[str | None] = ["the database of the SQL copy did not answer in time"]
 
     def write() -> None:
         try:
@@ -174,15 +174,14 @@ def catch_up(store: RunStore, config: StoreConfig, sweep: str, timeout_s: float 
     thread.join(timeout_s)
     if problem[0] is None:
         return None
-    return (
-        f"{problem[0]}: the sweep is complete without it, sweep status {store.sweep_dir} --reindex catches up"
-    )
+    remedy = f"sweep status {store.sweep_dir} --reindex"
+    return f"{problem[0]}: the sweep is complete without it; update it with {remedy}"
 
 
 def rebuild(store: RunStore, config: StoreConfig, sweep: str) -> int | None:
-    """Write every point again and delete the rows of runs without one; returns the points, None for no copy.
+    """Write every point again and delete the rows of runs without a result.
 
-    Raises IndexUnavailable or InputError in one sentence.
+    Returns the number of points, None without a copy. Raises IndexUnavailable or InputError.
     """
     url = index_url(config)
     if url is None:
@@ -210,7 +209,7 @@ def _synchronise(store: RunStore, url: str, sweep: str, *, everything: bool) -> 
 
 
 def _sentence(error: Exception) -> str:
-    """Our own errors say what is wrong and hide what is secret; of others only the kind is told."""
+    """Return the message of an error of sweep; of others only the type, since a message may hold secrets."""
     if isinstance(error, SweepError):
         return str(error)
     return str(IndexUnavailable(f"the SQL copy cannot be written ({type(error).__name__})"))

@@ -1,8 +1,8 @@
-"""The SQL copy of sweeps' points, which a team can query: one table, written from the files, never read back.
+"""The SQL copy of the points: one table that a team can query, written from the files and never read back.
 
-A row is one point: the columns of points.csv with their types, the sweep's name, why the run is not fitted
-(`excluded`), and the whole result.json (`result`). Rows are keyed by sweep and run key, so sweeps that share
-a database need names of their own. All of it can be dropped and written again.
+A row is one point: the columns of points.csv with their types, the name of the sweep, the reason why the run
+is not fitted (`excluded`), and the whole result.json (`result`). Rows are keyed by sweep and run key, so
+sweeps in one database need distinct names. The tables can be dropped and written again.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from sweep.store.plans import run_directory
 from sweep.store.points import COLUMN_TYPES, ResultError, not_fitted, read_result
 
 SCHEMA_VERSION = 1
-"""Raised when a row means something else than before; a database of another version is not written."""
+"""Incremented when the meaning of a row changes; a database of another version is not written."""
 
-CONNECT_S, LOCK_S, STATEMENT_S = 3, 5, 30  # longest waits of one write
+CONNECT_S, LOCK_S, STATEMENT_S = 3, 5, 30  # timeouts of one write
 BATCH_ROWS = 500
-_CREATION_LOCK = 0x73776565  # PostgreSQL's advisory lock for whoever creates the tables
+_CREATION_LOCK = 0x73776565  # PostgreSQL advisory lock for the creation of the tables
 
 _SQL_TYPES = {str: Text, int: BigInteger, float: Double}
 _METADATA = MetaData()
@@ -75,7 +75,10 @@ Row = Mapping[str, Any]
 
 
 def point_row(sweep_dir: Path, sweep: str, key: str) -> Row | None:
-    """The row of a run; None where it has no sound result. Counts are nearest doubles, exact in `result`."""
+    """Return the row of a run; None without a valid result.
+
+    Large counts are rounded to the nearest double in their columns, and exact in `result`.
+    """
     run_dir = run_directory(sweep_dir, key)
     try:
         stored = read_result(run_dir / "result.json", key)
@@ -90,18 +93,18 @@ def point_row(sweep_dir: Path, sweep: str, key: str) -> Row | None:
 
 
 class SqlIndex:
-    """One database. Connections are made for each write and closed after it: hundreds of workers share it.
+    """One database. Each write uses a new connection, since hundreds of workers may share the database.
 
-    Every method raises IndexUnavailable, in one sentence without credentials, when the database is down,
-    locked, slow, or holds something else.
+    Every method raises IndexUnavailable, with a message without credentials, if the database is down, locked,
+    slow, or has another schema.
     """
 
     def __init__(self, url: str) -> None:
-        """`url` as `store.index_url` takes it, or with a password."""
+        """Prepare the engine; `url` is as in `store.index_url`, but may contain a password."""
         try:
             self._url = make_url(url)
         except (ArgumentError, ValueError):
-            raise IndexUnavailable("the URL of the SQL copy cannot be read") from None
+            raise IndexUnavailable("the URL of the SQL copy is invalid") from None
         if self._url.get_backend_name() == "postgresql":
             self._url = self._url.set(drivername="postgresql+psycopg")
         self._prepared = False
@@ -114,12 +117,12 @@ class SqlIndex:
 
     @property
     def place(self) -> str:
-        """Which database this is, without user and password."""
+        """URL of the database without user and password."""
         host = f"{self._url.host or ''}{f':{self._url.port}' if self._url.port else ''}"
         return f"{self._url.get_backend_name()}://{host}/{self._url.database or ''}"
 
     def write(self, rows: Iterable[Row]) -> int:
-        """Insert the rows or replace them, in batches, each whole or not at all; returns their number."""
+        """Insert or replace rows, with one transaction per batch; return their number."""
         insert = postgresql.insert if self._url.get_backend_name() == "postgresql" else sqlite.insert
         statement = insert(POINTS)
         new = {column.name: statement.excluded[column.name] for column in POINTS.c if not column.primary_key}
@@ -132,14 +135,14 @@ class SqlIndex:
         return n_written
 
     def known(self, sweep: str) -> dict[str, tuple[str | None, str | None]]:
-        """By run key, when each row's run finished and why it is not fitted: what tells that a row is old."""
+        """Return finished_at and excluded of every row by run key, which show if a row is outdated."""
         wanted = select(POINTS.c.run_key, POINTS.c.finished_at, POINTS.c.excluded)
         with self._connected() as connection:
             found = connection.execute(wanted.where(POINTS.c.sweep == sweep)).all()
         return {row.run_key: (row.finished_at, row.excluded) for row in found}
 
     def remove(self, sweep: str, keys: Sequence[str]) -> None:
-        """Delete the rows of runs that have no result any more."""
+        """Delete the rows of the runs `keys`."""
         for start in range(0, len(keys), BATCH_ROWS):
             batch = keys[start : start + BATCH_ROWS]
             with self._connected() as connection:
@@ -149,7 +152,7 @@ class SqlIndex:
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Connection]:
-        """A transaction on a database that holds our tables."""
+        """Open a transaction on the database, with the tables created."""
         with self._explained():
             if not self._prepared:
                 with self._engine.begin() as connection:
@@ -159,7 +162,7 @@ class SqlIndex:
                 yield connection
 
     def _prepare(self, connection: Connection) -> None:
-        """Make the tables where they are missing; of many processes that come at once, one does."""
+        """Create missing tables; an advisory lock makes one of several processes do it."""
         there = inspect(connection)
         if there.has_table(POINTS.name) and there.has_table(SCHEMA.name) and _version(connection) is not None:
             self._check_schema(connection)
@@ -180,10 +183,10 @@ class SqlIndex:
         missing = [column.name for column in POINTS.c if column.name not in there]
         if version == SCHEMA_VERSION and not missing:
             return
-        why = f"lacks {', '.join(missing)}" if missing else f"is of schema {version}, not {SCHEMA_VERSION}"
+        problem = f"lacks {', '.join(missing)}" if missing else f"has schema {version}, not {SCHEMA_VERSION}"
         raise IndexUnavailable(
-            f"the SQL copy at {self.place} was made by another version of sweep (table {POINTS.name} {why}): "
-            f"drop the tables {POINTS.name} and {SCHEMA.name}, or choose another database"
+            f"the SQL copy at {self.place} was created by another version of sweep (table {POINTS.name} "
+            f"{problem}): drop the tables {POINTS.name} and {SCHEMA.name}, or set another database"
         )
 
     @contextlib.contextmanager
@@ -191,7 +194,7 @@ class SqlIndex:
         try:
             yield
         except (SQLAlchemyError, ImportError) as error:
-            self._prepared = False  # the tables may be gone
+            self._prepared = False  # the tables may have been dropped
             cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
             first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
             for secret in _secrets(self._url):
@@ -200,19 +203,19 @@ class SqlIndex:
 
 
 def _version(connection: Connection) -> int | None:
-    """The schema's version; None also while another process is making the tables."""
+    """Return the version of the schema; None also while another process creates the tables."""
     return connection.scalar(select(SCHEMA.c.version).where(SCHEMA.c.name == POINTS.name))
 
 
 def _patience(url: URL) -> dict[str, Any]:
-    """How long a driver waits for a database that does not answer."""
+    """Return the connection timeouts of the driver."""
     if url.get_backend_name() == "sqlite":
         return {"timeout": LOCK_S}
     return {"connect_timeout": CONNECT_S, "tcp_user_timeout": 1000 * STATEMENT_S}
 
 
 def _bound_waits(connection: Connection) -> None:
-    """Of this transaction only, so that it works through a connection pooler too."""
+    """Set timeouts for this transaction only, which also works through a connection pooler."""
     for setting, seconds in (("lock_timeout", LOCK_S), ("statement_timeout", STATEMENT_S)):
         connection.execute(select(func.set_config(setting, f"{seconds}s", True)))
 

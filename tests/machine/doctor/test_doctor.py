@@ -1,4 +1,4 @@
-"""The doctor, on this machine and on machines that lack something."""
+"""sweep doctor on this machine, and on simulated machines with missing requirements."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def needs(tmp_path: Path) -> Needs:
 
 @pytest.fixture(autouse=True)
 def quick_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch's answer on a machine without a GPU, without the seconds it takes; one test asks for real."""
+    """A simulated probe of torch on a machine without a GPU, since a real one takes seconds."""
     monkeypatch.setattr("sweep.machine.doctor.probe_torch", lambda: CPU_ONLY)
 
 
@@ -58,18 +58,18 @@ def missing(diagnosis: Diagnosis) -> list[str]:
     return [check.name for check in diagnosis.checks if check.state == "missing"]
 
 
-def test_this_machine_can_run_what_the_tests_run(needs: Needs, tmp_path: Path) -> None:
+def test_this_machine_can_run_the_tests(needs: Needs, tmp_path: Path) -> None:
     diagnosis = examine(needs, 2)
     assert diagnosis.ok
     assert missing(diagnosis) == []
-    assert not any(tmp_path.iterdir())  # nothing is left behind, not even results_dir
+    assert not any(tmp_path.iterdir())  # no file is left, not even results_dir
     named = {check.name for check in diagnosis.checks}
     assert {"python", "cores", "memory", "results_dir", "data_dir", "hard links", "torch", "cpu"} <= named
     assert diagnosis.to_json()["ok"] is True
     assert diagnosis.to_text().endswith("the experiment can run here")
 
 
-def test_torch_is_asked_for_real() -> None:
+def test_the_real_probe_of_torch() -> None:
     found = probe_torch()
     assert found["version"] == metadata.version("torch")
     assert found["devices"]["cpu"]["dtypes"]["fp32"] is True
@@ -110,7 +110,7 @@ def test_an_experiment_says_what_it_needs(tmp_path: Path) -> None:
     assert "datasets" in names(*hub)
 
 
-# --- what may be missing -----------------------------------------------------------------------------
+# --- missing requirements -----------------------------------------------------------------------------
 
 
 def test_too_little_memory_and_disk(needs: Needs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_too_little_memory_and_disk(needs: Needs, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**8))
     assert missing(examine(replace(needs, memory_bytes=10**9), 2)) == ["memory", "results_dir", "data_dir"]
     monkeypatch.setattr("sweep.machine.doctor.probe_torch", lambda: ONE_GPU)
-    assert "memory" not in missing(examine(replace(needs, memory_bytes=10**9), 2))  # it is the GPU's then
+    assert "memory" not in missing(examine(replace(needs, memory_bytes=10**9), 2))  # of the GPU
 
 
 def test_a_container_may_use_less_than_its_host_has(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_a_directory_that_cannot_be_written(
     monkeypatch.setattr(Path, "mkdir", refuse)
     diagnosis = examine(needs, 2)
     assert missing(diagnosis) == ["results_dir", "data_dir", "hard links"]
-    assert f"{tmp_path} cannot be written (Permission denied)" in diagnosis.to_text()
+    assert f"{tmp_path} is not writable (Permission denied)" in diagnosis.to_text()
 
 
 def test_packages_that_are_not_installed(needs: Needs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,11 +169,11 @@ def test_packages_that_are_not_installed(needs: Needs, monkeypatch: pytest.Monke
     assert not diagnosis.ok
     found = {check.name: (check.state, check.found, check.remedy) for check in diagnosis.checks}
     assert found["torch"] == ("missing", "not installed", "pip install 'sweep[train]'")
-    assert found["extra train"] == ("absent", "lacks torch, datasets", "pip install 'sweep[train]'")
-    assert found["extra wandb"] == ("absent", "lacks wandb", "pip install 'sweep[wandb]'")
+    assert found["extra train"] == ("absent", "not installed: torch, datasets", "pip install 'sweep[train]'")
+    assert found["extra wandb"] == ("absent", "not installed: wandb", "pip install 'sweep[wandb]'")
     assert found["extra io"] == ("ok", "safetensors", None)
     assert "extra dev" not in found
-    assert diagnosis.to_text().endswith("the experiment cannot run here: see what is missing above")
+    assert diagnosis.to_text().endswith("the experiment cannot run here: see the missing items above")
 
 
 def test_a_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,8 +202,8 @@ def test_which_devices_workers_would_use() -> None:
 def test_a_gpu_that_torch_cannot_use(needs: Needs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "installed_gpus", lambda: ["NVIDIA H200"])
     (cpu, gpu) = check_torch(CPU_ONLY, needs)
-    assert (cpu.state, gpu.state) == ("ok", "absent")  # the CPU will do
-    assert gpu.found == "NVIDIA H200; torch 2.13.0+cpu cannot use any: this torch is built for the CPU"
+    assert (cpu.state, gpu.state) == ("ok", "absent")  # the CPU is sufficient
+    assert gpu.found == "NVIDIA H200; torch 2.13.0+cpu cannot use a GPU: this torch is built for the CPU"
     (_, gpu) = check_torch(CPU_ONLY, replace(needs, device="cuda"))
     assert gpu.state == "missing"
     monkeypatch.setattr(devices, "installed_gpus", list)
@@ -221,7 +221,7 @@ def test_a_gpu_that_torch_can_use(needs: Needs) -> None:
     old = {"name": "V100", "memory_bytes": 16 * 2**30, "dtypes": {"fp32": True, "bf16": False}}
     without_bf16 = {**ONE_GPU, "devices": {"cpu": CPU, "cuda:0": old}}
     (cpu, gpu) = check_torch(without_bf16, replace(needs, precision="bf16"))
-    assert (cpu.state, gpu.state, gpu.found) == ("ok", "missing", "V100, 16 GiB, computes in fp32")
+    assert (cpu.state, gpu.state, gpu.found) == ("ok", "missing", "V100, 16 GiB, supports fp32")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
-"""The figure of a hyperparameter check: every corner is named, whichever panel it is in."""
+"""The figure of a hyperparameter check names every corner, whichever panel it is in."""
 
 import numpy as np
+import pytest
 
-from sweep.report.figures.hparams import hparam_figure
-from sweep.report.hparam_curves import HparamCurve
+from sweep.report.figures.hparams import HparamCurve, hparam_figure
 
 
 def curve(corner, axis):
@@ -14,11 +14,10 @@ def curve(corner, axis):
     )  # fmt: skip
 
 
-def test_the_legend_names_corners_of_either_panel_once():
-    figure = hparam_figure([curve("a", "lr"), curve("b", "lr"), curve("b", "batch")])
-    assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == ["a", "b"]
-
-
-def test_a_check_without_any_batch_has_a_legend_too():
-    figure = hparam_figure([curve("a", "lr")])
-    assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == ["a"]
+@pytest.mark.parametrize(
+    ("curves", "corners"),
+    [([("a", "lr"), ("b", "lr"), ("b", "batch")], ["a", "b"]), ([("a", "lr")], ["a"])],
+)
+def test_the_legend_names_corners_of_either_panel_once(curves, corners):
+    figure = hparam_figure([curve(*names) for names in curves])
+    assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == corners

@@ -1,4 +1,4 @@
-"""The status of a sweep on a terminal: every run at any size, rates, and the ends of failed runs' logs."""
+"""Sweep status as text: every run at any size, rates, and log tails of failed runs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def test_a_failed_run_shows_its_state_its_reason_and_the_end_of_its_log(tmp_path
     assert "failed:code" in text
     assert "ValueError: a bug" in text
     assert "    in two lines\n" in text
-    assert "the end of its log" in text
-    assert "an hour;" in text
-    assert "peak not known" in text
+    assert "last lines of its log" in text
+    assert "FLOPs per hour;" in text
+    assert "peak unknown" in text
 
 
 def test_a_large_sweep_lists_every_run_quickly(tmp_path):
@@ -38,4 +38,4 @@ def test_a_large_sweep_lists_every_run_quickly(tmp_path):
     assert time.process_time() - started < 2
     assert sum(" planned " in line for line in text.splitlines()) == 600
     assert len({line.index("planned") for line in text.splitlines() if " planned " in line}) == 1
-    assert "600 runs: none done yet" in text
+    assert "600 runs: none done" in text

@@ -9,7 +9,7 @@ import pytest
 from rich.text import Text
 
 from sweep.errors import InputError
-from sweep.report.tables import plain_table
+from sweep.report.numbers import plain_table
 from sweep.report.text.terminal import print_text, say
 
 REASON = "the batch of [/unclosed] tokens is larger than the corpus " * 6

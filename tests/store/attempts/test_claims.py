@@ -1,4 +1,4 @@
-"""Who may take a run: free, live, ended, expired; and that no claim is ever given twice."""
+"""Claims of free, live, ended and expired runs; no run is ever claimed twice."""
 
 import shutil
 import threading
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sweep.store.attempts import claims
-from sweep.store.attempts.active import AttemptLost, HeldAttempt
+from sweep.store.attempts.active import ActiveAttempt, AttemptLost
 from sweep.store.attempts.attempts import read_attempts
 from sweep.store.attempts.claims import Claimer, Verdict
 from sweep.store.attempts.host import is_gone, this_process
@@ -33,12 +33,12 @@ def run_dir(tmp_path):
 
 def take(run_dir, worker="w", clock=time.monotonic):
     held = Claimer(worker, clock).claim(run_dir, **LEASE)
-    assert isinstance(held, HeldAttempt)
+    assert isinstance(held, ActiveAttempt)
     return held
 
 
 def watch(claimer, clock, run_dir, seconds, every=1.0):
-    """Look regularly for so long; the outcome of the last look."""
+    """Try to claim regularly for some time; return the last outcome."""
     outcome = claimer.claim(run_dir, **LEASE)
     for _ in range(int(seconds / every)):
         clock.now += every
@@ -69,22 +69,22 @@ def test_a_beating_attempt_never_expires_and_a_silent_one_does(run_dir):
         held.beat({"counter": counter, "step": 0})
     assert watch(other, clock, run_dir, 9) is Verdict.BUSY
     taken = watch(other, clock, run_dir, 2)
-    assert isinstance(taken, HeldAttempt)
+    assert isinstance(taken, ActiveAttempt)
     assert taken.number == 2
     assert not held.is_ours()
     assert [a.state for a in read_attempts(run_dir)] == ["lost", None]
 
 
-def test_an_observer_that_slept_has_seen_nothing(run_dir):
+def test_a_suspended_observer_has_observed_nothing(run_dir):
     take(run_dir)
     clock = Clock()
     other = Claimer("other", clock)
     other.claim(run_dir, **LEASE)
-    clock.now += 3600  # suspended together with the holder, perhaps
+    clock.now += 3600  # as if suspended together with the holder
     assert other.claim(run_dir, **LEASE) is Verdict.BUSY
 
 
-def test_the_wall_clock_decides_nothing(run_dir, monkeypatch):
+def test_the_wall_clock_has_no_effect(run_dir, monkeypatch):
     take(run_dir)
     clock = Clock()
     other = Claimer("other", clock)
@@ -99,18 +99,18 @@ def test_the_holders_lease_counts_when_it_is_the_longer(run_dir):
     assert watch(Claimer("other", clock), clock, run_dir, 50) is Verdict.BUSY
 
 
-def test_a_holder_that_is_gone_is_replaced_at_once(run_dir, monkeypatch):
+def test_a_dead_holder_is_replaced_at_once(run_dir, monkeypatch):
     take(run_dir)
     monkeypatch.setattr(claims, "is_gone", lambda holder: True)
     assert take(run_dir).number == 2
 
 
-def test_only_a_process_of_this_boot_and_namespace_can_be_known_to_be_gone():
+def test_only_a_process_of_this_boot_and_namespace_is_known_to_be_dead():
     alive = this_process()
     assert not is_gone(alive)
     if alive.boot_id is None:
         pytest.skip("this system has no /proc")
-    reused = replace(alive, start_ticks=-7)  # the same number, another process
+    reused = replace(alive, start_ticks=-7)  # the same PID, another process
     assert is_gone(reused)
     others = ({"boot_id": "other"}, {"pid_namespace": "pid:[1]"}, {"start_ticks": None}, {"host": "a clone"})
     for elsewhere in others:
@@ -133,7 +133,7 @@ def test_a_holder_that_was_set_aside_can_do_nothing_any_more(run_dir, monkeypatc
         held.end("done", None, 9)
     with pytest.raises(FileNotFoundError):
         (held.checkpoint_dir / "stale").write_text("stale")
-    held.checkpoint_dir.mkdir(parents=True)  # a careless trainer brings the name back: still no commit
+    held.checkpoint_dir.mkdir(parents=True)  # a trainer recreates the directory: still no commit
     with pytest.raises(AttemptLost):
         held.commit({"loss": 0.0})
     assert not (run_dir / "result.json").exists()
@@ -142,8 +142,8 @@ def test_a_holder_that_was_set_aside_can_do_nothing_any_more(run_dir, monkeypatc
     assert (run_dir / "result.json").read_text() == '{"loss":1.0}\n'
 
 
-def test_a_claimer_that_slept_between_looking_and_taking_withdraws(run_dir, monkeypatch):
-    """While it slept, others took its number, lost it, and went on from the next one."""
+def test_a_claimer_suspended_between_check_and_rename_withdraws(run_dir, monkeypatch):
+    """While it was suspended, others claimed its number, lost it, and continued with the next one."""
     slow, prepare = Claimer("slow"), Claimer._prepare
     monkeypatch.setattr(claims, "is_gone", lambda holder: True)
 
@@ -158,7 +158,7 @@ def test_a_claimer_that_slept_between_looking_and_taking_withdraws(run_dir, monk
     assert {path.name for path in (run_dir / "attempts").iterdir()} == {"1.lost", "2"}
 
 
-def test_a_claimer_that_slept_through_the_commit_withdraws(run_dir, monkeypatch):
+def test_a_claimer_suspended_during_the_commit_withdraws(run_dir, monkeypatch):
     slow, prepare = Claimer("slow"), Claimer._prepare
 
     def sleep_first(self, directory, token, lease_s):
@@ -173,7 +173,7 @@ def test_a_claimer_that_slept_through_the_commit_withdraws(run_dir, monkeypatch)
 
 
 def test_a_name_whose_taker_withdrew_at_this_moment_counts_as_taken(run_dir, monkeypatch):
-    """Two claimers slept through a commit; one is refused the name that the other gives back in between."""
+    """Two claimers were suspended during a commit; one is refused the name that the other releases."""
     rename = Path.rename
     attempt = run_dir / "attempts" / "1"
 
@@ -207,7 +207,7 @@ def test_one_expired_lease_and_many_observers_give_one_new_holder(tmp_path, monk
         def observe(claimer, run_dir=run_dir, barrier=barrier, won=won):
             barrier.wait()
             outcome = claimer.claim(run_dir, **LEASE)
-            if isinstance(outcome, HeldAttempt):
+            if isinstance(outcome, ActiveAttempt):
                 won.append(outcome)
 
         threads = [threading.Thread(target=observe, args=(c,)) for c in observers]
@@ -215,7 +215,7 @@ def test_one_expired_lease_and_many_observers_give_one_new_holder(tmp_path, monk
             thread.start()
         for thread in threads:
             thread.join()
-        # a loser may find the run busy, never held; whoever holds it is the newest attempt
+        # a loser finds the run busy and never holds it; the holder has the newest attempt
         assert len(won) <= 1
         held = won[0] if won else take(run_dir)
         assert held.is_ours()
@@ -246,7 +246,7 @@ def test_a_copy_cut_short_leaves_the_source(run_dir, monkeypatch):
         with pytest.raises(OSError, match="full"):
             second.inherit_checkpoint()
     second.end("failed:disk", "full", 0)
-    third = HeldAttempt(run_dir=run_dir, number=3, token="x")
+    third = ActiveAttempt(run_dir=run_dir, number=3, token="x")
     third.path.mkdir()
     third.inherit_checkpoint()
     assert (third.checkpoint_dir / "state").read_text() == "1"

@@ -1,4 +1,4 @@
-"""The SQL copy in SQLite: what a row holds, catching up, databases that are down, locked, slow or wrong."""
+"""The SQL copy in SQLite: rows, catching up, and databases that are down, locked, slow or invalid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.toy_trainer import result, toy_experiment, toy_plan, train
 
 
 def indexed_sweep(tmp_path, n_runs=4, url=None, name="toy"):
-    """A toy sweep whose plan names a database; returns its store and the database's file."""
+    """A toy sweep with a SQL copy; returns its store and the file of the database."""
     database = tmp_path / "points.db"
     plan = toy_plan(n_runs, name=name)
     config = StoreConfig(index_url=url or f"sqlite:///{database}")
@@ -94,7 +94,7 @@ def test_a_rebuild_writes_what_is_missing_and_deletes_what_is_gone(tmp_path):
     assert rebuild(store, store.latest_experiment().store, "toy") == 3
     assert sorted(row["run_key"] for row in rows(database, "sweep = 'toy'")) == [keys[0], keys[1], keys[3]]
     assert rows(database, "loss = 99") == []
-    assert len(rows(database, "sweep = 'other'")) == 1  # another sweep's rows are not ours
+    assert len(rows(database, "sweep = 'other'")) == 1  # rows of another sweep are kept
     database.unlink()
     assert rebuild(store, store.latest_experiment().store, "toy") == 3
     assert len(rows(database)) == 3
@@ -115,7 +115,7 @@ def test_a_locked_database_never_stops_the_sweep_and_is_caught_up(tmp_path, monk
     blocker = sqlite3.connect(database, isolation_level=None)
     blocker.execute("begin exclusive")
     assert work(store.sweep_dir, train=train).n_done == 4
-    assert capfd.readouterr().err.count("the sweep goes on") == 1
+    assert capfd.readouterr().err.count("the sweep continues") == 1
     problem = catch_up(store, store.latest_experiment().store, "toy")
     assert "locked" in problem
     assert "--reindex" in problem
@@ -130,12 +130,12 @@ def test_points_missed_are_written_with_the_next_one(tmp_path, monkeypatch):
     entries = store.entries()
     work(store.sweep_dir, train=train)
     database.unlink()
-    said = []
-    writer = IndexWriter(store.sweep_dir, said.append)
-    database.mkdir()  # nothing can be opened there
+    messages = []
+    writer = IndexWriter(store.sweep_dir, messages.append)
+    database.mkdir()  # a directory cannot be opened as a database
     writer.offer(entries[0])
-    wait_until(lambda: bool(said))
-    assert len(said) == 1
+    wait_until(lambda: bool(messages))
+    assert len(messages) == 1
     database.rmdir()
     writer.offer(entries[1])
     writer.close()
@@ -154,23 +154,23 @@ def test_a_database_that_hangs_costs_a_leaving_worker_a_bounded_time(tmp_path, m
 
 
 @pytest.mark.parametrize(
-    ("statement", "told"),
+    ("statement", "message"),
     [
         ("create table sweep_points (sweep text, run_key text)", "lacks"),
         ("create table sweep_schema (name text primary key, version int)", None),
     ],
 )
-def test_a_database_with_other_tables_is_refused_or_completed(tmp_path, statement, told):
+def test_a_database_with_other_tables_is_refused_or_completed(tmp_path, statement, message):
     store, database = indexed_sweep(tmp_path, 1)
     connection = sqlite3.connect(database)
     connection.execute(statement)
     connection.commit()
     connection.close()
     assert work(store.sweep_dir, train=train).n_done == 1
-    if told is None:
+    if message is None:
         assert len(rows(database)) == 1
         return
-    with pytest.raises(IndexUnavailable, match=told):
+    with pytest.raises(IndexUnavailable, match=message):
         rebuild(store, store.latest_experiment().store, "toy")
 
 
@@ -268,15 +268,15 @@ def test_the_environment_overrules_and_may_hold_a_password(tmp_path, monkeypatch
 
 
 def test_no_password_reaches_a_file_or_a_message(tmp_path, monkeypatch, capfd):
-    monkeypatch.setenv("SWEEP_INDEX_URL", "postgresql://me:CANARY@127.0.0.1:9/points")  # nobody listens
+    monkeypatch.setenv("SWEEP_INDEX_URL", "postgresql://me:CANARY@127.0.0.1:9/points")  # no server
     store, _ = indexed_sweep(tmp_path, 2)
     assert work(store.sweep_dir, train=train).n_done == 2
     problem = catch_up(store, store.latest_experiment().store, "toy")
-    said = problem + capfd.readouterr().err
-    assert "postgresql://127.0.0.1:9/points" in said
+    messages = problem + capfd.readouterr().err
+    assert "postgresql://127.0.0.1:9/points" in messages
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"CANARY" not in written
-    assert "CANARY" not in said
+    assert "CANARY" not in messages
 
 
 def test_without_sqlalchemy_a_copy_is_refused_in_one_sentence(monkeypatch):

@@ -1,0 +1,155 @@
+"""IsoFLOP curves: held-out loss against model size at each compute budget.
+
+Legend: N parameters, D tokens, C training FLOPs, L loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sweep.fit.laws.base import Interval
+from sweep.fit.methods.isoflop import IsoflopLaw
+from sweep.fit.methods.parabola import BudgetFit, BudgetStatus, fit_budget
+from sweep.fit.table.observations import Observations
+from sweep.records import Point
+from sweep.report.figures.results import SweepResults
+from sweep.report.figures.style import (
+    DARK,
+    DASHED,
+    GREY,
+    budget_colors,
+    budget_legend,
+    count_ticks,
+    new_figure,
+    style,
+)
+
+FloatArray = npt.NDArray[np.float64]
+
+N_PARABOLA = 101
+PARABOLA_MARGIN = 0.06  # of the range of ln N, drawn past the outermost sizes
+SAME_BUDGET = 0.25  # an excluded point this close in ln C belongs to a budget
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class IsoflopCurve:
+    """One budget: its points, its parabola, and the parabola's minimum if it is usable."""
+
+    flops_budget: float
+    status: BudgetStatus
+    n_params: FloatArray  # (n,)
+    loss: FloatArray  # (n,) held out, nats per token
+    excluded_n_params: FloatArray  # excluded by hand; diverged runs have no loss to show
+    excluded_loss: FloatArray
+    parabola_n_params: FloatArray  # empty without a parabola
+    parabola_loss: FloatArray
+    n_params_opt: float | None
+    loss_opt: float | None
+    n_params_interval: Interval | None
+
+
+def isoflop_curves(results: SweepResults) -> tuple[IsoflopCurve, ...]:
+    """Return a curve for every budget, including budgets without a usable minimum and refused fits."""
+    observations = results.observations()
+    law = results.fit.methods.get("isoflop")
+    fitted = {budget.flops_budget: budget for budget in law.budgets} if isinstance(law, IsoflopLaw) else {}
+    excluded = _excluded_points(results)
+    return tuple(
+        _isoflop_curve(observations, index, fitted.get(flops) or fit_budget(observations, index), excluded)
+        for index, flops in enumerate(observations.budgets.tolist())
+    )
+
+
+def _excluded_points(results: SweepResults) -> tuple[Point, ...]:
+    excluded = results.excluded
+    return tuple(
+        point
+        for point in results.points
+        if point.loss is not None
+        and point.n_params is not None
+        and (point.status == "diverged" or point.run_key in excluded or point.name in excluded)
+    )
+
+
+def _isoflop_curve(
+    observations: Observations, index: int, budget: BudgetFit, excluded: Sequence[Point]
+) -> IsoflopCurve:
+    rows = observations.budget == index
+    n_params = observations.n_params[rows]
+    grid = np.empty(0)
+    if budget.parabola is not None:
+        low, high = np.log(n_params.min()), np.log(n_params.max())
+        margin = PARABOLA_MARGIN * (high - low)
+        grid = np.exp(np.linspace(low - margin, high + margin, N_PARABOLA))
+    own = [point for point in excluded if _in_budget(point, budget.flops_budget)]
+    return IsoflopCurve(
+        flops_budget=budget.flops_budget,
+        status=budget.status,
+        n_params=n_params,
+        loss=observations.loss[rows],
+        excluded_n_params=np.array([point.n_params for point in own], dtype=np.float64),
+        excluded_loss=np.array([point.loss for point in own], dtype=np.float64),
+        parabola_n_params=grid,
+        parabola_loss=grid if budget.parabola is None else budget.parabola.loss(grid),
+        n_params_opt=budget.n_params_opt,
+        loss_opt=budget.loss_opt,
+        n_params_interval=budget.ci.get("n_params_opt"),
+    )
+
+
+def _in_budget(point: Point, flops_budget: float) -> bool:
+    flops = point.flops_budget or point.flops
+    if flops is None and point.n_params is not None and point.n_tokens is not None:
+        flops = 6.0 * point.n_params * point.n_tokens
+    return flops is not None and abs(np.log(flops / flops_budget)) < SAME_BUDGET
+
+
+def isoflop_figure(curves: Sequence[IsoflopCurve]) -> Figure:
+    """Draw loss against N at each budget with its parabola."""
+    with style():
+        figure, (axes,) = new_figure(width=6.6, height=4.2)
+        colors = budget_colors([curve.flops_budget for curve in curves])
+        for curve in curves:
+            _draw_curve(curve, axes, colors[curve.flops_budget])
+        axes.set_xscale("log")
+        axes.set_xlabel("parameters  $N$")
+        axes.set_ylabel("held-out loss (nats per token)")
+        axes.set_title("Loss against model size at equal compute", loc="left")
+        count_ticks(axes.xaxis)
+        budget_legend(figure, axes, colors, _legend_keys(curves))
+        return figure
+
+
+def _draw_curve(curve: IsoflopCurve, axes: Axes, color: Any) -> None:
+    line = "-" if curve.status == "ok" else DASHED
+    axes.plot(curve.n_params, curve.loss, "o", color=color, ms=4.5, mew=0, zorder=3)
+    axes.plot(curve.parabola_n_params, curve.parabola_loss, color=color, ls=line, lw=1.4)
+    axes.plot(curve.excluded_n_params, curve.excluded_loss, "x", color=color, ms=6, mew=1.4, zorder=3)
+    if curve.n_params_opt is not None and curve.loss_opt is not None:
+        if curve.n_params_interval is not None:
+            ends = curve.n_params_interval
+            axes.plot(ends, [curve.loss_opt] * 2, "|-", color=DARK, lw=1.1, ms=7, mew=1.1, zorder=4)
+        axes.plot(
+            [curve.n_params_opt], [curve.loss_opt], "D", mfc="white", mec=DARK, ms=4.5, mew=1.1, zorder=5
+        )
+
+
+def _legend_keys(curves: Sequence[IsoflopCurve]) -> list[Line2D]:
+    keys = [Line2D([], [], color=GREY, marker="o", ls="", ms=4.5, label="run")]
+    if any(curve.n_params_opt is not None for curve in curves):
+        keys.append(
+            Line2D([], [], color=DARK, marker="D", mfc="white", lw=1.1, ms=5.5, label="minimum with interval")
+        )
+    if any(curve.status in ("edge", "not_convex", "unequal") for curve in curves):
+        keys.append(Line2D([], [], color=GREY, ls=DASHED, lw=1.4, label="no usable minimum"))
+    if any(len(curve.excluded_loss) for curve in curves):
+        keys.append(Line2D([], [], color=GREY, marker="x", ls="", ms=6, mew=1.4, label="excluded run"))
+    return keys

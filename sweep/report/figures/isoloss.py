@@ -1,0 +1,109 @@
+"""Contours of the fitted parametric loss over compute and parameters, with the efficient frontier.
+
+Legend: N parameters, D tokens, C training FLOPs, L loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sweep.fit.methods.parametric import ParametricLaw
+from sweep.report.figures.results import SweepResults
+from sweep.report.figures.style import BUDGET_COLORS, DASHED, GREY, count_ticks, new_figure, style
+
+FloatArray = npt.NDArray[np.float64]
+
+N_GRID = 121
+N_LEVELS = 12
+MARGIN = 2.0  # the grid reaches this factor past the N and C of the points
+BEYOND = 10.0  # and up to this multiple of the largest C
+FRONTIER_COLOR = "#D55E00"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class IsoLoss:
+    """The fitted loss over C and N, its efficient frontier, and the points."""
+
+    method: str
+    flops: FloatArray  # (k,)
+    n_params: FloatArray  # (m,)
+    loss: FloatArray  # (m, k) nats per token
+    levels: FloatArray  # (N_LEVELS,)
+    frontier_n_params: FloatArray  # (k,) N_opt at `flops`
+    point_flops: FloatArray  # (n,)
+    point_n_params: FloatArray  # (n,)
+    point_loss: FloatArray  # (n,)
+    flops_max: float
+
+
+def isoloss(results: SweepResults) -> tuple[IsoLoss, ...]:
+    """Return the contours of the parametric surface; empty if that method refused."""
+    law = results.fit.methods.get("parametric")
+    if not isinstance(law, ParametricLaw):
+        return ()
+    observations = results.observations()
+    low, high = law.flops_range
+    flops = np.geomspace(low / MARGIN, high * BEYOND, N_GRID)
+    frontier = law.optimum(flops).n_params_opt
+    sizes = np.concatenate([observations.n_params, frontier])
+    n_params = np.geomspace(sizes.min() / MARGIN, sizes.max() * MARGIN, N_GRID)
+    loss = law.loss(n_params[:, None], flops[None] / law.flops_per_token(n_params)[:, None])
+    lowest = float(law.optimum(flops[-1:]).loss_opt[0])
+    contours = IsoLoss(
+        method="parametric",
+        flops=flops,
+        n_params=n_params,
+        loss=loss,
+        levels=np.geomspace(lowest * 1.002, float(observations.loss.max()), N_LEVELS),
+        frontier_n_params=frontier,
+        point_flops=observations.flops,
+        point_n_params=observations.n_params,
+        point_loss=observations.loss,
+        flops_max=high,
+    )
+    return (contours,)
+
+
+def isoloss_figure(surfaces: Sequence[IsoLoss]) -> Figure:
+    """Draw contours of equal fitted loss over C and N with the efficient frontier, a panel per surface."""
+    with style():
+        figure, panels = new_figure(width=6.6 * len(surfaces), height=4.4, n_panels=len(surfaces))
+        for contours, axes in zip(surfaces, panels, strict=True):
+            axes.set_xscale("log")  # before the contours: the gaps for their labels depend on the scales
+            axes.set_yscale("log")
+            _draw_contours(contours, axes)
+            count_ticks(axes.yaxis)
+            axes.set_xlabel("training compute  $C$  (FLOPs)")
+            axes.set_ylabel("parameters  $N$")
+            axes.set_title("Contours of equal loss and the efficient frontier", loc="left")
+            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), handlelength=1.8)
+        return figure
+
+
+def _draw_contours(contours: IsoLoss, axes: Axes) -> None:
+    """Draw the contours, the frontier (dashed beyond the points) and the points."""
+    lines = axes.contour(
+        contours.flops,
+        contours.n_params,
+        contours.loss,
+        levels=contours.levels,
+        cmap=BUDGET_COLORS,
+        linewidths=0.9,
+    )
+    axes.clabel(lines, fmt="%.3g", fontsize=7)
+    within = contours.flops <= contours.flops_max
+    axes.plot(contours.flops, contours.frontier_n_params, color=FRONTIER_COLOR, ls=DASHED, lw=1.4)
+    axes.plot(
+        contours.flops[within],
+        contours.frontier_n_params[within],
+        color=FRONTIER_COLOR,
+        lw=2.0,
+        label=f"efficient frontier\n({contours.method})",
+    )
+    axes.plot(contours.point_flops, contours.point_n_params, "o", color=GREY, ms=3.2, mew=0, label="run")

@@ -1,0 +1,90 @@
+"""Plans as text: the runs with their cost, and what workers achieve together on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from sweep.machine.packing import PackingRow
+from sweep.records import Plan, PlannedRun
+from sweep.report.hparam_summary import UNMEASURED
+from sweep.report.numbers import duration, format4, plain_table
+from sweep.report.text.hparams import hparam_line
+
+COLUMNS = ("run", "N", "D", "D/N", "C", "error", "steps", "lr", "batch", "epochs", "memory", "time", "state")
+
+
+def plan_text(
+    plan: Plan,
+    states: Mapping[str, str],
+    n_workers: int,
+    speed: float,
+    hparams: Mapping[str, Any] | str = UNMEASURED,
+) -> RenderableType:
+    """Return a table of the runs, followed by dropped cells, warnings and totals.
+
+    `states` are those of `report.plans.run_states`. `speed` is the speed of all workers together, in units of
+    one worker that has a device to itself.
+    """
+    table = plain_table(*COLUMNS)
+    for run in plan.runs:
+        table.add_row(*_row(run, states.get(run.run_key, "planned")))
+    lines = [f"dropped {cell.name}: {cell.reason}" for cell in plan.dropped]
+    lines += [f"warning: {warning}" for warning in plan.warnings]
+    lines += [hparam_line(hparams), *_shared_line(plan), _totals(plan, states, n_workers, speed)]
+    arm = [Text(f"arm {plan.experiment.arm}")] if plan.experiment.arm else []
+    return Group(*arm, table, *map(Text, lines))
+
+
+def _row(run: PlannedRun, state: str) -> tuple[str, ...]:
+    config = run.config
+    return (
+        config.name,
+        format4(run.n_params),
+        format4(config.n_tokens),
+        format4(config.n_tokens / run.n_params),
+        format4(run.flops),
+        f"{run.budget_error:+.2%}",
+        str(config.n_steps),
+        format4(config.optimizer.lr_peak),
+        str(config.batch_tokens),
+        "?" if run.epochs is None else f"{run.epochs:.2g}",
+        f"{run.memory_bytes / 1e9:.2g} GB",
+        duration(run.time_s),
+        state,
+    )
+
+
+def _shared_line(plan: Plan) -> list[str]:
+    """Return a line on the FLOPs that shared trunks save, if runs share any."""
+    shared, alone = sum(run.flops_shared for run in plan.runs), sum(run.flops for run in plan.runs)
+    if not shared:
+        return []
+    n_branches = sum(run.flops_shared > 0 for run in plan.runs)
+    return [
+        f"{n_branches} runs branch from the trunks of other runs: {format4(shared)} of {format4(alone)} "
+        f"FLOPs saved ({shared / alone:.0%})"
+    ]
+
+
+def _totals(plan: Plan, states: Mapping[str, str], n_workers: int, speed: float) -> str:
+    todo = [run for run in plan.runs if states.get(run.run_key) != "cached"]
+    seconds = sum(run.time_s for run in todo)
+    cost = sum(run.cost for run in todo)
+    price = f", cost {cost:.2f}" if cost else ""
+    longest = max((run.time_s for run in todo), default=0.0)
+    flops = sum(run.flops - run.flops_shared for run in todo)
+    return (
+        f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} cached; to train: "
+        f"{format4(flops)} FLOPs, about {duration(max(seconds / speed, longest))} "
+        f"on {n_workers} worker{'s' if n_workers > 1 else ''}{price}"
+    )
+
+
+def packing_line(row: PackingRow) -> str:
+    """Return a line on the steps per second of `row.n_workers` workers on one device."""
+    workers = f"{row.n_workers} worker{'s' if row.n_workers > 1 else ''}{' with MPS' if row.mps else ''}"
+    return f"N = {format4(row.n_params)}: {workers}, {format4(row.steps_per_second)} steps/s in total"

@@ -1,0 +1,17 @@
+"""Residuals, compared with the objective of the fit."""
+
+import numpy as np
+import pytest
+
+from sweep.report.figures.residuals import residuals
+
+
+def test_residuals_are_those_of_the_objective(surfaces):
+    by_method = {shown.method: shown for shown in residuals(surfaces)}
+    assert by_method.keys() == {"parametric", "overtraining"}
+    for name, shown in by_method.items():
+        size = np.abs(shown.residual)
+        inside = np.minimum(size, shown.huber_delta)
+        objective = (inside * (size - 0.5 * inside)).sum()
+        assert objective == pytest.approx(surfaces.fit.methods[name].objective, rel=1e-9)
+        assert shown.sd == pytest.approx(np.sqrt((shown.residual**2).mean()))
