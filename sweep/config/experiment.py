@@ -126,7 +126,7 @@ class OptimizerConfig:
             return
         if self.name == "sgd":
             raise InputError(
-                f"optimizer.{key}={rule} was measured with adamw, whose updates do not shrink with the "
+                f"optimizer.{key}={rule} was measured with adamw, and its updates do not shrink with the "
                 f"gradient: give sgd a number, such as optimizer.{key}={'0.3' if key == 'lr' else '0'}"
             )
         if self.muon_scaling == "original":
@@ -184,7 +184,7 @@ class HparamCheckConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainerConfig:
-    """How a run is carried out. No key here changes a result beyond rounding."""
+    """Execution of a run. No key here changes a result beyond rounding."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     device: Literal["auto", "cpu", "cuda"] = "auto"

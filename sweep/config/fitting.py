@@ -1,4 +1,4 @@
-"""How laws are fitted, and what the columns of a table are called."""
+"""Configuration of fits, and the column names of tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Counting = Literal["non_embedding", "total"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FilterConfig:
-    """Which points are not fitted. Filters are named and counted in fit.json, the dropped points listed."""
+    """Filters of points; fit.json names them, counts what they drop, and lists the dropped points."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     drop_highest_losses: NonNegativeCount
@@ -32,7 +32,7 @@ class FilterConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitConfig:
-    """How laws are fitted."""
+    """Fitting of scaling laws."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     methods: Annotated[tuple[Method, ...], Field(min_length=1)]
@@ -66,7 +66,7 @@ class FitConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColumnsConfig:
-    """What the fitter's columns are called in a table of somebody else's."""
+    """Column names of a table."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     n_params: str

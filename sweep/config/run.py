@@ -116,7 +116,7 @@ class RunSchedule:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationConfig:
-    """How the held-out loss is measured, the same for every run of an experiment."""
+    """The measurement of the held-out loss, the same for every run of an experiment."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     n_tokens: Count = 131072

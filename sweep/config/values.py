@@ -47,7 +47,7 @@ OptimizerName = Literal["adamw", "muon", "sgd"]
 MuonScaling = Literal["match_rms_adamw", "original"]
 Parametrization = Literal["standard", "mup"]
 RuleName = Annotated[str, BeforeValidator(_check_rule)]
-"""A rule of `sweep.plan.rules`, whose registries say which names exist; planning checks them."""
+"""The name of a rule in the registries of `sweep.plan.rules`, which planning checks."""
 Method = Literal["envelope", "isoflop", "parametric", "kaplan", "data_constrained", "overtraining"]
 
 STRICT = ConfigDict(extra="forbid")

@@ -71,7 +71,7 @@ REFUSED = [
     (["mup_base_width=64"], "optimizer.lr=tiny with mup_base_width=64 scales with the size twice"),
     (["mup_base_width=17", MUP[1]], "mup_base_width=17 is not a width of this family: d_model=17"),
     ([*MUP, "model.init_std=0.02"], "model.init_std=0.02 is not valid with mup, which starts matrices at"),
-    (["optimizer=sgd"], "optimizer.lr=tiny was measured with adamw, whose updates do not shrink"),
+    (["optimizer=sgd"], "optimizer.lr=tiny was measured with adamw, and its updates do not shrink"),
     (["optimizer=muon", "optimizer.muon_scaling=original"], "optimizer.lr=tiny was measured with adamw, and"),
     (["optimizer.momentum=0.9"], "optimizer.momentum=0.9 and optimizer.nesterov=false have no effect on"),
     (
