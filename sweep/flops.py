@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sweep.config import ModelConfig, RunOptimizer
+from sweep.config.values import MLP_MATRICES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,8 +60,8 @@ def n_params(model: ModelConfig) -> ParamCount:
 
 
 def mlp_matrices(model: ModelConfig) -> int:
-    """Matrices of the MLP, m: up and down, and the gate of a gated one (Shazeer 2020, section 2)."""
-    return 3 if model.activation == "swiglu" else 2
+    """Return m, the number of matrices in the MLP."""
+    return MLP_MATRICES[model.activation]
 
 
 def _block_weights(model: ModelConfig) -> int:

@@ -1,4 +1,4 @@
-"""The frozen records that floors exchange: a run's result, a point of a sweep, what a trainer may ask for."""
+"""Frozen records shared by several layers: plans, results, points, and the interface of a trainer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sweep.config import ExperimentConfig, RunConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:
-    """Which corpus under which tokenizer: what a plan must know of the data."""
+    """A corpus under a tokenizer, as far as a plan needs it."""
 
     corpus: str
     corpus_sha256: str
@@ -25,7 +25,7 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedRun:
-    """One run of a plan, with what it will cost."""
+    """One run of a plan, with its estimated cost."""
 
     run_key: str
     config: RunConfig
@@ -35,13 +35,13 @@ class PlannedRun:
     epochs: float | None  # over the training split; None while the data is not prepared
     memory_bytes: int  # estimated peak
     time_s: float  # estimated, on one worker
-    cost: float  # estimated, in the experiment's currency
+    cost: float  # estimated, in the currency of estimate.price_per_hour
     flops_shared: int = 0  # of `flops`, those of a trunk that another run of the plan trains
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DroppedCell:
-    """A cell of the grid that is not trained, and why."""
+    """A cell of the grid that is not trained, with the reason."""
 
     name: str
     reason: str
@@ -49,7 +49,7 @@ class DroppedCell:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """An experiment and the runs it asks for."""
+    """An experiment and its runs."""
 
     experiment: ExperimentConfig
     runs: tuple[PlannedRun, ...]
@@ -70,7 +70,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
-    """What training one run yields. `loss` and its companions are None when the run diverged."""
+    """The result of training one run. `loss` and the fields derived from it are None if the run diverged."""
 
     status: Literal["done", "diverged"]
     reason: str | None  # why it diverged
@@ -80,7 +80,7 @@ class RunResult:
     train_loss: float | None  # nats per token, mean over the last tenth of the steps
     n_tokens_unique: int
     evaluation_sha256: str
-    wall_time_s: float  # the last attempt, and what led to the checkpoint it took up
+    wall_time_s: float  # the last attempt, plus the time up to the checkpoint that it resumed
     tokens_per_second: float
     peak_memory_bytes: int
     device: str
@@ -89,7 +89,7 @@ class RunResult:
     curve: tuple[CurvePoint, ...]
     b_simple_tokens: float | None = None  # gradient-noise scale; None where not measured or not resolved
     ledger: Mapping[str, float] | None = None  # seconds by activity; their sum is wall_time_s
-    choices: Mapping[str, str | int | float] | None = None  # how it was carried out, as found out on the way
+    choices: Mapping[str, str | int | float] | None = None  # execution choices made at run time
     n_tokens_shared: int = 0  # of the run's tokens, those of a trunk that another run had trained
     mfu_causal: float | None = None  # counting T(T+1)/2 attention pairs
 
@@ -178,19 +178,19 @@ class Trunk:
     """The part of a wsd run before its decay, which other runs of the sweep share step for step."""
 
     key: str
-    directory: Path  # where states of it lie, for every run of the sweep
-    own_step: int  # after so many steps the run itself leaves it
-    other_steps: tuple[int, ...]  # where runs without a result branch off, ascending, up to `own_step`
+    directory: Path  # directory of its states, shared by all runs of the sweep
+    own_step: int  # step at which the run itself branches off
+    other_steps: tuple[int, ...]  # branch steps of runs without a result, ascending, up to `own_step`
 
 
 def trunk_state(directory: Path, step: int) -> Path:
-    """Where the state of a trunk after `step` steps lies: a directory, there as a whole or not at all."""
+    """Return the directory of a trunk's state after `step` steps; it is created atomically."""
     return directory / f"step-{step:012d}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
-    """Where and how a worker carries out a run: nothing here may change its result beyond rounding."""
+    """Device, directories and options of a run; no field changes its result beyond rounding."""
 
     data_dir: Path
     device: str  # "cpu" or "cuda:0"
@@ -207,7 +207,7 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrackedRun:
-    """What a tracker is told about a run when it starts."""
+    """The description of a run that a tracker gets when the run starts."""
 
     sweep_dir: Path
     sweep_name: str
@@ -217,17 +217,17 @@ class TrackedRun:
 
 
 class TrainSession(Protocol):
-    """What a training run may ask of the worker that carries it. All calls are cheap: no I/O but `log`."""
+    """The interface between a training run and its worker. All calls are cheap; only `log` does I/O."""
 
     checkpoint_dir: Path
-    """Private to this attempt; holds the last attempt's checkpoint, if there was a good one."""
+    """Private to this attempt; holds the last attempt's checkpoint, if there is a valid one."""
 
     def should_stop(self) -> bool:
         """True once the run must save its state and raise Interrupted."""
         ...
 
     def progress(self, step: int) -> None:
-        """Tell the heartbeat that `step` steps are done; a run that stays silent too long is stuck."""
+        """Report to the heartbeat that `step` steps are done; a run without reports counts as stuck."""
         ...
 
     def log(self, record: Mapping[str, Any]) -> None:

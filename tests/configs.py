@@ -1,8 +1,16 @@
 """Small configs shared by tests."""
 
 from dataclasses import replace
+from functools import cache
 
-from sweep.config import EvaluationConfig, ModelConfig, RunConfig, RunOptimizer, RunSchedule
+from sweep.config import (
+    EvaluationConfig,
+    ExperimentConfig,
+    ModelConfig,
+    RunConfig,
+    RunOptimizer,
+    RunSchedule,
+)
 
 TINY = ModelConfig(
     vocab_size=97,
@@ -12,12 +20,7 @@ TINY = ModelConfig(
     n_heads=2,
     n_kv_heads=2,
     d_ff=96,
-    norm="rms",
-    norm_eps=2.0**-23,
-    positions="rope",
     rope_base=100.0,
-    activation="relu2",
-    bias=False,
     tied=True,
     qk_norm=True,
     qk_gain=1.2,
@@ -47,3 +50,11 @@ def tiny_run(**changes: object) -> RunConfig:
         seed=0,
     )
     return replace(run, **changes)  # type: ignore[arg-type]
+
+
+@cache
+def composed(*overrides: str) -> ExperimentConfig:
+    """The composed experiment, which costs Hydra 0.1 s, once for all tests that need it."""
+    from sweep.config.compose import compose_experiment  # Hydra: not in every worker
+
+    return compose_experiment(overrides)

@@ -1,4 +1,4 @@
-"""Run keys: fields that change them and fields that do not."""
+"""Run keys: the fields that change them, and stability across versions."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -41,7 +41,7 @@ def test_the_key_depends_on_every_field_except_labels(field):
 
 
 def test_a_new_field_at_its_default_changes_no_key():
-    """Runs keep their keys when a field with a default is added."""
+    """A field that is added later with a default leaves the keys of existing runs unchanged."""
 
     @dataclass(frozen=True, kw_only=True)
     class Later(type(tiny_run())):
@@ -53,7 +53,7 @@ def test_a_new_field_at_its_default_changes_no_key():
 
 
 def test_the_key_of_a_known_run():
-    """The key that the first version computed: a change would train finished runs again."""
+    """The key that the first version computed: a result must be found under it by every later version."""
     assert run_key(tiny_run()) == "20484c1f31792388"
 
 

@@ -1,10 +1,10 @@
-"""What an experiment and a run are: frozen dataclasses, read from plain dicts.
+"""Configuration classes: frozen dataclasses, validated from plain dicts.
 
-An experiment is what a user writes: rules, budgets, a grid. A run is what one worker trains: numbers only.
-`read_experiment` and `read_run` are the only ways from a dict to these classes.
+A user writes an experiment: rules, budgets and a grid. A worker trains a run: numbers only. `read_experiment`
+and `read_run` validate a dict and return these classes.
 """
 
-from sweep.config.architecture import ArchitectureConfig
+from sweep.config.architecture import ArchitectureConfig, DecoderConfig
 from sweep.config.corpus import (
     AnyTokenizerConfig,
     DataConfig,
@@ -57,6 +57,7 @@ __all__ = [
     "ColumnsConfig",
     "DataConfig",
     "DataConstrainedOptions",
+    "DecoderConfig",
     "EstimateConfig",
     "EvaluationConfig",
     "ExperimentConfig",

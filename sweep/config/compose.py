@@ -1,17 +1,19 @@
-"""Composes an experiment from YAML groups and overrides; beside the command line, only this knows Hydra."""
+"""Composes an experiment from YAML files and overrides, with Hydra."""
 
 from __future__ import annotations
 
 import itertools
-import json
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from yaml import YAMLError
 
 from sweep.config import ExperimentConfig, known_keys, read_experiment, to_dict, unknown_key
+from sweep.config.effects import without_effect_in_any
 from sweep.config.limits import (
     MAX_ARM_CHARS,
     check_arms,
@@ -20,10 +22,13 @@ from sweep.config.limits import (
     check_references,
     check_texts,
 )
+from sweep.config.reading import in_quotes, literal, with_defaults
 from sweep.credentials import refuse_credentials
 from sweep.errors import InputError
 
-ROOT = "sweep_root"  # the name our config.yaml has in Hydra's store
+LOG = logging.getLogger(__name__)
+ROOT = "sweep_root"  # the name of our config.yaml in Hydra's store
+DEFAULT_EXPERIMENT = "demo"
 QUOTED_KEYS = (
     "results_dir",
     "data_dir",
@@ -37,13 +42,17 @@ QUOTED_KEYS = (
     "launch.constraint",
     "launch.address",
 )
-"""Keys of paths and texts: quoted for Hydra's grammar, so that commas, spaces and `=` mean themselves."""
+"""Keys of paths and texts, quoted for Hydra because it would interpret commas, spaces and `=`."""
 
 
 def compose_experiment(overrides: Sequence[str] = (), config_dir: Path | None = None) -> ExperimentConfig:
-    """The experiment that the packaged configs, the user's own and `overrides` make together.
+    """Compose the packaged configs, the user's configs and `overrides` into an experiment.
 
-    Searched in order: `config_dir`, ./configs, the packaged ones. Raises InputError in one sentence.
+    Config files are searched in `config_dir`, ./configs and the packaged configs, in this order.
+
+    Raises:
+        InputError: In one sentence, also for an override without effect. A key without effect in the
+            experiment's file is logged as a warning.
     """
     return compose_experiments(overrides, config_dir)[0]
 
@@ -51,28 +60,54 @@ def compose_experiment(overrides: Sequence[str] = (), config_dir: Path | None = 
 def compose_experiments(
     overrides: Sequence[str] = (), config_dir: Path | None = None
 ) -> tuple[ExperimentConfig, ...]:
-    """The same, one experiment for each arm: the product of the values that `arms` gives to keys or groups.
+    """Compose one experiment for each arm: the product of the values that `arms` gives to keys or groups.
 
-    Raises InputError in one sentence, also when arms would land in different sweeps.
+    Raises:
+        InputError: As `compose_experiment`, or the arms would be stored in different sweeps.
     """
     values = compose(overrides, config_dir)
-    axes = _axes(values.pop("arms"))
-    if not axes:
-        return (_read({**values, "arm": None}),)
-    check_arms(axes)
+    axes = _axes(values.pop("arms", None))
     experiments = []
-    for choice in itertools.product(*axes.values()):
-        settings = [f"{key}={_literal(value)}" for key, value in zip(axes, choice, strict=True)]
-        arm = compose([*overrides, *settings], config_dir)
-        del arm["arms"]
-        experiments.append(_read({**arm, "arm": ",".join(settings)}))
+    if axes:
+        check_arms(axes)
+        for choice in itertools.product(*axes.values()):
+            settings = [f"{key}={literal(value)}" for key, value in zip(axes, choice, strict=True)]
+            arm = compose([*overrides, *settings], config_dir)
+            del arm["arms"]
+            experiments.append(_read({**arm, "arm": ",".join(settings)}))
+    else:
+        experiments.append(_read({**values, "arm": None}))
     if len({(experiment.name, experiment.results_dir) for experiment in experiments}) > 1:
         raise InputError("arms: name and results_dir are the same for all arms of a sweep, choose other keys")
+    _check_effects(experiments, [*_given_keys(overrides), *axes], overrides, config_dir)
     return tuple(experiments)
 
 
+def override_experiment(
+    base: ExperimentConfig, overrides: Sequence[str], config_dir: Path | None = None
+) -> ExperimentConfig:
+    """Return `base` with the keys that `overrides` set.
+
+    Raises:
+        InputError: As `compose_experiment`, or an override is not a single key.
+    """
+    values = to_dict(base)
+    composed = compose(overrides, config_dir) if overrides else {}
+    for override in overrides:
+        *parents, last = override.partition("=")[0].lstrip("+~").split(".")
+        source, target = composed, values
+        for parent in parents:
+            source, target = source.get(parent, {}), target.get(parent, {})
+        if last not in target or isinstance(target[last], Mapping):
+            raise InputError(f"{override} is not a single key: give key=value for the config of a sweep")
+        target[last] = source[last]
+    experiment = _read(values)
+    _refuse_without_effect([experiment], _given_keys(overrides))
+    return experiment
+
+
 def _read(values: dict[str, Any]) -> ExperimentConfig:
-    """The experiment, checked for what a valid value must not hold either."""
+    """Validate an experiment, and refuse control characters and credentials in it."""
     experiment = read_experiment(values)
     check_texts(values)
     refuse_credentials(values)
@@ -82,7 +117,7 @@ def _read(values: dict[str, Any]) -> ExperimentConfig:
 
 
 def _axes(arms: Any) -> dict[str, list[Any]]:
-    """The axes of `arms`, checked."""
+    """Return the axes of `arms`, checked."""
     if arms is None:
         return {}
     if not isinstance(arms, Mapping):
@@ -97,19 +132,12 @@ def _axes(arms: Any) -> dict[str, list[Any]]:
     return dict(arms)
 
 
-def _literal(value: Any) -> str:
-    """A value in Hydra's grammar, and in an arm's name."""
-    if isinstance(value, list):
-        return f"[{','.join(_literal(item) for item in value)}]"
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, str):
-        return value if re.fullmatch(r"[\w.+-]+", value) else _quote(value)
-    return repr(value)
-
-
 def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> dict[str, Any]:
-    """The same as a plain dict, before validation."""
+    """Compose a plain dict with the default of every key, before validation.
+
+    Raises:
+        InputError: In one sentence.
+    """
     import hydra
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
@@ -118,29 +146,30 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> di
     from omegaconf.errors import OmegaConfBaseException
 
     check_overrides(overrides)
-    first, *rest = search_path(config_dir)
-    check_files(path for path in (first, *rest) if path != packaged_configs())
-    later = ",".join(_quote(f"file://{path}") for path in rest)
-    # The root is always our own: somebody's ./configs may hold another program's config.yaml.
+    directories = search_path(config_dir)
+    first, *rest = directories
+    check_files(path for path in directories if path != packaged_configs())
+    later = ",".join(in_quotes(f"file://{path}") for path in rest)
+    arguments = [_hydra_override(override, directories) for override in overrides]
+    # The root is always our own: ./configs may hold the config.yaml of another program.
     ConfigStore.instance().store(ROOT, OmegaConf.load(packaged_configs() / "config.yaml"))
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(config_dir=str(first), version_base="1.3"):
-            arguments = [*(quoted(override) for override in overrides), f"hydra.searchpath=[{later}]"]
-            config = hydra.compose(ROOT, overrides=arguments)
-        if "experiment" in config:  # only a file that lacks the header puts its keys there
+            config = hydra.compose(ROOT, overrides=[*arguments, f"hydra.searchpath=[{later}]"])
+        if "experiment" in config:  # only a file without the header puts its keys there
             raise InputError(
                 "the experiment's file does not begin with the line `# @package _global_`: add it"
             )
-        check_references(_plain(OmegaConf.to_container(config)))
-        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        values = with_defaults(_plain(OmegaConf.to_container(config)))
+        check_references(values)
+        return _plain(OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise InputError(one_sentence(error)) from None
     except YAMLError as error:
         raise InputError(_yaml_sentence(error)) from None
     except RecursionError:
         raise InputError("config: a file's defaults list leads back to the file itself") from None
-    return _plain(values)
 
 
 def _plain(values: Any) -> dict[str, Any]:
@@ -148,26 +177,12 @@ def _plain(values: Any) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def override_experiment(
-    base: ExperimentConfig, overrides: Sequence[str], config_dir: Path | None = None
-) -> ExperimentConfig:
-    """`base` with the keys that `overrides` name. Raises InputError for a whole group."""
-    values = to_dict(base)
-    composed = compose(overrides, config_dir) if overrides else {}
-    for override in overrides:
-        *parents, last = override.partition("=")[0].lstrip("+~").split(".")
-        source, target = composed, values
-        for parent in parents:
-            source, target = source.get(parent, {}), target.get(parent, {})
-        if not isinstance(target.get(last), Mapping) and last in target:
-            target[last] = source[last]
-            continue
-        raise InputError(f"{override} is not a single key: on top of a sweep's own config give key=value")
-    return _read(values)
-
-
 def search_path(config_dir: Path | None) -> list[Path]:
-    """Directories with configs, most specific first, each once. Raises InputError if `config_dir` is none."""
+    """Return the config directories, most specific first.
+
+    Raises:
+        InputError: `config_dir` is not a directory.
+    """
     if config_dir is not None and not config_dir.is_dir():
         raise InputError(f"--config-dir {config_dir} is not a directory")
     candidates = [config_dir, Path("configs"), packaged_configs()]
@@ -176,66 +191,135 @@ def search_path(config_dir: Path | None) -> list[Path]:
 
 
 def packaged_configs() -> Path:
-    """The configs that come with sweep: inside the package in a wheel, beside it in a checkout."""
+    """Return the packaged config directory: inside the package in a wheel, next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def quoted(override: str) -> str:
-    """An override in Hydra's grammar, the value of a path key quoted unless it is already.
+def _hydra_override(override: str, directories: Sequence[Path]) -> str:
+    """Return an override for Hydra, which lets a key be set that no file names only after `++`.
 
-    >>> quoted("results_dir=my runs,1")
-    "results_dir='my runs,1'"
+    Raises:
+        InputError: The key is unknown.
+    """
+    key, equals, _ = override.partition("=")
+    name = key.lstrip("+")
+    if not equals or key.startswith("~"):
+        return override
+    if not name:
+        raise InputError(f"{override!r} is not a valid override: write key=value")
+    if name in _settable() or any(name.startswith(f"{leaf}.") for leaf in known_keys()):
+        return f"++{quoted(override.lstrip('+'))}"
+    if any((path / name).is_dir() for path in directories):
+        return override
+    raise InputError(unknown_key(name, [*known_keys(), "arms"]))
+
+
+def _settable() -> set[str]:
+    """Return all keys, `arms`, and the sections that are not groups of files."""
+    sections = {key.partition(".")[0] for key in known_keys() if "." in key}
+    return {*known_keys(), *(sections - {path.name for path in packaged_configs().iterdir()}), "arms"}
+
+
+def quoted(override: str) -> str:
+    """Return an override in Hydra's grammar, with the value of a path or text in quotes.
+
+    >>> quoted("data_dir=my data,1")
+    "data_dir='my data,1'"
     >>> quoted("budgets=[1e9]")
     'budgets=[1e9]'
     """
     key, equals, value = override.partition("=")
     if key not in QUOTED_KEYS or not equals or value in ("", "null") or value[0] in "'\"":
         return override
-    return f"{key}={_quote(value)}"
+    return f"{key}={in_quotes(value)}"
+
+
+def _check_effects(
+    experiments: Sequence[ExperimentConfig],
+    given: Sequence[str],
+    overrides: Sequence[str],
+    config_dir: Path | None,
+) -> None:
+    """Refuse an override without effect; warn of a key without effect in the experiment's file."""
+    _refuse_without_effect(experiments, given)
+    name = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("experiment=")), "")
+    stored = _file_keys(name or DEFAULT_EXPERIMENT, search_path(config_dir))
+    for sentence in without_effect_in_any(experiments, [key for key in stored if key not in given]).values():
+        LOG.warning("experiment=%s: %s", name or DEFAULT_EXPERIMENT, sentence)
+
+
+def _refuse_without_effect(experiments: Sequence[ExperimentConfig], given: Sequence[str]) -> None:
+    for sentence in without_effect_in_any(experiments, given).values():
+        raise InputError(f"{sentence}; leave it out or change the other key")
+
+
+def _given_keys(overrides: Sequence[str]) -> list[str]:
+    """Return the keys that overrides set, those inside of a section given as {key: value} with dots."""
+    keys: list[str] = []
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        keys += [key] if not value.startswith("{") else _flat(_parsed(override), f"{key}.")
+    return keys
+
+
+def _parsed(override: str) -> Any:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(override).value()
+
+
+def _file_keys(name: str, directories: Sequence[Path], seen: frozenset[str] = frozenset()) -> list[str]:
+    """Return the keys that an experiment's file sets, and those of the experiments in its defaults list."""
+    paths = (directory / "experiment" / f"{name}.yaml" for directory in directories)
+    path = next((path for path in paths if path.is_file()), None)
+    values = yaml.safe_load(path.read_bytes()) if path is not None and name not in seen else None
+    if not isinstance(values, Mapping):
+        return []
+    bases = [entry for entry in values.get("defaults") or () if isinstance(entry, str)]
+    inherited = [_file_keys(base, directories, seen | {name}) for base in bases]
+    return [*_flat({k: v for k, v in values.items() if k != "defaults"}), *itertools.chain(*inherited)]
+
+
+def _flat(values: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of nested mappings."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def _yaml_sentence(error: YAMLError) -> str:
-    """Where a YAML file is wrong, and how."""
+    """Return the place and the reason of a YAML error."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
     place = f"{mark.name}, line {mark.line + 1}" if mark else "config"
     return " ".join(f"{place} is not valid YAML: {problem}".split())
 
 
-def _quote(value: str) -> str:
-    """In single quotes; only backslashes before a quote or the end need doubling (Hydra's grammar)."""
-    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", r"\'")
-    return f"'{escaped}'"
-
-
 def one_sentence(error: Exception) -> str:
-    """Hydra's and OmegaConf's errors as one sentence with the key and the choices."""
+    """Return an error of Hydra or OmegaConf as one sentence with the key and the choices."""
     text = str(error)
-    if match := re.search(r"Could not override '([^']+)'", text):
-        key, group = match.group(1), match.group(1).partition(".")[0]
-        if key in known_keys():
-            return f"{key} is no key of the {group} that was chosen: choose another with {group}=NAME"
-        return unknown_key(key, known_keys())
+    if match := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
+        return f"{match.group(1)} not found in the experiment's files: remove this override"
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, name = match.group(1).rpartition("/")
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         choices = f": choose from {', '.join(options)}" if options else ""
-        return f"{group}={name} is not there{choices}"
+        return f"{group}={name} not found{choices}"
     if match := re.search(r"Could not load '([^']+)'", text):
-        return f"{match.group(1)} is not there, or is not valid YAML"
+        return f"{match.group(1)} not found, or not valid YAML"
     if match := re.search(r"Missing mandatory value: (\S+)", text):
         match = re.search(r"full_key: (\S+)", text) or match
         return f"{match.group(1)} is missing: give it a value"
-    if match := re.search(r"Key '([^']+)' is not in struct", text):
-        return unknown_key(match.group(1), [*known_keys(), "arms"])
     if "no viable alternative" in text or "LexerNoViableAlt" in text or "mismatched input" in text:
-        return f"{_overridden(text)} is no key=value of Hydra's grammar: quote what is special in it"
+        return f"{_overridden(text)} is not valid in Hydra's grammar: quote its special characters"
     first = " ".join(line.strip() for line in text.splitlines()[:2] if line.strip())
     return f"config: {first}"
 
 
 def _overridden(text: str) -> str:
-    """The override a parser complains of, as far as it says."""
+    """Return the override that a parser's error names."""
     match = re.search(r"at input '([^']*)'", text) or re.search(r": (\S+=\S*)", text)
     return match.group(1) if match else "an override"

@@ -1,4 +1,4 @@
-"""Where text comes from, and how it becomes tokens: one class for each source and kind of tokenizer."""
+"""Sources of text and kinds of tokenizers, one class for each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class StdlibData:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     source: Literal["stdlib"]
-    holdout_frac: OpenFraction  # of documents, chosen by the hash of their content
+    """The kind of source."""
+    holdout_frac: OpenFraction = 0.08
+    """Documents held out for evaluation, chosen by a hash of their content. Unit: fraction of documents."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +36,11 @@ class PythonData:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     source: Literal["python"]
-    roots: Paths  # directories; none: the packages installed for the running Python
-    holdout_frac: OpenFraction
+    """The kind of source."""
+    roots: Paths = ()
+    """Directories; an empty list: the packages installed for the running Python."""
+    holdout_frac: OpenFraction = 0.02
+    """Documents held out for evaluation, chosen by a hash of their content. Unit: fraction of documents."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,9 +49,13 @@ class TextData:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     source: Literal["text"]
-    files: Annotated[Paths, Field(min_length=1)]  # paths and globs; ** reaches into subdirectories
-    delimiter: str | None  # what stands between two documents, \n for a line end; null: a file is a document
-    holdout_frac: OpenFraction
+    """The kind of source."""
+    files: Annotated[Paths, Field(min_length=1)]
+    """Paths and globs, one or a list; ** matches subdirectories."""
+    delimiter: str | None = None
+    """Text between two documents, such as \\n for one document per line; null: a file is one document."""
+    holdout_frac: OpenFraction = 0.05
+    """Documents held out for evaluation, chosen by a hash of their content. Unit: fraction of documents."""
 
     def __post_init__(self) -> None:
         if self.delimiter == "":
@@ -59,42 +68,60 @@ class HuggingFaceData:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     source: Literal["huggingface"]
-    dataset: Annotated[str, Field(min_length=1)]  # a name on the hub, or a path
-    revision: str | None  # on the hub: the commit, which never changes
-    subset: str | None  # on the hub: one of several configurations, where there are some
-    split: str | None  # null: train on the hub, every file of a directory
-    column: str  # that holds the text
-    streaming: bool  # read as it arrives, keeping no copy on disk; else download once
-    n_documents: Count | None  # the first so many; null: all
-    holdout_frac: OpenFraction
+    """The kind of source."""
+    dataset: Annotated[str, Field(min_length=1)]
+    """OWNER/NAME on the hub, or the path of a directory."""
+    revision: str | None = None
+    """Commit on the hub, 40 hex digits; required there."""
+    subset: str | None = None
+    """Configuration on the hub, for a data set with several."""
+    split: str | None = None
+    """Split; null: train on the hub, every file of a directory."""
+    column: str = "text"
+    """Column that holds the text."""
+    streaming: bool = True
+    """Read documents as they arrive and keep no copy; false: download once and keep the files."""
+    n_documents: Count | None = None
+    """Read only the first documents; null: all. Unit: documents."""
+    holdout_frac: OpenFraction = 0.02
+    """Documents held out for evaluation, chosen by a hash of their content. Unit: fraction of documents."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyntheticData:
-    """Symbols drawn from a Markov chain whose entropy rate is known exactly."""
+    """Symbols of a Markov chain with an exactly known entropy rate."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     source: Literal["synthetic"]
-    seed: NonNegativeCount
-    n_symbols: Annotated[int, Field(ge=2, le=64)]
-    n_documents: Count
-    document_symbols: Annotated[int, Field(ge=16, le=2**20)]  # length of each
-    holdout_frac: OpenFraction
+    """The kind of source."""
+    seed: NonNegativeCount = 0
+    """Seed of the chain and of its documents. Unit: seed."""
+    n_symbols: Annotated[int, Field(ge=2, le=64)] = 64
+    """Size of the alphabet. Unit: symbols."""
+    n_documents: Count = 12000
+    """Documents. Unit: documents."""
+    document_symbols: Annotated[int, Field(ge=16, le=2**20)] = 1023
+    """Length of each document. Unit: symbols."""
+    holdout_frac: OpenFraction = 0.05
+    """Documents held out for evaluation, chosen by a hash of their content. Unit: fraction of documents."""
 
 
 DataConfig = Annotated[
     StdlibData | PythonData | TextData | HuggingFaceData | SyntheticData, Field(discriminator="source")
 ]
-"""Where documents come from and how many are held out."""
+"""The source of documents and the share held out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerConfig:
-    """A tokenizer of our own: bytes, or byte-pair encoding learned from the training split."""
+    """A tokenizer without external files: bytes, or byte-pair encoding trained on the training split."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Literal["byte", "bpe"]
-    vocab_size: Annotated[int, Field(ge=2, le=2**31)]  # byte: below 256 for text of bytes below it only
+    """The kind of tokenizer."""
+    vocab_size: Annotated[int, Field(ge=2, le=2**31)]
+    """Vocabulary: at least 257 for bpe, at most 256 for byte, less only for text of bytes below it. Unit:
+    tokens."""
 
     def __post_init__(self) -> None:
         if self.name == "byte" and self.vocab_size > 256:
@@ -109,15 +136,20 @@ class TokenizerConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainedTokenizerConfig:
-    """Somebody else's tokenizer, in the format of the `tokenizers` library."""
+    """A pretrained tokenizer in the format of the `tokenizers` library."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Literal["pretrained"]
-    path: Annotated[str, Field(min_length=1)]  # a tokenizer.json, its directory, or a name on the hub
-    revision: str | None  # on the hub: the commit, which never changes
-    separator: str | None  # the special token that ends every document; null: the usual one, if it has one
-    vocab_size: Count | None  # null: its own; larger pads the model's vocabulary
+    """The kind of tokenizer."""
+    path: Annotated[str, Field(min_length=1)]
+    """A tokenizer.json, its directory, or OWNER/NAME on the hub."""
+    revision: str | None = None
+    """Commit on the hub, 40 hex digits; required there."""
+    separator: str | None = None
+    """Special token that ends every document; null: the tokenizer's end-of-text token, if it has one."""
+    vocab_size: Count | None = None
+    """Vocabulary of the model, at least the tokenizer's; null: equal to it. Unit: tokens."""
 
 
 AnyTokenizerConfig = Annotated[TokenizerConfig | PretrainedTokenizerConfig, Field(discriminator="name")]
-"""How text becomes token ids."""
+"""The tokenizer."""

@@ -1,4 +1,4 @@
-"""What a user writes: an experiment of rules, budgets and a grid."""
+"""The experiment that a user writes: rules, budgets and a grid."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ from sweep.config.run import EvaluationConfig
 from sweep.config.store import StoreConfig
 from sweep.config.values import (
     STRICT,
-    BatchRule,
-    Beta2Rule,
     ClosedFraction,
     Count,
     DecayFraction,
     Fraction,
-    LrRule,
     MuonScaling,
     Name,
     NewtonSchulzSteps,
@@ -31,10 +28,9 @@ from sweep.config.values import (
     Parametrization,
     Positive,
     Precision,
+    RuleName,
     ScheduleName,
     Seed,
-    WarmupRule,
-    WeightDecayRule,
 )
 from sweep.errors import InputError
 
@@ -43,19 +39,29 @@ from sweep.errors import InputError
 class GridConfig:
     """The sizes trained at each budget.
 
-    Exactly one way: `d_model` or `n_params` (one list for all budgets, or one list for each budget), or, with
-    both null, `n_sizes` sizes log-spaced in tokens per parameter over a factor `span` around a prior.
+    They are given in one of three ways: widths (`d_model`), target sizes (`n_params`), or, with both null,
+    `n_sizes` sizes log-spaced in tokens per parameter over a factor `span` around `tokens_per_param`.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    d_model: tuple[Count, ...] | tuple[tuple[Count, ...], ...] | None
-    n_params: tuple[Positive, ...] | tuple[tuple[Positive, ...], ...] | None
-    tokens_per_param: Positive  # the prior on D/N at the optimum
-    span: Annotated[float, Field(gt=1, allow_inf_nan=False)]  # largest / smallest tokens per parameter
-    n_sizes: Count
-    max_budget_error: OpenFraction  # |exact FLOPs - budget| / budget above which a cell is dropped
-    min_steps: Count  # cells with fewer optimizer steps are dropped
-    max_epochs: Positive  # cells that read the corpus more often are dropped
+    d_model: tuple[Count, ...] | tuple[tuple[Count, ...], ...] | None = None
+    """Widths: one list for all budgets, or one list for each budget. Unit: channels."""
+    n_params: tuple[Positive, ...] | tuple[tuple[Positive, ...], ...] | None = None
+    """Target sizes, in the same two forms; the family's nearest width is trained. Unit: parameters."""
+    tokens_per_param: Positive = 20.0
+    """Expected D/N at the optimum (Hoffmann et al. 2022): the centre of sizes chosen by the planner, and the
+    ratio that a budget's sizes should enclose. Unit: tokens per parameter."""
+    span: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 16.0
+    """Largest over smallest D/N of a budget. Unit: ratio."""
+    n_sizes: Count = 6
+    """Sizes at each budget. Unit: sizes."""
+    max_budget_error: OpenFraction = 0.02
+    """Drop a cell with exact FLOPs further from its budget. Unit: fraction of the budget."""
+    min_steps: Count = 50
+    """Drop a cell with fewer optimizer steps. Unit: steps."""
+    max_epochs: Positive = 4.0
+    """Drop a cell that reads the corpus more often; up to about 4 times, repeated data is nearly as good as
+    new (Muennighoff et al. 2023). Unit: epochs."""
 
     def __post_init__(self) -> None:
         if self.d_model is not None and self.n_params is not None:
@@ -69,22 +75,36 @@ class GridConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
-    """The optimizer; a learning rate, beta2 or weight decay is a number or a rule of `sweep.plan.rules`."""
+    """The optimizer. The learning rate, beta2 and weight decay are numbers or rules of `sweep.plan.rules`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: OptimizerName
-    lr: Positive | LrRule
-    lr_multiplier: Positive  # on top of the rule or number
-    lr_max: Positive | None  # no rule goes above; a number given as lr is taken as it is
-    beta1: Fraction
-    beta2: Fraction | Beta2Rule
-    eps: Positive
-    weight_decay: NonNegative | WeightDecayRule
-    grad_clip: Positive
-    momentum: Fraction = 0.0  # of muon and sgd
-    nesterov: bool = False  # of muon and sgd
-    ns_steps: NewtonSchulzSteps = 5  # of muon
+    """AdamW; Muon on the matrices of the blocks with AdamW on the rest; or SGD."""
+    lr: Positive | RuleName = "step_law"
+    """Peak learning rate: a number or a rule. Unit: ratio."""
+    lr_multiplier: Positive = 1.0
+    """Factor on the rule or number. Unit: ratio."""
+    lr_max: Positive | None = None
+    """Upper bound on the rate of a rule, before lr_multiplier; null: none. Unit: ratio."""
+    beta1: Fraction = 0.9
+    """Decay of AdamW's first moment. Unit: ratio per step."""
+    beta2: Fraction | RuleName = 0.95
+    """Decay of AdamW's second moment: a number or a rule. Unit: ratio per step."""
+    eps: Positive = 1e-8
+    """Added to the root of AdamW's second moment. Unit: gradient."""
+    weight_decay: NonNegative | RuleName = 0.1
+    """Decoupled weight decay of matrices and tables (L2 under sgd): a number or a rule. Unit: per learning
+    rate."""
+    grad_clip: Positive = 1.0
+    """Largest norm of the gradient over all parameters. Unit: gradient norm."""
+    momentum: Fraction = 0.0
+    """Momentum of muon and sgd. Unit: ratio per step."""
+    nesterov: bool = False
+    """Nesterov momentum in muon and sgd."""
+    ns_steps: NewtonSchulzSteps = 5
+    """Newton-Schulz iterations of an update of muon. Unit: iterations."""
     muon_scaling: MuonScaling = "match_rms_adamw"
+    """Size of muon's updates: that of AdamW's (Liu et al. 2025), or the original (Jordan et al. 2024)."""
 
     def __post_init__(self) -> None:
         if self.name == "adamw" and (self.momentum or self.nesterov):
@@ -100,13 +120,13 @@ class OptimizerConfig:
             self._refuse_rule_of_adamw(key)
 
     def _refuse_rule_of_adamw(self, key: str) -> None:
-        """Raises InputError for a rule, all of which were measured with AdamW, where its updates differ."""
+        """Raise InputError for a rule with an optimizer that makes other updates than AdamW's."""
         rule = getattr(self, key)
         if not isinstance(rule, str) or self.name == "adamw":
             return
         if self.name == "sgd":
             raise InputError(
-                f"optimizer.{key}={rule} was measured with adamw, whose updates do not shrink with the "
+                f"optimizer.{key}={rule} was measured with adamw, and its updates do not shrink with the "
                 f"gradient: give sgd a number, such as optimizer.{key}={'0.3' if key == 'lr' else '0'}"
             )
         if self.muon_scaling == "original":
@@ -118,15 +138,22 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleConfig:
-    """The learning-rate schedule, matched to each run's own token count."""
+    """The learning-rate schedule, fitted to the number of tokens of each run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: ScheduleName
-    warmup_frac: Fraction | None  # of the run's steps
-    warmup_tokens: NonNegative | WarmupRule | None  # or in tokens
-    decay_frac: DecayFraction | None  # of the run's steps, the last ones; for wsd, which needs it, only
-    final_lr_frac: ClosedFraction  # without effect on constant
-    cooldown_branches: bool = False  # wsd: the runs of one size and seed cool down from one trunk
+    """Shape after the warmup (docs/architectures.md)."""
+    warmup_frac: Fraction | None = 0.1
+    """Linear warmup; null: by warmup_tokens. Unit: fraction of the run's steps."""
+    warmup_tokens: NonNegative | RuleName | None = None
+    """Linear warmup, a number or a rule; null: by warmup_frac. Unit: tokens."""
+    decay_frac: DecayFraction | None = None
+    """Decay at the end of a wsd run, which needs it; null for the other schedules. Unit: fraction of the
+    run's steps."""
+    final_lr_frac: ClosedFraction = 0.0
+    """Learning rate at the end of the run. Unit: fraction of the peak."""
+    cooldown_branches: bool = False
+    """Train the runs of one size and seed as branches that decay from one trunk (Hägele et al. 2024)."""
 
     def __post_init__(self) -> None:
         if (self.warmup_frac is None) == (self.warmup_tokens is None):
@@ -148,25 +175,34 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HparamCheckConfig:
-    """How `sweep check-hparams` measures what the learning rate and the batch leave on the table."""
+    """Settings of `sweep check-hparams`, which varies learning rate and batch at the grid's corners."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)  # common to all settings of a corner
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
+    """Seeds of every setting of a corner. Unit: seeds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainerConfig:
-    """How a run is carried out; nothing here changes its result beyond rounding."""
+    """Execution of a run. No key here changes a result beyond rounding."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    device: Literal["auto", "cpu", "cuda"]
-    micro_batch_size: Count | None  # sequences per forward; null: the whole batch at once
-    checkpoint_interval_s: Positive  # at least; longer where saving takes more than 2 % of the time between
-    keep_checkpoint: bool  # a finished run leaves its final weights, for sweep export
-    measure_noise_scale: bool = False  # b_simple_tokens of every point, from a few late steps
-    deterministic: bool = False  # on a GPU: results repeat to the bit, at some speed
-    n_devices: Count = 1  # that train one run together, each its share of every batch
-    parallel: Literal["auto", "ddp", "fsdp"] = "auto"  # fsdp: weights are spread too; auto: when they must
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of every worker; auto: cuda where there is a GPU."""
+    micro_batch_size: Count | None = None
+    """Sequences per forward pass; null: the whole batch at once. Unit: sequences."""
+    checkpoint_interval_s: Positive = 5.0
+    """Time between two checkpoints, longer where saving takes more than 2 % of it. Unit: seconds."""
+    keep_checkpoint: bool = False
+    """Keep the final weights of every run, for `sweep export`."""
+    measure_noise_scale: bool = False
+    """Store the gradient-noise scale of every run as b_simple_tokens; takes about 2 % longer."""
+    deterministic: bool = False
+    """Repeat a run bit for bit on a GPU, at a loss of speed. A CPU always does."""
+    n_devices: Count = 1
+    """GPUs (or CPU processes) that train one run together, each a share of every batch. Unit: devices."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """Every device holds all weights (ddp) or a part (fsdp); auto: ddp where one device can hold them."""
 
     def __post_init__(self) -> None:
         if self.measure_noise_scale and self.n_devices > 1 and self.parallel == "fsdp":
@@ -178,64 +214,83 @@ class TrainerConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EstimateConfig:
-    """What a plan's time, memory and cost estimates assume about one worker's device.
+    """The assumptions about one worker's device behind the plan's time and cost.
 
-    seconds = flops / flops_per_second + steps * step_overhead_s, plus startup_s once a worker.
+    seconds = flops / flops_per_second + steps * step_overhead_s
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    flops_per_second: Positive  # sustained, on large steps: the peak times the MFU one expects
-    step_overhead_s: NonNegative
-    startup_s: NonNegative
-    price_per_hour: NonNegative  # of one worker's device; 0 prints no cost
-    currency: str
+    flops_per_second: Positive = 3.5e10
+    """Sustained rate on large steps: the device's peak times the expected MFU. Unit: FLOP/s."""
+    step_overhead_s: NonNegative = 0.0013
+    """Fixed time of an optimizer step. Unit: seconds."""
+    price_per_hour: NonNegative = 0.0
+    """Price of one worker's device; the plan prints a cost if it is above 0. Unit: currency per hour."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrackingConfig:
-    """Where metrics are shown besides the sweep's own files."""
+    """A tracking service that shows metrics in addition to the sweep's own files."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Literal["none", "wandb"]
-    project: str | None  # null: the experiment's name
-    entity: str | None  # null: the account's default
-    mode: Literal["auto", "online", "offline"]  # auto: online where there is an API key
+    """The service."""
+    project: str | None = None
+    """Project there; null: the experiment's name."""
+    entity: str | None = None
+    """User or team there; null: the account's default."""
+    mode: Literal["auto", "online", "offline"] = "auto"
+    """Send metrics, or write them for `wandb sync`; auto: online where there is an API key."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExperimentConfig:
-    """A whole experiment, as composed from the YAML groups and the user's overrides."""
+    """A whole experiment, as composed from YAML files and the user's overrides."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Name
-    arm: str | None  # which of the experiment's arms this is, as in "optimizer.weight_decay=0"
-    results_dir: Annotated[str, Field(min_length=1)]
-    data_dir: str | None  # null: the user's cache directory
-    budgets: Annotated[tuple[Positive, ...], Field(min_length=1)]  # training FLOPs of one run
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
-    grid: GridConfig
+    """Directory of the sweep in results_dir."""
+    arm: str | None = None  # set by composition: the arm's settings, as "optimizer.weight_decay=0"
+    results_dir: Annotated[str, Field(min_length=1)] = "results"
+    """Directory of all sweeps."""
+    data_dir: str | None = None
+    """Directory of prepared data; null: the user's cache directory."""
+    budgets: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    """Exact training FLOPs of one run, a list. Unit: FLOPs."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    """Seeds of every cell: initial weights and order of the data. Unit: seeds."""
+    grid: GridConfig = field(default_factory=GridConfig)
     model: ArchitectureConfig
     data: DataConfig
     tokenizer: AnyTokenizerConfig
     optimizer: OptimizerConfig
-    batch_tokens: Count | BatchRule
-    batch_multiplier: Positive  # on top of the rule or number
-    batch_power_of_two: bool = False  # a rule's batch is rounded to a power of two of sequences
-    parametrization: Parametrization = "standard"
-    mup_base_width: Count | None = None  # of mup: the width at which it equals standard
+    batch_tokens: Count | RuleName = "step_law"
+    """Tokens per step: a number or a rule, rounded to whole sequences. Unit: tokens."""
+    batch_multiplier: Positive = 1.0
+    """Factor on the rule or number. Unit: ratio."""
+    batch_power_of_two: bool = False
+    """Round a rule's batch to the nearest power of two of sequences."""
+    mup_base_width: Count | None = None
+    """Scale learning rates and multipliers by mup (Yang et al. 2022) from this width, at which optimizer.lr
+    was tuned and mup equals the standard parametrization; null: standard parametrization. Unit: channels."""
     schedule: ScheduleConfig
-    precision: Precision
-    evaluation: EvaluationConfig
-    trainer: TrainerConfig
+    precision: Precision = "fp32"
+    """Precision of the forward and backward pass; weights and optimizer states are fp32."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
     launch: LaunchConfig
-    estimate: EstimateConfig
+    estimate: EstimateConfig = field(default_factory=EstimateConfig)
     fit: FitConfig
     tracking: TrackingConfig
     store: StoreConfig = field(default_factory=StoreConfig)
-    hparam_check: HparamCheckConfig = HparamCheckConfig()
+    hparam_check: HparamCheckConfig = field(default_factory=HparamCheckConfig)
 
     def __post_init__(self) -> None:
-        self._check_parametrization()
+        if self.mup_base_width is not None and isinstance(self.optimizer.lr, str):
+            raise InputError(
+                f"optimizer.lr={self.optimizer.lr} with mup_base_width={self.mup_base_width} scales with the "
+                f"size twice: give the number that is best at width {self.mup_base_width}"
+            )
         given = {"budgets": self.budgets, "seeds": self.seeds, "hparam_check.seeds": self.hparam_check.seeds}
         for key, values in given.items():
             if len(set(values)) != len(values):
@@ -248,14 +303,7 @@ class ExperimentConfig:
                     f"give one list for all budgets, or one for each"
                 )
 
-    def _check_parametrization(self) -> None:
-        if (self.parametrization == "mup") != (self.mup_base_width is not None):
-            raise InputError(
-                f"parametrization={self.parametrization} and mup_base_width={self.mup_base_width}: mup needs "
-                f"the width its learning rate was tuned at, such as 64, and standard has none"
-            )
-        if self.parametrization == "mup" and isinstance(self.optimizer.lr, str):
-            raise InputError(
-                f"optimizer.lr={self.optimizer.lr} with parametrization=mup scales with the size twice: give "
-                f"the number that is best at mup_base_width={self.mup_base_width}"
-            )
+    @property
+    def parametrization(self) -> Parametrization:
+        """The parametrization: "mup" with a base width, else "standard"."""
+        return "standard" if self.mup_base_width is None else "mup"

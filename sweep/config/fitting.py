@@ -18,11 +18,16 @@ class FilterConfig:
     """Filters of points; fit.json names them, counts what they drop, and lists the dropped points."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    drop_highest_losses: NonNegativeCount = 0  # number of points; Besiroglu et al. 2024 drop five
-    max_loss: Positive | None = None  # nats per token; null: no limit, as for the next three
-    min_flops: Positive | None = None  # training FLOPs of a run
+    drop_highest_losses: NonNegativeCount = 0
+    """Points with the highest losses to drop; Besiroglu et al. 2024 drop five. Unit: points."""
+    max_loss: Positive | None = None
+    """Drop points with a higher loss; null: none. Unit: nats per token."""
+    min_flops: Positive | None = None
+    """Drop points with fewer training FLOPs; null: none. Unit: FLOPs."""
     max_flops: Positive | None = None
-    max_epochs: Positive | None = None  # tokens over unique tokens
+    """Drop points with more training FLOPs; null: none. Unit: FLOPs."""
+    max_epochs: Positive | None = None
+    """Drop points with more tokens per unique token; null: none. Unit: epochs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,8 +35,10 @@ class IsoflopOptions:
     """Options of the method `isoflop`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    robust: bool = False  # fit each budget's parabola by Huber's loss instead of least squares
-    bias_corrected: bool = False  # subtract the parabolas' bias, as estimated from the parametric surface
+    robust: bool = False
+    """Fit each budget's parabola by Huber's loss instead of least squares."""
+    bias_corrected: bool = False
+    """Subtract the parabolas' bias, as estimated from the parametric surface."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +46,10 @@ class ParametricOptions:
     """Options of the method `parametric`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    residuals: Residuals = "log"  # of ln L, or "linear": of L
-    irreducible_loss: NonNegative | None = None  # E is kept at this value, nats per token; null: fitted
+    residuals: Residuals = "log"
+    """Residuals of ln L (log), or of L (linear)."""
+    irreducible_loss: NonNegative | None = None
+    """Fixed value of E; null: fitted. Unit: nats per token."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +57,8 @@ class KaplanOptions:
     """Options of the method `kaplan`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    n_params: Counting = "non_embedding"  # N of the law; total if a table has no other
+    n_params: Counting = "non_embedding"
+    """N of the law; total if a table has no other."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +66,8 @@ class DataConstrainedOptions:
     """Options of the method `data_constrained`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    base: str | None = None  # a published surface that is kept; null: fitted jointly with R_D* and R_N*
+    base: str | None = None
+    """Published surface to keep, such as muennighoff_2023; null: fitted jointly with R_D* and R_N*."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,14 +75,20 @@ class FitConfig:
     """Fitting of scaling laws. Each method's own options are in the section of its name."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    methods: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # names; null: every method
-    huber_delta: Positive = 1e-3  # on residuals of ln L; Hoffmann et al. 2022, section 3.3
-    n_bootstrap: NonNegativeCount = 1000  # resamples; 0: no intervals
-    confidence: OpenFraction = 0.95  # of all intervals
+    methods: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Names of fit methods; null: every method."""
+    huber_delta: Positive = 1e-3
+    """Delta of the Huber loss on residuals of ln L (Hoffmann et al. 2022, section 3.3). Unit: ln L."""
+    n_bootstrap: NonNegativeCount = 1000
+    """Bootstrap resamples; 0: no intervals. Unit: resamples."""
+    confidence: OpenFraction = 0.95
+    """Confidence of all intervals. Unit: fraction."""
     max_interval_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 10.0
-    # ^ a prediction is refused if the upper end of its interval on N_opt exceeds the lower by this factor
-    seed: NonNegativeCount = 0  # of resampling
-    allow_mixed_schedules: bool = False  # fit runs of several learning-rate schedules together
+    """Refuse a prediction with a wider interval on N_opt, upper end over lower. Unit: ratio."""
+    seed: NonNegativeCount = 0
+    """Seed of the resampling. Unit: seed."""
+    allow_mixed_schedules: bool = False
+    """Fit runs of several learning-rate schedules together."""
     filters: FilterConfig = FilterConfig()
     isoflop: IsoflopOptions = IsoflopOptions()
     parametric: ParametricOptions = ParametricOptions()
@@ -83,12 +100,11 @@ class FitConfig:
 class ColumnsConfig:
     """Column names of a table."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    n_params: str
-    n_tokens: str
-    flops: str
-    loss: str
-    flops_budget: str
-    n_params_non_embedding: str
-    n_tokens_unique: str
-    trunk: str  # the training run that rows are checkpoints or branches of; they share its noise
+    n_params: str = "n_params"
+    n_tokens: str = "n_tokens"
+    flops: str = "flops"
+    loss: str = "loss"
+    flops_budget: str = "flops_budget"
+    n_params_non_embedding: str = "n_params_non_embedding"
+    n_tokens_unique: str = "n_tokens_unique"
+    trunk: str = "trunk"  # the training run of which rows are checkpoints or branches: they share its noise

@@ -1,4 +1,4 @@
-"""Where the workers run: one class for each launcher, and what all of them share."""
+"""Launchers of workers: one class for each, with the fields they share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OWN_OPTIONS = frozenset(
     "mem nodes no-requeue ntasks open-mode output parsable partition quiet requeue signal time wait "
     "wrap".split()
 )
-"""Options of sbatch that launch.options may not hold: they are our own, or keys of launch."""
+"""Options of sbatch that launch.options may not hold: sweep sets them, or they are keys of launch."""
 
 
 def _printable(text: str) -> str:
@@ -26,7 +26,7 @@ def _printable(text: str) -> str:
 
 
 def _time_limit(value: object) -> object:
-    # YAML reads an unquoted 1:30:00 as the number 5400, which SLURM would take for minutes.
+    # YAML reads an unquoted 1:30:00 as the number 5400, which SLURM would read as minutes.
     if not isinstance(value, str) or not re.fullmatch(
         r"([0-9]{1,3}-)?[0-9]{1,3}:[0-5][0-9]:[0-5][0-9]", value
     ):
@@ -37,27 +37,31 @@ def _time_limit(value: object) -> object:
 def _sbatch_options(options: Mapping[str, str | int | bool]) -> Mapping[str, str | int | bool]:
     for name in options:
         if not re.fullmatch(r"[a-z][a-z-]{1,40}", name):
-            raise ValueError(f"{name!r} is no long option of sbatch: write qos for --qos")
-        if any(own.startswith(name) for own in OWN_OPTIONS):  # sbatch takes a shortened name too
-            raise ValueError(f"{name} is not for options: it is a key of launch, or set by sweep")
+            raise ValueError(f"{name!r} is not a long option of sbatch: write qos for --qos")
+        if any(own.startswith(name) for own in OWN_OPTIONS):  # sbatch accepts abbreviated names
+            raise ValueError(f"{name} is not allowed in options: it is a key of launch, or sweep sets it")
     return options
 
 
 SbatchValue = Annotated[str, AfterValidator(_printable)]
 TimeLimit = Annotated[str, BeforeValidator(_time_limit)]
-Workers = Annotated[int, Field(gt=0, le=10_000)]  # more is a slip of the hand, and each is a process
+Workers = Annotated[int, Field(gt=0, le=10_000)]  # each is a process; more is a typing error
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 SbatchOptions = Annotated[Mapping[str, bool | int | SbatchValue], AfterValidator(_sbatch_options)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Launch:
-    """How long a silent or stuck worker is believed, wherever it runs."""
+    """Limits on silent and failing workers, the same for every launcher."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    lease_s: Annotated[float, Field(ge=1)]  # a heartbeat unchanged this long has expired
-    stall_s: Annotated[float, Field(ge=1)]  # no step for this long: the heartbeat stops
-    max_failures: Count  # attempts ending in failed:code or failed:host before a run is given up
+    lease_s: Annotated[float, Field(ge=1)] = 120.0
+    """A heartbeat unchanged for this long has expired; above the attribute caching of NFS (60 s). Unit:
+    seconds."""
+    stall_s: Annotated[float, Field(ge=1)] = 900.0
+    """A run without a step for this long stops its heartbeat. Unit: seconds."""
+    max_failures: Count = 3
+    """Failed attempts after which a run is given up. Unit: attempts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,40 +69,62 @@ class LocalLaunch(_Launch):
     """Supervised processes on this machine."""
 
     name: Literal["local"]
-    n_workers: Workers | None  # null: one per GPU, or one per CPU core
+    """The launcher."""
+    n_workers: Workers | None = None
+    """Worker processes; null: one per GPU, or one per CPU core. Unit: workers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SlurmLaunch(_Launch):
-    """An array of SLURM jobs, a worker in each; null leaves an option of sbatch to the cluster."""
+    """An array of SLURM jobs, each with one worker. null leaves an option of sbatch to the cluster."""
 
     name: Literal["slurm"]
-    n_workers: Workers  # jobs in the array
+    """The launcher."""
+    n_workers: Workers = 4
+    """Jobs in the array; each requeues itself while the sweep has work. Unit: workers."""
     partition: SbatchValue | None = None
+    """Partition."""
     account: SbatchValue | None = None
-    gres: SbatchValue | None = None  # of one worker, such as gpu:1
-    time: TimeLimit | None = None  # of one job, [days-]hours:minutes:seconds; it requeues itself before
+    """Account that pays."""
+    gres: SbatchValue | None = None
+    """Generic resources of one worker, such as gpu:1."""
+    time: TimeLimit | None = None
+    """Time limit of one job, [days-]hours:minutes:seconds in quotes; the job requeues itself before."""
     constraint: SbatchValue | None = None
+    """Node features."""
     cpus_per_worker: Count = 1
-    mem: Count | SbatchValue | None = None  # of one worker, such as 16G, or in MiB
-    options: SbatchOptions | None = None  # others by their long names, as {qos: high, exclusive: true}
-    export: tuple[VariableName, ...] = ()  # variables the workers need besides PATH and its like
-    signal_s: Count = 120  # before a job's end its worker is told to save and leave
-    min_claim_s: NonNegative = 60  # with less time than this before the signal no run is begun
+    """CPUs of one worker. Unit: CPUs."""
+    mem: Count | SbatchValue | None = None
+    """Memory of one worker, such as 16G. Unit: MiB for a plain number."""
+    options: SbatchOptions | None = None
+    """Other options of sbatch by their long names, as {qos: high, exclusive: true}. Unit: as in sbatch."""
+    export: tuple[VariableName, ...] = ()
+    """Environment variables that workers need in addition to PATH and similar ones, as [WANDB_API_KEY]."""
+    signal_s: Count = 120
+    """Time before the end of a job at which its worker saves and leaves. Unit: seconds."""
+    min_claim_s: NonNegative = 60.0
+    """A worker starts no run with less time than this before the signal. Unit: seconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RayLaunch(_Launch):
-    """Tasks of a Ray cluster, a worker in each."""
+    """Tasks of a Ray cluster, each with one worker."""
 
     name: Literal["ray"]
-    n_workers: Workers
-    address: SbatchValue | None = None  # of a running cluster, as host:6379; null: one of our own, here
+    """The launcher."""
+    n_workers: Workers = 2
+    """Tasks. Unit: workers."""
+    address: SbatchValue | None = None
+    """Address of a running cluster, as host:6379 or auto; null: start one on this machine."""
     cpus_per_worker: Count = 1
-    gpus_per_worker: NonNegative = 0
-    resources: Mapping[str, Positive] | None = None  # custom ones of a worker, as {a100: 1}
-    allow_insecure: bool = False  # use a running cluster that asks nobody for a token
+    """CPUs of one worker. Unit: CPUs."""
+    gpus_per_worker: NonNegative = 0.0
+    """GPUs of one worker, possibly a fraction. Unit: GPUs."""
+    resources: Mapping[str, Positive] | None = None
+    """Custom resources of one worker, as {a100: 1}. Unit: as defined by the cluster."""
+    allow_insecure: bool = False
+    """Use a running cluster that has no token authentication."""
 
 
 LaunchConfig = Annotated[LocalLaunch | SlurmLaunch | RayLaunch, Field(discriminator="name")]
-"""Where the workers run."""
+"""The launcher of the workers."""

@@ -1,4 +1,4 @@
-"""Bounds on what a config may be, checked before Hydra reads it and before its references are followed."""
+"""Limits on the size and content of a config, checked before Hydra reads it and references are resolved."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from yaml import YAMLError
 from sweep.credentials import texts
 from sweep.errors import InputError
 
-MAX_OVERRIDE_CHARS = 16_384  # in all; Hydra's parser reads some 50,000 a second
+MAX_OVERRIDE_CHARS = 16_384  # in total; Hydra's parser reads about 50,000 characters per second
 MAX_FILE_BYTES = 262_144
-MAX_DEPTH = 32  # of lists and sections within each other
+MAX_DEPTH = 32  # of nested lists and sections
 MAX_ARMS = 200
-MAX_ARM_CHARS = 200  # the arm's name is a directory's
+MAX_ARM_CHARS = 200  # the arm's name is a directory name
 
 _REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][\w.]*)\s*\}")
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # only its events are read: nothing is built
-_PLAIN_KEYS = ("name", "points", "law")  # of one word, and no groups
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # only events are read, no objects are built
+_PLAIN_KEYS = ("name",)  # keys of one word that are not groups
 _TEXTS_WITH_LINE_ENDS = ("data.delimiter", "tokenizer.separator")
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
-    """Raises InputError for overrides that Hydra would take long over, or that are about Hydra itself."""
+    """Raise InputError for overrides that take Hydra long to parse or that set Hydra itself."""
     n_chars = sum(map(len, overrides))
     if n_chars > MAX_OVERRIDE_CHARS:
         raise InputError(
@@ -37,19 +37,19 @@ def check_overrides(overrides: Sequence[str]) -> None:
         shown = repr(override if len(override) <= 60 else override[:60] + "...")
         key, _, value = override.partition("=")
         if re.match(r"[+~]*hydra\b", key):
-            raise InputError(f"{shown} sets Hydra itself, which sweep does not let: give keys of the config")
+            raise InputError(f"{shown} sets Hydra itself, which is not allowed: give keys of the config")
         is_group = re.fullmatch(r"[+~]*[a-z]+", key) and key.lstrip("+~") not in _PLAIN_KEYS
         if is_group and ".." in Path(value.strip("'\"")).parts:
-            raise InputError(f"{shown} leaves the directories of configs: give the name of a file there")
+            raise InputError(f"{shown} is outside of the config directories: give the name of a file in them")
         if _depth(override) > MAX_DEPTH:
             raise InputError(f"{shown} nests more than {MAX_DEPTH} lists or sections: flatten it")
         _refuse_resolvers(shown, override)
 
 
 def check_files(directories: Iterable[Path]) -> None:
-    """Raises InputError for a YAML file below `directories` that no config needs to be like.
+    """Raise InputError for a YAML file below `directories` that is too large, too deep or holds an alias.
 
-    An alias stands for a copy, so a file of a few lines may stand for more than any memory holds.
+    An alias stands for a copy, so a file of a few lines may expand beyond the memory of any machine.
     """
     for directory in directories:
         for path in sorted(directory.rglob("*.yaml")):
@@ -58,9 +58,9 @@ def check_files(directories: Iterable[Path]) -> None:
 
 
 def check_references(values: Mapping[str, Any]) -> None:
-    """Raises InputError for a reference other than ${key} to a plain value of the config.
+    """Raise InputError for a reference other than ${key} to a plain value of the config.
 
-    Resolvers read the environment and decode texts; references to references multiply.
+    Resolvers can read the environment; references to references grow exponentially.
     """
     for key, text in texts(values):
         _refuse_resolvers(key, text)
@@ -70,22 +70,22 @@ def check_references(values: Mapping[str, Any]) -> None:
                 found = found.get(part) if isinstance(found, Mapping) else None
             if isinstance(found, (Mapping, list)) or "${" in str(found):
                 raise InputError(
-                    f"{key}={text!r} refers to no plain value: refer to one, as ${{batch_tokens}}"
+                    f"{key}={text!r} does not refer to a plain value: refer to one, as ${{batch_tokens}}"
                 )
 
 
 def check_texts(values: Mapping[str, Any]) -> None:
-    """Raises InputError for a control character in any text: paths and names have none."""
+    """Raise InputError for a control character or invalid Unicode in any text."""
     for key, text in texts(values):
         allowed = "\n\r\t" if key in _TEXTS_WITH_LINE_ENDS else ""
         if any((ord(char) < 32 or 127 <= ord(char) < 160) and char not in allowed for char in text):
-            raise InputError(f"{key}={text!r} holds a control character: take it out")
+            raise InputError(f"{key}={text!r} holds a control character: remove it")
         if any("\ud800" <= char <= "\udfff" for char in text):
-            raise InputError(f"{key}={text!r} is no valid text: write it in UTF-8")
+            raise InputError(f"{key}={text!r} is not valid text: write it in UTF-8")
 
 
 def check_arms(axes: Mapping[str, Sequence[Any]]) -> None:
-    """Raises InputError when the product of the axes is more than MAX_ARMS arms."""
+    """Raise InputError when the product of the axes is more than MAX_ARMS arms."""
     n_arms = 1
     for values in axes.values():
         n_arms *= len(values)
@@ -109,7 +109,7 @@ def _check_file(path: Path) -> None:
                     f"{path}, line {_line(event)} nests more than {MAX_DEPTH} lists or sections: flatten it"
                 )
     except (YAMLError, UnicodeDecodeError):
-        pass  # whoever asks for this file is told what is wrong with it; it may be another program's
+        pass  # it may belong to another program; composing this file reports the error
 
 
 def _line(event: yaml.Event) -> int:
@@ -119,12 +119,12 @@ def _line(event: yaml.Event) -> int:
 def _refuse_resolvers(place: str, text: str) -> None:
     if "${" in _REFERENCE.sub("", text):
         raise InputError(
-            f"{place} holds a ${{...}} that is no ${{key}}: nothing is evaluated, write the value"
+            f"{place} holds a ${{...}} other than ${{key}}, which is not evaluated: write the value"
         )
 
 
 def _depth(text: str) -> int:
-    """How deeply brackets are nested, whatever quotes them."""
+    """Return the largest depth of nested brackets, quoted ones included."""
     depth = deepest = 0
     for char in text:
         depth += (char in "[{(") - (char in "]})")

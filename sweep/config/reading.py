@@ -1,13 +1,14 @@
-"""The only ways from a plain dict to a config, and from pydantic's complaints to one sentence."""
+"""Validation of plain dicts, with pydantic's errors as one sentence, and the list of all keys."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,20 +23,51 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
 
 
 def read_experiment(values: Mapping[str, Any]) -> ExperimentConfig:
-    """Validate a composed experiment. Raises InputError naming the key, the value and what would be valid."""
+    """Validate a composed experiment.
+
+    Raises:
+        InputError: A key is unknown or missing, or a value is not valid; with the key, value and choices.
+    """
     experiment: ExperimentConfig = _read(ExperimentConfig, values)
     return experiment
 
 
 def read_run(values: Mapping[str, Any]) -> RunConfig:
-    """Read back a run's config.json. Raises InputError as `read_experiment` does."""
+    """Validate a run, as stored in its config.json.
+
+    Raises:
+        InputError: As `read_experiment`.
+    """
     run: RunConfig = _read(RunConfig, values)
     return run
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain JSON types, the inverse of the readers."""
+    """Return a config as plain JSON types, the inverse of the readers."""
     return {key: _plain(value) for key, value in dataclasses.asdict(config).items()}
+
+
+def literal(value: Any) -> str:
+    """Return a value in the grammar of overrides.
+
+    >>> literal([1.5, None, "a b"])
+    "[1.5,null,'a b']"
+    """
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(literal(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{literal(item)}' for key, item in value.items())}}}"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, str):
+        return value if re.fullmatch(r"[\w.+-]+", value) else in_quotes(value)
+    return repr(value)
+
+
+def in_quotes(text: str) -> str:
+    """Return `text` in single quotes, escaped for Hydra: backslashes count only before a quote or the end."""
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", r"\'")
+    return f"'{escaped}'"
 
 
 def _plain(value: Any) -> Any:
@@ -54,18 +86,18 @@ def _read(cls: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _one_sentence(cls: type, error: ValidationError) -> str:
-    """The first problem pydantic found, as one sentence with the key, the value and the choices."""
+    """Return pydantic's first error as one sentence with the key, the value and the choices."""
     problems = error.errors(include_url=False)
     first = problems[0]
     path, owner = _known_path(cls, first["loc"])
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return unknown_key(".".join(path), known_keys(owner, "".join(f"{key}." for key in path[:-1])))
+        return _misplaced_key(cls, path, owner)
     if first["type"] == "union_tag_invalid":
         key, choices = first["ctx"]["discriminator"].strip("'"), first["ctx"]["expected_tags"]
         return f"{'.'.join(path)}.{key}={first['ctx']['tag']!r} is not valid: choose from {choices}"
     if first["type"] in ("missing", "missing_argument"):
         return f"{'.'.join(path)} is missing: give it a value"
-    if isinstance(first["input"], (list, tuple)):  # of a list in a list's place, the item at fault
+    if isinstance(first["input"], (list, tuple)):  # name the item at fault rather than the list
         items = (
             p for p in problems if isinstance(p["loc"][-1], int) and _known_path(cls, p["loc"])[0] == path
         )
@@ -75,35 +107,84 @@ def _one_sentence(cls: type, error: ValidationError) -> str:
     return f"{'.'.join(path)}={first['input']!r} is not valid: {reasons}"
 
 
+def _misplaced_key(cls: type, path: tuple[str, ...], owner: type) -> str:
+    """Return a sentence that refuses a key of another member of a union, or an unknown key."""
+    key, section = ".".join(path), ".".join(path[:-1])
+    others = [tag for name, other, _ in key_fields(cls) if name == key for tag in tags(other)]
+    if others:
+        choices = " or ".join(f"{section}={tag}" for tag in others)
+        return f"{key} has no effect with {section}={' or '.join(tags(owner))}: it needs {choices}"
+    return unknown_key(key, known_keys(owner, f"{section}." if section else ""))
+
+
 def known_keys(cls: Any = ExperimentConfig, prefix: str = "") -> list[str]:
-    """Every key of an experiment, nested ones with dots."""
-    keys: list[str] = []
-    for key, hint in get_type_hints(cls).items():
-        if key == "__pydantic_config__":
-            continue
-        sections = _sections(hint)
-        keys += [inner for section in sections for inner in known_keys(section, f"{prefix}{key}.")]
-        keys += [] if sections else [prefix + key]
-    return list(dict.fromkeys(keys))
+    """Return every key that a user may set, nested ones with dots."""
+    return list(_known_keys(cls, prefix))
+
+
+@cache
+def _known_keys(cls: Any, prefix: str) -> tuple[str, ...]:
+    return tuple(key for key in dict.fromkeys(key for key, _, _ in key_fields(cls, prefix)) if key != "arm")
+
+
+def key_fields(
+    cls: Any = ExperimentConfig, prefix: str = ""
+) -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
+    """Yield every key with its class and its field, once for each member of a union that has the key."""
+    hints = _hints(cls)
+    for field in dataclasses.fields(cls):
+        sections = _sections(hints[field.name])
+        for section in sections:
+            yield from key_fields(section, f"{prefix}{field.name}.")
+        if not sections:
+            yield prefix + field.name, cls, field
+
+
+def with_defaults(values: Mapping[str, Any], cls: Any = ExperimentConfig) -> dict[str, Any]:
+    """Return `values` with the default of every missing key, in the class that a section's name chooses."""
+    filled = dict(values)
+    hints = _hints(cls)
+    for field in dataclasses.fields(cls):
+        sections, given = _sections(hints[field.name]), filled.get(field.name, {})
+        if len(sections) > 1 and isinstance(given, Mapping):
+            sections = [one for one in sections if {*tags(one)} & {given.get("name"), given.get("source")}]
+        if sections and isinstance(given, Mapping):
+            filled[field.name] = with_defaults(given, sections[0])
+        elif field.default is not dataclasses.MISSING:
+            filled.setdefault(field.name, _plain(field.default))
+    return filled
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _sections(hint: Any) -> list[Any]:
-    """The dataclasses a field may hold: its own type, or the members of its union."""
+    """Return the dataclasses that a field may hold: its own type, or the members of its union."""
     return [cls for cls in (hint, *get_args(hint)) if dataclasses.is_dataclass(cls)]
 
 
+def tags(section: Any) -> tuple[str, ...]:
+    """Return the values of a union member's discriminator, `source` or `name`; none for other classes."""
+    hints = _hints(section)
+    hint = hints.get("source", hints.get("name"))
+    return get_args(hint) if get_origin(hint) is Literal else ()
+
+
 def _tagged(sections: list[Any], tag: str) -> Any:
-    """The member of a union that pydantic names by `tag`, one of the values of its discriminator."""
+    """Return the member of a union that pydantic names by `tag`, a value of its discriminator."""
     for section in sections:
-        if any(tag in get_args(hint) for hint in get_type_hints(section).values()):
+        if any(tag in get_args(hint) for hint in _hints(section).values()):
             return section
     return None
 
 
 def unknown_key(key: str, choices: Iterable[str]) -> str:
-    """One sentence refusing `key`, with the nearest valid keys and the others of its section."""
+    """Return a sentence that refuses `key`, with the nearest valid keys and the others of its section."""
     valid = list(choices)
-    near = difflib.get_close_matches(key, [*valid, *{choice.partition(".")[0] for choice in valid}], n=3)
+    names = dict.fromkeys([*valid, *(choice.partition(".")[0] for choice in valid)])
+    near = difflib.get_close_matches(key, names, n=3)
     section = key.rpartition(".")[0]
     inside = [choice for choice in valid if choice.startswith(f"{section}.")] if section else []
     listed = inside or sorted({choice.partition(".")[0] for choice in valid})
@@ -112,7 +193,7 @@ def unknown_key(key: str, choices: Iterable[str]) -> str:
 
 
 def _known_path(cls: Any, loc: tuple[Any, ...]) -> tuple[tuple[str, ...], Any]:
-    """The part of a pydantic location that is config keys (union branch tags dropped), and its owner."""
+    """Return the config keys in a pydantic location, without union tags, and the class of the last one."""
     path: list[str] = []
     owner: Any = cls
     sections: list[Any] = [cls]
@@ -124,12 +205,12 @@ def _known_path(cls: Any, loc: tuple[Any, ...]) -> tuple[tuple[str, ...], Any]:
             continue
         owner = sections[0]
         path.append(part)
-        sections = _sections(get_type_hints(owner).get(part))
+        sections = _sections(_hints(owner).get(part))
     return tuple(path), owner
 
 
 def _plainly(reason: str) -> str:
-    """Pydantic's words without Python's."""
+    """Return a message of pydantic without terms of Python."""
     for python, plain in (
         ("Value error, ", ""),
         (" after validation", ""),

@@ -1,4 +1,4 @@
-"""What one worker trains: a run, in numbers only."""
+"""A run, the unit of training: numbers only, no rules."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
+from sweep.config.architecture import DecoderConfig
 from sweep.config.values import (
     STRICT,
-    Activation,
     ClosedFraction,
     Count,
     Fraction,
@@ -18,10 +18,8 @@ from sweep.config.values import (
     NewtonSchulzSteps,
     NonNegative,
     NonNegativeCount,
-    Norm,
     OptimizerName,
     Parametrization,
-    Positions,
     Positive,
     Precision,
     ScheduleName,
@@ -31,42 +29,24 @@ from sweep.config.values import (
 from sweep.errors import InputError
 
 SEMANTICS_VERSION = 1
-"""Raised whenever the same run config would give another number; part of every run key."""
-
+"""Increased when the same run config would give another loss; part of every run key."""
 
 EVALUATION_BATCH_TOKENS = 8192
-"""Positions scored in one forward pass: fixed, so that a loss does not depend on the training batch."""
+"""Positions scored in one forward pass: fixed, so that the loss does not depend on the training batch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelConfig:
-    """One decoder, complete: every number that fixes its parameters and its matrix multiplications."""
+class ModelConfig(DecoderConfig):
+    """One decoder: every number that fixes its parameters and its matrix multiplications."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    vocab_size: Count  # the width actually multiplied, padding included
-    seq_len: Count
+    vocab_size: Count  # rows of the token table and the head, padding included
     d_model: Count
     n_layers: Count
     n_heads: Count
-    n_kv_heads: Count  # heads of keys and values, each shared by n_heads / n_kv_heads heads of queries
+    n_kv_heads: Count  # heads of keys and values, each shared by n_heads / n_kv_heads query heads
     d_ff: Count
-    norm: Norm
-    norm_eps: Positive  # added to the mean square (rms) or the variance (layer) under the root
-    positions: Positions
-    rope_base: Positive  # without effect when positions are learned
-    activation: Activation
-    bias: bool  # on the linear maps of the blocks and on layer norms; RMS norms and the head have none
-    tied: bool
-    qk_norm: bool
-    qk_gain: Positive  # multiplies the normalised queries and keys; without effect when qk_norm is false
-    embedding_scale: (
-        Positive  # root mean square of the embedded tokens at the start; without effect by init_std
-    )
-    output_scale: Positive = 1.0  # multiplies the logits; mup lowers it with the width
-    attention_scale: Positive = 1.0  # multiplies the scores beside 1/sqrt(head_dim); mup, likewise
-    init_std: Positive | None = (
-        None  # of matrices and tables at the start; None: by width (`sweep.train.models.gpt`)
-    )
+    output_scale: Positive = 1.0  # multiplies the logits; mup lowers it as the width grows
+    attention_scale: Positive = 1.0  # multiplies the scores after 1/sqrt(head_dim); mup lowers it likewise
 
     def __post_init__(self) -> None:
         if self.d_model % self.n_heads:
@@ -92,12 +72,12 @@ class ModelConfig:
 
     @property
     def input_scale(self) -> float:
-        """Multiplies the embedded tokens: a table drawn at 1/sqrt(d_model) then has embedding_scale."""
+        """The factor on embedded tokens: from a standard deviation of 1/sqrt(d_model) to embedding_scale."""
         return 1.0 if self.init_std is not None else self.embedding_scale * math.sqrt(self.d_model)
 
     @property
     def d_kv(self) -> int:
-        """Width of all keys, and of all values, of one position."""
+        """Width of the keys, and of the values, of one position over all heads."""
         return self.n_kv_heads * self.head_dim
 
 
@@ -105,7 +85,7 @@ class ModelConfig:
 class RunOptimizer:
     """The optimizer of one run, every rule resolved to a number.
 
-    What an optimizer does not use has one value, so that equal runs have equal keys.
+    Fields that an optimizer does not use have one fixed value, so that equal runs have equal keys.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -116,11 +96,11 @@ class RunOptimizer:
     eps: Positive
     weight_decay: NonNegative
     grad_clip: Positive
-    momentum: Fraction = 0.0  # of muon and sgd
-    nesterov: bool = False  # of muon and sgd
-    ns_steps: NewtonSchulzSteps = 5  # of muon
+    momentum: Fraction = 0.0  # muon and sgd
+    nesterov: bool = False  # muon and sgd
+    ns_steps: NewtonSchulzSteps = 5  # muon
     muon_scaling: MuonScaling = "match_rms_adamw"
-    width_ratio: Positive = 1.0  # d_model over mup's base width: what mup scales learning rates by
+    width_ratio: Positive = 1.0  # d_model / mup's base width, by which mup scales learning rates
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,21 +110,22 @@ class RunSchedule:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: ScheduleName
     warmup_steps: NonNegativeCount
-    decay_steps: NonNegativeCount  # of the decay that ends a wsd run; 0 for schedules without that stage
-    final_lr_frac: ClosedFraction  # of the peak, which the run's end would reach; 1 for constant
+    decay_steps: NonNegativeCount  # the last steps of a wsd run; 0 for schedules without a decay stage
+    final_lr_frac: ClosedFraction  # fraction of the peak at the end of the run; 1 for constant
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationConfig:
-    """How the held-out loss is measured, the same for every run of an experiment."""
+    """The measurement of the held-out loss, the same for every run of an experiment."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    n_tokens: Count  # held-out positions scored, on the same fixed windows for every run
+    n_tokens: Count = 131072
+    """Held-out positions scored, in the same windows for every run. Unit: tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """One training run: all that can change its result, and labels that cannot.
+    """One training run: everything that can change its result, and labels that cannot.
 
     `name`, `experiment`, `arm`, `flops_budget` and `purpose` are labels; everything else enters the run key.
     """
@@ -152,8 +133,8 @@ class RunConfig:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: str
     experiment: str
-    arm: str | None  # of an experiment with arms
-    flops_budget: Positive | None  # training FLOPs asked for; None outside IsoFLOP grids
+    arm: str | None  # None: the experiment has no arms
+    flops_budget: Positive | None  # training FLOPs of the grid's budget; None outside IsoFLOP grids
     model: ModelConfig
     corpus: str
     corpus_sha256: Sha256
@@ -168,19 +149,19 @@ class RunConfig:
     seed: Seed
     parametrization: Parametrization = "standard"
     semantics_version: int = SEMANTICS_VERSION
-    purpose: Literal["hparam_check"] | None = None  # None: a point of the grid; others are never fitted
+    purpose: Literal["hparam_check"] | None = None  # None: a point of the grid; other points are never fitted
 
     def __post_init__(self) -> None:
         scales = (self.model.output_scale, self.model.attention_scale, self.optimizer.width_ratio)
         if self.parametrization == "standard" and scales != (1.0, 1.0, 1.0):
             raise InputError(
                 f"parametrization=standard with model.output_scale={scales[0]:g}, model.attention_scale="
-                f"{scales[1]:g} and optimizer.width_ratio={scales[2]:g}: these belong to mup, make them 1"
+                f"{scales[1]:g} and optimizer.width_ratio={scales[2]:g}: only mup uses them, set them to 1"
             )
         if self.parametrization == "mup" and self.model.init_std is not None:
             raise InputError(
-                f"model.init_std={self.model.init_std:g} with parametrization=mup: mup starts matrices at "
-                f"1/sqrt(fan_in), choose model.init_std=null or parametrization=standard"
+                f"model.init_std={self.model.init_std:g} is not valid with mup, which starts matrices at "
+                f"1/sqrt(fan_in): set model.init_std=null or mup_base_width=null"
             )
         if self.batch_tokens % self.model.seq_len:
             raise InputError(
@@ -192,7 +173,7 @@ class RunConfig:
             )
         if self.schedule.warmup_steps >= self.n_steps:
             raise InputError(
-                f"schedule.warmup_steps={self.schedule.warmup_steps} leaves nothing of a run of "
+                f"schedule.warmup_steps={self.schedule.warmup_steps} is too long for a run of "
                 f"{self.n_steps} steps: choose at most {self.n_steps - 1}"
             )
         if self.schedule.warmup_steps + self.schedule.decay_steps > self.n_steps:
@@ -208,7 +189,7 @@ class RunConfig:
 
     @property
     def branch_step(self) -> int:
-        """Steps before the decay of a wsd run: its trunk, where it shares one."""
+        """Steps before the decay of a wsd run; the length of its trunk if it shares one."""
         return self.n_steps - self.schedule.decay_steps
 
     @property

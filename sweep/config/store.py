@@ -1,4 +1,4 @@
-"""Where points are kept besides the sweep's own files, and which database URLs may stand in a config."""
+"""The SQL copy of points, and the database URLs that a config may hold."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ FORMS = "sqlite:///FILE or postgresql://USER@HOST/DATABASE"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreConfig:
-    """Where points are kept besides the sweep's own files.
+    """A copy of the points in addition to the sweep's own files.
 
-    A config is stored in plan files and shown by verbs, so a URL with a password in it is refused.
+    A config is stored in plan files and printed, so a URL with a password in it is refused.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    index_url: str | None = None  # of a SQLite or PostgreSQL database; null: no copy
+    index_url: str | None = None
+    """Database that gets a copy of every point, sqlite:///FILE or postgresql://USER@HOST/DATABASE, without a
+    password, which belongs in ~/.pgpass, PGPASSWORD or SWEEP_INDEX_URL; null: no copy."""
 
     def __post_init__(self) -> None:
         if self.index_url is None:
@@ -38,17 +40,17 @@ class StoreConfig:
 
 
 def check_index_url(url: str, place: str) -> None:
-    """Raises InputError, quoting no part that may be secret, unless `url` is of a database we write."""
+    """Raise InputError unless `url` is of a supported database; the message quotes no part of the URL."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in SCHEMES:
-        kind = f"{scheme}://..." if separator else "no URL"
-        raise InputError(f"{place} is {kind}: give {FORMS}")
+        kind = f"{scheme}://... is not a supported database" if separator else "is not a URL"
+        raise InputError(f"{place}{'=' if separator else ' '}{kind}: give {FORMS}")
     if scheme == "sqlite" and (rest[:1] != "/" or rest.partition("?")[0][1:] in ("", ":memory:")):
         raise InputError(f"{place} names no SQLite file: give sqlite:///FILE, or sqlite:////DIR/FILE")
 
 
 def absolute_index_url(url: str) -> str:
-    """The same with a SQLite file's path made absolute: workers read the plan from anywhere.
+    """Return the URL with an absolute path of a SQLite file, since workers have other working directories.
 
     >>> absolute_index_url("postgresql://me@db/points")
     'postgresql://me@db/points'
@@ -60,7 +62,7 @@ def absolute_index_url(url: str) -> str:
 
 
 def _holds_password(url: str) -> bool:
-    """Whether any reader of URLs could find a password in it: better one refused too many."""
+    """Return whether any URL parser could find a password in `url`."""
     scheme, _, rest = url.partition("://")
     keys = [key.lower() for key, _ in parse_qsl(rest.partition("?")[2], keep_blank_values=True)]
     if any("password" in key for key in keys):

@@ -18,6 +18,9 @@ CHANGED_KEYS: Mapping[str, str | None] = {
     "fit.irreducible_loss": "fit.parametric.irreducible_loss",
     "fit.kaplan_n_params": "fit.kaplan.n_params",
     "fit.data_constrained_base": "fit.data_constrained.base",
+    "parametrization": None,  # mup exactly if mup_base_width is a number
+    "estimate.currency": None,
+    "estimate.startup_s": None,  # it entered no estimate
 }
 """By dotted key of an earlier version: the dotted key that replaced it, None for a key that was removed."""
 

@@ -1,26 +1,33 @@
-"""The values config fields may take: constrained numbers, names, and the choices of every registry."""
+"""Types of config values: constrained numbers, names and named choices."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
 
 
 def _check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", name):
-        raise ValueError("a name is letters, digits and . _ + -, at most 100, the first a letter or digit")
+        raise ValueError("use letters, digits and . _ + -, at most 100, starting with a letter or digit")
     if re.fullmatch(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.", name, re.IGNORECASE):
-        raise ValueError("no directory can be called that on Windows, where results may be copied")
+        raise ValueError("Windows cannot store a directory with this name, and results may be copied there")
     return name
+
+
+def _check_rule(value: Any) -> Any:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", value):
+        raise ValueError("it should be the name of a rule")
+    return value
 
 
 Count = Annotated[int, Field(gt=0, lt=2**63)]
 NonNegativeCount = Annotated[int, Field(ge=0, lt=2**63)]
 NewtonSchulzSteps = Annotated[int, Field(gt=0, le=20)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch's generators take
-Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]  # a larger number is a slip
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # the range of torch's generators
+Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]  # a larger number is a typing error
 NonNegative = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
@@ -30,6 +37,8 @@ Name = Annotated[str, AfterValidator(_check_name)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 Activation = Literal["gelu", "gelu_exact", "relu2", "swiglu"]
+MLP_MATRICES: Mapping[Activation, int] = {"gelu": 2, "gelu_exact": 2, "relu2": 2, "swiglu": 3}
+"""Matrices of the MLP by activation: up, down, and the gate of a gated one (Shazeer 2020, section 2)."""
 Norm = Literal["rms", "layer"]
 Positions = Literal["rope", "learned"]
 ScheduleName = Literal["cosine", "linear", "constant", "wsd"]
@@ -37,11 +46,8 @@ Precision = Literal["fp32", "bf16"]
 OptimizerName = Literal["adamw", "muon", "sgd"]
 MuonScaling = Literal["match_rms_adamw", "original"]
 Parametrization = Literal["standard", "mup"]
-LrRule = Literal["tiny", "tiny_bpe", "step_law", "deepseek", "porian", "kaplan"]
-BatchRule = Literal["tiny", "tiny_bpe", "step_law", "deepseek", "porian"]
-WarmupRule = Literal["n_params"]
-WeightDecayRule = Literal["power_lines"]
-Beta2Rule = Literal["half_life"]
+RuleName = Annotated[str, BeforeValidator(_check_rule)]
+"""The name of a rule in the registries of `sweep.plan.rules`, which planning checks."""
 
 STRICT = ConfigDict(extra="forbid")
-"""Unknown keys are refused; every config class carries this as `__pydantic_config__`."""
+"""Refuses unknown keys; every config class has it as `__pydantic_config__`."""

@@ -1,4 +1,4 @@
-"""How many devices one run may be spread over, and when its weights must be spread too."""
+"""Limits on the number of devices of one run, and the choice between ddp and fsdp."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from sweep.config import RunConfig
 from sweep.errors import InputError
 from sweep.plan.estimate import memory
 
-USABLE_FRAC = 0.9  # of a device's memory: its context and the allocator's slack need the rest
+USABLE_FRAC = 0.9  # of a device's memory; the rest is for its context and the allocator's fragmentation
 
 Parallel = Literal["auto", "ddp", "fsdp"]
 
 
 def check_devices(run: RunConfig, n_devices: int, parallel: Parallel) -> None:
-    """Refuse more devices than a batch has sequences, sharded weights under unequal shares or under Muon.
+    """Refuse a number of devices or a mode that `run` cannot use.
 
-    Raises InputError.
+    Raises:
+        InputError: There are more devices than sequences in a batch, or fsdp has unequal shares or Muon.
     """
     if n_devices > run.batch_size:
         raise InputError(
@@ -36,10 +37,10 @@ def check_devices(run: RunConfig, n_devices: int, parallel: Parallel) -> None:
 
 
 def is_sharded(run: RunConfig, n_devices: int, parallel: Parallel, device_bytes: int, device: str) -> bool:
-    """Whether weights are spread over the devices too: when asked for, or when one cannot hold the run.
+    """Return whether weights are spread over the devices: on request, or when one cannot hold the run.
 
-    A batch can be cut down to one sequence, the weights cannot. Under `auto`, shares that are not equal, and
-    Muon, stay with whole weights.
+    A device needs room for the weights and one sequence. Under `auto`, runs with unequal shares or with Muon
+    keep whole weights on every device.
     """
     if parallel != "auto":
         return parallel == "fsdp"

@@ -1,4 +1,4 @@
-"""From budgets and sizes to runs: the grid, what it drops and what it warns of.
+"""The grid: runs from budgets and sizes, with dropped cells and warnings.
 
 Legend: N total parameters, D tokens, C training FLOPs.
 """
@@ -19,14 +19,16 @@ from sweep.plan.trunks import GridCell, branch_cell, run_schedule, share_trunks
 from sweep.records import Dataset, DroppedCell, Plan, PlannedRun
 
 MAX_CELLS = 100_000  # budgets x sizes x seeds of one plan
-MIN_SIZES = 4  # a parabola has three coefficients; one more point says how well it fits
+MIN_SIZES = 4  # a parabola has three coefficients; one more point tests its fit
 
 
 def make_plan(experiment: ExperimentConfig, dataset: Dataset) -> Plan:
-    """Expand an experiment into its runs, largest budget last, sizes ascending.
+    """Expand an experiment into its runs, budgets in the given order, sizes ascending.
 
-    Raises InputError when nothing is left to train, or the grid is beyond MAX_CELLS.
+    Raises:
+        InputError: No cell can be trained, the grid has more than MAX_CELLS, or a rule is unknown.
     """
+    rules.check_rules(experiment)
     _refuse_huge(experiment)
     runs: list[PlannedRun] = []
     dropped: list[DroppedCell] = []
@@ -69,14 +71,14 @@ def _length(size: object) -> int:
 def grid_shapes(
     experiment: ExperimentConfig, dataset: Dataset, dropped: list[DroppedCell]
 ) -> list[list[ModelConfig]]:
-    """The shapes asked for at each budget, whether or not they can be trained; repeated ones are dropped."""
+    """Return the requested shapes of each budget, trainable or not; repeated ones are dropped."""
     return [_shapes(experiment, index, dataset, dropped) for index in range(len(experiment.budgets))]
 
 
 def _shapes(
     experiment: ExperimentConfig, index: int, dataset: Dataset, dropped: list[DroppedCell]
 ) -> list[ModelConfig]:
-    """The distinct shapes trained at budget `index`, ascending; a shape asked for twice is dropped once."""
+    """Return the distinct shapes at budget `index`, ascending; a repeated shape is dropped once."""
     shapes: list[ModelConfig] = []
     for model in _requested_shapes(experiment, index, dataset.vocab_size):
         if model in shapes:
@@ -107,12 +109,12 @@ def _requested_shapes(experiment: ExperimentConfig, index: int, vocab_size: int)
 
 
 def _of_budget(sizes: Sequence[float] | Sequence[Sequence[float]], index: int) -> Sequence[float]:
-    """The sizes of budget `index`: its own list, or the one list for all."""
+    """Return the sizes of budget `index`: its own list, or the one list for all."""
     return sizes[index] if isinstance(sizes[0], tuple) else sizes  # type: ignore[return-value]
 
 
 def log_spaced(center: float, span: float, n: int) -> list[float]:
-    """`n` values with equal ratios, their geometric mean `center`, the last `span` times the first.
+    """Return `n` values with equal ratios, geometric mean `center`, and the last `span` times the first.
 
     >>> log_spaced(20, 16, 3)
     [5.0, 20.0, 80.0]
@@ -123,12 +125,12 @@ def log_spaced(center: float, span: float, n: int) -> list[float]:
 
 
 def cell_name(budget: float, model: ModelConfig) -> str:
-    """A label for a cell, fit for a file name: budget, width and depth."""
+    """Return a label for a cell that is valid in a file name: budget, width and depth."""
     return f"{budget:.4g}-d{model.d_model}-L{model.n_layers}".replace("e+", "e")
 
 
 def tokens_of_budget(experiment: ExperimentConfig, model: ModelConfig, budget: float) -> rules.Cell:
-    """What a budget buys at one shape: D = floor(C / flops_per_token / batch) · batch, by exact FLOPs."""
+    """Return the tokens of a budget at one shape: D = floor(C / flops_per_token / batch) · batch."""
     affordable = budget / flops.flops_per_token(model)
     batch = rules.batch_tokens(
         experiment.batch_tokens,
@@ -144,10 +146,10 @@ def tokens_of_budget(experiment: ExperimentConfig, model: ModelConfig, budget: f
 def cell_of(
     experiment: ExperimentConfig, shapes: Sequence[Sequence[ModelConfig]], model: ModelConfig, budget: float
 ) -> GridCell:
-    """One cell of the grid whose sizes at each budget are `shapes`.
+    """Return one cell of the grid with sizes `shapes` at each budget.
 
-    With cooldown branches, the rules see the geometric mean of the least and the largest budget of its size:
-    so the trunk's batch and learning rate are off by the same factor at both ends.
+    With cooldown branches, rules are applied to the geometric mean of the smallest and the largest budget of
+    the size, so that the trunk's batch and learning rate are off by the same factor at both ends.
     """
     own = tokens_of_budget(experiment, model, budget)
     if not experiment.schedule.cooldown_branches:
@@ -160,7 +162,7 @@ def cell_of(
 def plan_cell(
     experiment: ExperimentConfig, dataset: Dataset, cell: GridCell
 ) -> list[PlannedRun] | DroppedCell:
-    """The runs of one cell, one a seed, or why there are none."""
+    """Return the runs of one cell, one per seed, or the reason for dropping it."""
     problem = _problem(experiment, dataset, cell)
     if problem is not None:
         return DroppedCell(name=cell_name(cell.own.budget, cell.own.model), reason=problem)
@@ -189,7 +191,7 @@ def _problem(experiment: ExperimentConfig, dataset: Dataset, planned: GridCell) 
 
 
 def _too_long(experiment: ExperimentConfig, cell: rules.Cell, warmup: int, decay: int) -> str:
-    """A sentence refusing a warmup, or a warmup and a decay, that a run cannot hold."""
+    """Return a sentence that refuses a warmup, or a warmup and a decay, longer than the run."""
     schedule, name = experiment.schedule, cell_name(cell.budget, cell.model)
     key = "warmup_frac" if schedule.warmup_tokens is None else "warmup_tokens"
     most = (cell.n_steps - max(decay, 1)) * (1 / cell.n_steps if key == "warmup_frac" else cell.batch_tokens)
@@ -222,7 +224,7 @@ def _planned(experiment: ExperimentConfig, dataset: Dataset, planned: GridCell, 
 
 
 def _run_config(experiment: ExperimentConfig, dataset: Dataset, planned: GridCell, seed: int) -> RunConfig:
-    """Numbers from rules are those of `tuned`: with cooldown branches, of the trunk."""
+    """Return a cell's run; rules are applied to `planned.tuned`, with cooldown branches the trunk."""
     cell = planned.own
     scaled = parametrized(experiment, cell.model)
     return RunConfig(
@@ -252,19 +254,19 @@ def _epochs(n_tokens: int, dataset: Dataset) -> float | None:
 
 def _epoch_warnings(runs: Sequence[PlannedRun]) -> list[str]:
     if any(run.epochs is None for run in runs):
-        return ["how often the corpus is read is not known before it is prepared: sweep data prepare"]
+        return ["epochs are unknown until the corpus is prepared: run sweep data prepare"]
     repeated = [run for run in runs if run.epochs is not None and run.epochs > 1]
     if not repeated:
         return []
     worst = max(repeated, key=lambda run: run.epochs or 0)
     return [
         f"{len(repeated)} of {len(runs)} runs read the corpus more than once, {worst.config.name} "
-        f"{worst.epochs:.2g} times: repeated data is worth less than fresh data"
+        f"{worst.epochs:.2g} times: repeated tokens lower the loss less than new ones"
     ]
 
 
 def _bracket_warnings(experiment: ExperimentConfig, budget: float, cells: Sequence[PlannedRun]) -> list[str]:
-    """Say when the sizes left at a budget can hardly show a minimum between them."""
+    """Return a warning if the sizes at a budget are unlikely to enclose a minimum."""
     name = f"{budget:.4g} FLOPs".replace("e+", "e")
     if len(cells) < MIN_SIZES:
         return [f"{name}: {len(cells)} sizes cannot bracket a minimum, at least {MIN_SIZES} are needed"]

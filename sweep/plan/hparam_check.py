@@ -1,4 +1,4 @@
-"""The runs of a hyperparameter check: the grid's corners at half and twice the rules' own settings."""
+"""Hyperparameter check: runs at the grid's corners with half and twice the learning rate and the batch."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from sweep.config import ExperimentConfig, ModelConfig
 from sweep.plan.grid import cell_name, cell_of, grid_shapes, make_plan, plan_cell
 from sweep.records import Dataset, DroppedCell, Plan, PlannedRun
 
-FACTORS = (0.5, 2.0)  # of the rule's value, on either side of it
+FACTORS = (0.5, 2.0)  # of the rule's value
 Axis = Literal["lr", "batch"]
 AXES: tuple[Axis, ...] = ("lr", "batch")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """One value of a hyperparameter at a corner, and its runs."""
+    """One value of a hyperparameter at a corner, with its runs."""
 
     value: float  # peak learning rate, or tokens per step
-    run_keys: tuple[str, ...]  # one a seed, in the order of hparam_check.seeds
+    run_keys: tuple[str, ...]  # one per seed, in the order of hparam_check.seeds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Corner:
-    """One corner of the grid: the rule's own setting, and those on either side of it along each axis."""
+    """One corner of the grid: the rule's setting, and the smaller and larger ones along each axis."""
 
     name: str
     flops_budget: float
@@ -33,13 +33,13 @@ class Corner:
     d_model: int
     lr_peak: float  # the rule's
     batch_tokens: int
-    run_keys: tuple[str, ...]  # of the rule's own setting, one a seed
-    settings: Mapping[Axis, tuple[Setting, ...]]  # by axis, ascending, the rule's own among them
+    run_keys: tuple[str, ...]  # of the rule's setting, one per seed
+    settings: Mapping[Axis, tuple[Setting, ...]]  # by axis, ascending, the rule's included
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HparamCheck:
-    """The corners of an experiment's grid, and the runs that they take."""
+    """The corners of an experiment's grid, and their runs."""
 
     plan: Plan
     corners: tuple[Corner, ...]
@@ -47,11 +47,13 @@ class HparamCheck:
 
 
 def plan_check(experiment: ExperimentConfig, dataset: Dataset) -> HparamCheck:
-    """The check of an experiment: the least and the largest size at its least and its largest budget.
+    """Return the check of an experiment: the extreme sizes at its smallest and its largest budget.
 
-    Along `lr` the batch stays; along `batch` the learning rate follows its rule, as it does with
-    batch_multiplier: what is asked is whether another batch would have been better, tuned as this one is.
-    Raises InputError as `make_plan` does.
+    Along `lr` the batch is fixed. Along `batch` the learning rate follows its rule, as with batch_multiplier:
+    another batch is judged with the learning rate that it would have been trained with.
+
+    Raises:
+        InputError: As `make_plan`.
     """
     check = replace(experiment, seeds=experiment.hparam_check.seeds)
     grid, shapes = make_plan(check, dataset), grid_shapes(check, dataset, [])
@@ -67,7 +69,7 @@ def plan_check(experiment: ExperimentConfig, dataset: Dataset) -> HparamCheck:
 
 
 def _corner_cells(grid: Plan) -> list[tuple[float, ModelConfig]]:
-    """Budget and shape of the corners, each once."""
+    """Return budget and shape of the distinct corners."""
     budgets = {run.config.flops_budget for run in grid.runs if run.config.flops_budget is not None}
     cells = []
     for budget in (min(budgets), max(budgets)):
@@ -93,7 +95,7 @@ class _CornerCell:
         self.runs: list[PlannedRun] = []
 
     def corner(self, dropped: list[DroppedCell]) -> Corner:
-        """The corner; a setting that cannot be trained goes to `dropped`."""
+        """Return the corner; settings that cannot be trained are added to `dropped`."""
         centre = self._runs(self.experiment, "centre")
         assert isinstance(centre, list)  # it is a cell of the grid
         self.runs += centre
@@ -120,7 +122,7 @@ class _CornerCell:
                 dropped.append(replace(runs, name=f"{runs.name}-{name}"))
             elif runs[0].run_key == centre[0].run_key:
                 cell = cell_name(self.budget, self.model)
-                reason = f"{factor:g} of the {axis} rounds to the rule's own"
+                reason = f"{factor:g} of the {axis} rounds to the rule's setting"
                 dropped.append(DroppedCell(name=f"{cell}-{name}", reason=reason))
             else:
                 self.runs += runs
@@ -134,7 +136,7 @@ class _CornerCell:
 
 
 def _varied(experiment: ExperimentConfig, axis: Axis, factor: float, batch_tokens: int) -> ExperimentConfig:
-    """`experiment` with one setting a factor off; `batch_tokens` is the corner's own, in whole sequences."""
+    """Return `experiment` with one setting changed by `factor`; `batch_tokens` is the corner's."""
     if axis == "batch":
         return replace(experiment, batch_tokens=batch_tokens, batch_multiplier=factor)
     optimizer = experiment.optimizer
@@ -148,7 +150,7 @@ def _setting(axis: Axis, runs: list[PlannedRun]) -> Setting:
 
 
 def _labelled(run: PlannedRun, setting: str) -> PlannedRun:
-    """The run under the check's labels, which change no key: a grid's run stays the run it is."""
+    """Return the run with the labels of the check, which do not change its key."""
     parts = (cell_name(run.config.flops_budget or 0, run.config.model), setting, f"s{run.config.seed}")
     name = "-".join(filter(None, (*parts, run.config.arm)))
     return replace(run, config=replace(run.config, name=name, purpose="hparam_check"))

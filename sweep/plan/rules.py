@@ -1,23 +1,32 @@
-"""Hyperparameters from size and tokens, by named rules with their sources.
+"""Hyperparameters as functions of size and tokens: named rules with their sources.
 
-Legend: N parameters, which ones each rule says, D tokens of the run, B tokens per step, C training FLOPs,
-V vocabulary, d width. A rule is a guess outside the range it was measured in.
+Legend: N parameters as defined by each rule, D tokens of the run, B tokens per step, C training FLOPs,
+V vocabulary, d width. A rule is an extrapolation outside of the range it was measured in.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
-from sweep.config import ModelConfig, OptimizerConfig, RunOptimizer, RunSchedule, ScheduleConfig
+from sweep.config import (
+    ExperimentConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunOptimizer,
+    RunSchedule,
+    ScheduleConfig,
+)
+from sweep.errors import InputError
 from sweep.flops import flops_per_token, n_params
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """One budget at one shape: what a rule may look at."""
+    """One budget at one shape, the argument of a rule."""
 
     budget: float  # C asked for
     model: ModelConfig
@@ -34,7 +43,7 @@ def tiny_lr(cell: Cell) -> float:
     """min(0.026, 0.016 · sqrt(B/512) · 32/d).
 
     Source: our own check at both ends of the demo grids, docs/log.md: two-layer decoders of width 8 to 96
-    with QK-norm and tied embeddings at 4e10 to 8e11 FLOPs. Outside that range it is a guess.
+    with QK-norm and tied embeddings at 4e10 to 8e11 FLOPs. It is an extrapolation outside of that range.
     """
     return min(0.026, 0.016 * math.sqrt(cell.batch_tokens / 512) * 32 / cell.model.d_model)
 
@@ -42,8 +51,8 @@ def tiny_lr(cell: Cell) -> float:
 def tiny_bpe_lr(cell: Cell) -> float:
     """min(0.055, 0.0245 · (B/320)^0.15 · (32/d)^0.9).
 
-    Source: our own check on the demo's grid in 1,024 BPE tokens, docs/log.md: a table of rare tokens wants a
-    higher rate than bytes do, and less of a change with the batch.
+    Source: our own check on the demo's grid in 1,024 BPE tokens, docs/log.md: a table of rare tokens needs a
+    higher rate than bytes do, and a weaker dependence on the batch.
     """
     width = math.pow(32 / cell.model.d_model, 0.9)
     return min(0.055, 0.0245 * math.pow(cell.batch_tokens / 320, 0.15) * width)
@@ -105,7 +114,7 @@ def kaplan_lr(cell: Cell) -> float:
     """0.003239 - 0.0001395 · ln N, N without embeddings; never below 1e-5.
 
     Source: Kaplan et al. 2020, appendix D.6, equation D.1; Adam with batches of half a million tokens. They
-    say that it breaks down at 1e10 parameters, where it reaches zero.
+    report that it breaks down at 1e10 parameters, where it reaches zero.
     """
     return max(1e-5, 0.003239 - 0.0001395 * math.log(n_params(cell.model).non_embedding))
 
@@ -113,8 +122,9 @@ def kaplan_lr(cell: Cell) -> float:
 def power_lines_weight_decay(cell: Cell, lr: float) -> float:
     """B / (lr · tau · D): AdamW's timescale is tau = 1.084 · (D/N)^-0.527 of the run, N all parameters.
 
-    Source: Bergsma et al. 2025 (Power Lines, arXiv:2505.13738), section 2; that a timescale in epochs is what
-    to keep, Wang & Aitchison 2024 (arXiv:2405.13698). N from 111M to 3.3B, D/N from 20 to 1,280, under mup.
+    Source: Bergsma et al. 2025 (Power Lines, arXiv:2505.13738), section 2; that the timescale in epochs is
+    the quantity to keep fixed, Wang & Aitchison 2024 (arXiv:2405.13698). N from 111M to 3.3B, D/N from 20 to
+    1,280, under mup.
     """
     tau = 1.084 * math.pow(cell.n_tokens / n_params(cell.model).total, -0.527)
     return cell.batch_tokens / (lr * tau * cell.n_tokens)
@@ -167,9 +177,30 @@ WEIGHT_DECAY_RULES: dict[str, Callable[[Cell, float], float]] = {"power_lines": 
 BETA2_RULES: dict[str, Callable[[Cell], float]] = {"half_life": half_life_beta2}
 WARMUP_RULES: dict[str, Callable[[Cell], float]] = {"n_params": n_params_warmup}
 
+RULES: Mapping[str, Mapping[str, Callable[..., float]]] = {
+    "batch_tokens": BATCH_RULES,
+    "optimizer.lr": LR_RULES,
+    "optimizer.beta2": BETA2_RULES,
+    "optimizer.weight_decay": WEIGHT_DECAY_RULES,
+    "schedule.warmup_tokens": WARMUP_RULES,
+}
+"""The rules that each key of an experiment may name."""
+
+
+def check_rules(experiment: ExperimentConfig) -> None:
+    """Refuse a rule that is not registered.
+
+    Raises:
+        InputError: With the names of the registered rules.
+    """
+    for key, registry in RULES.items():
+        value = attrgetter(key)(experiment)
+        if isinstance(value, str) and value not in registry:
+            raise InputError(f"{key}={value} is not valid: give a number or a rule ({', '.join(registry)})")
+
 
 def lr_peak(optimizer: OptimizerConfig, cell: Cell) -> float:
-    """The peak learning rate: a number as it is, a rule by name up to `lr_max`; times `lr_multiplier`."""
+    """Return the peak learning rate: a number, or a rule bounded by `lr_max`; times `lr_multiplier`."""
     if not isinstance(optimizer.lr, str):
         return optimizer.lr_multiplier * optimizer.lr
     by_rule = LR_RULES[optimizer.lr](cell)
@@ -177,24 +208,24 @@ def lr_peak(optimizer: OptimizerConfig, cell: Cell) -> float:
 
 
 def weight_decay(optimizer: OptimizerConfig, cell: Cell) -> float:
-    """The weight decay: a number as it is, or a rule's, which depends on the learning rate."""
+    """Return the weight decay: a number, or a rule's, which depends on the learning rate."""
     if not isinstance(optimizer.weight_decay, str):
         return optimizer.weight_decay
     return WEIGHT_DECAY_RULES[optimizer.weight_decay](cell, lr_peak(optimizer, cell))
 
 
 def beta2(optimizer: OptimizerConfig, cell: Cell) -> float:
-    """The decay of AdamW's second moment: a number as it is, or a rule's."""
+    """Return the decay of AdamW's second moment: a number, or a rule's."""
     return BETA2_RULES[optimizer.beta2](cell) if isinstance(optimizer.beta2, str) else optimizer.beta2
 
 
 def batch_tokens(
     rule: int | str, multiplier: float, n_tokens: float, model: ModelConfig, *, power_of_two: bool = False
 ) -> int:
-    """Tokens per step in whole sequences: a number, or a rule applied to `n_tokens`, times `multiplier`.
+    """Return tokens per step in whole sequences: a number, or a rule of `n_tokens`, times `multiplier`.
 
-    With `power_of_two` a rule's batch is the power of two of sequences that is nearest in ratio; a number is
-    taken as it is.
+    With `power_of_two`, a rule's batch is rounded to the power of two of sequences that is nearest in ratio;
+    a number is not.
     """
     wanted = multiplier * (BATCH_RULES[rule](model, n_tokens) if isinstance(rule, str) else rule)
     size = max(1.0, wanted / model.seq_len)
@@ -203,9 +234,9 @@ def batch_tokens(
 
 
 def run_optimizer(optimizer: OptimizerConfig, cell: Cell, width_ratio: float) -> RunOptimizer:
-    """The optimizer of this run, in numbers; `width_ratio` is mup's, 1 in the standard parametrisation.
+    """Return the optimizer of a run in numbers; `width_ratio` is mup's, 1 in the standard parametrization.
 
-    What an optimizer does not use gets one value, so that equal runs have equal keys.
+    Fields that an optimizer does not use get one fixed value, so that equal runs have equal keys.
     """
     uses_adam = optimizer.name != "sgd"
     of_muon: dict[str, Any] = {"ns_steps": optimizer.ns_steps, "muon_scaling": optimizer.muon_scaling}
@@ -225,23 +256,23 @@ def run_optimizer(optimizer: OptimizerConfig, cell: Cell, width_ratio: float) ->
 
 
 def warmup_tokens(schedule: ScheduleConfig, cell: Cell) -> float:
-    """Tokens of warmup where they are not a fraction of the run: a number as it is, or a rule's."""
+    """Return the tokens of a warmup that is not a fraction of the run: a number, or a rule's."""
     if isinstance(schedule.warmup_tokens, str):
         return WARMUP_RULES[schedule.warmup_tokens](cell)
     return schedule.warmup_tokens or 0.0
 
 
 def warmup_steps(schedule: ScheduleConfig, cell: Cell) -> int:
-    """Steps of warmup: a fraction of the run, or a number of tokens, rounded up."""
+    """Return the steps of warmup: a fraction of the run, or a number of tokens, rounded up."""
     if schedule.warmup_frac is not None:
         return math.ceil(schedule.warmup_frac * cell.n_steps)
     return math.ceil(warmup_tokens(schedule, cell) / cell.batch_tokens)
 
 
 def run_schedule(schedule: ScheduleConfig, cell: Cell) -> RunSchedule:
-    """The schedule in steps of this run: fractions become steps, rounded up.
+    """Return the schedule in steps of this run; fractions are rounded up to steps.
 
-    What a schedule does not use gets one value, so that equal runs have equal keys.
+    Fields that a schedule does not use get one fixed value, so that equal runs have equal keys.
     """
     return RunSchedule(
         name=schedule.name,

@@ -1,4 +1,4 @@
-"""Cooldown branches in a plan: what the runs of one trunk have in common, and what sharing it saves.
+"""Cooldown branches in a plan: the common settings of a trunk's runs, and the cost saved by sharing it.
 
 Source: one run at a constant rate with a decay from it for each budget, Hu et al. 2024 (MiniCPM,
 arXiv:2404.06395) and Hägele et al. 2024 (arXiv:2405.18392).
@@ -20,29 +20,29 @@ from sweep.records import PlannedRun
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridCell:
-    """One cell of the grid, and the two that its rules look at; all are one without cooldown branches."""
+    """One cell of the grid, and the cells that its rules are applied to, equal to it without branches."""
 
     own: rules.Cell
-    tuned: rules.Cell  # fixes batch and learning rate
-    shortest: rules.Cell  # fixes the warmup, which must leave every branch room
+    tuned: rules.Cell  # determines batch and learning rate
+    shortest: rules.Cell  # determines the warmup, which must fit into every branch
 
 
 def branch_cell(tuned: rules.Cell, budget: float) -> rules.Cell:
-    """What `budget` buys at the trunk's batch: D = floor(C / flops_per_token / batch) · batch."""
+    """Return the tokens of `budget` at the trunk's batch: D = floor(C / flops_per_token / batch) · batch."""
     n_steps = int(budget / flops.flops_per_token(tuned.model) // tuned.batch_tokens)
     return replace(tuned, budget=budget, n_tokens=n_steps * tuned.batch_tokens)
 
 
 def run_schedule(schedule: ScheduleConfig, cell: GridCell) -> RunSchedule:
-    """The schedule of a cell's run: the warmup of the shortest branch, the decay of its own steps."""
+    """Return the schedule of a cell's run: the warmup of the shortest branch, the decay of its own steps."""
     warmup_steps = rules.warmup_steps(schedule, cell.shortest)
     return replace(rules.run_schedule(schedule, cell.own), warmup_steps=warmup_steps)
 
 
 def share_trunks(runs: Sequence[PlannedRun], assumed: EstimateConfig) -> tuple[PlannedRun, ...]:
-    """The runs with `flops_shared`, time and cost as they are when every trunk is trained once.
+    """Return the runs with `flops_shared`, time and cost for trunks that are trained once.
 
-    The run that leaves a trunk last trains it; the others pay for their decay alone.
+    The run that branches last trains the trunk; the others cost only their decay.
     """
     last: dict[str | None, PlannedRun] = {}
     for run in runs:

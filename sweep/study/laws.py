@@ -205,7 +205,7 @@ def _check_settings(stored: StoredPoints) -> None:
 
 def fit_table(
     path: str | Path,
-    config: FitConfig = FitConfig(),
+    config: FitConfig | None = None,
     *,
     columns: ColumnsConfig = DEFAULT_COLUMNS,
     reconcile: bool = False,

@@ -73,7 +73,7 @@ def test_config_can_be_read_back(tmp_path):
 REFUSED = [
     (["plan", "budgets=[-1e9]"], "error: budgets=-1000000000.0 is not valid: it should be greater than 0"),
     (["plan", "modle.tied=true"], "error: modle.tied is not a known key: did you mean model.tied"),
-    (["run", "experiment=nothing"], "error: experiment=nothing is not there: choose from demo"),
+    (["run", "experiment=nothing"], "error: experiment=nothing not found: choose from demo"),
     (["run", "grid.d_model=[17]"], "error: d_model=17 does not divide into n_heads=2"),
     (["run", "grid.min_steps=100000"], "error: no cell of the grid can be trained"),
     (

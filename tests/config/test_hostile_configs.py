@@ -1,4 +1,4 @@
-"""Configs that mean harm: each refused in one sentence, the costly ones in under a second."""
+"""Malicious configs: each is refused in one sentence and in less than a second of computation."""
 
 import time
 from pathlib import Path
@@ -53,7 +53,7 @@ OVERRIDES = {
     "a terminal escape": ["data_dir='\x1b[2J'"],
     "half a character": ["results_dir=\udcff"],
     "a password in a URL": ["results_dir=s3://me:hunter2hunter2@bucket/x"],
-    "nothing but blanks": ["name='   '"],
+    "only blanks": ["name='   '"],
     "a removed section": ["~trainer"],
     "a renamed section": ["model@data=gpt"],
 }  # fmt: skip
@@ -64,7 +64,7 @@ def _plans(overrides, config_dir):
 
 
 def refusal(overrides, config_dir=None):
-    """The one sentence, and how long this process computed for it, however busy the machine."""
+    """Return the sentence and the CPU time of this process until it was raised."""
     began = time.process_time()
     with pytest.raises(SweepError) as refused:
         _plans(["experiment=smoke", *overrides], config_dir)
@@ -153,7 +153,7 @@ def test_a_stored_experiment_is_held_to_the_same_values(field):
 
 
 def test_configs_of_another_program_are_left_alone(tmp_path, monkeypatch):
-    """./configs may belong to anybody; what cannot be read there is nobody's until it is asked for."""
+    """A file of ./configs that cannot be read is no error unless it is composed."""
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "theirs.yaml").write_text("{{ not yaml }}: [")
     Path(tmp_path / "configs" / "folder.yaml").mkdir()

@@ -1,4 +1,4 @@
-"""From a dict to a config, and every refusal in one sentence."""
+"""Validation of plain dicts, with every refusal in one sentence."""
 
 import copy
 
@@ -54,7 +54,11 @@ REFUSED = [
     ("fit.methods", [], "fit.methods=[] is not valid: list should have at least 1 item, not 0"),
     ("seeds", [2**64], "seeds=18446744073709551616 is not valid"),
     ("seeds", [0, 0], "seeds=[0, 0] holds a value twice: give each once"),
-    ("optimizer.lr", "fast", "optimizer.lr='fast' is not valid"),
+    (
+        "optimizer.lr",
+        -1.0,
+        "optimizer.lr=-1.0 is not valid: it should be greater than 0 or it should be the name of a rule",
+    ),
     ("optimizer.beta2", 1.0, "optimizer.beta2=1.0 is not valid: it should be less than 1"),
     ("model.n_layer", 3, "model.n_layer is not a known key: did you mean model.n_layers"),
     ("model.head_dim", 8, "model.n_heads=2 and model.head_dim=8: set exactly one of the two"),
@@ -72,7 +76,7 @@ REFUSED = [
         {"name": "byte", "vocab_size": 300},
         "tokenizer.vocab_size=300: the byte tokenizer has at most",
     ),
-    ("name", "../up", "name='../up' is not valid: a name is letters, digits"),
+    ("name", "../up", "name='../up' is not valid: use letters, digits"),
     ("precision", "fp8", "precision='fp8' is not valid: it should be 'fp32' or 'bf16'"),
     ("launch", 3, "launch=3 is not valid: it should be a section of keys"),
 ]
@@ -96,7 +100,7 @@ def test_a_missing_key_is_named(demo):
 RUN_REFUSED = [
     ({"batch_tokens": 65}, "batch_tokens=65 is not a multiple of seq_len=16"),
     ({"n_tokens": 100}, "n_tokens=100 is not a multiple of batch_tokens=64"),
-    ({"n_tokens": 64 * 4}, "schedule.warmup_steps=4 leaves nothing of a run of 4 steps: choose at most 3"),
+    ({"n_tokens": 64 * 4}, "schedule.warmup_steps=4 is too long for a run of 4 steps: choose at most 3"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Cooldown branches in a plan: one batch, rate and warmup a size, and FLOPs counted as if trained alone."""
+"""Cooldown branches in a plan: one batch, rate and warmup per size, and FLOPs as if trained alone."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections import defaultdict
 import pytest
 
 from sweep import flops
-from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.identity import run_key, trunk_key
 from sweep.plan import rules
 from sweep.plan.grid import make_plan, tokens_of_budget
 from sweep.train.optim.schedules import lr_frac
+from tests.configs import composed
 from tests.plan.test_grid import DATASET
 
 BRANCHED = ("experiment=demo_bytes", "schedule=wsd", "schedule.cooldown_branches=true", "seeds=[0,1]")
 
 
 def plan(*overrides):
-    return make_plan(compose_experiment([*BRANCHED, *overrides]), DATASET)
+    return make_plan(composed(*BRANCHED, *overrides), DATASET)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_runs_of_a_trunk_are_the_same_training_until_one_decays(by_trunk):
 
 
 def test_a_trunk_is_tuned_for_the_middle_of_its_budgets_and_warms_up_for_the_least(by_trunk):
-    experiment = compose_experiment(BRANCHED)
+    experiment = composed(*BRANCHED)
     for runs in by_trunk.values():
         budgets, config = [run.config.flops_budget for run in runs], runs[0].config
         middle = tokens_of_budget(experiment, config.model, math.sqrt(min(budgets) * max(budgets)))
@@ -77,11 +77,9 @@ def test_what_sharing_saves_is_every_trunk_but_the_longest(by_trunk):
 
 
 def test_a_branch_is_the_ordinary_run_and_a_size_at_one_budget_is_unchanged():
-    """How a run is carried out is no part of what it is: the same numbers without branches, the same key."""
+    """A run with the same numbers has the same key with and without branches."""
     one = ("budgets=[1e11]", "grid.d_model=[16,24,32,40]")
-    alone = make_plan(
-        compose_experiment(["experiment=demo_bytes", "schedule=wsd", "seeds=[0,1]", *one]), DATASET
-    )
+    alone = make_plan(composed("experiment=demo_bytes", "schedule=wsd", "seeds=[0,1]", *one), DATASET)
     assert [run.run_key for run in plan(*one).runs] == [run.run_key for run in alone.runs]
     branched = plan("grid.d_model=[24]", "seeds=[1]").runs
     for run in branched:
@@ -89,16 +87,16 @@ def test_a_branch_is_the_ordinary_run_and_a_size_at_one_budget_is_unchanged():
         warmup = f"schedule.warmup_tokens={run.config.schedule.warmup_steps * run.config.batch_tokens}"
         overrides = [*fixed, "schedule=wsd", "schedule.warmup_frac=null", warmup, "grid.d_model=[24]"]
         overrides += [f"budgets=[{run.config.flops_budget!r}]", f"seeds=[{run.config.seed}]"]
-        (same,) = make_plan(compose_experiment(["experiment=demo_bytes", *overrides]), DATASET).runs
+        (same,) = make_plan(composed("experiment=demo_bytes", *overrides), DATASET).runs
         assert same.run_key == run.run_key == run_key(run.config)
 
 
 def test_only_wsd_has_branches():
     with pytest.raises(InputError, match="only wsd has a trunk"):
-        compose_experiment(["schedule=cosine", "schedule.cooldown_branches=true"])
+        composed("schedule=cosine", "schedule.cooldown_branches=true")
 
 
 def test_other_schedules_have_no_trunk():
-    runs = make_plan(compose_experiment(["experiment=demo_bytes"]), DATASET).runs
+    runs = make_plan(composed("experiment=demo_bytes"), DATASET).runs
     assert {trunk_key(run.config) for run in runs} == {None}
     assert {run.flops_shared for run in runs} == {0}

@@ -1,13 +1,13 @@
-"""The commands of docs/architectures.md are plans that can be drawn."""
+"""The commands of docs/architectures.md make plans."""
 
 import shlex
 from pathlib import Path
 
 import pytest
 
-from sweep.config.compose import compose_experiment
 from sweep.plan.grid import make_plan
 from sweep.records import Dataset
+from tests.configs import composed
 
 TEXT = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text()
 COMMANDS = [line for line in TEXT.splitlines() if line.startswith(("sweep plan", "sweep run"))]
@@ -18,8 +18,8 @@ def test_there_are_commands():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_draws_a_plan(command):
-    experiment = compose_experiment(shlex.split(command)[2:])
+def test_every_command_makes_a_plan(command):
+    experiment = composed(*shlex.split(command)[2:])
     dataset = Dataset(
         corpus="test",
         corpus_sha256="0" * 64,
@@ -28,5 +28,5 @@ def test_every_command_draws_a_plan(command):
         vocab_size=experiment.tokenizer.vocab_size,
         n_train_tokens=100_000_000,
     )
-    drawn = make_plan(experiment, dataset)
-    assert len(drawn.runs) >= 8
+    planned = make_plan(experiment, dataset)
+    assert len(planned.runs) >= 8

@@ -1,15 +1,15 @@
-"""The grid: exact budgets, stated drops and warnings, keys that do not depend on the order of anything."""
+"""The grid: exact budgets, reasons for dropped cells, warnings, and stable run keys."""
 
 from dataclasses import replace
 
 import pytest
 
 from sweep import flops
-from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.identity import run_key
 from sweep.plan.grid import log_spaced, make_plan
 from sweep.records import Dataset
+from tests.configs import composed
 
 DATASET = Dataset(
     corpus="test",
@@ -22,7 +22,7 @@ DATASET = Dataset(
 
 
 def plan(*overrides, dataset=DATASET):
-    return make_plan(compose_experiment(["experiment=demo_bytes", *overrides]), dataset)
+    return make_plan(composed("experiment=demo_bytes", *overrides), dataset)
 
 
 def test_every_run_spends_its_budget_exactly_counted():
@@ -53,17 +53,17 @@ def test_adding_a_budget_only_adds_runs():
 
 
 def test_sizes_from_a_prior_surround_it():
-    drawn = plan("grid.d_model=null", "grid.tokens_per_param=14", "grid.span=16", "grid.n_sizes=5")
-    for budget in drawn.experiment.budgets:
-        ratios = [r.config.n_tokens / r.n_params for r in drawn.runs if r.config.flops_budget == budget]
+    planned = plan("grid.d_model=null", "grid.tokens_per_param=14", "grid.span=16", "grid.n_sizes=5")
+    for budget in planned.experiment.budgets:
+        ratios = [r.config.n_tokens / r.n_params for r in planned.runs if r.config.flops_budget == budget]
         assert len(ratios) == 5
         for ratio, wanted in zip(sorted(ratios), log_spaced(14, 16, 5), strict=True):
             assert ratio == pytest.approx(wanted, rel=0.35)  # widths come in steps of 4
 
 
 def test_target_sizes_are_met_as_nearly_as_widths_allow():
-    drawn = plan("grid.d_model=null", "grid.n_params=[2e4,5e4,1e5,2e5]", "budgets=[1e12]")
-    for run, target in zip(drawn.runs, (2e4, 5e4, 1e5, 2e5), strict=True):
+    planned = plan("grid.d_model=null", "grid.n_params=[2e4,5e4,1e5,2e5]", "budgets=[1e12]")
+    for run, target in zip(planned.runs, (2e4, 5e4, 1e5, 2e5), strict=True):
         d_model = run.config.model.d_model
         neighbours = [
             flops.n_params(replace(run.config.model, d_model=d, d_ff=4 * d)).total
@@ -125,12 +125,12 @@ def test_heads_that_do_not_divide_are_refused():
 
 
 def test_depth_from_the_aspect_ratio():
-    drawn = plan(
+    planned = plan(
         "model=gpt",
         "grid.d_model=[128,256,512,1024]",
         "budgets=[1e18]",
         "batch_tokens=8192",
         "grid.max_epochs=1e9",
     )
-    assert [run.config.model.n_layers for run in drawn.runs] == [2, 4, 8, 16]
-    assert {run.config.model.head_dim for run in drawn.runs} == {64}
+    assert [run.config.model.n_layers for run in planned.runs] == [2, 4, 8, 16]
+    assert {run.config.model.head_dim for run in planned.runs} == {64}

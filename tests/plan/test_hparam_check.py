@@ -1,4 +1,4 @@
-"""Which runs a hyperparameter check takes: the corners, a factor off, and the grid's runs in the middle."""
+"""The runs of a hyperparameter check: the corners, with settings varied and with the grid's own."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import itertools
 
 import pytest
 
-from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.plan.grid import make_plan
 from sweep.plan.hparam_check import plan_check
+from tests.configs import composed
 from tests.plan.test_grid import DATASET
 
 
 def check(*overrides):
-    return plan_check(compose_experiment(["experiment=demo_bytes", *overrides]), DATASET)
+    return plan_check(composed("experiment=demo_bytes", *overrides), DATASET)
 
 
 def test_the_corners_are_the_ends_of_the_grid():
@@ -46,11 +46,8 @@ def test_each_setting_is_the_rules_own_but_for_one_factor_and_has_every_seed():
 
 
 def test_the_middle_is_the_grids_own_run_under_another_name():
-    """Labels change no key: a seed that the grid has too is trained once."""
-    grid = {
-        run.run_key: run.config
-        for run in make_plan(compose_experiment(["experiment=demo_bytes"]), DATASET).runs
-    }
+    """Labels do not change a key, so a seed that the grid has too is trained once."""
+    grid = {run.run_key: run.config for run in make_plan(composed("experiment=demo_bytes"), DATASET).runs}
     found = check()
     names = {run.config.name for run in found.plan.runs}
     assert len(names) == len(found.plan.runs)
@@ -75,21 +72,19 @@ def test_the_learning_rate_follows_its_rule_along_the_batch():
 
 def test_a_setting_that_cannot_be_trained_is_dropped_with_its_reason():
     found = check("batch_tokens=64", "grid.min_steps=900")
-    told = {cell.name: cell.reason for cell in found.plan.dropped}
-    assert "0.5 of the batch rounds to the rule's own" in told["4e10-d8-L2-batchx0.5"]
+    reasons = {cell.name: cell.reason for cell in found.plan.dropped}
+    assert "0.5 of the batch rounds to the rule's setting" in reasons["4e10-d8-L2-batchx0.5"]
     assert all(len(corner.settings["batch"]) < 3 for corner in found.corners)
     assert all(len(corner.settings["lr"]) == 3 for corner in found.corners)
 
 
 def test_branches_are_checked_with_their_trunks_settings():
     branched = ("schedule=wsd", "schedule.cooldown_branches=true")
-    grid = make_plan(compose_experiment(["experiment=demo_bytes", *branched]), DATASET)
+    grid = make_plan(composed("experiment=demo_bytes", *branched), DATASET)
     keys = {run.run_key for run in grid.runs}
     assert all(corner.run_keys[0] in keys for corner in check(*branched).corners)
     fewer = (*branched, "grid.min_steps=600")  # a cell that is dropped still counts for its size's trunk
-    keys = {
-        run.run_key for run in make_plan(compose_experiment(["experiment=demo_bytes", *fewer]), DATASET).runs
-    }
+    keys = {run.run_key for run in make_plan(composed("experiment=demo_bytes", *fewer), DATASET).runs}
     assert all(corner.run_keys[0] in keys for corner in check(*fewer).corners)
 
 

@@ -1,4 +1,4 @@
-"""Hyperparameter rules against values worked out from their sources."""
+"""Hyperparameter rules against values computed from their sources."""
 
 import math
 from dataclasses import replace
@@ -7,8 +7,11 @@ import pytest
 
 from sweep import flops
 from sweep.config.compose import compose_experiment
+from sweep.errors import InputError
 from sweep.plan import rules
-from tests.configs import TINY
+from sweep.plan.grid import make_plan
+from tests.configs import TINY, composed
+from tests.plan.test_grid import DATASET
 
 T64 = replace(TINY, seq_len=64)
 
@@ -45,7 +48,7 @@ def test_step_law_at_a_published_setting():
 
 
 def test_fixed_values_and_multipliers():
-    optimizer = compose_experiment(["experiment=smoke"]).optimizer
+    optimizer = composed("experiment=smoke").optimizer
     fixed = replace(optimizer, lr=0.01, lr_multiplier=2.0, lr_max=0.001)
     assert rules.lr_peak(fixed, cell(32, 512)) == 0.02
     by_rule = replace(optimizer, lr="tiny", lr_multiplier=0.5)
@@ -57,7 +60,7 @@ def test_fixed_values_and_multipliers():
 
 
 def test_warmup_in_fractions_or_tokens():
-    schedule = compose_experiment(["experiment=smoke"]).schedule
+    schedule = composed("experiment=smoke").schedule
     assert rules.warmup_steps(schedule, cell(32, 500, n_tokens=500 * 101)) == 11
     in_tokens = replace(schedule, warmup_frac=None, warmup_tokens=1200.0)
     assert rules.warmup_steps(in_tokens, cell(32, 500)) == 3
@@ -146,6 +149,24 @@ def test_a_run_holds_numbers_and_one_value_for_what_is_not_used():
     run = rules.run_optimizer(by_rule, here, 1.0)
     assert run.weight_decay == rules.power_lines_weight_decay(here, run.lr_peak)
     assert run.beta2 == rules.half_life_beta2(here)
-    sgd = compose_experiment(["experiment=smoke", "optimizer=sgd", "optimizer.lr=0.3"]).optimizer
+    sgd = composed("experiment=smoke", "optimizer=sgd", "optimizer.lr=0.3").optimizer
     other = replace(sgd, beta1=0.5, beta2=0.5, eps=1e-3, ns_steps=7)
     assert rules.run_optimizer(sgd, here, 1.0) == rules.run_optimizer(other, here, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("registry", "key", "rule", "planned"),
+    [
+        ("LR_RULES", "optimizer.lr", lambda cell: 0.0123, lambda run: run.optimizer.lr_peak == 0.0123),
+        ("BATCH_RULES", "batch_tokens", lambda model, n_tokens: 320, lambda run: run.batch_tokens == 320),
+        ("BETA2_RULES", "optimizer.beta2", lambda cell: 0.99, lambda run: run.optimizer.beta2 == 0.99),
+    ],
+)
+def test_a_rule_is_added_through_its_registry_alone(monkeypatch, registry, key, rule, planned):
+    experiment = composed("experiment=smoke", f"{key}=toy")
+    with pytest.raises(InputError, match=f"{key}=toy is not valid: give a number or a rule"):
+        make_plan(experiment, DATASET)
+    monkeypatch.setitem(getattr(rules, registry), "toy", rule)
+    runs = make_plan(experiment, DATASET).runs
+    assert runs
+    assert all(planned(run.config) for run in runs)

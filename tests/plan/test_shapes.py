@@ -1,17 +1,22 @@
-"""From a width or a target to a shape: the packaged families and their rounding."""
+"""Shapes from a width or a target, for the packaged families."""
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
+import yaml
 
 from sweep import flops
-from sweep.config.compose import compose_experiment
+from sweep.config import ArchitectureConfig, to_dict
+from sweep.config.compose import packaged_configs
+from sweep.config.values import MLP_MATRICES, Activation
 from sweep.errors import InputError
 from sweep.plan.shapes import nearest_shape, shape_of_width, width_step
+from tests.configs import composed
 
 
 def family(name, *overrides):
-    return compose_experiment(["experiment=smoke", f"model={name}", *overrides]).model
+    return composed("experiment=smoke", f"model={name}", *overrides).model
 
 
 def test_gpt2_at_768_is_the_smallest_gpt2():
@@ -49,3 +54,14 @@ def test_impossible_families_are_refused_in_a_sentence():
         shape_of_width(192, replace(family("gpt"), head_dim=3), 256)
     with pytest.raises(InputError, match=r"model.norm='batch' is not valid: it should be 'rms' or 'layer'"):
         family("gpt", "model.norm=batch")
+
+
+def test_every_activation_has_its_number_of_matrices():
+    assert set(MLP_MATRICES) == set(get_args(Activation))
+
+
+@pytest.mark.parametrize("name", ["tiny", "gpt", "gpt2", "llama"])
+def test_a_packaged_family_says_only_what_differs_from_the_defaults(name):
+    written = yaml.safe_load((packaged_configs() / "model" / f"{name}.yaml").read_text())
+    default = to_dict(ArchitectureConfig())
+    assert [key for key, value in written.items() if value == default[key]] == []

@@ -16,7 +16,7 @@ FAMILIES = {
         "model.qk_norm=false",
     ),
 }
-MUP = ("parametrization=mup", "mup_base_width=32")
+MUP = ("mup_base_width=32",)
 
 
 def found(optimizer, lr, parametrization, family, widths):

@@ -18,7 +18,7 @@ from sweep.records import Point
 if TYPE_CHECKING:  # pandas takes long to import, and a sweep's own points need none of it
     import pandas as pd
 
-DEFAULT_COLUMNS = ColumnsConfig(**{field.name: field.name for field in dataclasses.fields(ColumnsConfig)})
+DEFAULT_COLUMNS = ColumnsConfig()
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -73,8 +73,8 @@ def _shared_line(plan: Plan) -> list[str]:
 def _totals(plan: Plan, states: Mapping[str, str], n_workers: int, speed: float) -> str:
     todo = [run for run in plan.runs if states.get(run.run_key) != "cached"]
     seconds = sum(run.time_s for run in todo)
-    cost, currency = sum(run.cost for run in todo), plan.experiment.estimate.currency
-    price = f", {cost:.2f} {currency}" if cost else ""
+    cost = sum(run.cost for run in todo)
+    price = f", cost {cost:.2f}" if cost else ""
     longest = max((run.time_s for run in todo), default=0.0)
     flops = sum(run.flops - run.flops_shared for run in todo)
     return (

@@ -117,7 +117,7 @@ def test_what_constant_does_not_use_does_not_make_another_run():
         ("schedule.name=wsd", "schedule.name=wsd and schedule.decay_frac=None: wsd needs the fraction"),
         ("schedule.decay_frac=0.1", "schedule.name=cosine and schedule.decay_frac=0.1: wsd needs the"),
         ("schedule.name=step", "schedule.name='step' is not valid: it should be 'cosine', 'linear'"),
-        ("schedule=step", "schedule=step is not there: choose from constant"),
+        ("schedule=step", "schedule=step not found: choose from constant"),
     ],
 )
 def test_impossible_schedules_are_refused(override, sentence):

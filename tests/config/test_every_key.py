@@ -1,0 +1,243 @@
+"""Every key changes something: the plan, the data, the directories, a worker's placement, or code reads it.
+
+A new key needs a case here. A key that no case can be found for has no effect and should not exist.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.config import ExperimentConfig, known_keys, read_experiment
+from sweep.config.compose import compose
+from sweep.config.places import data_directory, sweep_directory
+from sweep.data.registry import scan
+from sweep.data.tokenizers.tokenizers import tokenizer_sha256
+from sweep.plan.devices import check_devices
+from sweep.plan.grid import make_plan
+from sweep.plan.hparam_check import plan_check
+from sweep.records import Dataset
+from sweep.store.plans import PlanEntry
+from sweep.worker.placement import placement
+
+SWEEP = Path(__file__).parents[2] / "sweep"
+DATASET = Dataset(
+    corpus="test",
+    corpus_sha256="0" * 64,
+    tokenizer="byte",
+    tokenizer_sha256="1" * 64,
+    vocab_size=256,
+    n_train_tokens=10_000_000,
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A value that changes what `observe` returns, on top of the overrides `base`."""
+
+    value: Any
+    base: tuple[str, ...] = ()
+    observe: str = "plan"
+
+
+NO_D_MODEL = ("grid.d_model=null",)
+GPT = ("grid.d_model=[64,128]", "model=gpt", "budgets=[1e12]", "batch_tokens=1024", "grid.min_steps=1")
+MUON, SGD = ("optimizer=muon",), ("optimizer=sgd", "optimizer.lr=0.3")
+WSD = ("schedule=wsd",)
+TEXT = ("data=text", f"data.files={SWEEP}/*/*.py", "data.holdout_frac=0.3")
+BATCH = ("batch_tokens=640",)
+SYNTHETIC = ("data=synthetic", "data.n_documents=40", "data.document_symbols=64")
+
+CASES: dict[str, Case] = {
+    "name": Case("other", observe="places"),
+    "results_dir": Case("elsewhere", observe="places"),
+    "data_dir": Case("elsewhere", observe="places"),
+    "budgets": Case([1e10]),
+    "seeds": Case([1]),
+    "batch_tokens": Case(640),
+    "batch_multiplier": Case(2),
+    "batch_power_of_two": Case(True),
+    "mup_base_width": Case(16, ("optimizer.lr=0.02",)),
+    "precision": Case("bf16"),
+    "grid.d_model": Case([8, 16, 24, 32]),
+    "grid.n_params": Case([1e4, 2e4], NO_D_MODEL),
+    "grid.tokens_per_param": Case(20, NO_D_MODEL),
+    "grid.span": Case(4, NO_D_MODEL),
+    "grid.n_sizes": Case(4, NO_D_MODEL),
+    "grid.max_budget_error": Case(0.0001),
+    "grid.min_steps": Case(600),
+    "grid.max_epochs": Case(0.01),
+    "model.seq_len": Case(32),
+    "model.n_layers": Case(3),
+    "model.aspect_ratio": Case(32, GPT),
+    "model.n_heads": Case(1),
+    "model.head_dim": Case(32, GPT),
+    "model.n_kv_heads": Case(1),
+    "model.width_multiple": Case(16, NO_D_MODEL),
+    "model.mlp_ratio": Case(3),
+    "model.d_ff_multiple": Case(64),
+    "model.norm": Case("layer"),
+    "model.norm_eps": Case(1e-5),
+    "model.positions": Case("learned"),
+    "model.rope_base": Case(1000),
+    "model.activation": Case("swiglu"),
+    "model.bias": Case(True),
+    "model.tied": Case(False),
+    "model.qk_norm": Case(False),
+    "model.qk_gain": Case(1.0),
+    "model.embedding_scale": Case(1.0),
+    "model.init_std": Case(0.02),
+    "data.source": Case("data", observe="read by"),
+    "data.holdout_frac": Case(0.3, SYNTHETIC, observe="data"),
+    "data.roots": Case([str(SWEEP / "data")], ("data=python", f"data.roots={SWEEP}"), "data"),
+    "data.files": Case([f"{SWEEP}/*/[a-m]*.py"], TEXT, observe="data"),
+    "data.delimiter": Case("\\n", TEXT, observe="data"),
+    "data.seed": Case(1, SYNTHETIC, observe="data"),
+    "data.n_symbols": Case(8, SYNTHETIC, observe="data"),
+    "data.n_documents": Case(30, SYNTHETIC, observe="data"),
+    "data.document_symbols": Case(32, SYNTHETIC, observe="data"),
+    "data.dataset": Case("data/sources", observe="read by"),
+    "data.revision": Case("data/sources", observe="read by"),
+    "data.subset": Case("data/sources", observe="read by"),
+    "data.split": Case("data/sources", observe="read by"),
+    "data.column": Case("data/sources", observe="read by"),
+    "data.streaming": Case("data/sources", observe="read by"),
+    "tokenizer.name": Case("data/tokenizers", observe="read by"),
+    "tokenizer.vocab_size": Case(200, SYNTHETIC, observe="data"),
+    "tokenizer.path": Case("data/tokenizers", observe="read by"),
+    "tokenizer.revision": Case("data/tokenizers", observe="read by"),
+    "tokenizer.separator": Case("data/tokenizers", observe="read by"),
+    "optimizer.name": Case("muon"),
+    "optimizer.lr": Case(0.01),
+    "optimizer.lr_multiplier": Case(0.5),
+    "optimizer.lr_max": Case(0.001),
+    "optimizer.beta1": Case(0.5),
+    "optimizer.beta2": Case("half_life"),
+    "optimizer.eps": Case(1e-6),
+    "optimizer.weight_decay": Case("power_lines"),
+    "optimizer.grad_clip": Case(2),
+    "optimizer.momentum": Case(0.5, SGD),
+    "optimizer.nesterov": Case(True, SGD),
+    "optimizer.ns_steps": Case(3, MUON),
+    "optimizer.muon_scaling": Case("original", (*MUON, "optimizer.lr=0.01")),
+    "schedule.name": Case("linear"),
+    "schedule.warmup_frac": Case(0.2),
+    "schedule.warmup_tokens": Case(2000, ("schedule.warmup_frac=null", "schedule.warmup_tokens=n_params")),
+    "schedule.decay_frac": Case(0.1, WSD),
+    "schedule.final_lr_frac": Case(0.5),
+    "schedule.cooldown_branches": Case(True, WSD),
+    "evaluation.n_tokens": Case(1000),
+    "trainer.device": Case("cuda", ("trainer.device=cpu",), observe="placement"),
+    "trainer.micro_batch_size": Case(1, BATCH, observe="placement"),
+    "trainer.checkpoint_interval_s": Case(60, observe="placement"),
+    "trainer.keep_checkpoint": Case(True, observe="placement"),
+    "trainer.measure_noise_scale": Case(True, observe="placement"),
+    "trainer.deterministic": Case(True, observe="placement"),
+    "trainer.n_devices": Case(2, BATCH, observe="placement"),
+    "trainer.parallel": Case("ddp", (*BATCH, "trainer.n_devices=2"), observe="placement"),
+    "estimate.flops_per_second": Case(1e12),
+    "estimate.step_overhead_s": Case(1),
+    "estimate.price_per_hour": Case(2),
+    "launch.lease_s": Case("worker", observe="read by"),
+    "launch.stall_s": Case("worker", observe="read by"),
+    "launch.max_failures": Case("store", observe="read by"),
+    "tracking.name": Case("tracking", observe="read by"),
+    "tracking.project": Case("tracking", observe="read by"),
+    "tracking.entity": Case("tracking", observe="read by"),
+    "tracking.mode": Case("tracking", observe="read by"),
+    "store.index_url": Case("store/sql", observe="read by"),
+    "hparam_check.seeds": Case([7], observe="check"),
+}
+
+
+def case_of(key: str) -> Case | None:
+    """A key's case; launchers and fits read every key of their section by its attribute."""
+    room = {"launch": "launch", "fit": "fit"}.get(key.partition(".")[0])
+    return CASES.get(key) or (Case(room, observe="read by") if room else None)
+
+
+def test_every_key_has_a_case_and_every_case_a_key():
+    assert [key for key in known_keys() if case_of(key) is None] == []
+    assert CASES.keys() <= set(known_keys())
+
+
+@pytest.mark.parametrize("key", [key for key in CASES if CASES[key].observe != "read by"])
+def test_a_key_changes_what_it_is_for(key):
+    case = CASES[key]
+    before = composed(case.base)
+    after = copy.deepcopy(before)
+    *parents, last = key.split(".")
+    section = after
+    for parent in parents:
+        section = section[parent]
+    assert section[last] != case.value
+    section[last] = case.value
+    observe = OBSERVERS[case.observe]
+    assert observe(read_experiment(after)) != observed(case.observe, case.base)
+
+
+def test_the_other_keys_are_read_where_they_are_for():
+    cases = {key: case_of(key) for key in known_keys()}
+    rooms = {key: case.value for key, case in cases.items() if case and case.observe == "read by"}
+    assert len(rooms) >= 20
+    unread = [key for key, room in rooms.items() if key.rpartition(".")[2] not in attributes_read(room)]
+    assert unread == []
+
+
+@cache
+def observed(name: str, base: tuple[str, ...]) -> Any:
+    """The observation without a change."""
+    return OBSERVERS[name](read_experiment(composed(base)))
+
+
+@cache
+def _composed(base: tuple[str, ...]) -> dict[str, Any]:
+    return compose(["experiment=smoke", *base])
+
+
+def composed(base: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in copy.deepcopy(_composed(base)).items() if key != "arms"}
+
+
+def _plan(experiment: ExperimentConfig) -> Any:
+    plan = make_plan(experiment, DATASET)
+    return plan.runs, plan.dropped, plan.warnings
+
+
+def _check(experiment: ExperimentConfig) -> Any:
+    return [run.run_key for run in plan_check(experiment, DATASET).plan.runs]
+
+
+def _places(experiment: ExperimentConfig) -> Any:
+    return sweep_directory(experiment), data_directory(experiment)
+
+
+def _placement(experiment: ExperimentConfig) -> Any:
+    run = make_plan(experiment, DATASET).runs[-1]
+    check_devices(run.config, experiment.trainer.n_devices, experiment.trainer.parallel)
+    entry = PlanEntry(
+        run_key=run.run_key, name="run", flops=1, n_steps=1, memory_bytes=1, experiment=experiment
+    )
+    return placement(entry)
+
+
+def _data(experiment: ExperimentConfig) -> Any:
+    corpus = scan(experiment.data)
+    return corpus, tokenizer_sha256(experiment.tokenizer, corpus.sha256)
+
+
+OBSERVERS = {"plan": _plan, "check": _check, "places": _places, "placement": _placement, "data": _data}
+
+
+@cache
+def attributes_read(room: str) -> frozenset[str]:
+    """Names of attributes that the modules of `sweep/ROOM` read."""
+    trees = [ast.parse(path.read_text()) for path in (SWEEP / room).rglob("*.py")]
+    nodes = (node for tree in trees for node in ast.walk(tree))
+    return frozenset(node.attr for node in nodes if isinstance(node, ast.Attribute))
