@@ -157,7 +157,7 @@ class Worker:
             reason = self._stop.reason or ("the sweep was cancelled" if heartbeat.cancelled else None)
             return "preempted", reason
         except AttemptLost as error:
-            attempt.count_out(str(error))
+            attempt.mark_lost(str(error))
             return "lost", str(error)
         except (Exception, SystemExit) as error:
             if not (heartbeat.holds() and attempt.confirm()):  # most likely the reason of the error

@@ -54,7 +54,7 @@ class ActiveAttempt:
         self._token = token
         self._lock = (
             threading.Lock()
-        )  # held by the committing thread or by a heartbeat that counts the attempt out
+        )  # held by the committing thread or by the heartbeat that marks the attempt as lost
         self._lost: str | None = None
 
     @property
@@ -76,21 +76,21 @@ class ActiveAttempt:
         return isinstance(claim, dict) and claim.get("token") == self._token
 
     def confirm(self) -> bool:
-        """Return True if this process still holds the attempt; otherwise count it out for good.
+        """Return True if this process still holds the attempt; otherwise mark it as lost.
 
         A claim that cannot be read for another reason changes nothing.
         """
         with contextlib.suppress(OSError):
             if not self.is_ours():
-                self.count_out("taken over by another worker")
+                self.mark_lost("taken over by another worker")
         return self._lost is None
 
     def beat(self, record: Mapping[str, Any]) -> None:
         """Write the heartbeat. Raises OSError; FileNotFoundError if the attempt was set aside."""
         write_atomic(self.path / "heartbeat.json", json_bytes(record), durable=False)
 
-    def count_out(self, reason: str) -> None:
-        """Give up the attempt for good; a commit in progress finishes first, a later one fails."""
+    def mark_lost(self, reason: str) -> None:
+        """Mark the attempt as lost for good; a commit in progress finishes first, a later one fails."""
         with self._lock:
             self._lost = self._lost or reason
 

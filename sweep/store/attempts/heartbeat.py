@@ -51,7 +51,7 @@ class Heartbeat(threading.Thread):
         self._advances += 1
 
     def holds(self) -> bool:
-        """Return True while this process may count on the attempt: its last written beat is recent enough.
+        """Return True while the attempt is safely held: its last written beat is recent enough.
 
         False once it is half a lease old. Observers wait a whole lease, so this turns False before a takeover
         unless the process was suspended, and then the commit fails since the directory was renamed. Reads a
@@ -59,7 +59,7 @@ class Heartbeat(threading.Thread):
         """
         silent_s = seconds_since_boot() - self._last_beat
         if silent_s > self._lease_s / 2:
-            self._attempt.count_out(f"no heartbeat for {silent_s:.0f} s")
+            self._attempt.mark_lost(f"no heartbeat for {silent_s:.0f} s")
         return self._attempt.lost is None
 
     def stop(self) -> None:
@@ -110,7 +110,7 @@ class Heartbeat(threading.Thread):
     def _give_up_stuck(self) -> None:
         """End the attempt for the stuck training thread, then give it one lease to return."""
         reason = f"no step for {self._stall_s:.0f} s"
-        self._attempt.count_out(reason)
+        self._attempt.mark_lost(reason)
         with contextlib.suppress(OSError):
             self._attempt.end("failed:host", reason, self.step)
         if not self._over.wait(self._lease_s):
