@@ -27,16 +27,16 @@ from tests.verbs import forked
 
 SMALL = (
     "experiment=smoke",
-    "budgets=[2.5e8,5e8,1e9]",
+    "budgets=[5e8,1e9,2e9]",
     "grid.max_budget_error=0.1",
     "grid.d_model=[8,12,16,24]",
     "grid.min_steps=5",
-    "batch_tokens=64",
+    "batch_tokens=128",
     "evaluation.n_tokens=8192",
     "fit.n_bootstrap=50",
-    "fit.methods=[isoflop,parametric]",
+    "fit.methods=[envelope,isoflop,parametric]",
 )
-LESS = (*SMALL, "budgets=[2.5e8,5e8]")
+LESS = (*SMALL, "budgets=[5e8,1e9]")
 """The eight fastest of its twelve runs."""
 
 
@@ -123,7 +123,7 @@ def test_status_fit_report_and_exclude_on_the_sweep(finished, tmp_path):
     assert {"run_key", "name", "status", "attempts", "reason"} <= seen["runs"][0].keys()
     fitted = document("fit", "results/smoke", "fit.n_bootstrap=20", cwd=directory, call=forked)
     assert fitted["points"]["n"] == 12
-    assert {"a", "b", "E", "ci"} <= fitted["methods"]["parametric"].keys()
+    assert {"a", "b", "E", "ci"} <= fitted["methods"]["envelope"].keys()
     assert forked("report", "results/smoke", cwd=directory).returncode == 0
     predicted = document("predict", "results/smoke/fit.json", "1e10", cwd=directory, call=forked)
     assert predicted["shape"]["n_layers"] == 2
@@ -247,7 +247,7 @@ def test_a_deleted_result_is_trained_again_and_an_exchanged_config_refused(finis
     (victim / "config.json").write_bytes((other / "config.json").read_bytes())
     done = forked("run", *SMALL, f"data_dir={data_dir}", cwd=tmp_path)
     assert done.returncode == 3
-    assert f"{victim.name}/config.json holds another run" in done.stderr
+    assert f"{victim.name}/config.json belongs to another run" in done.stderr
     (victim / "config.json").write_bytes(own)
     untouched = {path: path.stat().st_mtime_ns for path in results(tmp_path)}
     done = forked("run", *SMALL, "launch.n_workers=1", f"data_dir={data_dir}", cwd=tmp_path)
@@ -341,6 +341,12 @@ def test_a_launcher_that_cannot_work_is_refused_before_anything_is_written(tmp_p
 
 
 def test_a_plan_that_cannot_be_spread_over_its_devices_is_refused_before_it_is_shown(tmp_path):
-    settings = [*SMALL, f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path}", "trainer.n_devices=2"]
+    settings = [
+        *SMALL,
+        "batch_tokens=64",
+        f"data_dir={tmp_path / 'data'}",
+        f"results_dir={tmp_path}",
+        "trainer.n_devices=2",
+    ]
     with pytest.raises(InputError, match=r"trainer\.n_devices=2 is more than the 1 sequences"):
         plan_experiment(compose_experiment(settings))
