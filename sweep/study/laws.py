@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -269,8 +269,7 @@ def report(sweep_dir: Path) -> list[Path]:
     """
     stored = RunStore(sweep_dir).points()
     arms = dict.fromkeys(point.arm for point in stored.points) or {None: None}
-    jobs = [job for arm in arms for job in _drawing_jobs(sweep_dir, stored, arm)]
-    paths = [path for job in jobs for path in job()]
+    paths = [path for arm in arms for path in _draw_arm(sweep_dir, stored, arm)]
     for arm in arms:
         figures = arm_directory(sweep_dir, arm) / "figures"
         for old in {*figures.glob("*.png"), *figures.glob("*.svg")} - set(paths):
@@ -278,16 +277,18 @@ def report(sweep_dir: Path) -> list[Path]:
     return paths
 
 
-def _drawing_jobs(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> list[Callable[[], list[Path]]]:
-    from sweep.report.figures.draw import drawing_jobs  # matplotlib is slow to import
+def _draw_arm(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> list[Path]:
+    from sweep.report.figures.draw import draw_all  # matplotlib is slow to import
     from sweep.report.figures.results import SweepResults
 
     directory = arm_directory(sweep_dir, arm)
-    fitted = read_fit(fit_file(directory))
-    points = [point for point in stored.points if point.arm == arm]
-    hparams = next((report for report in read_hparams(sweep_dir) if report.arm == arm), None)
-    results = SweepResults(fit=fitted, points=points, curves=stored.curves, hparams=hparams)
-    return drawing_jobs(results, directory / "figures")
+    results = SweepResults(
+        fit=read_fit(fit_file(directory)),
+        points=[point for point in stored.points if point.arm == arm],
+        curves=stored.curves,
+        hparams=next((report for report in read_hparams(sweep_dir) if report.arm == arm), None),
+    )
+    return draw_all(results, directory / "figures")
 
 
 def measure_hparams(checks: Sequence[HparamCheck], sweep_dir: Path, check_dir: Path) -> list[HparamReport]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -60,12 +59,7 @@ def draw_all(results: SweepResults, directory: Path) -> list[Path]:
 
     Files appear by rename; the same numbers give the same bytes.
     """
-    return [path for job in drawing_jobs(results, directory) for path in job()]
-
-
-def drawing_jobs(results: SweepResults, directory: Path) -> list[Callable[[], list[Path]]]:
-    """Return the work of `draw_all` as one call per figure."""
-    return [partial(figure.save, results, directory / name) for name, figure in FIGURES.items()]
+    return [path for name, figure in FIGURES.items() for path in figure.save(results, directory / name)]
 
 
 def draw_hparams(report: HparamReport, directory: Path) -> list[Path]:

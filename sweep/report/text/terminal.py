@@ -88,7 +88,7 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def console() -> Console:
+def _stderr_console() -> Console:
     """Return a console on stderr: as wide as the terminal; elsewhere plain and unwrapped."""
     from rich.console import Console
 
@@ -111,7 +111,8 @@ def progress() -> Iterator[tuple[DataProgress, SweepProgress]]:
     from sweep.report.text.status import progress_line, progress_view
 
     if sys.stderr.isatty():
-        with Live(console=console(), transient=True, refresh_per_second=4, redirect_stdout=False) as live:
+        console = _stderr_console()
+        with Live(console=console, transient=True, refresh_per_second=4, redirect_stdout=False) as live:
             yield (
                 lambda stage, done, total: live.update(_data_line(stage, done, total)),
                 lambda status: live.update(progress_view(status)),
