@@ -13,6 +13,8 @@ from tests.fit.planted import PlantedLaw, isoflop_points
 from tests.shell import command, document, environment, sweep
 from tests.verbs import forked
 
+FEW = ("fit.n_bootstrap=50", "fit.methods=[isoflop,parametric]")
+
 
 def table(directory: Path) -> Path:
     path = directory / "my runs, 2026.csv"
@@ -38,7 +40,7 @@ def test_plan_json_has_the_documented_keys(tmp_path):
 
 def test_fit_of_a_table_prints_one_document_and_writes_nothing(tmp_path):
     path = table(tmp_path)
-    fit = document("fit", path, "fit.n_bootstrap=50", cwd=tmp_path, call=forked)
+    fit = document("fit", path, *FEW, cwd=tmp_path, call=forked)
     assert {"schema_version", "points", "conventions", "methods", "agreement", "backtest"} <= fit.keys()
     assert {"isoflop", "parametric"} <= set(fit["methods"])
     assert {"a", "b", "ci", "E", "A", "B", "alpha", "beta"} <= fit["methods"]["parametric"].keys()
@@ -46,7 +48,7 @@ def test_fit_of_a_table_prints_one_document_and_writes_nothing(tmp_path):
 
 
 def test_a_saved_fit_predicts(tmp_path):
-    done = forked("fit", table(tmp_path), "fit.n_bootstrap=50", "--json", cwd=tmp_path)
+    done = forked("fit", table(tmp_path), *FEW, "--json", cwd=tmp_path)
     (tmp_path / "fit.json").write_text(done.stdout)
     one = document("predict", "fit.json", "1e20", "experiment=isoflop_1gpu", cwd=tmp_path, call=forked)
     assert one["flops"] == 1e20

@@ -34,6 +34,7 @@ def table(tmp_path_factory):
 COLUMNS = (
     *("--column", "n_params=Model Size", "--column", "n_tokens=D", "--column", "flops=C"),
     "fit.n_bootstrap=40",
+    "fit.methods=[isoflop,parametric]",
 )
 
 
