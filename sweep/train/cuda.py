@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sweep import flops
 from sweep.config import RunConfig
+from sweep.plan.estimate import LOGITS_AT_ONCE
 from sweep.train.models.cross_entropy import chunk_rows, summed_cross_entropy
 from sweep.train.models.gpt import GPT
 from sweep.train.update import FlatUpdate, Update
@@ -33,7 +34,7 @@ ATTENTION = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
 }
-CHUNK_ELEMENTS = (2**25, 2**27, 2**29)  # logits held at once, tried in turn
+CHUNK_ELEMENTS = (2**25, 2**27, LOGITS_AT_ONCE["cuda"])  # candidates for the logits per chunk
 
 Hidden = Callable[[GPT, Tensor], Tensor]
 _compiled: dict[str, Hidden] = {}  # by attention, one function each for all runs of the process

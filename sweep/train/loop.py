@@ -58,7 +58,7 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
         score = None
         if reason is None:
             with ledger.spend("evaluate"):
-                trainer.take_step.forget_passes()
+                trainer.take_step.release_memory()
                 return_freed_memory()
                 score = trainer.score(windows, on_batch=lambda: session.progress(run.n_steps))
             reason = _held_out_problem(score, run)

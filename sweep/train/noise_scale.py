@@ -9,20 +9,18 @@ Source: McCandlish et al. 2018 (arXiv:1812.06162), section 2.2 and appendix A.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from sweep.config import RunConfig
 from sweep.errors import is_out_of_memory
+from sweep.plan.estimate import NOISE_PARTS
 from sweep.train.models.gpt import GPT
-from sweep.train.step import Rows, narrow_products
+from sweep.train.step import Rows
 
 WINDOW_FRAC = 0.2  # of the steps, the last ones: the scale grows while the loss falls
 MEASURED_FRAC = 0.02  # of the run's steps are measured, each of which costs about one step more
 MIN_MEASURED, MAX_MEASURED = 8, 64
-N_PARTS = 8  # of a batch: the small batch is an eighth of the large one, or one sequence
 
 
 def noise_steps(n_steps: int) -> tuple[int, ...]:
@@ -57,20 +55,13 @@ class NoiseScale:
     """Measures beside the training of one run: it reads the weights and leaves them and their gradients.
 
     It goes through the whole batch by itself: of several ranks, the first alone does, and none where weights
-    are sharded. `make_room` is called before each measurement.
+    are sharded.
     """
 
-    def __init__(
-        self,
-        model: GPT,
-        run: RunConfig,
-        rows: Rows,
-        micro_batch_size: int | None,
-        make_room: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.model, self.run, self.rows, self.make_room = model, run, rows, make_room
+    def __init__(self, model: GPT, run: RunConfig, rows: Rows, micro_batch_size: int | None) -> None:
+        self.model, self.run, self.rows = model, run, rows
         size = run.batch_size
-        self.part_size = max(1, min(micro_batch_size or size, size // N_PARTS))
+        self.part_size = max(1, min(micro_batch_size or size, size // NOISE_PARTS))
         self.steps = frozenset(noise_steps(run.n_steps)) if size >= 2 * self.part_size else frozenset()
         self.sums = torch.zeros(2, dtype=torch.float64)  # of the estimates of |G|² and tr(Σ)
 
@@ -81,7 +72,6 @@ class NoiseScale:
         """
         if step not in self.steps:
             return
-        self.make_room()
         try:
             small, large = self._squared_norms(step)
         except (MemoryError, RuntimeError) as error:
@@ -117,7 +107,7 @@ class NoiseScale:
     def _gradients(self, step: int, start: int) -> list[Tensor]:
         device = next(self.model.parameters()).device
         tokens = torch.from_numpy(self.rows(step, start, start + self.part_size)).to(device)
-        with narrow_products(device.type, self.run.precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.run.precision == "bf16"):
             loss = self.model.total_loss(tokens[:, :-1], tokens[:, 1:])
         return list(torch.autograd.grad(loss / tokens[:, 1:].numel(), list(self.model.parameters())))
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sweep.train.models.gemm import weights_changed
 from sweep.train.ranks.base import Ranks
 
 MODEL, OPTIMIZER = "model.", "optimizer."
@@ -39,7 +38,6 @@ def restore_tensors(
         if key.startswith(OPTIMIZER):
             slot, _, name = key.removeprefix(OPTIMIZER).partition(".")
             slots.setdefault(name, {})[slot] = ranks.part(tensor, parameters[name]).clone()
-    weights_changed()
     optimizer.load_state_dict({**optimizer.state_dict(), "state": _by_index(slots, parameters, optimizer)})
 
 

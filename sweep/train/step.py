@@ -15,11 +15,8 @@ from torch import Tensor
 from sweep.config import RunConfig
 from sweep.errors import is_out_of_memory
 from sweep.records import Placement
-from sweep.train.cpu import CpuPasses
 from sweep.train.cuda import CudaStep
-from sweep.train.models.cpu import decoder
 from sweep.train.models.gpt import GPT
-from sweep.train.models.layers import bf16_linear_maps
 from sweep.train.optim.optimizers import build_optimizer, set_lr
 from sweep.train.optim.schedules import lr_frac
 from sweep.train.ranks.base import ALONE, Ranks
@@ -44,7 +41,6 @@ class TrainingStep:
         self.optimizer = build_optimizer(model, run.optimizer)
         self.update = build_update(model, self.optimizer, run.optimizer.grad_clip)
         self.share = ranks.share(run.batch_size)
-        self._cpu = CpuPasses(model, run) if decoder.suits(model) else None
         self.choices: dict[str, str | int | float] = {}
         self.micro_batch_size = min(placement.micro_batch_size or run.batch_size, len(self.share))
         self._cuda: CudaStep | None = None
@@ -83,15 +79,8 @@ class TrainingStep:
         self.choices.update(choices)
         self.micro_batch_size = min(self.micro_batch_size, micro)
 
-    def lend(self) -> None:
-        """Give back the memory that passes keep on a CPU: the next one gets it again at little cost."""
-        if self._cpu is not None:
-            self._cpu.release()
-
-    def forget_passes(self) -> None:
-        """Give back all memory that passes keep: the next ones begin anew."""
-        if self._cpu is not None:
-            self._cpu.forget()
+    def release_memory(self) -> None:
+        """Drop captured graphs and the allocator's cache of a GPU; the next pass captures again."""
         if self._cuda is not None:
             self._cuda.release()
         if self.device.type == "cuda":
@@ -132,7 +121,7 @@ class TrainingStep:
         self.update.forget()
         self.micro_batch_size = (self.micro_batch_size + 1) // 2
         self._ahead = None
-        self.forget_passes()
+        self.release_memory()
 
     def _accumulate(self, step: int) -> Tensor:
         """Our part of the batch's mean loss, in nats per token; its gradient is left on the parameters."""
@@ -148,10 +137,8 @@ class TrainingStep:
         """The part of the batch's mean loss that `tokens` make, its gradient added to the parameters'."""
         if self._cuda is not None:
             return self._cuda.backward(tokens)
-        if self._cpu is not None:
-            return self._cpu.backward(tokens)
         bf16 = self.run.precision == "bf16"
-        with narrow_products(self.device.type, bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             loss = self.model.total_loss(tokens[:, :-1], tokens[:, 1:]) / self.run.batch_tokens
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
@@ -166,13 +153,6 @@ class TrainingStep:
         if self.device.type == "cuda":
             return tokens.pin_memory().to(self.device, non_blocking=True)
         return tokens
-
-
-def narrow_products(device_type: str, enabled: bool) -> contextlib.AbstractContextManager[None]:
-    """Within, and where `enabled`, linear maps multiply bf16 operands: as `precision=bf16` means it."""
-    if device_type == "cpu":
-        return bf16_linear_maps(enabled)
-    return torch.autocast(device_type, torch.bfloat16, enabled=enabled)
 
 
 @contextlib.contextmanager

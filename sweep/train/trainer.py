@@ -65,11 +65,7 @@ class Trainer:
         self.optimizer = self.take_step.optimizer
         measures = placement.measure_noise_scale and ranks.rank == 0 and not ranks.sharded
         self.noise = (
-            NoiseScale(
-                self.model, run, self.batches.rows, placement.micro_batch_size, make_room=self.take_step.lend
-            )
-            if measures
-            else None
+            NoiseScale(self.model, run, self.batches.rows, placement.micro_batch_size) if measures else None
         )
         # nats per token, summed over steps: since the last record, and over the tail. On the device: reading
         # them waits for it.

@@ -9,8 +9,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sweep.train.models.gemm import weights_changed
-
 CLIP_EPS = 1e-6  # what torch.nn.utils.clip_grad_norm_ adds to the norm
 
 
@@ -51,7 +49,6 @@ class PlainUpdate:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
         self.optimizer.step()
         self.forget()
-        weights_changed()
 
     def forget(self) -> None:
         """Set the gradients to None, or to zero in place where a graph may write them."""
@@ -78,7 +75,6 @@ class FlatUpdate:
         """Clip by the norm over all groups, update every group, forget the gradients."""
         self.load_rates()
         self.apply()
-        weights_changed()
 
     def load_rates(self) -> None:
         """Take over the learning rates that the optimizer's groups hold now."""

@@ -9,10 +9,9 @@ from sweep.data.batches import TrainBatches
 from sweep.errors import Interrupted
 from sweep.store.attempts.failures import classify
 from sweep.train.checkpoint import load_latest
-from sweep.train.cpu import CpuPasses
 from sweep.train.loop import train
-from sweep.train.models.cpu.replay import Workspace
 from sweep.train.models.gpt import GPT
+from sweep.train.step import TrainingStep
 from tests.train.sessions import Session, placement, run_on
 
 N_STEPS = 20
@@ -35,7 +34,7 @@ class Allocator:
 
     def __init__(self, monkeypatch, error, limit=10**9, at=(), scoring_limit=10**9):
         self.sizes = []
-        self._watch(monkeypatch, CpuPasses, "backward", error, limit, at)  # of training
+        self._watch(monkeypatch, TrainingStep, "_backward", error, limit, at)  # of training
         self._watch(monkeypatch, GPT, "losses", error, scoring_limit, at)
 
     def _watch(self, monkeypatch, owner, name, error, limit, at):
@@ -98,23 +97,6 @@ def test_a_failure_within_accumulation_begins_the_batch_again(corpus, tmp_path, 
     assert [i for start, stop in whole for i in range(start, stop)] == list(range(8))
 
 
-@pytest.mark.parametrize("micro", [8, 4])
-def test_no_room_for_a_replay_leaves_passes_as_they_are(corpus, tmp_path, monkeypatch, run, micro):
-    """The recorded pass had room, so others will: nothing is begun again, and no micro-batch is smaller."""
-    whole = train(run, placement(corpus, micro_batch_size=micro), Session(tmp_path / "whole"))
-    asked = []
-
-    def hold(self, n_bytes):
-        asked.append(n_bytes)
-        raise ERRORS["cpu"]
-
-    monkeypatch.setattr(Workspace, "hold", hold)
-    result = train(run, placement(corpus, micro_batch_size=micro), Session(tmp_path / "tight"))
-    assert len(asked) == 1
-    assert result.choices == whole.choices
-    assert (result.loss, result.curve) == (whole.loss, whole.curve)
-
-
 def test_scoring_is_cut_down_too(corpus, tmp_path, monkeypatch, run):
     calm = train(run, placement(corpus), Session(tmp_path))
     allocator = Allocator(monkeypatch, ERRORS["cpu"], scoring_limit=20)
@@ -144,10 +126,9 @@ def test_one_sequence_too_much_is_out_of_memory(corpus, tmp_path, monkeypatch, r
     assert classify(caught.value)[0] == "failed:oom"
 
 
-@pytest.mark.parametrize("ask", [lambda n: torch.empty(n, dtype=torch.uint8), Workspace().hold])
-def test_the_allocators_own_words_are_recognised(ask):
+def test_the_allocators_own_message_is_recognised():
     with pytest.raises(RuntimeError) as caught:
-        ask(1 << 55)
+        torch.empty(1 << 55, dtype=torch.uint8)
     assert classify(caught.value)[0] == "failed:oom"
 
 
