@@ -1,9 +1,9 @@
-"""The coordinate check passes for mup and fails for the standard parametrisation, for every optimizer."""
+"""Coordinate check: flat for mup, growing for the standard parametrisation, for every optimizer."""
 
 import pytest
 
+from scripts.benchmarks.coordinates import coordinate_checks, slopes
 from sweep.config.compose import compose_experiment
-from sweep.train.coordinates import coordinate_checks, slopes
 
 FAMILIES = {
     "tied rope": (),
@@ -44,7 +44,7 @@ def found(optimizer, lr, parametrization, family, widths):
     ],
 )
 def test_mup_is_flat_and_standard_grows(optimizer, lr, widths, family):
-    """Falling is allowed: the part of a change that initial weights pass on shrinks as 1/sqrt(width)."""
+    """Negative slopes are allowed: the change passed on by initial weights shrinks as 1/sqrt(width)."""
     flat = found(optimizer, lr, MUP, family, widths)
     grown = found(optimizer, lr, (), family, widths)
     assert max(flat.values()) < 0.15, flat
@@ -54,6 +54,6 @@ def test_mup_is_flat_and_standard_grows(optimizer, lr, widths, family):
 
 @pytest.mark.ci
 def test_muon_with_its_original_scaling_needs_no_mup_for_the_blocks():
-    """Its updates have one spectral norm at every width; tables are AdamW's and do need it."""
+    """Its updates have the same spectral norm at every width; AdamW's tables still need mup."""
     flat = found("muon", 0.02, (*MUP, "optimizer.muon_scaling=original"), "tied rope", (32, 64, 128))
     assert max(flat.values()) < 0.15, flat

@@ -14,7 +14,7 @@ from sweep.train.models.gpt import GPT
 from sweep.train.step import TrainingStep
 from tests.train.sessions import Session, placement, run_on
 
-N_STEPS = 20
+N_STEPS = 10
 CPU_WORDS = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
 ERRORS = {
     "cuda": torch.OutOfMemoryError("CUDA out of memory"),
@@ -67,8 +67,7 @@ def schedule(result):
     return [(p.step, p.n_tokens, p.flops, p.lr) for p in result.curve]
 
 
-@pytest.mark.parametrize("kind", ERRORS)
-@pytest.mark.parametrize("limit", [1, 3, 5])
+@pytest.mark.parametrize(("kind", "limit"), [("cuda", 1), ("driver", 3), ("cpu", 5), ("python", 3)])
 def test_the_result_is_the_undisturbed_one(corpus, tmp_path, monkeypatch, run, kind, limit):
     calm = train(run, placement(corpus), Session(tmp_path))
     Allocator(monkeypatch, ERRORS[kind], limit=limit)
@@ -85,7 +84,7 @@ def test_the_result_is_the_undisturbed_one(corpus, tmp_path, monkeypatch, run, k
     )
 
 
-@pytest.mark.parametrize("at", [{0}, {4}, {5}, {2, 8}, {1, 3}])
+@pytest.mark.parametrize("at", [{0}, {5}, {1, 3}])
 def test_a_failure_within_accumulation_begins_the_batch_again(corpus, tmp_path, monkeypatch, run, at):
     calm = train(run, placement(corpus), Session(tmp_path))
     Allocator(monkeypatch, ERRORS["cpu"], at=at)

@@ -10,7 +10,7 @@ import torch
 
 from sweep.data.batches import TrainBatches
 from sweep.errors import Interrupted
-from sweep.train import checkpoint, saving
+from sweep.train import checkpoint
 from sweep.train.checkpoint import load_latest
 from sweep.train.loop import train
 from tests.train.sessions import Session, placement, run_on
@@ -86,7 +86,7 @@ def interrupt(monkeypatch, kind, n):
 
 @pytest.fixture(autouse=True)
 def _save_at_every_step(monkeypatch):
-    monkeypatch.setattr(saving, "MAX_SAVING_FRAC", 1e9)
+    monkeypatch.setattr(checkpoint, "MAX_SAVING_FRAC", 1e9)
 
 
 def settings(corpus, device):

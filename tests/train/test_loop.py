@@ -68,7 +68,7 @@ def test_a_run_equals_a_plain_loop(corpus, tmp_path):
     assert result.bits_per_byte == pytest.approx(held_out * 4096 / math.log(2) / windows.n_bytes, rel=1e-5)
 
 
-@pytest.mark.parametrize("stops", [[1], [17], [59], [5, 6, 40]])
+@pytest.mark.parametrize("stops", [[1], [59], [5, 6, 40]])
 def test_resuming_is_bit_equal(corpus, tmp_path, stops):
     run = run_on(corpus)
     whole = train(run, placement(corpus), Session(tmp_path / "whole"))
@@ -111,7 +111,7 @@ def test_a_checkpoint_of_another_code_version_is_left_alone(corpus, tmp_path, mo
 def test_micro_batches_change_nothing_but_rounding(corpus, tmp_path):
     run = run_on(corpus)
     whole = train(run, placement(corpus), Session(tmp_path))
-    for micro in (1, 3, 8, 100):
+    for micro in (3, 100):
         parts = train(run, placement(corpus, micro_batch_size=micro), Session(tmp_path))
         assert parts.loss == pytest.approx(whole.loss, rel=2e-4)
         assert [p.flops for p in parts.curve] == [p.flops for p in whole.curve]
