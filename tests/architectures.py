@@ -27,5 +27,5 @@ def architectures(**changes: object) -> list[ModelConfig]:
 
 
 def label(model: ModelConfig) -> str:
-    """A name for a test's id: the choices, in order."""
+    """Return a test id: the choices in order."""
     return "-".join(str(getattr(model, key)) for key in CHOICES)

@@ -26,7 +26,7 @@ VARIANTS += [pytest.param(config, id=f"shape {index}") for index, config in enum
 
 
 def instrumented_flops(model, n_sequences):
-    """What torch counts on the meta device, where attention is its matrix multiplications."""
+    """Return torch's count on the meta device, where attention is plain matrix multiplications."""
     with torch.device("meta"):
         tokens = torch.zeros(n_sequences, model.config.seq_len, dtype=torch.long)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
@@ -69,7 +69,7 @@ def test_causal_count_is_a_sum_over_positions(n_kv_heads):
 
 
 def test_conventions_by_hand():
-    """Every number of one small model, worked out on paper."""
+    """Every number of one small model, calculated by hand."""
     model = replace(TINY, d_model=4, d_ff=16, n_heads=2, n_layers=1, vocab_size=10, seq_len=2, tied=False)
     count = flops.count(model, 2)
     # forward: qkv 2*2*4*12=192, scores+values 4*4*4=64, out 2*2*4*4=64, mlp 2*2*2*4*16=512, head 2*2*4*10=160
@@ -84,7 +84,7 @@ def test_conventions_by_hand():
 
 
 def test_conventions_by_hand_with_shared_keys_a_gate_and_biases():
-    """The same, where every generalisation counts: d_kv = 2, three matrices, biases, learned positions."""
+    """Likewise with d_kv = 2, three MLP matrices, biases and learned positions."""
     model = replace(TINY, d_model=4, d_ff=16, n_heads=2, n_kv_heads=1, n_layers=1, vocab_size=10, seq_len=2)
     model = replace(model, activation="swiglu", bias=True, norm="layer", positions="learned")
     count = flops.count(model, 2)

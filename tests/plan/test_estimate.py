@@ -1,4 +1,4 @@
-"""The memory estimate, against what the real model keeps for its backward pass."""
+"""Memory estimate against the tensors that the model saves for its backward pass."""
 
 from dataclasses import replace
 

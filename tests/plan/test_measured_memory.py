@@ -1,4 +1,4 @@
-"""The memory estimate against the peak of real runs, each in a fresh process."""
+"""Memory estimate against the measured peak of runs, each in a fresh process."""
 
 import json
 import subprocess

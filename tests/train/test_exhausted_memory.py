@@ -1,4 +1,4 @@
-"""Memory that runs out: smaller parts, the same run; D, C, schedule and data order as before."""
+"""Out of memory: smaller micro-batches with equal D, C, schedule and data order."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(corpus):
 
 
 class Allocator:
-    """Fails passes of more sequences than `limit`, and those whose number, from 0, is in `at`."""
+    """Fails passes of more than `limit` sequences, and passes numbered, from 0, in `at`."""
 
     def __init__(self, monkeypatch, error, limit=10**9, at=(), scoring_limit=10**9):
         self.sizes = []
@@ -51,7 +51,7 @@ class Allocator:
 
 
 def read_rows(monkeypatch):
-    """Which (step, sequence) were asked for, in order."""
+    """Record the requested (step, start, stop) in order."""
     asked = []
     real = TrainBatches.rows
 

@@ -37,7 +37,7 @@ MODELS = {
 
 
 def trained_sweep(directory, corpus, models, keep=True):
-    """A sweep of one finished run a model; returns their keys in order."""
+    """Train a sweep with one run per model; return the run keys in order."""
     keys = [f"data_dir={corpus.directory.parents[1]}", f"trainer.keep_checkpoint={str(keep).lower()}"]
     experiment = compose_experiment(["experiment=smoke", "trainer.device=cpu", *keys])
     runs = tuple(planned(run_on(corpus, model=model, n_tokens=256 * 20)) for model in models)

@@ -1,4 +1,4 @@
-"""Runs killed anywhere and taken up again end with the same bits as one that was left alone."""
+"""Runs killed at any point and resumed end bit-identical to an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ DEVICES = [
 
 
 class Killed(BaseException):
-    """Nothing catches it: the process is gone, and only what is on the disk remains."""
+    """Stands for the death of the process; nothing catches it."""
 
 
 class Count:
-    """Lets a function be called `n` times, then kills, once."""
+    """Raises Killed once, at the `n`-th call of a function."""
 
     def __init__(self, monkeypatch, owner, name, n, after=False):
         self.left, real = n, getattr(owner, name)
@@ -42,7 +42,7 @@ class Count:
         monkeypatch.setattr(owner, name, counted)
 
 
-# What is interrupted, one item an attempt. A step of 8 sequences in parts of 3 reads rows three times.
+# The interrupted operation of each attempt. A step of 8 sequences in parts of 3 reads rows three times.
 STOP, ROWS, SCORE, FSYNC, RENAME, HEADER, UNLINK = "stop rows score fsync rename header unlink".split()
 POINTS = {
     "stopped after the first step": [(STOP, 1)],
@@ -151,7 +151,7 @@ def test_there_are_twenty_points_and_all_kinds():
 
 @pytest.mark.parametrize("name", ["adam", "sgd", "nesterov", "amsgrad"])
 def test_any_optimizers_state_is_saved_and_taken_up(corpus, tmp_path, monkeypatch, name):
-    """Also one without 0-dimensional steps, and one with three moments."""
+    """Includes one without 0-dimensional steps and one with three moments."""
     made = {
         "adam": lambda p: torch.optim.Adam(p, lr=0.01),
         "sgd": lambda p: torch.optim.SGD(p, lr=0.01),

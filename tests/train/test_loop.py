@@ -1,4 +1,4 @@
-"""Training one run: against a plain loop, across interruptions, and when it goes wrong."""
+"""Training of one run: against a plain loop, across interruptions, and on divergence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def science(result):
 
 
 def test_a_run_equals_a_plain_loop(corpus, tmp_path):
-    """The same batches through torch's own AdamW and cosine, written out without any of our loop."""
+    """Trains on the same batches with torch's AdamW and a plain cosine, without the package's loop."""
     run = run_on(corpus)
     result = train(run, placement(corpus), Session(tmp_path))
     model = GPT(run.model)
@@ -146,7 +146,7 @@ def test_a_start_far_above_a_uniform_guess_has_not_diverged(corpus, tmp_path, mo
     drawn = GPT.initialise
 
     def wide(self, generator):
-        """Logits as a wide tied model has them: a token's own stands out."""
+        """Scale the head so that a token's own logit dominates, as in a wide tied model."""
         drawn(self, generator)
         with torch.no_grad():
             self.head.weight.mul_(10)

@@ -38,7 +38,7 @@ def trunk_of(run, directory, *others):
 
 
 def science(result):
-    """Everything but how it was carried out; the curve to the bit."""
+    """Return all results except bookkeeping, the curve bit for bit."""
     told = {"n_tokens_shared", "ledger"} | BOOKKEEPING_COLUMNS
     return {name: getattr(result, name) for name in type(result).__slots__ if name not in told}
 
