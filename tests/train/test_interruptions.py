@@ -69,6 +69,17 @@ POINTS = {
 }  # fmt: skip
 
 
+DEFAULT = {
+    "stopped twice",
+    "killed after one part",
+    "killed while scoring twice",
+    "killed before the header was durable",
+    "killed between tensors and header",
+    "killed while pruning",
+    "stopped, killed within a batch, killed while saving",
+}
+
+
 def interrupt(monkeypatch, kind, n):
     places = {
         ROWS: (TrainBatches, "rows"),
@@ -108,7 +119,10 @@ def whole(request, corpus, tmp_path_factory):
     return request.param, result, load_latest(directory), session.records
 
 
-@pytest.mark.parametrize("point", POINTS)
+CASES = [pytest.param(name, marks=[] if name in DEFAULT else [pytest.mark.ci]) for name in POINTS]
+
+
+@pytest.mark.parametrize("point", CASES)
 def test_the_end_is_the_same_to_the_bit(corpus, tmp_path, monkeypatch, whole, point):
     device, expected, end, records = whole
     run, seen = run_on(corpus, n_tokens=256 * N_STEPS), {}
@@ -145,8 +159,9 @@ def same_state(one, other):
 def test_there_are_twenty_points_and_all_kinds():
     assert len(POINTS) >= 20
     assert {len(attempts) for attempts in POINTS.values()} == {1, 2, 3}
-    kinds = {kind for attempts in POINTS.values() for kind, _ in attempts}
-    assert kinds == {STOP, ROWS, SCORE, FSYNC, RENAME, HEADER, UNLINK}
+    for names in (POINTS, DEFAULT):
+        kinds = {kind for name in names for kind, _ in POINTS[name]}
+        assert kinds == {STOP, ROWS, SCORE, FSYNC, RENAME, HEADER, UNLINK}
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd", "nesterov", "amsgrad"])

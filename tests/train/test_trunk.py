@@ -39,8 +39,8 @@ def trunk_of(run, directory, *others):
 
 def science(result):
     """Return all results except bookkeeping, the curve bit for bit."""
-    told = {"n_tokens_shared", "ledger"} | BOOKKEEPING_COLUMNS
-    return {name: getattr(result, name) for name in type(result).__slots__ if name not in told}
+    excluded = {"n_tokens_shared", "ledger"} | BOOKKEEPING_COLUMNS
+    return {name: getattr(result, name) for name in type(result).__slots__ if name not in excluded}
 
 
 def weights(directory):
