@@ -164,7 +164,9 @@ def test_there_are_twenty_points_and_all_kinds():
         assert kinds == {STOP, ROWS, SCORE, FSYNC, RENAME, HEADER, UNLINK}
 
 
-@pytest.mark.parametrize("name", ["adam", "sgd", "nesterov", "amsgrad"])
+@pytest.mark.parametrize(
+    "name", ["sgd", "amsgrad", *(pytest.param(name, marks=pytest.mark.ci) for name in ("adam", "nesterov"))]
+)
 def test_any_optimizers_state_is_saved_and_taken_up(corpus, tmp_path, monkeypatch, name):
     """Includes one without 0-dimensional steps and one with three moments."""
     made = {

@@ -68,7 +68,7 @@ def test_a_run_equals_a_plain_loop(corpus, tmp_path):
     assert result.bits_per_byte == pytest.approx(held_out * 4096 / math.log(2) / windows.n_bytes, rel=1e-5)
 
 
-@pytest.mark.parametrize("stops", [[1], [59], [5, 6, 40]])
+@pytest.mark.parametrize("stops", [[1], [5, 6, 59]])
 def test_resuming_is_bit_equal(corpus, tmp_path, stops):
     run = run_on(corpus)
     whole = train(run, placement(corpus), Session(tmp_path / "whole"))

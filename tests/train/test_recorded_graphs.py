@@ -95,8 +95,9 @@ def stepper(tmp_path, run, *, graph, micro_batch_size=None):
     return step
 
 
-@pytest.mark.parametrize("micro_batch_size", [None, 4, 3])
-@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
+@pytest.mark.parametrize(
+    ("name", "micro_batch_size"), [("adamw", None), ("adamw", 3), ("sgd", 3), ("muon", 4)]
+)
 def test_replayed_steps_equal_those_carried_out(tmp_path, recorded, name, micro_batch_size):
     optimizer = replace(RUN.optimizer, name=name, momentum=None if name == "adamw" else 0.9)
     run = replace(RUN, optimizer=optimizer)

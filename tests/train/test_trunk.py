@@ -85,7 +85,7 @@ def test_a_branch_is_bit_equal_to_the_run_trained_alone(corpus, tmp_path, alone)
             assert torch.equal(ours[name], theirs[name]), name
 
 
-@pytest.mark.parametrize("stop", [3, 24, 30, 47])
+@pytest.mark.parametrize("stop", [*(pytest.param(n, marks=pytest.mark.ci) for n in (3, 24, 47)), 30])
 def test_a_trunk_preempted_anywhere_leaves_the_same_states(corpus, tmp_path, alone, stop):
     """Before, at and after the branch point."""
     short, _, long = (branch(corpus, n) for n in STEPS)
@@ -111,7 +111,7 @@ def test_a_branch_preempted_in_its_cooldown_goes_on_there(corpus, tmp_path, alon
     assert science(result) == science(alone[30][0])
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "gone"])
+@pytest.mark.parametrize("damage", ["truncated", "foreign", pytest.param("gone", marks=pytest.mark.ci)])
 def test_without_a_sound_state_the_run_trains_what_is_left_itself(corpus, tmp_path, alone, damage):
     short, middle, long = (branch(corpus, n) for n in STEPS)
     states = tmp_path / "trunk"
