@@ -1,4 +1,4 @@
-"""Exact training FLOPs and parameter counts of a decoder, in closed form, under every convention we store.
+"""Exact training FLOPs and parameter counts of a decoder under all stored conventions; peak FLOP/s by device.
 
 Legend: N parameters, D tokens, C FLOPs, T sequence length, V vocabulary, L layers, d width (of the residual
 stream and of all queries), d_kv width of all keys and of all values, d_ff width in the MLP, m its matrices.
@@ -12,6 +12,17 @@ from dataclasses import dataclass
 from sweep.config import ModelConfig, RunOptimizer
 from sweep.config.values import MLP_MATRICES
 
+PEAK_FLOPS_PER_SECOND = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "A10G": 70e12,
+    "RTX 4090": 165e12,
+}
+"""Dense bf16, from NVIDIA's data sheets; the first key contained in a device's name applies."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParamCount:
@@ -23,7 +34,7 @@ class ParamCount:
 
     @property
     def total(self) -> int:
-        """All unique trainable parameters, N in Hoffmann et al. 2022."""
+        """Number of unique trainable parameters, N in Hoffmann et al. 2022."""
         return self.non_embedding + self.embedding + self.head
 
 
@@ -60,27 +71,27 @@ def n_params(model: ModelConfig) -> ParamCount:
 
 
 def mlp_matrices(model: ModelConfig) -> int:
-    """Return m, the number of matrices in the MLP."""
+    """Return m, the matrices of the MLP: up, down and, if gated, the gate (Shazeer 2020, section 2)."""
     return MLP_MATRICES[model.activation]
 
 
 def _block_weights(model: ModelConfig) -> int:
-    """Elements of a block's matrices, each of which takes one multiply-add per position."""
+    """Return the elements of a block's matrices; each costs one multiply-add per position."""
     d = model.d_model
     return 2 * d * d + 2 * d * model.d_kv + mlp_matrices(model) * d * model.d_ff
 
 
 def hidden_params(model: ModelConfig) -> int:
-    """Elements of all blocks' matrices: what Muon updates."""
+    """Return the elements of all blocks' matrices, the parameters that Muon updates."""
     return model.n_layers * _block_weights(model)
 
 
 def forward_flops_per_sequence(model: ModelConfig, *, causal: bool = False) -> int:
-    """FLOPs of the forward matrix multiplications over one sequence of T positions.
+    """Return the FLOPs of the forward matrix multiplications over one sequence of T positions.
 
     Per layer: QKV 2·T·d·(d + 2 d_kv), scores 2·d per pair, values 2·d per pair, output 2·T·d², MLP
-    2·T·m·d·d_ff; then the head 2·T·d·V. Pairs are T², or T(T+1)/2 when `causal`: shared keys and values save
-    none, each head of queries meets them all. Biases, norms and look-ups are no matrix multiplications.
+    2·T·m·d·d_ff; then the head 2·T·d·V. Pairs are T², or T(T+1)/2 when `causal`. Shared keys and values do
+    not reduce them. Biases, norms and look-ups are not matrix multiplications.
     """
     seq_len, d = model.seq_len, model.d_model
     pairs = seq_len * (seq_len + 1) // 2 if causal else seq_len * seq_len
@@ -89,14 +100,14 @@ def forward_flops_per_sequence(model: ModelConfig, *, causal: bool = False) -> i
 
 
 def flops_per_token(model: ModelConfig) -> int:
-    """Exact training FLOPs per position, an integer: 3 x the forward pass, attention over the full square."""
+    """Return the exact training FLOPs per position: 3 x the forward pass, attention over the full square."""
     return 3 * forward_flops_per_sequence(model) // model.seq_len
 
 
 def count(model: ModelConfig, n_tokens: int) -> FlopCount:
-    """Training FLOPs of `n_tokens` positions, a multiple of seq_len, under every convention.
+    """Return the training FLOPs of `n_tokens` positions under every convention.
 
-    Raises ValueError when `n_tokens` is no whole number of sequences.
+    Raises ValueError when `n_tokens` is not a multiple of seq_len.
     """
     n_sequences, rest = divmod(n_tokens, model.seq_len)
     if rest:
@@ -112,11 +123,11 @@ def count(model: ModelConfig, n_tokens: int) -> FlopCount:
 
 
 def optimizer_flops_per_step(model: ModelConfig, optimizer: RunOptimizer) -> int:
-    """FLOPs of the matrix multiplications in one update of the optimizer: Muon's Newton-Schulz, else none.
+    """Return the matrix-multiplication FLOPs of one optimizer update: Muon's Newton-Schulz, otherwise 0.
 
     For each matrix of a block, a x b with r = min(a, b) and c = max(a, b), every iteration multiplies X by
     its transpose, that product by itself and the result by X: 2 r² c + 2 r³ + 2 r² c (Jordan et al. 2024).
-    They do not depend on the batch, so at small batches they are not small beside training's own.
+    They do not depend on the batch size, so at small batches they are a considerable part of a step.
     """
     if optimizer.name != "muon":
         return 0
@@ -127,12 +138,12 @@ def optimizer_flops_per_step(model: ModelConfig, optimizer: RunOptimizer) -> int
 
 
 def _chinchilla_flops_per_sequence(model: ModelConfig) -> int:
-    """Hoffmann et al. 2022, appendix F, which also counts the embedding as a matmul and the softmax.
+    """Return the FLOPs of Hoffmann et al. 2022, appendix F, which include the embedding and the softmax.
 
     Forward: embeddings 2·T·V·d; per layer QKV 2·3·T·d·(key·heads), K@Q logits 2·T²·(key·heads), softmax
     3·heads·T², softmax@query reduction 2·T²·(key·heads), linear 2·T·(key·heads)·d, dense 2·T·(2·d·ff);
-    final logits 2·T·d·V. Backward is twice the forward. Its models have as many heads of keys as of queries
-    and two matrices in the MLP; here the projections of shared keys and the third matrix count as they are.
+    final logits 2·T·d·V. Backward is twice the forward. The paper's models have as many heads of keys as of
+    queries and two MLP matrices; here projections of shared keys and a third matrix are counted exactly.
     """
     seq_len, d = model.seq_len, model.d_model
     embeddings = 2 * seq_len * model.vocab_size * d
@@ -140,3 +151,12 @@ def _chinchilla_flops_per_sequence(model: ModelConfig) -> int:
     attention = 4 * seq_len**2 * d + 3 * model.n_heads * seq_len**2
     logits = 2 * seq_len * d * model.vocab_size
     return 3 * (embeddings + model.n_layers * (projections + attention) + logits)
+
+
+def peak_flops_per_second(device: str) -> float | None:
+    """Return the peak bf16 FLOP/s of a device by its vendor's name, or None if unknown.
+
+    >>> peak_flops_per_second("NVIDIA H200")
+    989000000000000.0
+    """
+    return next((peak for key, peak in PEAK_FLOPS_PER_SECOND.items() if key in device), None)

@@ -1,1 +1,1 @@
-"""What scripts/bench_train times: steps beside nanoGPT's, their floor, and a race of two sweeps."""
+"""Benchmarks of the trainer for scripts/bench_train, and the coordinate check."""

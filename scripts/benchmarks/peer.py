@@ -1,7 +1,7 @@
-"""nanoGPT, unmodified, from a checkout by path: its model beside ours, its steps, its train.py.
+"""Model and training steps of unmodified nanoGPT, from a checkout by path.
 
-`python -m scripts.benchmarks.peer CHECKOUT SHAPE DEVICE TOKENS` is a process that takes its steps, as many as
-each line it reads says, and answers with their median seconds.
+`python -m scripts.benchmarks.peer CHECKOUT SHAPE DEVICE TOKENS` reads a number of steps per line, takes them
+and answers with their median seconds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PARITY_STEPS, PARITY = 12, 1e-4  # relative; losses of the first steps from the 
 
 
 def load(directory: Path) -> ModuleType:
-    """Its model.py as a module."""
+    """Import nanoGPT's model.py."""
     spec = importlib.util.spec_from_file_location("nanogpt_model", directory / "model.py")
     assert spec is not None
     assert spec.loader is not None
@@ -45,7 +45,7 @@ def load(directory: Path) -> ModuleType:
 
 
 def model(module: ModuleType, shape: Shape) -> Any:
-    """Its decoder of this shape."""
+    """Build nanoGPT's decoder of this shape."""
     config = module.GPTConfig(
         block_size=shape.seq_len, vocab_size=shape.vocab_size, n_layer=shape.n_layers,
         n_head=shape.n_heads, n_embd=shape.d_model, dropout=0.0, bias=False,
@@ -55,7 +55,7 @@ def model(module: ModuleType, shape: Shape) -> Any:
 
 
 class Steps:
-    """Its steps of a shape in a process of its own: what we set for our workers' memory is not its doing."""
+    """nanoGPT's steps in a process without the memory settings of sweep's workers."""
 
     def __init__(self, checkout: Path, shape: Shape, device: str, tokens: Path) -> None:
         arguments = [str(checkout), shape.name, device, str(tokens)]
@@ -65,12 +65,12 @@ class Steps:
         )  # fmt: skip
 
     def __call__(self, repeats: int) -> float:
-        """Median seconds of `repeats` steps."""
+        """Return the median seconds of `repeats` steps."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{repeats}\n")
         self._process.stdin.flush()
-        while True:  # its model announces itself
+        while True:  # skip the output of its model's constructor
             line = self._process.stdout.readline()
             if not line:
                 raise RuntimeError(f"the peer left with {self._process.wait()}")
@@ -78,19 +78,19 @@ class Steps:
                 return float(line.split()[1])
 
     def end(self) -> None:
-        """Have the process leave."""
+        """End the process."""
         self._process.communicate()
 
 
 def environment() -> dict[str, str]:
-    """Ours, without what would throttle the peer or is set for our workers."""
+    """Return the environment without limits on threads and without the workers' memory settings."""
     dropped = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", *MEMORY_VARIABLES)
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     return kept | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def step(decoder: Any, shape: Shape, device: str, tokens: Path) -> Callable[[], None]:
-    """One iteration as its train.py writes it, the next batch read ahead; on CUDA in bf16 and compiled."""
+    """Return one iteration as in nanoGPT's train.py, with read-ahead; on CUDA in bf16 and compiled."""
     cuda = device == "cuda"
     optimizer = decoder.to(device).configure_optimizers(0.1, 1e-3, (0.9, 0.95), device)
     size = shape.seq_len
@@ -132,7 +132,7 @@ def _update(decoder: Any, optimizer: Any, loss: torch.Tensor) -> None:
 
 
 def parity(module: ModuleType, shape: Shape) -> float:
-    """The largest relative difference of losses over the first steps, from its weights and common data."""
+    """Return the largest relative difference of losses over the first steps, from equal weights and data."""
     decoder = model(module, shape)
     ours, data = stepper(shape, "fp32", "cpu", Path()), batches(shape)
     copy_weights(decoder, ours.model)
@@ -148,7 +148,7 @@ def parity(module: ModuleType, shape: Shape) -> float:
 
 
 def copy_weights(decoder: Any, target: GPT) -> None:
-    """Its weights under our names."""
+    """Copy nanoGPT's weights into `target`."""
     own = dict(target.named_parameters())
     with torch.no_grad():
         for name, tensor in decoder.named_parameters():
@@ -160,7 +160,7 @@ def copy_weights(decoder: Any, target: GPT) -> None:
 
 
 def main(checkout: str, name: str, device: str, tokens: str) -> None:
-    """Answer each line of the standard input."""
+    """Answer each line of standard input."""
     torch.set_num_threads(2)
     shape = next(shape for shape in CPU_SHAPES + GPU_SHAPES if shape.name == name)
     call = step(model(load(Path(checkout)), shape), shape, device, Path(tokens))

@@ -1,4 +1,4 @@
-"""Many runs from the command to the fitted curve: `sweep run` against a loop over nanoGPT's train.py."""
+"""Race of many runs, from the command to the fitted curve: `sweep run` against a loop over nanoGPT."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .shapes import CPU_RACE_SHAPES, GPU_RACE_SHAPES, GPU_SHAPES, Shape
 DOCUMENT_BYTES = 5_000
 SEPARATOR = "<|endoftext|>"
 SWEEP = "import sys; from sweep.cli.app import main; sys.exit(main())"
-COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # where compiled code is kept, for both: each start finds it empty
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # compilation cache of both programs; empty at each start
 
 EXPERIMENT = """# @package _global_
 defaults:
@@ -46,8 +46,8 @@ trainer: {{device: {device}}}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Course:
-    """What is run: every shape at every budget, in FLOPs."""
+class RaceConfig:
+    """Runs of a race: every shape at every budget, in FLOPs."""
 
     device: str
     shapes: tuple[Shape, ...]
@@ -57,25 +57,25 @@ class Course:
 
     @property
     def cuda(self) -> bool:
-        """Whether it is run on a GPU: in bf16, compiled."""
+        """True on a GPU, where both programs are compiled and use bf16."""
         return self.device == "cuda"
 
 
-CPU = Course(
+CPU = RaceConfig(
     device="cpu", shapes=CPU_RACE_SHAPES, budgets=(5e10, 1e11, 2e11), n_documents=200, evaluation_tokens=2**15
 )
-GPU = Course(
+GPU = RaceConfig(
     device="cuda", shapes=GPU_RACE_SHAPES, budgets=(1e15, 3e15, 1e16), n_documents=2_000,
     evaluation_tokens=2**20,
 )  # fmt: skip
-GPU_LARGE = Course(
+GPU_LARGE = RaceConfig(
     device="cuda", shapes=GPU_SHAPES[1:4], budgets=(1e17,), n_documents=2_000, evaluation_tokens=2**20
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One of them, as planned by us."""
+    """One run of the race."""
 
     shape: Shape
     budget: float
@@ -84,28 +84,28 @@ class Run:
 
 
 class Race:
-    """Both programs on one token file below `directory`; each start is from an empty results directory."""
+    """Both programs on one token file below `directory`; each start has an empty results directory."""
 
-    def __init__(self, directory: Path, peer: Path, course: Course) -> None:
-        self.directory, self.peer, self.course = directory, peer, course
+    def __init__(self, directory: Path, peer: Path, config: RaceConfig) -> None:
+        self.directory, self.peer, self.config = directory, peer, config
         self.configs, self.data = directory / "configs", directory / "data"
         self._write_experiments()
-        self._sweep("data", "prepare", f"experiment={_name(course.shapes[0])}")
-        self.runs = [run for shape in course.shapes for run in self._plan(shape)]
+        self._sweep("data", "prepare", f"experiment={_name(config.shapes[0])}")
+        self.runs = [run for shape in config.shapes for run in self._plan(shape)]
         self._prepare_peer()
 
     def ours(self) -> float:
-        """Seconds of `sweep run`, and of the fit over all its points."""
+        """Return the seconds of `sweep run` and of the fit over all its points."""
         shutil.rmtree(self.directory / "results", ignore_errors=True)
         shutil.rmtree(self.directory / "compiled", ignore_errors=True)
-        names = ",".join(_name(shape) for shape in self.course.shapes)
+        names = ",".join(_name(shape) for shape in self.config.shapes)
         start = time.perf_counter()
         self._sweep("run", f"arms={{experiment: [{names}]}}")
         self._sweep("fit", str(self.directory / "results/race/points.csv"))
         return time.perf_counter() - start
 
     def sequential(self) -> float:
-        """Seconds of train.py as often, one after the other, with its own thread settings."""
+        """Return the seconds of the same runs by train.py in sequence, with its own thread settings."""
         shutil.rmtree(self.directory / "compiled", ignore_errors=True)
         start = time.perf_counter()
         for index in range(len(self.runs)):
@@ -115,7 +115,7 @@ class Race:
         return time.perf_counter() - start
 
     def parallel(self) -> float:
-        """Seconds of xargs -P2 over the same commands, one thread each."""
+        """Return the seconds of xargs -P2 over the same commands, one thread each."""
         lines = "".join(" ".join(self._command(index)[1:]) + "\n" for index in range(len(self.runs)))
         one_thread = self._environment() | {"OMP_NUM_THREADS": "1"}
         command = ["xargs", "-P2", "-L1", sys.executable]
@@ -131,7 +131,7 @@ class Race:
         return time.perf_counter() - start
 
     def losses(self) -> list[dict[str, Any]]:
-        """Final losses of both, run by run, after `ours` and `sequential`."""
+        """Return the final losses of both by run, after `ours` and `sequential`."""
         points = {}
         for file in (self.directory / "results/race/runs").glob("*/result.json"):
             point = json.loads(file.read_text())["point"]
@@ -154,18 +154,18 @@ class Race:
     def _write_experiments(self) -> None:
         (self.configs / "experiment").mkdir(parents=True)
         text, tokenizer = self.directory / "corpus.txt", self.directory / "tokenizer.json"
-        course = self.course
-        text.write_bytes(_text(course.n_documents))
-        if course.cuda:
+        config = self.config
+        text.write_bytes(_text(config.n_documents))
+        if config.cuda:
             _write_byte_tokenizer(tokenizer)
-        for shape in course.shapes:
+        for shape in config.shapes:
             content = EXPERIMENT.format(
                 d=shape.d_model, t=shape.seq_len, layers=shape.n_layers, heads=shape.n_heads, text=text,
-                batch=shape.batch_size * shape.seq_len, evaluation=course.evaluation_tokens,
-                vocab=shape.vocab_size, device=course.device,
-                budgets=list(course.budgets), precision="bf16" if course.cuda else "fp32",
-                tokenizer="pretrained" if course.cuda else "byte",
-                tokenizer_path=f', path: "{tokenizer}"' if course.cuda else "",
+                batch=shape.batch_size * shape.seq_len, evaluation=config.evaluation_tokens,
+                vocab=shape.vocab_size, device=config.device,
+                budgets=list(config.budgets), precision="bf16" if config.cuda else "fp32",
+                tokenizer="pretrained" if config.cuda else "byte",
+                tokenizer_path=f', path: "{tokenizer}"' if config.cuda else "",
             )  # fmt: skip
             (self.configs / "experiment" / f"{_name(shape)}.yaml").write_text(content)
 
@@ -192,14 +192,14 @@ class Race:
         return environment() | {COMPILED: str(self.directory / "compiled")}
 
     def _prepare_peer(self) -> None:
-        """Its own prepare.py writes its data directory, the vocabulary of 65 in its format included.
+        """Prepare nanoGPT's data directory with its own prepare.py, which also writes a vocabulary of 65.
 
-        Without one, on a GPU, it takes 50,304. Then the token files become ours: both store ids as
-        little-endian uint16.
+        Without a vocabulary, as on a GPU, it assumes 50,304. The token files are then replaced by sweep's:
+        both store ids as little-endian uint16.
         """
         own = self.directory / "peer"
         own.mkdir()
-        if not self.course.cuda:
+        if not self.config.cuda:
             shutil.copy(self.peer / "data/shakespeare_char/prepare.py", own)
             (own / "input.txt").write_text("".join(map(chr, range(48, 48 + 65))) * 10)
             subprocess.run([sys.executable, "prepare.py"], cwd=own, check=True, stdout=subprocess.DEVNULL)
@@ -210,14 +210,14 @@ class Race:
             ids.tofile(own / theirs)
 
     def _command(self, index: int) -> list[str]:
-        run, course = self.runs[index], self.course
+        run, config = self.runs[index], self.config
         shape, steps = run.shape, run.n_steps
-        batches = course.evaluation_tokens / (shape.batch_size * shape.seq_len)
+        batches = config.evaluation_tokens / (shape.batch_size * shape.seq_len)
         settings: Mapping[str, Any] = {
             "out_dir": self.directory / f"out-{index}", "dataset": self.directory / "peer",
-            "device": course.device, "dtype": "bfloat16" if course.cuda else "float32",
-            "compile": course.cuda, "eval_interval": steps, "max_iters": steps,
-            "eval_iters": max(1, round(batches / 4)),  # of two splits, twice: as many tokens as ours
+            "device": config.device, "dtype": "bfloat16" if config.cuda else "float32",
+            "compile": config.cuda, "eval_interval": steps, "max_iters": steps,
+            "eval_iters": max(1, round(batches / 4)),  # two splits, evaluated twice: as many tokens as sweep
             "log_interval": 10, "batch_size": shape.batch_size, "block_size": shape.seq_len,
             "n_layer": shape.n_layers, "n_head": shape.n_heads, "n_embd": shape.d_model, "dropout": 0.0,
             "bias": False, "gradient_accumulation_steps": 1, "learning_rate": 3e-3, "min_lr": 3e-4,
@@ -235,8 +235,8 @@ def _name(shape: Shape) -> str:
 
 
 def _write_byte_tokenizer(path: Path) -> None:
-    """Bytes as tokens, in the format of somebody else's tokenizer: those may pad their vocabulary."""
-    import tokenizers  # which the other parts can do without
+    """Write a byte tokenizer in the format of a pretrained one, which may have a padded vocabulary."""
+    import tokenizers  # optional: needed on a GPU only
 
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     model = tokenizers.models.BPE({symbol: i for i, symbol in enumerate(alphabet)}, [])
@@ -248,7 +248,7 @@ def _write_byte_tokenizer(path: Path) -> None:
 
 
 def _text(n_documents: int) -> bytes:
-    """Documents of words over the bytes 1 to 64, which as ids, with 0 for a document's end, make V = 65."""
+    """Return documents of words over bytes 1 to 64, which with id 0 as separator give V = 65."""
     generator = random.Random(0)
     symbols = [byte for byte in range(1, 65) if byte not in (10, 13)]
     words = [bytes(generator.choices(symbols, k=generator.randint(2, 7))) for _ in range(300)]

@@ -1,4 +1,4 @@
-"""Carries out the parts of the benchmark and prints their tables."""
+"""Runs the parts of the training benchmark and prints their tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from scripts.benchmarks import peer
 from scripts.benchmarks.floor import attention, products
-from scripts.benchmarks.race import CPU, GPU, GPU_LARGE, Course, Race
+from scripts.benchmarks.race import CPU, GPU, GPU_LARGE, Race, RaceConfig
 from scripts.benchmarks.shapes import (
     CPU_SHAPES,
     GPU_SHAPES,
@@ -25,33 +25,30 @@ from scripts.benchmarks.shapes import (
 from scripts.benchmarks.timing import median, ratio, rounds, seconds
 from sweep import flops
 from sweep.train.device import device_name, model_flops_utilisation
-from sweep.train.models.gemm import bf16_is_native
 
 PARTS = ("steps", "r2", "r1", "r1_large")
-RATIOS = ("r1_sequential", "r1_parallel", "r2_fp32", "r2_bf16", "r3", "r3_bf16")
-CALLS = 20  # of a step in one round
+RATIOS = ("r1_sequential", "r1_parallel", "r2_fp32", "r2_bf16", "r3")
+CALLS = 20  # steps per round
 N_THREADS = 2
 
 Document = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """What is to be measured, and where it goes."""
+class BenchRequest:
+    """Parts to measure and a callback that saves the document."""
 
     parts: Sequence[str]
-    checkout: Path | None  # of the peer
+    checkout: Path | None  # of nanoGPT
     n_rounds: int
     scratch: Path
-    shapes: Sequence[str] | None  # by name, for steps and for R2 on a GPU; None: all
-    budgets: Sequence[float] | None  # of R1, in FLOPs; None: its own
-    save: Callable[
-        [Document], None
-    ]  # called as often as something is done: later parts may not come to an end
+    shapes: Sequence[str] | None  # names, for steps and for R2 on a GPU; None: all
+    budgets: Sequence[float] | None  # of R1, in FLOPs; None: the defaults
+    save: Callable[[Document], None]  # called after every result, in case a later part fails
 
 
-def measure(known: Document, order: Order) -> Document:
-    """The document that `known`, which is of the same machine and torch, becomes when parts are measured."""
+def measure(known: Document, request: BenchRequest) -> Document:
+    """Measure the requested parts; return `known`, if of the same machine and torch version, updated."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(min(N_THREADS, torch.get_num_threads()) if device == "cpu" else 1)
     document = {
@@ -63,39 +60,39 @@ def measure(known: Document, order: Order) -> Document:
     }
     if all(known.get(key) == document[key] for key in ("machine", "torch")):
         document |= known
-    courses = {"r1": CPU} if device == "cpu" else {"r1": GPU, "r1_large": GPU_LARGE}
+    configs = {"r1": CPU} if device == "cpu" else {"r1": GPU, "r1_large": GPU_LARGE}
     for part in PARTS:
-        if part not in order.parts:
+        if part not in request.parts:
             continue
         if part == "steps":
-            _steps(document, order, device)
+            _steps(document, request, device)
         elif part == "r2" and device == "cpu":
-            _limits(document, order)
-        elif part == "r2" and order.checkout is not None:
-            _beside(document, order, order.checkout)
-        elif part in courses and order.checkout is not None:
-            _race(document, part, courses[part], order, order.checkout)
-        order.save(document)
+            _limits(document, request)
+        elif part == "r2" and request.checkout is not None:
+            _compare_on_gpu(document, request, request.checkout)
+        elif part in configs and request.checkout is not None:
+            _race(document, part, configs[part], request, request.checkout)
+        request.save(document)
     print(document["machine"], document["ratios"])
     return document
 
 
-def _chosen(shapes: Sequence[Shape], order: Order) -> list[Shape]:
-    return [shape for shape in shapes if order.shapes is None or shape.name in order.shapes]
+def _chosen(shapes: Sequence[Shape], request: BenchRequest) -> list[Shape]:
+    return [shape for shape in shapes if request.shapes is None or shape.name in request.shapes]
 
 
-def _steps(document: Document, order: Order, device: str) -> None:
-    """One row for each shape and precision."""
+def _steps(document: Document, request: BenchRequest, device: str) -> None:
+    """Time the training step of each shape and precision."""
     document["rows"] = []
-    for shape in _chosen(CPU_SHAPES if device == "cpu" else GPU_SHAPES, order):
+    for shape in _chosen(CPU_SHAPES if device == "cpu" else GPU_SHAPES, request):
         for precision in ("fp32", "bf16") if device == "cpu" else ("bf16",):
-            step = stepper(shape, precision, device, order.scratch)
+            step = stepper(shape, precision, device, request.scratch)
             call = counted(step)
             seconds(call, 5)
             row = _row(shape, precision, device, seconds(call, CALLS))
             document["rows"].append(row | {"micro_batch_size": step.micro_batch_size})
             _print(row)
-            order.save(document)
+            request.save(document)
 
 
 def _row(shape: Shape, precision: str, device: str, step_s: float) -> Document:
@@ -114,9 +111,9 @@ def _row(shape: Shape, precision: str, device: str, step_s: float) -> Document:
     }
 
 
-def _limits(document: Document, order: Order) -> None:
-    """R2 and R3: our steps, their floors and the peer's step, in turn."""
-    checkout = order.checkout
+def _limits(document: Document, request: BenchRequest) -> None:
+    """Measure R2 and R3 on the CPU: our steps, the lower bound and the peer's step, in turn."""
+    checkout = request.checkout
     contestants: dict[str, Callable[[], float]] = {}
 
     def enter(name: str, call: Callable[[], object]) -> None:
@@ -124,61 +121,48 @@ def _limits(document: Document, order: Order) -> None:
         contestants[name] = lambda: seconds(call, CALLS)
 
     for precision in ("fp32", "bf16"):
-        enter(f"ours_{precision}", counted(stepper(R2, precision, "cpu", order.scratch)))
-        enter(f"gemm_{precision}", products(R2, precision, "cpu", plain=False))
-        if precision == "fp32" or bf16_is_native():  # torch's takes a second where it is not
-            enter(f"gemm_torch_{precision}", products(R2, precision, "cpu", plain=True))
-    enter("attention_ours", attention(R2, "fp32", "cpu", fused=False))
-    enter("attention_torch", attention(R2, "fp32", "cpu", fused=True))
+        enter(f"ours_{precision}", counted(stepper(R2, precision, "cpu", request.scratch)))
+    enter("products", products(R2))
+    enter("attention", attention(R2))
     if checkout is not None:
         module = peer.load(checkout)
         document["parity"] = {"shape": R2.name, "steps": peer.PARITY_STEPS, "worst": peer.parity(module, R2)}
-        steps = peer.Steps(checkout, R2, "cpu", _token_file(order.scratch, R2))
+        steps = peer.Steps(checkout, R2, "cpu", _token_file(request.scratch, R2))
         steps(3)
         contestants["peer_fp32"] = lambda: steps(CALLS)
-    valid = rounds(contestants, order.n_rounds)
+    valid = rounds(contestants, request.n_rounds)
     if checkout is not None:
         steps.end()
-    names = list(contestants)
-    document["r2"] = {"n_valid": len(valid), "seconds": {name: median(valid, name) for name in names}}
-    for name in names:
+    document["r2"] = {"n_valid": len(valid), "seconds": {name: median(valid, name) for name in contestants}}
+    for name in contestants:
         print(f"{name:<20}{median(valid, name) * 1e3:9.2f} ms")
     for one in valid:
         taken = dict(one.seconds)
-        best = min(taken["attention_ours"], taken["attention_torch"])
-        for precision in ("fp32", "bf16"):
-            known = [
-                taken[name] for name in (f"gemm_{precision}", f"gemm_torch_{precision}") if name in taken
-            ]
-            taken[f"floor_{precision}"] = best + min(known)
-        taken["floor_torch_fp32"] = taken["attention_torch"] + taken["gemm_torch_fp32"]
-        one.seconds.update(taken)  # type: ignore[attr-defined]
+        one.seconds.update(floor=taken["attention"] + taken["products"])  # type: ignore[attr-defined]
     ratios = document["ratios"]
-    ratios["r3"] = ratio(valid, "floor_fp32", "ours_fp32")
-    ratios["r3_bf16"] = ratio(valid, "floor_bf16", "ours_bf16")
-    document["r3_of_torch_floor"] = ratio(valid, "floor_torch_fp32", "ours_fp32")
+    ratios["r3"] = ratio(valid, "floor", "ours_fp32")
     if checkout is not None:
         ratios["r2_fp32"] = ratio(valid, "peer_fp32", "ours_fp32")
         ratios["r2_bf16"] = ratio(valid, "peer_fp32", "ours_bf16")
 
 
-def _beside(document: Document, order: Order, checkout: Path) -> None:
-    """R2 on a GPU, size by size: our steps and the peer's in turn, both in bf16 and compiled.
+def _compare_on_gpu(document: Document, request: BenchRequest, checkout: Path) -> None:
+    """Measure R2 on a GPU by size: steps of sweep and nanoGPT in turn, both compiled in bf16.
 
-    A size at which the peer ends early, as for want of memory, has no ratio.
+    A size at which nanoGPT fails, for instance out of memory, has no ratio.
     """
     document["r2"] = []
-    for shape in _chosen(GPU_SHAPES, order):
-        torch.cuda.empty_cache()  # of the shape before: the peer is another process
-        theirs = peer.Steps(checkout, shape, "cuda", _token_file(order.scratch, shape))
+    for shape in _chosen(GPU_SHAPES, request):
+        torch.cuda.empty_cache()  # freed for the peer's process
+        theirs = peer.Steps(checkout, shape, "cuda", _token_file(request.scratch, shape))
         row: Document = {"shape": shape.name, "ratio": None}
         try:
             theirs(CALLS)
-            step = stepper(shape, "bf16", "cuda", order.scratch)
+            step = stepper(shape, "bf16", "cuda", request.scratch)
             ours = counted(step)
             seconds(ours, CALLS)
             contestants = {"ours": partial(seconds, ours, CALLS), "peer": partial(theirs, CALLS)}
-            valid = rounds(contestants, order.n_rounds)
+            valid = rounds(contestants, request.n_rounds)
             row |= {
                 "n_valid": len(valid),
                 "seconds": {name: median(valid, name) for name in contestants},
@@ -193,25 +177,25 @@ def _beside(document: Document, order: Order, checkout: Path) -> None:
         print(row, flush=True)
         if shape.name == "124M":
             document["ratios"]["r2_bf16"] = row["ratio"]
-        order.save(document)
+        request.save(document)
 
 
 def _token_file(scratch: Path, shape: Shape) -> Path:
-    """Our tokens as the peer reads them."""
+    """Write the tokens in nanoGPT's format."""
     path = scratch / f"tokens-{shape.vocab_size}.bin"
     random_tokens(shape).astype("<u2").tofile(path)
     return path
 
 
-def _race(document: Document, key: str, course: Course, order: Order, checkout: Path) -> None:
-    """R1: the programs in turn, the same exact FLOPs each; two at once only where each has a core."""
-    if order.budgets is not None:
-        course = replace(course, budgets=tuple(order.budgets))
-    race = Race(order.scratch / key, checkout, course)
+def _race(document: Document, key: str, config: RaceConfig, request: BenchRequest, checkout: Path) -> None:
+    """Measure R1: both programs in turn with equal exact FLOPs; two at once only where each has a core."""
+    if request.budgets is not None:
+        config = replace(config, budgets=tuple(request.budgets))
+    race = Race(request.scratch / key, checkout, config)
     contestants = {"ours": race.ours, "sequential": race.sequential}
-    if not course.cuda:
+    if not config.cuda:
         contestants["parallel"] = race.parallel
-    valid = rounds(contestants, order.n_rounds)
+    valid = rounds(contestants, request.n_rounds)
     document[key] = {
         "n_valid": len(valid),
         "seconds": {name: median(valid, name) for name in contestants} if valid else None,

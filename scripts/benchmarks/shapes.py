@@ -1,4 +1,4 @@
-"""The shapes that are timed, and runs of them."""
+"""Benchmark shapes and their training runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Shape:
     vocab_size: int
 
     def model(self) -> ModelConfig:
-        """The decoder: layer norm, learned positions, exact GELU, tied head, unscaled embedding."""
+        """Return the decoder: layer norm, learned positions, exact GELU, tied head, unscaled embedding."""
         return ModelConfig(
             vocab_size=self.vocab_size, seq_len=self.seq_len, d_model=self.d_model, n_layers=self.n_layers,
             n_heads=self.n_heads, n_kv_heads=self.n_heads, d_ff=4 * self.d_model, norm="layer",
@@ -40,7 +40,7 @@ class Shape:
         )  # fmt: skip
 
     def run(self, precision: str) -> RunConfig:
-        """A run of it that is longer than any measurement."""
+        """Return a run that is longer than any measurement."""
         batch_tokens = self.batch_size * self.seq_len
         return RunConfig(
             name=self.name, experiment="bench", arm=None, flops_budget=None, model=self.model(),
@@ -82,23 +82,23 @@ GPU_RACE_SHAPES = (
     _gpu("race 1M", 128, 4, 16), _gpu("race 3M", 192, 6, 16), _gpu("race 5M", 256, 6, 16),
     _gpu("race 10M", 320, 8, 16), _gpu("race 30M", 512, 10, 16),
 )  # fmt: skip
-"""Of 1e15 to 1e16 FLOPs, at batches that leave the largest 150 steps of the smallest budget."""
+"""For 1e15 to 1e16 FLOPs, with batches that give the largest model 150 steps at the smallest budget."""
 
 N_RANDOM_TOKENS = 2**20
 
 
 def random_tokens(shape: Shape) -> NDArray[np.uint16]:
-    """Token ids as a file holds them, the same at every call."""
+    """Return token ids in the dtype of a token file, the same at every call."""
     return np.random.default_rng(0).integers(0, shape.vocab_size, N_RANDOM_TOKENS).astype(np.uint16)
 
 
 def batches(shape: Shape) -> TrainBatches:
-    """Batches of random tokens, read as a run reads its own."""
+    """Return batches of random tokens, read as in a run."""
     return TrainBatches(Tokens([random_tokens(shape)]), shape.seq_len, shape.batch_size, seed=0)
 
 
 def stepper(shape: Shape, precision: str, device: str, scratch: Path) -> TrainingStep:
-    """Our training step on random tokens; what it compiles is kept below `scratch`."""
+    """Return a training step on random tokens, with its compilation cache below `scratch`."""
     run = shape.run(precision)
     model = GPT(run.model)
     model.initialise(torch.Generator().manual_seed(0))
@@ -110,7 +110,7 @@ def stepper(shape: Shape, precision: str, device: str, scratch: Path) -> Trainin
 
 
 def counted(step: TrainingStep) -> Callable[[], None]:
-    """The step as a call without arguments."""
+    """Return the step as a call without arguments."""
     number = iter(range(10**9))
 
     def call() -> None:

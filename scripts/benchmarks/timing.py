@@ -1,4 +1,4 @@
-"""Times calls in turn, round by round, and voids rounds in which the machine was not itself."""
+"""Timing of calls in turn, in rounds; rounds in which the machine was slow are discarded."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 import torch
 
-PROBE_TOLERANCE = 0.10  # of the 1-thread GEMM's time, beyond which a round is void
-IN_A_ROW = 10  # calls between two waits for a CUDA device: a step may prepare the next while it computes
+PROBE_TOLERANCE = 0.10  # a round is discarded if the 1-thread GEMM is slower than this fraction
+IN_A_ROW = 10  # calls between synchronisations of a CUDA device, since a step prepares the next
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
-    """Median seconds of every contestant in one round, and of the probe around it."""
+    """Median seconds of every contestant and of the probe in one round."""
 
     seconds: Mapping[str, float]
     probe_s: float
 
 
 def seconds(call: Callable[[], object], repeats: int) -> float:
-    """Median over `repeats` calls; on a CUDA device of the means over so many in a row."""
+    """Return the median over `repeats` calls; on CUDA, of means over IN_A_ROW calls."""
     return _median(call, repeats, IN_A_ROW if torch.cuda.is_available() else 1)
 
 
@@ -44,7 +44,7 @@ def _wait() -> None:
 
 
 def probe() -> float:
-    """A 1-thread product of 512 by 512 matrices on the CPU: how fast the machine is now."""
+    """Time a 1-thread product of 512 x 512 matrices, as a measure of the machine's current speed."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     a = torch.ones(512, 512)
@@ -54,9 +54,9 @@ def probe() -> float:
 
 
 def rounds(contestants: Mapping[str, Callable[[], float]], n: int) -> list[Round]:
-    """Every contestant's seconds, in turn, `n` times; rounds with an odd probe are left out.
+    """Time all contestants in turn, `n` times; rounds with a slow probe are discarded.
 
-    The probe of a round is the slower of two, before and after; the fastest round sets the standard.
+    The probe of a round is the slower one of before and after; the fastest round is the reference.
     """
     seen = []
     for _ in range(n):
@@ -71,12 +71,12 @@ def rounds(contestants: Mapping[str, Callable[[], float]], n: int) -> list[Round
 
 
 def ratio(valid: list[Round], slow: str, fast: str) -> float | None:
-    """Median of the paired ratios slow / fast; None with fewer than three valid rounds."""
+    """Return the median of the paired ratios slow / fast; None with fewer than three valid rounds."""
     if len(valid) < 3:
         return None
     return statistics.median(one.seconds[slow] / one.seconds[fast] for one in valid)
 
 
 def median(valid: list[Round], name: str) -> float:
-    """Median seconds of one contestant."""
+    """Return the median seconds of one contestant."""
     return statistics.median(one.seconds[name] for one in valid)

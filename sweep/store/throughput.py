@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sweep.peaks import peak_flops_per_second
+from sweep.flops import peak_flops_per_second
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,6 @@
-"""Steps on a CUDA device: compiled; where launches dominate, graphs of the micro-batch and of the update.
+"""Training steps on a CUDA device: compiled, and captured as CUDA graphs where launches dominate.
 
-What is chosen by timing is in `CudaStep.choices`, so that a resumed run takes the same kernels.
+Choices made by timing are kept in `CudaStep.choices`, so that a resumed run uses the same kernels.
 """
 
 from __future__ import annotations
@@ -18,36 +18,41 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sweep import flops
 from sweep.config import RunConfig
+from sweep.errors import is_out_of_memory
+from sweep.plan.estimate import LOGITS_AT_ONCE
 from sweep.train.models.cross_entropy import chunk_rows, summed_cross_entropy
 from sweep.train.models.gpt import GPT
 from sweep.train.update import FlatUpdate, Update
 
 GRAPH_BELOW_PARAMS = 30_000_000
-"""Non-embedding parameters up to which a step is bound by its launches, and a CUDA graph pays."""
+"""Non-embedding parameters up to which a step is bound by kernel launches and a CUDA graph pays off."""
 
-WARM_UP = 3  # backward passes before a capture, as torch's notes on CUDA graphs ask for
-MAX_SHAPES = 256  # compiled shapes in one process
+WARM_UP = 3  # backward passes before a capture, as torch's notes on CUDA graphs require
+MAX_SHAPES = 256  # compiled shapes per process
 ATTENTION = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
 }
-CHUNK_ELEMENTS = (2**25, 2**27, 2**29)  # logits held at once, tried in turn
+CHUNK_ELEMENTS = (2**25, 2**27, LOGITS_AT_ONCE["cuda"])  # candidates for the logits per chunk
 
 Hidden = Callable[[GPT, Tensor], Tensor]
-_compiled: dict[str, Hidden] = {}  # by attention, one function each for all runs of the process
+_compiled: dict[str, Hidden] = {}  # by attention kernel; shared by all runs of the process
 
 
 def compiled_hidden(attention: str) -> Hidden:
-    """`GPT.hidden` under torch.compile: models of one shape and micro-batch share one compilation.
+    """Return `GPT.hidden` under torch.compile; models of one shape and micro-batch share one compilation.
 
     Parameters are inputs of the compiled code, so another run's model does not compile again. The cache on
-    disk is where TORCHINDUCTOR_CACHE_DIR says, shared by all workers. Compiled code keeps the attention it
-    was compiled under, which neither torch's guards nor its cache of whole graphs look at: so each has a
-    function of its own, and only the cache of what is generated, which names the kernel, is used.
+    disk, at TORCHINDUCTOR_CACHE_DIR, is shared by all workers. Compiled code keeps the attention kernel of
+    its compilation, which is part of neither torch's guards nor the key of its autograd cache: so each kernel
+    has a function of its own, and the autograd cache is off.
     """
     if attention not in _compiled:
+        import torch._dynamo.config
+        import torch._functorch.config  # `import torch` alone does not load these two
+
         torch._functorch.config.enable_autograd_cache = False
         for name in ("recompile_limit", "accumulated_recompile_limit"):
             if hasattr(torch._dynamo.config, name):
@@ -57,13 +62,13 @@ def compiled_hidden(attention: str) -> Hidden:
 
 
 def hidden_under(attention: str) -> Hidden:
-    """`GPT.hidden` as a function of its own: torch keeps compiled code by the code object it came from."""
+    """Return a copy of `GPT.hidden` with its own code object, by which torch keys compiled code."""
     code = GPT.hidden.__code__.replace(co_name=f"hidden_under_{attention}")
     return FunctionType(code, GPT.hidden.__globals__, code.co_name)
 
 
 class CudaStep:
-    """One run's backward passes and updates. Nothing here waits for the device once it is warm."""
+    """Backward passes and updates of one run; once warm, they never wait for the device."""
 
     def __init__(
         self,
@@ -77,27 +82,27 @@ class CudaStep:
         self.model, self.run, self.device = model, run, device
         self.choices, self.deterministic = choices, deterministic
         self.compile_s = 0.0
-        self._graphs: dict[int, _Graph] = {}  # by the sequences of a micro-batch
-        self._warm: set[int] = set()  # sizes of micro-batches that have been compiled and captured
+        self._graphs: dict[int, _Graph] = {}  # by sequences per micro-batch
+        self._warm: set[int] = set()  # micro-batch sizes that are compiled and captured
         self._has_updated = False
         self._update_graph: torch.cuda.CUDAGraph | None = None
 
     def backward(self, tokens: Tensor) -> Tensor:
-        """Add the gradient of `tokens`, shape (B, T + 1), to the parameters'; its part of the mean loss."""
+        """Accumulate the gradient of `tokens`, shape (B, T + 1); return their part of the mean loss."""
         if tokens.size(0) in self._warm:
             return self._pass(tokens)
         with self._compiling():
             if "attention" not in self.choices:
                 self._choose(tokens.size(0))
-            loss = self._pass(tokens)
+            loss = self._first_pass(tokens)
         self._warm.add(tokens.size(0))
         return loss
 
     def update(self, update: Update) -> None:
-        """Carry out `update` after the backward passes of a step: as a graph, where those are and it can be.
+        """Apply `update`: as a CUDA graph if the backward passes are graphs and the update is flat.
 
         The graph holds the addresses of flat storage; learning rates are written to the device before each
-        replay. The first update is carried out as it is, which warms up what a capture must not set up.
+        replay. The first update runs eagerly, as a warm-up for the capture.
         """
         if not (self.choices["graph"] and isinstance(update, FlatUpdate)):
             update()
@@ -116,12 +121,32 @@ class CudaStep:
 
     @contextlib.contextmanager
     def _compiling(self) -> Iterator[None]:
-        """Within, time counts as `compile_s`; what was asked of the device before does not."""
+        """Count the time of the block as `compile_s`, without work queued on the device before."""
         torch.cuda.synchronize(self.device)
         started = time.monotonic()
         yield
         torch.cuda.synchronize(self.device)
         self.compile_s += time.monotonic() - started
+
+    def _first_pass(self, tokens: Tensor) -> Tensor:
+        """Run the first pass of a micro-batch size; if compilation fails, continue without it."""
+        if not self.choices["compile"]:
+            return self._pass(tokens)
+        from torch._dynamo.exc import TorchDynamoException
+        from torch._inductor.exc import InductorError
+
+        kept = _copied_gradients(self.model)
+        try:
+            return self._pass(tokens)
+        except (TorchDynamoException, InductorError) as error:
+            if is_out_of_memory(error):
+                raise
+            first_line = (str(error).strip() or "no message").splitlines()[0]
+            problem = f"{type(error).__name__}: {first_line}"
+        warnings.warn(f"torch.compile failed, continuing without it: {problem}", RuntimeWarning, stacklevel=2)
+        self.choices["compile"] = False
+        _put_back(self.model, kept)
+        return self._pass(tokens)
 
     def _pass(self, tokens: Tensor) -> Tensor:
         if not self.choices["graph"]:
@@ -132,7 +157,7 @@ class CudaStep:
         return graph(tokens)
 
     def release(self) -> None:
-        """Give back the memory of the passes' graphs."""
+        """Free the memory of the captured backward passes."""
         self._graphs.clear()
         self._warm.clear()
 
@@ -151,7 +176,7 @@ class CudaStep:
         return loss.detach()
 
     def _choose(self, n_sequences: int) -> None:
-        """Time the kernels that could be taken; without timing in deterministic mode."""
+        """Choose kernels by timing them, or fixed ones in deterministic mode."""
         model, fastest = self.run.model, not self.deterministic
         n_rows = n_sequences * model.seq_len
         small = flops.n_params(model).non_embedding <= GRAPH_BELOW_PARAMS
@@ -178,12 +203,12 @@ class CudaStep:
 
         seconds = {}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # one that cannot do this shape says at length why, then fails
+            warnings.simplefilter("ignore")  # kernels that do not support the shape warn before they fail
             for name, backend in ATTENTION.items():
                 with contextlib.suppress(RuntimeError), sdpa_kernel(backend):
                     seconds[name] = _seconds(attend)
         if not seconds:
-            raise torch.OutOfMemoryError(f"no attention fits in memory for {n_sequences} sequences")
+            raise torch.OutOfMemoryError(f"no attention kernel fits in memory for {n_sequences} sequences")
         return min(seconds, key=seconds.__getitem__)
 
     def _fastest_head(self, n_rows: int) -> int:
@@ -202,19 +227,19 @@ class CudaStep:
             with contextlib.suppress(torch.OutOfMemoryError):
                 seconds[rows] = _seconds(score)
         if not seconds:
-            raise torch.OutOfMemoryError(f"not even the head fits in memory for {n_rows} positions")
+            raise torch.OutOfMemoryError(f"the head does not fit in memory for {n_rows} positions")
         return min(seconds, key=seconds.__getitem__)
 
 
 class _Graph:
-    """A captured backward pass over a fixed number of sequences: tokens are copied in, the loss is read out.
+    """A captured backward pass over a fixed number of sequences: tokens are copied in, the loss copied out.
 
-    The gradients it adds to are the tensors that the parameters held at the capture.
+    It accumulates into the gradient tensors that the parameters held at capture.
     """
 
     def __init__(self, backward: Callable[[Tensor], Tensor], model: GPT, tokens: Tensor) -> None:
         self.tokens = tokens.clone()
-        kept = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+        kept = _copied_gradients(model)
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -224,24 +249,33 @@ class _Graph:
         self.graph = torch.cuda.CUDAGraph()
         with capture(self.graph):
             self.loss = backward(self.tokens)
-        for parameter, gradient in zip(model.parameters(), kept, strict=True):
-            if parameter.grad is not None:  # what the warm-up added
-                parameter.grad.zero_() if gradient is None else parameter.grad.copy_(gradient)
+        _put_back(model, kept)
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        """Replay over `tokens`; the loss is a copy, since the next replay writes over the original."""
+        """Replay over `tokens`; the loss is a copy, since the next replay overwrites the original."""
         self.tokens.copy_(tokens)
         self.graph.replay()
         return self.loss.clone()
 
 
+def _copied_gradients(model: GPT) -> list[Tensor | None]:
+    return [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+
+
+def _put_back(model: GPT, gradients: list[Tensor | None]) -> None:
+    """Restore gradients in place, as `_copied_gradients` gave them; None becomes zero."""
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        if parameter.grad is not None:
+            parameter.grad.zero_() if gradient is None else parameter.grad.copy_(gradient)
+
+
 def capture(graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:
-    """Record what the current stream is asked for; other threads, as one that watches ranks, may go on."""
+    """Capture the current stream; other threads, as the one that watches ranks, may call CUDA meanwhile."""
     return torch.cuda.graph(graph, capture_error_mode="thread_local")
 
 
 def _seconds(call: Callable[[], None], repeats: int = 5) -> float:
-    """The least time of a call on the device, warm."""
+    """Return the least time of `repeats` calls on the device."""
     times = []
     for _ in range(repeats):
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""The device a run is trained on: its name, its peak rate, its memory high-water mark."""
+"""The device of a run: initialisation, name, utilisation and peak memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import torch
 
-from sweep.peaks import peak_flops_per_second
+from sweep.flops import peak_flops_per_second
 
 
 def device_name(device: torch.device) -> str:
-    """What the vendor calls it."""
+    """Return the vendor's name of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
@@ -28,31 +28,34 @@ def device_name(device: torch.device) -> str:
 
 
 def model_flops_utilisation(flops: int, seconds: float, device: torch.device) -> float | None:
-    """Exact training FLOPs over what the device could have done in bf16; None where its peak is not known."""
+    """Return exact training FLOPs over the device's bf16 peak; None where the peak is unknown."""
     if device.type != "cuda":
         return None
     peak = peak_flops_per_second(device_name(device))
     return None if peak is None or seconds <= 0 else flops / seconds / peak
 
 
-def use_determinism(wanted: bool, device: torch.device) -> None:
-    """Make a GPU's kernels repeat to the bit, or let them be fast again; a CPU's repeat as they are.
+def initialise_device(device: torch.device, *, deterministic: bool) -> None:
+    """Initialise CUDA for this process and choose deterministic or fast kernels; a CPU needs neither.
 
-    cuBLAS reads its variable when it starts, so the first run of a process decides whether matrix products
-    can repeat: one that is asked for later raises RuntimeError in torch's own words.
+    Must come before any other CUDA call: statistics of the allocator do not initialise CUDA themselves.
+    cuBLAS reads its variable when it starts, so deterministic products must be asked for in the first run of
+    a process; later, torch raises RuntimeError.
     """
     if device.type != "cuda":
         return
-    if wanted:
+    if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(wanted)
+    torch.cuda.init()  # type: ignore[no-untyped-call]
+    torch.cuda.set_device(device)
+    torch.use_deterministic_algorithms(deterministic)
 
 
 class PeakMemory:
-    """The most memory a run used beyond what was there when it began.
+    """Peak memory of a run above the level at its start.
 
-    On a GPU the most that was allocated; on the CPU the rise of this process's resident high-water mark, what
-    it read of its libraries on the way included.
+    On a GPU the peak of allocated bytes; on the CPU the rise of the process's resident high-water mark,
+    which includes library pages that the run touches first.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -66,14 +69,14 @@ class PeakMemory:
             self._before = _resident_peak_bytes()
 
     def bytes(self) -> int:
-        """Since this object was made."""
+        """Return the peak since this object was made."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
         return max(0, _resident_peak_bytes() - self._before)
 
 
 def _resident_peak_bytes() -> int:
-    """VmHWM of proc(5); where there is none, what is resident now."""
+    """Return VmHWM of proc(5), or the resident size where there is no such file."""
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():
@@ -83,14 +86,17 @@ def _resident_peak_bytes() -> int:
 
 
 def _forget_high_water_mark() -> None:
-    """Linux sets it to what is resident now, on request (proc(5), clear_refs); elsewhere it stays."""
+    """Reset the high-water mark to the resident size (Linux only: proc(5), clear_refs)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def return_freed_memory() -> None:
-    """Give the system what this process freed: an earlier run's, else this one would seem to need less, and
-    what training freed before scoring, whose larger blocks do not fit there."""
+    """Return freed heap memory to the system (glibc).
+
+    Otherwise a run would reuse an earlier run's memory and seem to need less, and scoring could not use the
+    small blocks that training freed.
+    """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # a C library without malloc_trim
             ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""The held-out loss on fixed windows, with a standard error clustered by document."""
+"""Held-out loss on fixed windows, with a standard error clustered by document."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from sweep.train.models.gpt import GPT
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """A held-out score."""
+    """Held-out score of a model."""
 
     loss: float  # nats per token
-    loss_stderr: float | None  # clustered by document; None where all windows lie in one
+    loss_stderr: float | None  # clustered by document; None with a single document
     bits_per_byte: float
 
 
 def evaluate(model: GPT, windows: EvaluationWindows, *, on_batch: Callable[[], None]) -> Score:
     """Score every position of `windows` once; `on_batch` is called after each forward pass.
 
-    bits per byte = total nats / (ln 2 · bytes the scored tokens stand for). Where memory runs out, fewer
-    windows are scored at once: the same losses, to rounding. The allocator's error goes on when one is too
-    much.
+    bits per byte = total nats / (ln 2 · bytes of the scored tokens). On out of memory, fewer windows are
+    scored at once, with the same losses up to rounding. If one does not fit, the allocator's error is raised.
     """
     device = next(model.parameters()).device
     rows = max(1, EVALUATION_BATCH_TOKENS // (windows.tokens.shape[1] - 1))
@@ -58,14 +57,14 @@ def evaluate(model: GPT, windows: EvaluationWindows, *, on_batch: Callable[[], N
 
 
 def _losses(model: GPT, tokens: Tensor) -> NDArray[np.float64]:
-    """Of every position in nats: token ids, shape (B, T + 1), to (B·T,)."""
+    """Return the loss of every position in nats: token ids, shape (B, T + 1), to (B·T,)."""
     with torch.no_grad():
         scored: NDArray[np.float64] = model.losses(tokens[:, :-1], tokens[:, 1:]).double().cpu().numpy()
     return scored
 
 
 def clustered_mean(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> tuple[float, float | None]:
-    """The mean of `values`, shape (n,), and its standard error when values of one cluster go together.
+    """Return the mean of `values`, shape (n,), and its cluster-robust standard error.
 
     With S_g the sum of residuals in cluster g of G: stderr = sqrt(G/(G-1) · sum_g S_g^2) / n, the
     Liang & Zeger (1986) sandwich estimator for a mean. None with a single cluster.

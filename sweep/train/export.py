@@ -1,6 +1,6 @@
-"""Writes a finished run as a checkpoint that transformers loads as one of its stock classes.
+"""Export of a finished run as a checkpoint for a stock class of transformers.
 
-`python -m sweep.train.export DIR RUN_KEY OUT DATA_DIR` is what `sweep export` becomes.
+`sweep export` executes `python -m sweep.train.export DIR RUN_KEY OUT DATA_DIR`.
 """
 
 from __future__ import annotations
@@ -21,25 +21,23 @@ from sweep.store.files import naming
 from sweep.store.plans import run_directory
 from sweep.store.points import ResultError, read_result
 from sweep.store.run_store import RunStore
-from sweep.train.checkpoint import load_latest
+from sweep.train.checkpoint import MODEL, load_latest
 from sweep.train.models.convert.huggingface import stock_class, to_huggingface, write_checkpoint
-
-PARAMETER = "model."  # before a parameter's name in a checkpoint
 
 
 def export_run(sweep_dir: Path, run_key: str, out: Path, data_dir: Path) -> Path:
     """Write model.safetensors, config.json, tokenizer.json and tokenizer_config.json of a run into `out`.
 
-    `out` appears whole or not at all. Raises InputError when there is no such run, when no stock class can
-    express its model, when it is not done or kept no final weights, and when `out` is there and not empty;
-    DataError when its tokenizer is gone.
+    `out` appears by rename. Raises InputError when the run does not exist, is not done or kept no final
+    weights, when no stock class can express its model, and when `out` exists and is not empty; DataError when
+    its tokenizer is missing.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already: name a directory that is not, or an empty one")
+        raise InputError(f"{out} already exists: choose a new or an empty directory")
     if not run_directory(sweep_dir, run_key).is_dir():
         raise InputError(f"{sweep_dir} has no run {run_key}: sweep status shows its run keys")
     run = RunStore(sweep_dir).run_config(run_key)
-    stock_class(run.model)  # before anybody is told to train it again
+    stock_class(run.model)  # fails before a message that asks to train the run again
     weights = final_weights(sweep_dir, run_key, run.n_steps)
     checkpoint = to_huggingface(run.model, weights)
     tokenizer = stock_tokenizer(data_dir, run.tokenizer, run.tokenizer_sha256, run.model.seq_len)
@@ -59,28 +57,28 @@ def export_run(sweep_dir: Path, run_key: str, out: Path, data_dir: Path) -> Path
 
 
 def final_weights(sweep_dir: Path, run_key: str, n_steps: int) -> Mapping[str, Tensor]:
-    """The parameters that the run's committed attempt ended with, by their names in the model.
+    """Return the final parameters of the run's committed attempt, by their names in the model.
 
-    Raises InputError when the run is not done, or kept none.
+    Raises InputError when the run is not done or kept no final weights.
     """
     run_dir = run_directory(sweep_dir, run_key)
     if not (run_dir / "result.json").exists():
-        raise InputError(f"run {run_key} is not finished: there are no final weights yet")
+        raise InputError(f"run {run_key} is not finished: it has no final weights yet")
     try:
         point = read_result(run_dir / "result.json", run_key).point
     except ResultError as error:
         raise InputError(str(error)) from None
     if point.status != "done":
-        raise InputError(f"run {run_key} {point.status}: there are no weights worth exporting")
+        raise InputError(f"run {run_key} {point.status}: only runs with status done can be exported")
     attempt = dict(list_attempts(run_dir)).get(point.attempts or 0)
     checkpoint = load_latest(attempt / "checkpoint") if attempt else None
     if checkpoint is None or checkpoint.step != n_steps:
         raise InputError(
-            f"run {run_key} kept no final weights: delete {run_dir / 'result.json'} and train it again with "
+            f"run {run_key} has no final weights: delete {run_dir / 'result.json'} and train it again with "
             f"trainer.keep_checkpoint=true"
         )
-    parameters = {name: t for name, t in checkpoint.tensors.items() if name.startswith(PARAMETER)}
-    return {name.removeprefix(PARAMETER): tensor for name, tensor in parameters.items()}
+    parameters = {name: t for name, t in checkpoint.tensors.items() if name.startswith(MODEL)}
+    return {name.removeprefix(MODEL): tensor for name, tensor in parameters.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"error: {known}\n")
         return known.exit_code
-    sys.stderr.write(f"{written}\n")
+    sys.stdout.write(f"{written}\n")
     return 0
 
 

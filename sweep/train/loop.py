@@ -1,4 +1,4 @@
-"""Trains one run: from its last checkpoint to its end, saving on the way, and the held-out loss there."""
+"""Training of one run, from its last checkpoint to its held-out loss."""
 
 from __future__ import annotations
 
@@ -16,49 +16,48 @@ from sweep.data.shards import open_prepared
 from sweep.errors import Interrupted
 from sweep.identity import code_version
 from sweep.records import CurvePoint, Placement, RunResult, TrainSession
-from sweep.train.checkpoint import load_latest
+from sweep.train.checkpoint import Saver, load_latest
 from sweep.train.device import (
     PeakMemory,
     device_name,
+    initialise_device,
     model_flops_utilisation,
     return_freed_memory,
-    use_determinism,
 )
 from sweep.train.evaluate import Score
-from sweep.train.ranks.team import together
-from sweep.train.saving import Saver
+from sweep.train.ranks.team import start_ranks
 from sweep.train.step import without_garbage_collection
-from sweep.train.time_ledger import Ledger
+from sweep.train.time_ledger import TimeLedger
 from sweep.train.trainer import Trainer
 from sweep.train.trunk import leave_state, take_state
 
-EXPLODED = 2.0  # a training loss above this many times what it began with, or ln V if more, has diverged
+EXPLODED = 2.0  # a training loss above this many times max(ln V, its first record) has diverged
 
 
 def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunResult:
-    """Train one run to its end, from its last checkpoint where there is one, and score it.
+    """Train one run to its end, from its last checkpoint if there is one, and score it.
 
-    Raises Interrupted, its state saved, when the session asks to stop; DataError when the prepared data is
-    missing or damaged; RankLost when the run is on several devices and one of their processes died.
+    Raises Interrupted, with the state saved, when the session asks to stop; DataError when the prepared data
+    is missing or damaged; RankLost when the process of another device of the run died.
     """
     torch.set_num_threads(placement.n_threads)
-    ledger, device = Ledger(), torch.device(placement.device)
-    use_determinism(placement.deterministic, device)
+    ledger, device = TimeLedger(), torch.device(placement.device)
+    initialise_device(device, deterministic=placement.deterministic)
     memory = PeakMemory(device)
     data = open_prepared(placement.data_dir, run.corpus_sha256, run.tokenizer_sha256)
     windows = evaluation_windows(data.heldout, run.model.seq_len, run.evaluation.n_tokens)
-    with together(run, placement, session.checkpoint_dir) as ranks:
+    with start_ranks(run, placement, session.checkpoint_dir) as ranks:
         trainer = Trainer(run, placement, data, ranks, ledger)
         taken = take_state(run, placement.trunk, session.checkpoint_dir)
         if taken is not None:
             session.log({"event": "branched", "step": taken})
         _resume(trainer, session)
-        with ledger.spend("train"), without_garbage_collection():
+        with ledger.track("train"), without_garbage_collection():
             reason = _run_to_end(trainer, session)
         score = None
         if reason is None:
-            with ledger.spend("evaluate"):
-                trainer.take_step.forget_passes()
+            with ledger.track("evaluate"):
+                trainer.take_step.release_memory()
                 return_freed_memory()
                 score = trainer.score(windows, on_batch=lambda: session.progress(run.n_steps))
             reason = _held_out_problem(score, run)
@@ -68,7 +67,7 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
 def _result(
     trainer: Trainer, windows: EvaluationWindows, held_out: Score | None, reason: str | None, peak_bytes: int
 ) -> RunResult:
-    """What is committed; `held_out` is None for a run that diverged, `reason` says how."""
+    """Return the result to commit; `held_out` is None for a diverged run, and `reason` is why it diverged."""
     run, seconds = trainer.run, trainer.seconds()
     n_tokens = trainer.progress.step * run.batch_tokens
     n_tokens_shared = trainer.progress.trunk_steps * run.batch_tokens
@@ -103,7 +102,7 @@ def _result(
 
 
 def _resume(trainer: Trainer, session: TrainSession) -> None:
-    """Go on from the last good checkpoint. One of another code version is left alone: the run restarts."""
+    """Resume from the last intact checkpoint. One of another code version is ignored: the run restarts."""
     checkpoint = load_latest(session.checkpoint_dir)
     if checkpoint is None:
         return
@@ -115,7 +114,7 @@ def _resume(trainer: Trainer, session: TrainSession) -> None:
 
 
 def _run_to_end(trainer: Trainer, session: TrainSession) -> str | None:
-    """Step until the run ends. Returns why it diverged, or None."""
+    """Step until the run ends; return the reason of a divergence, or None."""
     run, progress, placement = trainer.run, trainer.progress, trainer.placement
     saver = Saver(session.checkpoint_dir, placement.checkpoint_interval_s, trainer.n_state_bytes())
     while progress.step < run.n_steps:
@@ -123,7 +122,7 @@ def _run_to_end(trainer: Trainer, session: TrainSession) -> str | None:
         session.progress(progress.step)
         if progress.step in trainer.records:
             point = trainer.record()
-            with trainer.ledger.spend("idle"):
+            with trainer.ledger.track("idle"):
                 session.log(_loggable(point))
             reason = _training_problem(point, progress.curve, run)
             if reason is not None:
@@ -141,15 +140,15 @@ def _run_to_end(trainer: Trainer, session: TrainSession) -> str | None:
 
 
 def _save(trainer: Trainer, saver: Saver) -> None:
-    trainer.wait()  # steps that a GPU still has to do are training, not saving
-    with trainer.ledger.spend("checkpoint"):
+    trainer.wait()  # steps still queued on a GPU count as training, not saving
+    with trainer.ledger.track("checkpoint"):
         saver.save(trainer.state)
 
 
 def _training_problem(point: CurvePoint, curve: Sequence[CurvePoint], run: RunConfig) -> str | None:
-    """Why `point`, the latest of `curve` where it is finite, is the end of the run; None where it is not.
+    """Return why `point`, the last of `curve` if finite, means divergence; None if it does not.
 
-    A wide tied model of few tokens starts far above a uniform guess: its own start is the measure then.
+    A wide tied model can start far above a uniform guess, so the bound also depends on the first record.
     """
     if not math.isfinite(point.train_loss):
         return f"training loss is {point.train_loss} at step {point.step}"
@@ -170,5 +169,5 @@ def _held_out_problem(score: Score, run: RunConfig) -> str | None:
 
 
 def _loggable(point: CurvePoint) -> Mapping[str, Any]:
-    """A record as JSON can hold it: a loss that is no number becomes null."""
+    """Return a record for JSON: a loss that is not finite becomes null."""
     return {**asdict(point), "train_loss": point.train_loss if math.isfinite(point.train_loss) else None}

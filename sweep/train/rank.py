@@ -1,7 +1,7 @@
-"""`python -m sweep.train.rank`: one more rank of a run, which does what rank 0 announces until told to end.
+"""One further rank of a run, executing the commands of rank 0: `python -m sweep.train.rank`.
 
-It reads one line of JSON, what to train and whom to join, and then nothing: when its standard input ends,
-rank 0 is gone, and so is this process. It prints `ready`, and one line of JSON if it fails.
+It reads its specification as one line of JSON, and exits when its standard input closes, because rank 0 has
+then ended. It prints `ready`, and one line of JSON if it fails.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from sweep.data.shards import open_prepared
 from sweep.errors import is_out_of_memory
 from sweep.records import Placement
 from sweep.train.checkpoint import load_step
-from sweep.train.device import use_determinism
+from sweep.train.device import initialise_device
 from sweep.train.ranks.base import Command
 from sweep.train.ranks.parallel import join, leave
 from sweep.train.trainer import Trainer
 
 
 def serve(spec: dict[str, Any]) -> None:
-    """Take part in a run from its start to its end."""
+    """Execute the commands of rank 0 until the run ends."""
     run, where = read_run(spec["run"]), spec["placement"]
     placement = Placement(**(where | {"data_dir": Path(where["data_dir"])}))
     device = torch.device(placement.device)
     torch.set_num_threads(placement.n_threads)
-    use_determinism(placement.deterministic, device)
+    initialise_device(device, deterministic=placement.deterministic)
     data = open_prepared(placement.data_dir, run.corpus_sha256, run.tokenizer_sha256)
-    _say("ready")
+    _write_line("ready")
     ranks = join(spec["rank"], spec, device)
     trainer = Trainer(run, placement, data, ranks)
     while True:
@@ -55,31 +55,33 @@ def serve(spec: dict[str, Any]) -> None:
     leave()
 
 
-def _say(line: str) -> None:
+def _write_line(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
-def _end_with_rank_0() -> None:
+def _exit_with_rank_0() -> None:
     def watch() -> None:
         while os.read(0, 4096):
             pass
-        os._exit(0)  # whatever collective we are in will never end
+        os._exit(0)  # a pending collective would never return
 
     threading.Thread(target=watch, name="rank-0-watch", daemon=True).start()
 
 
 def main() -> int:
-    """Serve, and say in one line why when that fails."""
+    """Serve the run; on failure print the reason as one line of JSON."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # rank 0 hears them, and decides for all
+        signal.signal(number, signal.SIG_IGN)  # rank 0 handles signals for all ranks
     spec = json.loads(sys.stdin.readline())
-    _end_with_rank_0()
+    _exit_with_rank_0()
     try:
         serve(spec)
     except Exception as error:
         first_line = (str(error).strip() or "no message").splitlines()[0][:300]
-        _say(json.dumps({"oom": is_out_of_memory(error), "error": f"{type(error).__name__}: {first_line}"}))
+        _write_line(
+            json.dumps({"oom": is_out_of_memory(error), "error": f"{type(error).__name__}: {first_line}"})
+        )
         traceback.print_exc()
         return 1
     return 0

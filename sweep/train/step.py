@@ -1,4 +1,4 @@
-"""One optimizer step: the gradient of a batch's mean loss, in micro-batches where needed, clip and update."""
+"""One optimizer step: gradient of a batch's mean loss, in micro-batches if needed, clipping and update."""
 
 from __future__ import annotations
 
@@ -15,25 +15,22 @@ from torch import Tensor
 from sweep.config import RunConfig
 from sweep.errors import is_out_of_memory
 from sweep.records import Placement
-from sweep.train.cpu import CpuPasses
 from sweep.train.cuda import CudaStep
-from sweep.train.models.cpu import decoder
 from sweep.train.models.gpt import GPT
-from sweep.train.models.layers import bf16_linear_maps
 from sweep.train.optim.optimizers import build_optimizer, set_lr
 from sweep.train.optim.schedules import lr_frac
 from sweep.train.ranks.base import ALONE, Ranks
 from sweep.train.update import build_update
 
 Rows = Callable[[int, int, int], NDArray[np.int64]]
-"""The sequences `start` to `stop` of the batch of a step, shape (stop - start, seq_len + 1)."""
+"""Sequences `start` to `stop` of the batch of `step`, shape (stop - start, seq_len + 1)."""
 
 
 class TrainingStep:
-    """Carries out the steps of one run on one device; owns the optimizer and how a step is carried out.
+    """Takes the optimizer steps of one run on one device; owns the optimizer.
 
-    `choices` is what was found out on the way, the size of a micro-batch to begin with and kernels chosen by
-    timing them: a checkpoint keeps it, and who takes the run up chooses the same.
+    `choices` holds the micro-batch size and the kernels chosen by timing. Checkpoints store it, so that a
+    resumed run executes the same way.
     """
 
     def __init__(
@@ -44,23 +41,20 @@ class TrainingStep:
         self.optimizer = build_optimizer(model, run.optimizer)
         self.update = build_update(model, self.optimizer, run.optimizer.grad_clip)
         self.share = ranks.share(run.batch_size)
-        self._cpu = CpuPasses(model, run) if decoder.suits(model) else None
         self.choices: dict[str, str | int | float] = {}
         self.micro_batch_size = min(placement.micro_batch_size or run.batch_size, len(self.share))
         self._cuda: CudaStep | None = None
-        if (
-            self.device.type == "cuda" and not ranks.sharded
-        ):  # whose hooks want their own way through the model
-            # all workers of a machine, and later sweeps, find what one of them compiled
+        if self.device.type == "cuda" and not ranks.sharded:  # FSDP's hooks need the plain forward pass
+            # one compilation cache for all workers of a machine and for later sweeps
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(placement.data_dir / "compiled"))
             self._cuda = CudaStep(
                 model, run, self.device, self.choices, deterministic=placement.deterministic
             )
-        self._ahead: tuple[int, int, Tensor] | None = None  # the first rows of the next step, on their way
+        self._ahead: tuple[int, int, Tensor] | None = None  # first rows of the next step
 
     @property
     def compile_s(self) -> float:
-        """What compiling, capturing and timing kernels took of the steps since it was last set to 0."""
+        """Seconds of compiling, capturing and timing kernels since this was last set to 0."""
         return 0.0 if self._cuda is None else self._cuda.compile_s
 
     @compile_s.setter
@@ -70,7 +64,7 @@ class TrainingStep:
 
     @property
     def micro_batch_size(self) -> int:
-        """Sequences per forward and backward pass."""
+        """Number of sequences per forward and backward pass."""
         return int(self.choices["micro_batch_size"])
 
     @micro_batch_size.setter
@@ -78,30 +72,23 @@ class TrainingStep:
         self.choices["micro_batch_size"] = n_sequences
 
     def choose(self, choices: Mapping[str, str | int | float]) -> None:
-        """Go on as a checkpoint says the run was carried out, or in smaller parts where placement says so."""
+        """Adopt the choices of a checkpoint, except for a micro-batch larger than the configured one."""
         micro = self.micro_batch_size
         self.choices.update(choices)
         self.micro_batch_size = min(self.micro_batch_size, micro)
 
-    def lend(self) -> None:
-        """Give back the memory that passes keep on a CPU: the next one gets it again at little cost."""
-        if self._cpu is not None:
-            self._cpu.release()
-
-    def forget_passes(self) -> None:
-        """Give back all memory that passes keep: the next ones begin anew."""
-        if self._cpu is not None:
-            self._cpu.forget()
+    def release_memory(self) -> None:
+        """Drop captured graphs and the allocator's cache of a GPU; the next pass captures again."""
         if self._cuda is not None:
             self._cuda.release()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def __call__(self, step: int) -> Tensor:
-        """Take step number `step`, from 0. Returns the batch's mean loss in nats per token, on the device.
+        """Take step `step`, from 0; return the batch's mean loss in nats per token, on the device.
 
-        Where memory runs out the micro-batch is halved and the batch begun again: the same step, to rounding.
-        When one sequence is too much, the allocator's own error goes on to the caller.
+        On out of memory the micro-batch is halved and the batch restarted: the same step up to rounding. If a
+        single sequence does not fit, the allocator's error is raised.
         """
         run = self.run
         loss = self._gradients(step)
@@ -111,7 +98,7 @@ class TrainingStep:
             self.update()
             return loss
         self._cuda.update(self.update)
-        if step + 1 < run.n_steps:  # while the device is busy
+        if step + 1 < run.n_steps:  # read ahead while the device is busy
             first = self.share[: self.micro_batch_size]
             rows = self.rows(step + 1, first.start, first.stop)
             self._ahead = (step + 1, first.stop, self._to_device(rows))
@@ -122,20 +109,20 @@ class TrainingStep:
             try:
                 return self._accumulate(step)
             except (MemoryError, RuntimeError) as error:
-                # Sharded ranks wait for each other within a pass, so none of them can begin it again alone.
+                # A sharded pass is collective, so no rank can restart it alone.
                 if not is_out_of_memory(error) or self.micro_batch_size == 1 or self.ranks.sharded:
                     raise
             self._shrink()
 
     def _shrink(self) -> None:
-        """Halve the micro-batch and forget the gradients so far."""
-        self.update.forget()
+        """Halve the micro-batch and discard the gradients so far."""
+        self.update.discard()
         self.micro_batch_size = (self.micro_batch_size + 1) // 2
         self._ahead = None
-        self.forget_passes()
+        self.release_memory()
 
     def _accumulate(self, step: int) -> Tensor:
-        """Our part of the batch's mean loss, in nats per token; its gradient is left on the parameters."""
+        """Accumulate this rank's gradients; return its part of the batch's mean loss, in nats per token."""
         share, micro = self.share, self.micro_batch_size
         total: Tensor | None = None
         for start in share[::micro]:
@@ -145,13 +132,11 @@ class TrainingStep:
         return total
 
     def _backward(self, tokens: Tensor) -> Tensor:
-        """The part of the batch's mean loss that `tokens` make, its gradient added to the parameters'."""
+        """Accumulate the gradient of `tokens`, shape (B, T + 1); return their part of the mean loss."""
         if self._cuda is not None:
             return self._cuda.backward(tokens)
-        if self._cpu is not None:
-            return self._cpu.backward(tokens)
         bf16 = self.run.precision == "bf16"
-        with narrow_products(self.device.type, bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             loss = self.model.total_loss(tokens[:, :-1], tokens[:, 1:]) / self.run.batch_tokens
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
@@ -168,16 +153,9 @@ class TrainingStep:
         return tokens
 
 
-def narrow_products(device_type: str, enabled: bool) -> contextlib.AbstractContextManager[None]:
-    """Within, and where `enabled`, linear maps multiply bf16 operands: as `precision=bf16` means it."""
-    if device_type == "cpu":
-        return bf16_linear_maps(enabled)
-    return torch.autocast(device_type, torch.bfloat16, enabled=enabled)
-
-
 @contextlib.contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Steps leave no cycles behind: Python need not look for them while they are taken."""
+    """Disable Python's garbage collector: training steps create no reference cycles."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -1,7 +1,7 @@
-"""How fast one process trains a model when it is told to, beside others: `python -m sweep.train.throughput`.
+"""Training throughput of one process, measured on request: `python -m sweep.train.throughput`.
 
-A conversation in lines: a task as JSON comes in, «ready» goes out once the model is warm, a number of seconds
-comes in, and what was done in that time goes out as JSON. Whoever measures starts several of these at once.
+Protocol, one line each: read a task as JSON, write "ready" once the model is warm, read a number of seconds,
+write the steps done in that time as JSON. The caller starts several such processes at once.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from sweep.records import Placement
 from sweep.train.models.gpt import GPT
 from sweep.train.step import TrainingStep
 
-WARM_STEPS = 5  # compilation, graphs and the allocator's first requests lie in them
+WARM_STEPS = 5  # include compilation, graph capture and the allocator's first requests
 
 
 def measure(task: dict[str, Any], lines: IO[str], out: IO[str]) -> None:
-    """Hold the conversation about one task: {"run": .., "device": .., "n_threads": ..}."""
+    """Serve one task: {"run": .., "device": .., "n_threads": .., "micro_batch_size": ..}."""
     run = read_run(task["run"])
     torch.set_num_threads(task["n_threads"])
     take_step = _training_step(run, task)
     for step in range(WARM_STEPS):
         take_step(step % run.n_steps)
     _wait(take_step.device)
-    _say(out, "ready")
+    _write_line(out, "ready")
     seconds = float(lines.readline())
     n_steps, started = 0, time.monotonic()
     while (taken_s := time.monotonic() - started) < seconds:
         take_step(n_steps % run.n_steps)
         _wait(take_step.device)
         n_steps += 1
-    _say(out, json.dumps({"n_steps": n_steps, "seconds": taken_s}))
+    _write_line(out, json.dumps({"n_steps": n_steps, "seconds": taken_s}))
 
 
 def _training_step(run: RunConfig, task: dict[str, Any]) -> TrainingStep:
-    """A run's step on random tokens: how fast it is does not depend on what they say."""
+    """Return a run's training step on random tokens."""
     placement = Placement(
         data_dir=Path(),
         device=task["device"],
@@ -68,7 +68,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _say(out: IO[str], line: str) -> None:
+def _write_line(out: IO[str], line: str) -> None:
     out.write(line + "\n")
     out.flush()
 

@@ -1,4 +1,4 @@
-"""Where a run's time goes: seconds by what was done, whose sum is its wall time."""
+"""Seconds of a run by activity; they add up to its wall time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Activity = Literal["start_up", "compile", "train", "evaluate", "checkpoint", "id
 ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
 
 
-class Ledger:
-    """Books every moment since it was made under exactly one activity, `start_up` to begin with.
+class TimeLedger:
+    """Attributes all time since its creation to exactly one activity, first `start_up`.
 
-    Seconds are of the run: all its devices do the same, so device-seconds are these times their number.
+    Seconds are wall time of the run; device-seconds are these times the number of devices.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -24,8 +24,8 @@ class Ledger:
         self._since = clock()
 
     @contextmanager
-    def spend(self, activity: Activity) -> Iterator[None]:
-        """Book what happens within under `activity`; may be nested, the innermost counts."""
+    def track(self, activity: Activity) -> Iterator[None]:
+        """Count the time of the block as `activity`; may be nested, the innermost counts."""
         outer = self._switch(activity)
         try:
             yield
@@ -33,19 +33,19 @@ class Ledger:
             self._switch(outer)
 
     def inherit(self, seconds: Mapping[str, float]) -> None:
-        """Add what earlier attempts booked up to the checkpoint that is taken up."""
+        """Add the seconds of earlier attempts up to the checkpoint being resumed."""
         for activity in ACTIVITIES:
             self._seconds[activity] += seconds.get(activity, 0.0)
 
     def move(self, source: Activity, target: Activity, seconds: float) -> None:
-        """Book `seconds` of `source` under `target` instead; at most what `source` has."""
+        """Move `seconds` from `source` to `target`, at most what `source` has."""
         self._switch(self._now)
         moved = min(seconds, self._seconds[source])
         self._seconds[source] -= moved
         self._seconds[target] += moved
 
     def seconds(self) -> dict[Activity, float]:
-        """By activity, up to now."""
+        """Return the seconds by activity up to now."""
         self._switch(self._now)
         return dict(self._seconds)
 

@@ -1,4 +1,4 @@
-"""A run in progress: its model, optimizer, sums and curve, and how all of it is saved and taken up again."""
+"""State of a run in progress: model, optimizer, loss sums and curve, with saving and restoring."""
 
 from __future__ import annotations
 
@@ -15,35 +15,34 @@ from sweep.data.batches import EvaluationWindows, TrainBatches
 from sweep.data.shards import PreparedData
 from sweep.identity import code_version
 from sweep.records import CurvePoint, Placement
-from sweep.train.checkpoint import Checkpoint
+from sweep.train.checkpoint import Checkpoint, named_tensors, restore_tensors
 from sweep.train.evaluate import Score, evaluate
 from sweep.train.models.gpt import GPT
 from sweep.train.noise_scale import NoiseScale
 from sweep.train.optim.schedules import lr_frac
 from sweep.train.ranks.base import ALONE, Command, Ranks
-from sweep.train.state import named_tensors, restore_tensors
 from sweep.train.step import TrainingStep
-from sweep.train.time_ledger import Ledger
+from sweep.train.time_ledger import TimeLedger
 
-RECORDS_PER_OCTAVE = 4  # of the training curve, at log-spaced steps
-MAX_RECORD_GAP = 1 / 50  # of the run's steps: a run that diverges is seen this soon
-TAIL_FRAC = 0.1  # of the steps, over which train_loss is averaged
+RECORDS_PER_OCTAVE = 4  # of the training curve; records are at log-spaced steps
+MAX_RECORD_GAP = 1 / 50  # of the run's steps: bounds the delay in detecting a divergence
+TAIL_FRAC = 0.1  # of the steps, the last ones, averaged into train_loss
 
 
 @dataclass(kw_only=True, slots=True)
 class Progress:
-    """The part of a run's state that is not weights: what a checkpoint keeps besides tensors."""
+    """Progress of a run; a checkpoint stores it next to the tensors."""
 
     step: int = 0  # optimizer steps done
-    trunk_steps: int = 0  # of `step`, those of a trunk that another run had trained
+    trunk_steps: int = 0  # steps of a shared trunk, trained by another run
     curve: list[CurvePoint] = field(default_factory=list)
 
 
 class Trainer:
     """A run in progress: its state is the model, the optimizer, the loss sums and `progress`.
 
-    With several ranks each has one, and `step`, `state`, `restore` and `score` are called on all of them:
-    rank 0's announces what the others are to call.
+    Each rank has one, and `step`, `state`, `restore` and `score` run on all ranks: rank 0 announces the call
+    to the others.
     """
 
     def __init__(
@@ -52,10 +51,10 @@ class Trainer:
         placement: Placement,
         data: PreparedData,
         ranks: Ranks = ALONE,
-        ledger: Ledger | None = None,
+        ledger: TimeLedger | None = None,
     ) -> None:
         self.run, self.placement, self.ranks = run, placement, ranks
-        self.ledger = ledger or Ledger()
+        self.ledger = ledger or TimeLedger()
         self.device = torch.device(placement.device)
         self.batches = TrainBatches(data.train, run.model.seq_len, run.batch_size, run.seed)
         model = GPT(run.model)
@@ -65,17 +64,13 @@ class Trainer:
         self.optimizer = self.take_step.optimizer
         measures = placement.measure_noise_scale and ranks.rank == 0 and not ranks.sharded
         self.noise = (
-            NoiseScale(
-                self.model, run, self.batches.rows, placement.micro_batch_size, make_room=self.take_step.lend
-            )
-            if measures
-            else None
+            NoiseScale(self.model, run, self.batches.rows, placement.micro_batch_size) if measures else None
         )
-        # nats per token, summed over steps: since the last record, and over the tail. On the device: reading
-        # them waits for it.
+        # nats per token summed over steps, since the last record and over the tail; kept on the device, since
+        # reading them synchronises
         self.loss_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.progress = Progress()
-        # nats per token, by step: what a run that branches off here needs for a curve of its own
+        # nats per token by step: a run that branches off computes its own curve from them
         self.step_losses: Tensor | None = None
         if placement.trunk is not None:
             shape = placement.trunk.own_step
@@ -84,7 +79,7 @@ class Trainer:
         self.records = frozenset(record_steps(run.n_steps))
 
     def step(self) -> None:
-        """One optimizer step over `batch_tokens` tokens."""
+        """Take one optimizer step over `batch_tokens` tokens."""
         self.ranks.announce(Command.STEP)
         if self.noise is not None:
             self.noise.measure(self.progress.step)
@@ -97,7 +92,7 @@ class Trainer:
         self.progress.step += 1
 
     def record(self) -> CurvePoint:
-        """Close the interval since the last record of the curve."""
+        """Append a record of the interval since the last one to the curve, and return it."""
         previous = self.progress.curve[-1].step if self.progress.curve else 0
         point = curve_point(self.run, self.progress.step, previous, float(self.loss_sums[0]))
         self.loss_sums[0] = 0.0
@@ -106,17 +101,17 @@ class Trainer:
         return point
 
     def tail_loss(self) -> float:
-        """Mean training loss over the last tenth of the steps, in nats per token."""
+        """Return the mean training loss over the last tenth of the steps, in nats per token."""
         return float(self.loss_sums[1]) / (self.run.n_steps - self.tail_start)
 
     def score(self, windows: EvaluationWindows, on_batch: Callable[[], None] = lambda: None) -> Score:
-        """The held-out loss of the weights as they are. Ranks that have all of them leave it to rank 0."""
+        """Return the held-out loss of the current weights. Only sharded ranks all take part in it."""
         if self.ranks.sharded:
             self.ranks.announce(Command.EVALUATE)
         return evaluate(self.model, windows, on_batch=on_batch)
 
     def state(self) -> Checkpoint:
-        """Everything needed to go on, bit for bit; the tensors are on the CPU, there not copied."""
+        """Return the complete state for a bit-identical resume; tensors on the CPU are not copied."""
         self.ranks.announce(Command.STATE)
         keep = self.ranks.rank == 0
         gathered = named_tensors(self.model, self.optimizer, self.ranks)
@@ -139,7 +134,7 @@ class Trainer:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take up the state a checkpoint holds, and how the run was carried out."""
+        """Restore the state and the execution choices of a checkpoint."""
         self.ranks.announce(Command.RESTORE, checkpoint.step)
         restore_tensors(checkpoint.tensors, self.model, self.optimizer, self.ranks)
         self.loss_sums.copy_(checkpoint.tensors["loss_sums"])
@@ -147,7 +142,7 @@ class Trainer:
             self.noise.sums.copy_(checkpoint.tensors["noise_sums"])
         if self.step_losses is not None and "step_losses" in checkpoint.tensors:
             self.step_losses.copy_(checkpoint.tensors["step_losses"])
-        else:  # begun when nobody shared the trunk: the losses so far are not known
+        else:  # the checkpoint is older than the sharing of the trunk: earlier losses are unknown
             self.step_losses = None
         self.take_step.choose(checkpoint.values["choices"])
         self.ledger.inherit(checkpoint.values["ledger"])
@@ -157,23 +152,23 @@ class Trainer:
         )
 
     def n_state_bytes(self) -> int:
-        """About what a checkpoint holds: weights and two moments each, of which others may keep fewer."""
+        """Return the approximate size of a checkpoint: weights and two moments."""
         return 3 * sum(parameter.nbytes for parameter in self.model.parameters())
 
     def seconds(self) -> dict[str, float]:
-        """By activity, what this attempt took so far and what it took over."""
+        """Return seconds by activity, earlier attempts included."""
         self.ledger.move("train", "compile", self.take_step.compile_s)
         self.take_step.compile_s = 0.0
         return {str(activity): seconds for activity, seconds in self.ledger.seconds().items()}
 
     def wait(self) -> None:
-        """Until the device has done what it was told, so that what comes next is booked for itself."""
+        """Wait for queued work of the device, so that its time is attributed correctly."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
 
 def curve_point(run: RunConfig, done: int, previous: int, loss_sum: float) -> CurvePoint:
-    """The record after `done` steps; `loss_sum` is over the steps since record `previous`."""
+    """Return the record after `done` steps; `loss_sum` is over the steps since record `previous`."""
     n_tokens = done * run.batch_tokens
     return CurvePoint(
         step=done,
@@ -185,14 +180,14 @@ def curve_point(run: RunConfig, done: int, previous: int, loss_sum: float) -> Cu
 
 
 def tail_start(run: RunConfig) -> int:
-    """The first step, from 0, of the tail over which the training loss is averaged."""
+    """Return the first step, from 0, of the tail averaged into train_loss."""
     return run.n_steps - max(1, math.ceil(TAIL_FRAC * run.n_steps))
 
 
 def record_steps(n_steps: int) -> list[int]:
-    """Steps after which the curve gets a record: log-spaced, gaps up to about n_steps / 50, the last kept.
+    """Return the steps with a record: log-spaced, gaps up to about n_steps / 50, the last step included.
 
-    A record is a mean over its gap, so the one before the last is left out where it would cut the last short.
+    A record is a mean over its gap, so the one before the last is omitted if the last gap would be too short.
 
     >>> record_steps(10)
     [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]

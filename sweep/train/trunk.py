@@ -1,7 +1,7 @@
-"""States of a trunk: left where other runs branch off, and taken up by the run that branches there.
+"""Shared trunk states: saved where other runs branch off, and loaded by the runs that branch there.
 
-A wsd run is the same training as any other of its trunk until it decays. What differs, its curve and its
-sums of losses, is made again from the loss of every step: the run ends as if it had been trained alone.
+Until its decay, a wsd run is the same training as all runs of its trunk. Its own curve and loss sums are
+recomputed from the losses of every step, so it ends as if it had been trained alone.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from sweep.train.trainer import Trainer, curve_point, record_steps, tail_start
 
 
 def leave_state(trainer: Trainer) -> None:
-    """Store the state for others where the step just done is the last that they share.
+    """Store the state for other runs if they branch off after the step just done.
 
-    It appears whole, by rename. A disk that refuses it costs the others their short cut and nothing else.
+    The state appears by rename. If it cannot be written, the other runs train the trunk themselves.
     """
     trunk, step = trainer.placement.trunk, trainer.progress.step
     if trunk is None or trainer.step_losses is None or step not in trunk.other_steps:
@@ -36,7 +36,7 @@ def leave_state(trainer: Trainer) -> None:
         return
     temporary = place.with_name(f".{place.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with contextlib.suppress(OSError):  # also: another worker's, the same, is there already
+        with contextlib.suppress(OSError):  # full disk, or another worker stored the same state first
             temporary.mkdir(parents=True)
             save_checkpoint(temporary, _of_trunk(trainer.state(), trunk))
             temporary.rename(place)
@@ -45,10 +45,10 @@ def leave_state(trainer: Trainer) -> None:
 
 
 def take_state(run: RunConfig, trunk: Trunk | None, checkpoint_dir: Path) -> int | None:
-    """Put the trunk's latest state that the run shares into `checkpoint_dir`, as a checkpoint of the run.
+    """Write the trunk's latest state before the branch into `checkpoint_dir`, as a checkpoint of the run.
 
-    Returns its step; None where there is none, or the run has a checkpoint of its own. A damaged state, or
-    one of another code version, is deleted.
+    Returns its step; None if there is no such state or the run has a checkpoint. States that are damaged or
+    of another code version are deleted.
     """
     if trunk is None or load_latest(checkpoint_dir) is not None:
         return None
@@ -67,8 +67,8 @@ def take_state(run: RunConfig, trunk: Trunk | None, checkpoint_dir: Path) -> int
 
 
 def _of_trunk(state: Checkpoint, trunk: Trunk) -> Checkpoint:
-    """The part of a run's state that every run of the trunk shares."""
-    own = ("loss_sums", "noise_sums")  # over the last steps of that run, which are not this one's last
+    """Return the part of a run's state that all runs of the trunk share."""
+    own = ("loss_sums", "noise_sums")  # depend on the run's own length
     tensors = {name: tensor for name, tensor in state.tensors.items() if name not in own}
     tensors["step_losses"] = tensors["step_losses"][: state.step]
     values = {**state.values, "curve": [], "trunk": trunk.key}
@@ -80,10 +80,10 @@ def _is_of(state: Checkpoint, trunk: Trunk) -> bool:
 
 
 def as_branch(run: RunConfig, state: Checkpoint) -> Checkpoint:
-    """A trunk's state as the checkpoint that `run` would have written at this step.
+    """Return a trunk's state as the checkpoint that `run` would have written at this step.
 
-    Sums are made in the order in which training makes them, so they are equal to the bit. Time is not taken
-    over: it is booked on the run that trained the trunk.
+    Sums are computed in training's order, so they are bit-identical. Time stays with the run that trained the
+    trunk.
     """
     since_record, tail, curve = 0.0, 0.0, list[CurvePoint]()
     records, tail_from = frozenset(record_steps(run.n_steps)), tail_start(run)

@@ -1,4 +1,4 @@
-"""What follows the gradients of a step: their norm clipped and the update, in few large operations."""
+"""Gradient clipping and optimizer update, in few large operations."""
 
 from __future__ import annotations
 
@@ -9,27 +9,25 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sweep.train.models.gemm import weights_changed
-
 CLIP_EPS = 1e-6  # what torch.nn.utils.clip_grad_norm_ adds to the norm
 
 
 class Update(Protocol):
-    """Uses up the gradients on the parameters: clips them, steps, and forgets them."""
+    """Consumes the gradients of the parameters: clips them, steps and clears them."""
 
     def __call__(self) -> None:
-        """Update with the learning rates that the optimizer's groups hold now."""
+        """Update with the current learning rates of the optimizer's groups."""
         ...
 
-    def forget(self) -> None:
-        """Drop the gradients of a batch that is begun again."""
+    def discard(self) -> None:
+        """Clear the gradients of a batch that is restarted."""
         ...
 
 
 def build_update(model: nn.Module, optimizer: torch.optim.Optimizer, grad_clip: float) -> Update:
-    """The fastest update there is for this optimizer: on flat storage for AdamW, else parameter by parameter.
+    """Return the fastest update for this optimizer: flat storage for AdamW, otherwise torch's own.
 
-    Parameters that are sharded over processes, or not of one device in fp32, stay as they are.
+    Flat storage needs unsharded fp32 parameters on one device.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     plain = all(type(p) is nn.Parameter and p.dtype == torch.float32 for p in parameters)
@@ -39,69 +37,66 @@ def build_update(model: nn.Module, optimizer: torch.optim.Optimizer, grad_clip: 
 
 
 class PlainUpdate:
-    """torch's own clipping and step."""
+    """Clipping and step by torch's own functions."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, grad_clip: float) -> None:
         self.model, self.optimizer, self.grad_clip = model, optimizer, grad_clip
-        # Backward passes add to what is there, captured ones to the very tensors of their capture.
+        # a captured backward pass writes to the gradient tensors of its capture
         self.keeps_gradients = all(type(p) is nn.Parameter for p in model.parameters())
 
     def __call__(self) -> None:
-        """Clip, step, and forget the gradients."""
+        """Clip, step and clear the gradients."""
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
         self.optimizer.step()
-        self.forget()
-        weights_changed()
+        self.discard()
 
-    def forget(self) -> None:
-        """Set the gradients to None, or to zero in place where a graph may write them."""
+    def discard(self) -> None:
+        """Set the gradients to None, or to zero in place where a CUDA graph may write them."""
         self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
 
 
 class FlatUpdate:
-    """AdamW over one flat tensor for each group: parameters and moments become views of flat storage.
+    """AdamW over one flat tensor per group: parameters, gradients and moments become views of flat storage.
 
-    To others nothing changes: the model's parameters keep their names and shapes, the optimizer's state stays
-    one set of tensors for each parameter, and a loaded state is taken over. The gradients are views that the
-    backward pass adds to.
+    The model's parameters keep their names and shapes, the optimizer's state stays one set of tensors per
+    parameter, and a loaded state is copied into the flat storage.
     """
 
     def __init__(self, optimizer: torch.optim.AdamW, grad_clip: float) -> None:
         self.optimizer, self.grad_clip = optimizer, grad_clip
         self.groups = [_FlatGroup(group) for group in optimizer.param_groups if group["params"]]
         self._adopt()
-        # Weakly, as the optimizer is ours: what refers to itself outlives the run, weights and all.
+        # a weak reference: a cycle with the optimizer would keep the weights alive after the run
         adopt = weakref.WeakMethod(self._adopt)
         optimizer.register_load_state_dict_post_hook(lambda _: _call(adopt))
 
     def __call__(self) -> None:
-        """Clip by the norm over all groups, update every group, forget the gradients."""
+        """Clip by the norm over all groups, update every group, clear the gradients."""
         self.load_rates()
         self.apply()
-        weights_changed()
 
     def load_rates(self) -> None:
-        """Take over the learning rates that the optimizer's groups hold now."""
+        """Read the current learning rates of the optimizer's groups."""
         for group in self.groups:
             group.load_rate()
 
     def apply(self) -> None:
-        """The update itself, with the rates that were loaded: on the device alone, so a graph can hold it."""
+        """Run the update with the loaded rates, on the device only, so that a CUDA graph can capture it."""
         norms = [torch.linalg.vector_norm(group.gradient) for group in self.groups]
         norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
         divisor = ((norm + CLIP_EPS) / self.grad_clip).clamp_(min=1.0)
         for group in self.groups:
             group.step(divisor)
 
-    def forget(self) -> None:
-        """Drop the gradients of a batch that is begun again."""
+    def discard(self) -> None:
+        """Clear the gradients of a batch that is restarted."""
         for group in self.groups:
-            group.forget()
+            group.discard()
 
     def _adopt(self) -> None:
-        """Take the optimizer's state into flat storage, and leave views of it in its place.
+        """Move the optimizer's state into flat storage, with views in its place.
 
-        Loading a state gives the optimizer new group dictionaries, where the learning rate is set.
+        Loading a state gives the optimizer new group dictionaries, so their settings are read again.
         """
         settings = [group for group in self.optimizer.param_groups if group["params"]]
         for group, own in zip(self.groups, settings, strict=True):
@@ -116,7 +111,7 @@ def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
 
 
 class _FlatGroup:
-    """One parameter group: its settings, its flat parameters, gradient and moments."""
+    """One parameter group: settings, flat parameters, gradient and moments."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
@@ -126,7 +121,7 @@ class _FlatGroup:
         self.values = torch.empty(n_elements, device=device)
         self.gradient, self.mean, self.square = (torch.zeros_like(self.values) for _ in range(3))
         self.steps = torch.zeros(len(self.parameters), device=device)
-        # On a GPU in memory, where a graph of the update reads it; as a number it would be part of the graph.
+        # a tensor on a GPU, so that a CUDA graph reads the current rate; a number would be a constant in it
         self.lr = torch.zeros((), device=device) if device.type == "cuda" else 0.0
         views = zip(self.parameters, self._views(self.values), self._views(self.gradient), strict=True)
         for parameter, value, gradient in views:
@@ -135,7 +130,7 @@ class _FlatGroup:
         self.first = self.parameters[0].grad
 
     def adopt(self, state: dict[Any, Any]) -> None:
-        """Copy what the optimizer knows of each parameter, and put views in its place."""
+        """Copy the optimizer's state of each parameter into flat storage and replace it by views."""
         means, squares = self._views(self.mean), self._views(self.square)
         steps: Iterable[Tensor] = self.steps.unbind()
         for parameter, mean, square, step in zip(self.parameters, means, squares, steps, strict=True):
@@ -149,15 +144,15 @@ class _FlatGroup:
             state[parameter] = own
 
     def load_rate(self) -> None:
-        """Take the learning rate from the settings; nothing waits for the device."""
+        """Read the learning rate from the settings, without synchronising."""
         if isinstance(self.lr, Tensor):
             self.lr.fill_(self.settings["lr"])
         else:
             self.lr = self.settings["lr"]
 
     def step(self, divisor: Tensor) -> None:
-        """AdamW on the gradient over `divisor` (Loshchilov & Hutter 2019, algorithm 2)."""
-        assert self.parameters[0].grad is self.first, "gradients of a flat update stay where they are"
+        """Apply AdamW to the gradient divided by `divisor` (Loshchilov & Hutter 2019, algorithm 2)."""
+        assert self.parameters[0].grad is self.first, "the gradients of a flat update were replaced"
         self.steps += 1
         settings = self.settings
         beta1, beta2 = settings["betas"]
@@ -169,11 +164,11 @@ class _FlatGroup:
             )  # fmt: skip
         self.gradient.zero_()
 
-    def forget(self) -> None:
-        """Drop gradients of a batch that is begun again."""
+    def discard(self) -> None:
+        """Clear the gradients of a batch that is restarted."""
         self.gradient.zero_()
 
     def _views(self, flat: Tensor) -> list[Tensor]:
-        """Pieces of a flat tensor in the shapes of the parameters."""
+        """Split a flat tensor into views with the shapes of the parameters."""
         pieces = flat.split([p.numel() for p in self.parameters])  # type: ignore[no-untyped-call]
         return [piece.view(p.shape) for piece, p in zip(pieces, self.parameters, strict=True)]

@@ -1,1 +1,1 @@
-"""The worker process: claim a run, train it, commit its point."""
+"""The worker process: claims a run, trains it, commits its point."""

@@ -1,7 +1,7 @@
-"""The worker, `python -m sweep.worker DIR`: claim, train, commit, next, until the sweep has nothing left.
+"""The worker: claims runs, trains them and commits points until none is left. `python -m sweep.worker DIR`
 
-It takes the train function as an argument and imports no torch itself, so what it promises about claims,
-signals and commits holds, and is tested, for any train function.
+The train function is an argument and torch is not imported here, so that claims, signals and commits are
+tested with any train function.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ from sweep.store.points import Execution, result_payload
 from sweep.store.run_store import RunStore
 from sweep.store.sql.copy import IndexWriter
 from sweep.tracking.base import GuardedTracker, track
-from sweep.worker.placement import check_data, placement
+from sweep.worker.placement import check_data_visible, placement
 from sweep.worker.session import Session
 
-MIN_WAIT_S, MAX_WAIT_S = 0.05, 1.0  # between two looks at runs that others hold
-WAIT_FRAC = 0.1  # of the time waited so far: what a look may come too late
+MIN_WAIT_S, MAX_WAIT_S = 0.05, 1.0  # between two polls for a free run
+WAIT_FRAC = 0.1  # interval of polls over the time waited so far
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerSummary:
-    """What one worker did, attempt by attempt, and how it left."""
+    """Attempts of one worker by outcome."""
 
     n_done: int = 0
     n_diverged: int = 0
     n_preempted: int = 0
     n_failed: int = 0
-    n_lost: int = 0  # attempts others took over; whatever they had was discarded
-    interrupted: bool = False  # left on a signal or a cancel, with work to do
+    n_lost: int = 0  # attempts that other workers took over; their state was discarded
+    interrupted: bool = False  # stopped by a signal, a cancel or the deadline with runs left
 
 
 class Worker:
@@ -86,7 +86,7 @@ class Worker:
         self._counts = dict.fromkeys(("done", "diverged", "preempted", "failed", "lost"), 0)
 
     def work(self) -> WorkerSummary:
-        """Carry out runs until every one is finished, or until asked to stop."""
+        """Execute runs until all are finished, or until asked to stop."""
         idle_since, interrupted = time.monotonic(), True
         while not self._asked_to_stop():
             claimed = self._claim()
@@ -111,7 +111,7 @@ class Worker:
         )
 
     def _claim(self) -> tuple[PlanEntry, ActiveAttempt] | None:
-        """The next free run; where workers share a device, one that fits beside what they hold of it."""
+        """Claim the next free run; on a shared device, one that fits in the remaining memory."""
         if self._admission is None:
             return self._queue.claim()
         with self._admission.alone() as free_bytes:
@@ -122,11 +122,11 @@ class Worker:
 
     def _asked_to_stop(self) -> bool:
         if self._deadline.too_near_to_claim():
-            self._stop.set("too little time is left to begin a run")
+            self._stop.set("too little time is left to start a run")
         return self._stop.reason is not None or self._store.cancelled()
 
     def _carry_out(self, entry: PlanEntry, attempt: ActiveAttempt) -> str:
-        """One attempt from claim to end; returns the state it ended in."""
+        """Execute one attempt from claim to end; return the state it ended in."""
         launch = entry.experiment.launch
         heartbeat = Heartbeat(
             attempt,
@@ -142,7 +142,7 @@ class Worker:
             heartbeat.stop()
         if attempt.lost is not None:
             return self._leave_lost(attempt, heartbeat)
-        # A full disk may refuse even this: then the attempt expires instead.
+        # if this write fails too, as on a full disk, the attempt expires
         with contextlib.suppress(OSError):
             attempt.end(state, reason, heartbeat.step)
         return state
@@ -150,7 +150,7 @@ class Worker:
     def _outcome(
         self, entry: PlanEntry, attempt: ActiveAttempt, heartbeat: Heartbeat
     ) -> tuple[str, str | None]:
-        """Train and commit. Returns the state to record and the reason for it."""
+        """Train and commit; return the state to record and its reason."""
         try:
             result = self._train_and_commit(entry, attempt, heartbeat)
         except Interrupted:
@@ -160,7 +160,9 @@ class Worker:
             attempt.mark_lost(str(error))
             return "lost", str(error)
         except (Exception, SystemExit) as error:
-            if not (heartbeat.holds() and attempt.confirm()):  # most likely the reason of the error
+            if not (
+                heartbeat.holds() and attempt.confirm()
+            ):  # the loss of the attempt most likely caused the error
                 return "lost", attempt.lost
             state, reason = classify(error)
             with contextlib.suppress(OSError):
@@ -190,7 +192,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _tracked(self, entry: PlanEntry, config: RunConfig) -> Iterator[GuardedTracker]:
-        """A tracker that is closed in any case; without a point unless one was committed."""
+        """Yield a tracker that is always closed, without a point unless one was committed."""
         tracked = TrackedRun(
             sweep_dir=self._store.sweep_dir,
             sweep_name=entry.experiment.name,
@@ -208,7 +210,7 @@ class Worker:
     def _payload(
         config: RunConfig, result: RunResult, attempt: ActiveAttempt, started_at: datetime, started: float
     ) -> dict[str, Any]:
-        # The finish is the start plus a duration: a wall clock set back in between cannot precede it.
+        # start plus a monotonic duration, so that a clock set back cannot put the finish before the start
         finished_at = started_at + timedelta(seconds=time.monotonic() - started)
         execution = Execution(
             attempt=attempt.number,
@@ -218,7 +220,7 @@ class Worker:
         return result_payload(config, result, execution)
 
     def _leave_lost(self, attempt: ActiveAttempt, heartbeat: Heartbeat) -> str:
-        """Free a run we counted ourselves out of at once, where nobody has taken it over or ended it yet."""
+        """End a lost attempt, which frees its run at once, unless another worker has ended it."""
         if not (attempt.path / "end.json").exists():
             with contextlib.suppress(OSError):
                 attempt.end("lost", attempt.lost, heartbeat.step)
@@ -235,13 +237,13 @@ def work(
 ) -> WorkerSummary:
     """Join a sweep and train its runs until none is left, or until a signal, a cancel or `stop`.
 
-    `on_stuck` is called, from another thread, when a run has been silent for so long that it was given to
-    others. No run is begun that could neither end nor save before SWEEP_DEADLINE. Raises InputError when
-    `sweep_dir` holds no plan, and for a variable of ours that is no number.
+    `on_stuck` is called from another thread when a run made no progress for so long that it was released to
+    other workers. No run starts that could neither end nor save before SWEEP_DEADLINE. Raises InputError when
+    `sweep_dir` contains no plan, and for an invalid number in an environment variable of sweep.
     """
     stop = stop or StopFlag()
-    code_version()  # of the code that is loaded now: the sources may be edited while we work
-    count_of(os.environ, N_THREADS)  # a bad number is the worker's fault, and must not end runs as failed
+    code_version()  # cached now, since sources may be edited while the worker runs
+    count_of(os.environ, N_THREADS)  # an invalid number is an error of the worker, not of its runs
     worker = Worker(
         RunStore(sweep_dir, retry_group=os.environ.get(RETRY_GROUP_VARIABLE)),
         train,
@@ -256,8 +258,8 @@ def work(
 
 
 def _exit_stuck() -> None:
-    """End a process whose training thread does not come back: only a new process can go on."""
-    sys.stderr.write("a run is stuck: this worker ends itself\n")
+    """Exit the process when its training thread hangs; only a new process can continue."""
+    sys.stderr.write("a run is stuck: this worker exits\n")
     sys.stderr.flush()
     os._exit(EXIT_BUG)
 
@@ -276,10 +278,10 @@ def main(argv: Sequence[str] | None = None, *, train: TrainFunction | None = Non
 
 
 def _train_loop(sweep_dir: Path) -> TrainFunction:
-    check_data(RunStore(sweep_dir))
-    gc.disable()  # what is imported stays: it is looked through for garbage neither now nor before every run
+    check_data_visible(RunStore(sweep_dir))
+    gc.disable()  # imported modules stay: exclude them from all garbage collections
     try:
-        from sweep.train.loop import train  # torch takes seconds to import, and tests bring their own
+        from sweep.train.loop import train  # imports torch, which takes seconds; tests pass their own
 
         gc.freeze()
     finally:

@@ -1,4 +1,4 @@
-"""Where a worker carries out a run, and whether the data for it is seen from there."""
+"""Placement of a run on this worker's device, and a check that its data is visible."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from sweep.store.run_store import RunStore
 
 
 def placement(entry: PlanEntry) -> Placement:
-    """Where a run is carried out: what its latest plan says, overruled by what this worker's launcher says.
+    """Return the placement of a run: its latest plan's settings, overridden by the launcher's environment.
 
-    By hand, a worker takes the first GPU it sees, else one thread of the CPU. Raises InputError for threads
-    that are no number.
+    A worker without a launcher takes the first visible GPU, or one thread of the CPU. Raises InputError for
+    an invalid number of threads.
     """
     experiment, environ = entry.experiment, os.environ
     device = environ.get("SWEEP_DEVICE") or _device(experiment.trainer.device)
@@ -43,16 +43,16 @@ def _device(wanted: str) -> str:
     return "cuda:0" if wanted == "cuda" or (wanted == "auto" and gpus()) else "cpu"
 
 
-def check_data(store: RunStore) -> None:
-    """Raises InputError where this machine does not see the prepared data: every run would fail for good."""
+def check_data_visible(store: RunStore) -> None:
+    """Raise InputError if this machine does not see the prepared data, without which every run fails."""
     entry = store.entries()[0]
     try:
         run = store.run_config(entry.run_key)
     except DataError:
-        return  # this run's own trouble
+        return  # a damaged config fails this run alone
     data_dir = placement(entry).data_dir
     if find_manifest(data_dir, run.corpus_sha256, run.tokenizer_sha256) is None:
         raise InputError(
-            f"{data_dir} holds no prepared data of {run.corpus}, seen from {socket.gethostname()}: put it "
-            f"where all machines with workers see it, or say where it lies here with SWEEP_DATA_DIR"
+            f"{data_dir} on {socket.gethostname()} has no prepared data of {run.corpus}: put it where all "
+            f"machines with workers can read it, or set SWEEP_DATA_DIR to its path on this machine"
         )

@@ -1,4 +1,4 @@
-"""What a training run may ask of the worker that carries it out."""
+"""Interface between a training run and its worker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sweep.tracking.base import GuardedTracker
 
 
 class Session:
-    """What a training run may ask of its worker: the TrainSession of one attempt. Only `log` does I/O."""
+    """The TrainSession of one attempt. Only `log` does I/O."""
 
     def __init__(
         self,
@@ -28,13 +28,13 @@ class Session:
         self._attempt, self._heartbeat, self._stop = attempt, heartbeat, stop
 
     def should_stop(self) -> bool:
-        """True on a signal, on a cancel, when time is up, and when the attempt is not ours any more."""
+        """Return True on a signal, on a cancel, at the deadline, and when the attempt was lost."""
         if self._deadline.passed():
-            self._stop.set("the time lent to this worker is over")
+            self._stop.set("the time limit of this worker has been reached")
         return self._stop.reason is not None or self._heartbeat.cancelled or not self._heartbeat.holds()
 
     def progress(self, step: int) -> None:
-        """Tell the heartbeat that `step` steps are done."""
+        """Report to the heartbeat that `step` steps are done."""
         self._heartbeat.advanced(step)
 
     def log(self, record: Mapping[str, Any]) -> None:

@@ -14,8 +14,8 @@ import pytest
 from sweep.launch.local import LocalLauncher
 from sweep.store.attempts.attempts import read_attempts
 from sweep.store.run_store import RunStore
-from sweep.train.cpu import CpuPasses
 from sweep.train.loop import train as real_train
+from sweep.train.step import TrainingStep
 from sweep.train.trainer import record_steps
 from sweep.worker.__main__ import main, work
 from tests import toy_trainer
@@ -97,21 +97,21 @@ def test_a_loss_that_is_lost_ends_the_run_within_a_log_interval(
     runs = tuple(planned(replace(base, name=f"run-{seed}", seed=seed)) for seed in (0, 1))
     store = RunStore(tmp_path)
     store.add_plan(replace(toy_plan(1), runs=runs))
-    began, whole = 60, CpuPasses.backward
+    began, whole = 60, TrainingStep._backward
     calls = []
 
-    def spoilt(passes, tokens):
+    def spoilt(step, tokens):
         calls.append(None)
         factor = spoil if len(calls) > began else 1.0
-        loss = whole(passes, tokens) * factor
-        for parameter in passes.model.parameters():
+        loss = whole(step, tokens) * factor
+        for parameter in step.model.parameters():
             parameter.grad.mul_(factor)
         return loss
 
     def train_one_spoilt(run, placement, session):
         with monkeypatch.context() as patch:
             if run.seed == 0:
-                patch.setattr(CpuPasses, "backward", spoilt)
+                patch.setattr(TrainingStep, "_backward", spoilt)
             return real_train(run, placement, session)
 
     assert work(tmp_path, train=train_one_spoilt).n_diverged == 1

@@ -79,5 +79,5 @@ def test_a_run_saves_when_the_time_is_over(tmp_path: Path, monkeypatch: pytest.M
     store = toy_sweep(tmp_path, 1, n_steps=1000)
     assert main([str(tmp_path)], train=train) == 75
     (seen,) = store.status().runs
-    assert (seen.status, seen.reason) == ("preempted", "the time lent to this worker is over")
+    assert (seen.status, seen.reason) == ("preempted", "the time limit of this worker has been reached")
     assert 0 < seen.step < 1000

@@ -1,4 +1,4 @@
-"""`python -m tests.plan.memory_probe DATA_DIR JSON`: one shape's peak memory, in bytes.
+"""Peak memory of one shape in bytes: `python -m tests.plan.memory_probe DATA_DIR JSON`.
 
 JSON holds `model` (changes to MODEL), `batch_size`, and optionally `micro_batch_size`, `precision`,
 `evaluation_tokens` and `measure_noise_scale`.
@@ -21,11 +21,11 @@ from tests.train.corpus import prepared_corpus
 from tests.train.sessions import Session, placement
 
 MODEL = replace(TINY, n_heads=4, n_kv_heads=4, vocab_size=256, seq_len=128, rope_base=10_000.0)
-N_STEPS = 3  # the optimizer's state is there from the second step on
+N_STEPS = 3  # the optimizer's state exists from the second step on
 
 
 def probe_run(manifest: Manifest, case: dict[str, Any]) -> RunConfig:
-    """The run that `case` describes."""
+    """Return the run that `case` describes."""
     model = replace(MODEL, **case["model"])
     tokens = case["batch_size"] * model.seq_len
     return tiny_run(
@@ -36,7 +36,7 @@ def probe_run(manifest: Manifest, case: dict[str, Any]) -> RunConfig:
         n_tokens=N_STEPS * tokens,
         schedule=RunSchedule(name="cosine", warmup_steps=1, decay_steps=0, final_lr_frac=0.0),
         evaluation=EvaluationConfig(n_tokens=case.get("evaluation_tokens", 16384)),
-        optimizer=replace(tiny_run().optimizer, lr_peak=1e-5),  # a run that diverges is not scored
+        optimizer=replace(tiny_run().optimizer, lr_peak=1e-5),  # a diverged run is not scored
         precision=case.get("precision", "fp32"),
     )
 

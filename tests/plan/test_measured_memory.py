@@ -1,4 +1,4 @@
-"""The memory estimate against the peak of real runs, each in a fresh process."""
+"""Memory estimate against the measured peak of runs, each in a fresh process."""
 
 import json
 import subprocess
@@ -37,15 +37,15 @@ CASES = {
         "precision": "bf16",
         "model": {"d_model": 512, "n_layers": 6, "d_ff": 2048},
     },
-    "noise and a replay's memory": {
+    "noise and a large batch": {
         "batch_size": 8,
         "measure_noise_scale": True,
         "evaluation_tokens": 256,
         "model": {"d_model": 512, "n_layers": 6, "d_ff": 2048},
     },
-    "noise beside activations": {"batch_size": 64, "measure_noise_scale": True, "model": SMALL},
-    "scores": {"batch_size": 32, "model": SMALL | {"seq_len": 256, "n_heads": 8, "n_kv_heads": 8}},
-    "fused attention": {"batch_size": 16, "model": SMALL | {"seq_len": 512}},
+    "noise and activations": {"batch_size": 64, "measure_noise_scale": True, "model": SMALL},
+    "many heads": {"batch_size": 32, "model": SMALL | {"seq_len": 256, "n_heads": 8, "n_kv_heads": 8}},
+    "long sequences": {"batch_size": 16, "model": SMALL | {"seq_len": 512}},
     "bf16": {"batch_size": 64, "precision": "bf16", "model": SMALL},
 }
 

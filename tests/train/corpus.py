@@ -1,4 +1,4 @@
-"""A seeded generated corpus: words of a Zipf vocabulary in sentences, the same on every machine."""
+"""Seeded synthetic corpus: sentences over a Zipf vocabulary, identical on every machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training session without a worker: it stops when told to, and keeps what was logged."""
+"""Training session without a worker that stops at a given step and keeps the log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.configs import TINY, tiny_run
 
 
 class Session:
-    """Asks to stop once `stop_after` steps were done in it."""
+    """Session that asks to stop after `stop_after` steps."""
 
     def __init__(self, directory: Path, stop_after: int | None = None) -> None:
         self.checkpoint_dir = directory

@@ -1,4 +1,4 @@
-"""What is compiled for a CUDA device, as far as it shows without one."""
+"""Compilation for a CUDA device, tested without one."""
 
 import torch
 

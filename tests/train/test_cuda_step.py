@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from sweep.records import Placement
-from sweep.train.models import gemm
 from sweep.train.models.gpt import GPT
 from sweep.train.step import TrainingStep
 from tests.configs import TINY, tiny_run
@@ -63,13 +62,6 @@ def test_a_graph_of_the_update_takes_up_a_state_that_is_loaded(tmp_path):
     step.optimizer.load_state_dict(moments)
     assert losses(step, range(4, 8)) == pytest.approx(expected, rel=1e-4)
     assert step._cuda._update_graph is not None
-
-
-def test_fp32_steps_run_whatever_the_cpu_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(gemm, "onednn_is_faster", lambda: True)
-    monkeypatch.setattr(gemm, "MIN_ONEDNN_MACS", 1)
-    run = replace(RUN, precision="fp32")
-    assert losses(stepper(tmp_path, run=run)) == pytest.approx(losses(stepper(tmp_path)), rel=5e-3)
 
 
 @pytest.mark.parametrize("graph", [True, False])

@@ -1,4 +1,4 @@
-"""From a finished run to a checkpoint of a stock class: the loss it committed is what transformers scores."""
+"""Export of finished runs: transformers computes the held-out loss that the run committed."""
 
 import json
 import os
@@ -37,7 +37,7 @@ MODELS = {
 
 
 def trained_sweep(directory, corpus, models, keep=True):
-    """A sweep of one finished run a model; returns their keys in order."""
+    """Train a sweep with one run per model; return the run keys in order."""
     keys = [f"data_dir={corpus.directory.parents[1]}", f"trainer.keep_checkpoint={str(keep).lower()}"]
     experiment = compose_experiment(["experiment=smoke", "trainer.device=cpu", *keys])
     runs = tuple(planned(run_on(corpus, model=model, n_tokens=256 * 20)) for model in models)
@@ -85,21 +85,21 @@ def test_the_verb_writes_and_refuses_in_one_sentence(finished, tmp_path):
 
     key, out = keys["LlamaForCausalLM"], tmp_path / "out"
     done = verb(str(directory), key, "--to", str(out))
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.returncode, done.stdout) == (0, f"{out}\n")
     assert json.loads((out / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
     again = verb(str(directory), key, "--to", str(out))
     assert again.returncode == 2
-    assert again.stderr == f"error: {out} is there already: name a directory that is not, or an empty one\n"
+    assert again.stderr == f"error: {out} already exists: choose a new or an empty directory\n"
 
 
 def test_a_run_that_kept_nothing_says_so(corpus, tmp_path):
     (key,) = trained_sweep(tmp_path, corpus, [MODELS["LlamaForCausalLM"]], keep=False)
     with pytest.raises(
-        InputError, match=r"kept no final weights: delete .*result.json and train it again with"
+        InputError, match=r"has no final weights: delete .*result.json and train it again with"
     ):
         export_run(tmp_path, key, tmp_path / "out", corpus.directory.parents[1])
     (tmp_path / "runs" / key / "result.json").unlink()
-    with pytest.raises(InputError, match="is not finished: there are no final weights yet"):
+    with pytest.raises(InputError, match="is not finished: it has no final weights yet"):
         export_run(tmp_path, key, tmp_path / "out", corpus.directory.parents[1])
     assert not (tmp_path / "out").exists()
 
@@ -113,7 +113,7 @@ def test_bad_arguments_are_refused(finished, corpus, tmp_path, capsys):
         export_run(directory, "../up", tmp_path / "out", data_dir)
     (tmp_path / "file").write_text("mine")
     assert main([str(directory), keys["GPT2LMHeadModel"], str(tmp_path / "file"), str(data_dir)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main([]) == 2
 
 

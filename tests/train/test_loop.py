@@ -1,4 +1,4 @@
-"""Training one run: against a plain loop, across interruptions, and when it goes wrong."""
+"""Training of one run: against a plain loop, across interruptions, and on divergence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def science(result):
 
 
 def test_a_run_equals_a_plain_loop(corpus, tmp_path):
-    """The same batches through torch's own AdamW and cosine, written out without any of our loop."""
+    """Trains on the same batches with torch's AdamW and a plain cosine, without the package's loop."""
     run = run_on(corpus)
     result = train(run, placement(corpus), Session(tmp_path))
     model = GPT(run.model)
@@ -68,7 +68,7 @@ def test_a_run_equals_a_plain_loop(corpus, tmp_path):
     assert result.bits_per_byte == pytest.approx(held_out * 4096 / math.log(2) / windows.n_bytes, rel=1e-5)
 
 
-@pytest.mark.parametrize("stops", [[1], [17], [59], [5, 6, 40]])
+@pytest.mark.parametrize("stops", [[1], [5, 6, 59]])
 def test_resuming_is_bit_equal(corpus, tmp_path, stops):
     run = run_on(corpus)
     whole = train(run, placement(corpus), Session(tmp_path / "whole"))
@@ -111,7 +111,7 @@ def test_a_checkpoint_of_another_code_version_is_left_alone(corpus, tmp_path, mo
 def test_micro_batches_change_nothing_but_rounding(corpus, tmp_path):
     run = run_on(corpus)
     whole = train(run, placement(corpus), Session(tmp_path))
-    for micro in (1, 3, 8, 100):
+    for micro in (3, 100):
         parts = train(run, placement(corpus, micro_batch_size=micro), Session(tmp_path))
         assert parts.loss == pytest.approx(whole.loss, rel=2e-4)
         assert [p.flops for p in parts.curve] == [p.flops for p in whole.curve]
@@ -146,7 +146,7 @@ def test_a_start_far_above_a_uniform_guess_has_not_diverged(corpus, tmp_path, mo
     drawn = GPT.initialise
 
     def wide(self, generator):
-        """Logits as a wide tied model has them: a token's own stands out."""
+        """Scale the head so that a token's own logit dominates, as in a wide tied model."""
         drawn(self, generator)
         with torch.no_grad():
             self.head.weight.mul_(10)

@@ -1,4 +1,4 @@
-"""The noise scale: against planted covariances, and beside a run that it leaves as it is."""
+"""Noise scale: planted covariances, and a run that measuring leaves unchanged."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from tests.train.test_loop import science
 
 
 def test_planted_covariance_is_recovered():
-    """Gradients drawn about a known mean with a known covariance, averaged over steps as a run does."""
+    """Gradients with known mean and covariance, averaged over steps as in a run."""
     generator = np.random.default_rng(0)
     mean, spread = generator.normal(size=50) * 0.1, generator.uniform(0.5, 2.0, size=50)
     sums = np.zeros(2)
@@ -35,7 +35,7 @@ def test_planted_covariance_is_recovered():
 
 
 class Linear(torch.nn.Module):
-    """A model whose loss is -x·w a position: its gradient at a token is the token's own vector."""
+    """Model with loss x·w per position: the gradient of a token is the token's vector."""
 
     def __init__(self, table):
         super().__init__()
@@ -48,23 +48,15 @@ class Linear(torch.nn.Module):
 
 @pytest.mark.parametrize(("micro", "part_size"), [(None, 8), (2, 2)])
 def test_a_model_with_known_token_gradients(micro, part_size):
-    """Tokens drawn independently from a table of vectors: G and Σ are its mean and covariance."""
+    """With independent tokens from a table of vectors, G and Σ are its mean and covariance."""
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(97, 5, generator=generator) + 0.3
     tokens = np.random.default_rng(1).integers(0, 97, size=(320, 64, 17))
     run = tiny_run(batch_tokens=64 * 16, n_tokens=64 * 16 * 320)
-    rooms = []
-    noise = NoiseScale(
-        Linear(table),
-        run,
-        lambda step, start, stop: tokens[step, start:stop],
-        micro,
-        make_room=lambda: rooms.append(None),
-    )
+    noise = NoiseScale(Linear(table), run, lambda step, start, stop: tokens[step, start:stop], micro)
     assert noise.part_size == part_size
     for step in range(run.n_steps):
         noise.measure(step)
-    assert len(rooms) == len(noise.steps)
     trace = float(table.var(0, correction=0).sum())
     expected = trace / float(table.mean(0).square().sum())
     assert noise.b_simple_tokens() == pytest.approx(expected, rel=0.1)

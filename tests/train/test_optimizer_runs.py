@@ -1,4 +1,4 @@
-"""Whole runs under every optimizer and parametrisation: they learn, resume to the bit and make a point."""
+"""Runs under every optimizer and parametrisation learn, resume bit-identically and give a point."""
 
 from dataclasses import replace
 

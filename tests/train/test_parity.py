@@ -1,8 +1,8 @@
 """Loss parity: training steps of every architecture against a plain implementation written from the formulas.
 
 It shares no code with the package: matrix products and elementwise operations only, attention with an
-explicit mask and softmax, norms from their definitions, the loss from a logarithm of a sum, clipping,
-AdamW and the cosine written out; only gradients are autograd's.
+explicit mask and softmax, norms by definition, the loss as log-sum-exp, explicit clipping, AdamW and cosine;
+only gradients come from autograd.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def plain_losses(model, weights):
 
 
 def _case(number, model):
-    """Every fifth by default, which has every value of every choice; all of them in the long form."""
+    """Run every fifth model by default, which covers every value of every choice; all in the long form."""
     return pytest.param(model, id=label(model), marks=[pytest.mark.long] if number % 5 else [])
 
 

@@ -1,4 +1,4 @@
-"""What a point says of the device's use."""
+"""Utilisation of known and unknown devices."""
 
 import dataclasses
 

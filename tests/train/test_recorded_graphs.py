@@ -1,4 +1,4 @@
-"""How a step's graphs are captured and replayed: recorded operations on the CPU in place of CUDA's graphs."""
+"""Capture and replay of CUDA graphs, with recorded CPU operations as a stand-in."""
 
 import contextlib
 import copy
@@ -24,7 +24,7 @@ CHOSEN = {"attention": "math", "head_rows": 40, "compile": False}
 
 
 class Graph(TorchDispatchMode):
-    """What is done while it records is undone, as if only captured; a replay does it to the same memory."""
+    """Undoes recorded operations, as if only captured; a replay applies them to the same memory."""
 
     def __init__(self):
         super().__init__()
@@ -95,8 +95,9 @@ def stepper(tmp_path, run, *, graph, micro_batch_size=None):
     return step
 
 
-@pytest.mark.parametrize("micro_batch_size", [None, 4, 3])
-@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
+@pytest.mark.parametrize(
+    ("name", "micro_batch_size"), [("adamw", None), ("adamw", 3), ("sgd", 3), ("muon", 4)]
+)
 def test_replayed_steps_equal_those_carried_out(tmp_path, recorded, name, micro_batch_size):
     optimizer = replace(RUN.optimizer, name=name, momentum=None if name == "adamw" else 0.9)
     run = replace(RUN, optimizer=optimizer)
@@ -144,7 +145,7 @@ def test_memory_that_runs_out_drops_the_passes_graphs_alone(tmp_path, recorded, 
 
 
 def test_an_attention_that_cannot_do_a_shape_is_passed_over_without_its_warnings(monkeypatch):
-    """Pytest makes errors of warnings; cuDNN's and the efficient kernel are not to be had on a CPU."""
+    """pytest turns warnings into errors; cuDNN and the efficient kernel do not exist on a CPU."""
     real, asked = F.scaled_dot_product_attention, []
 
     def attend(query, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""The ledger: every second in one place, none lost, and across attempts too."""
+"""The time ledger: every second is counted exactly once, across attempts too."""
 
 import itertools
 
@@ -7,17 +7,19 @@ import pytest
 from sweep.errors import Interrupted
 from sweep.train.checkpoint import load_latest
 from sweep.train.loop import train
-from sweep.train.time_ledger import ACTIVITIES, Ledger
+from sweep.train.time_ledger import ACTIVITIES, TimeLedger
 from tests.train.sessions import Session, placement, run_on
 
 
-def test_every_second_is_booked_once():
+def test_every_second_is_counted_once():
     clock = itertools.count()
-    ledger = Ledger(clock=lambda: float(next(clock)))  # made at 0; each look at the clock takes a second
-    with ledger.spend("train"):  # 1
-        with ledger.spend("checkpoint"):  # 2, left at 3
+    ledger = TimeLedger(
+        clock=lambda: float(next(clock))
+    )  # made at 0; each reading of the clock takes a second
+    with ledger.track("train"):  # 1
+        with ledger.track("checkpoint"):  # 2, left at 3
             pass
-        with ledger.spend("checkpoint"):  # 4, left at 5
+        with ledger.track("checkpoint"):  # 4, left at 5
             pass
     seconds = ledger.seconds()  # left at 6, asked at 7
     assert seconds == {
@@ -28,15 +30,15 @@ def test_every_second_is_booked_once():
 
 def test_an_error_closes_what_it_leaves():
     clock = itertools.count()
-    ledger = Ledger(clock=lambda: float(next(clock)))
-    with pytest.raises(ZeroDivisionError), ledger.spend("train"):
+    ledger = TimeLedger(clock=lambda: float(next(clock)))
+    with pytest.raises(ZeroDivisionError), ledger.track("train"):
         raise ZeroDivisionError
     assert (ledger.seconds()["train"], ledger.seconds()["start_up"]) == (1.0, 3.0)
 
 
 def test_moving_keeps_the_sum_and_takes_no_more_than_there_is():
     clock = itertools.count()
-    ledger = Ledger(clock=lambda: float(next(clock)))
+    ledger = TimeLedger(clock=lambda: float(next(clock)))
     ledger.inherit({"train": 10.0, "unknown": 5.0})
     ledger.move("train", "compile", 4.0)
     ledger.move("train", "compile", 40.0)

@@ -38,9 +38,9 @@ def trunk_of(run, directory, *others):
 
 
 def science(result):
-    """Everything but how it was carried out; the curve to the bit."""
-    told = {"n_tokens_shared", "ledger"} | BOOKKEEPING_COLUMNS
-    return {name: getattr(result, name) for name in type(result).__slots__ if name not in told}
+    """Return all results except bookkeeping, the curve bit for bit."""
+    excluded = {"n_tokens_shared", "ledger"} | BOOKKEEPING_COLUMNS
+    return {name: getattr(result, name) for name in type(result).__slots__ if name not in excluded}
 
 
 def weights(directory):
@@ -85,7 +85,7 @@ def test_a_branch_is_bit_equal_to_the_run_trained_alone(corpus, tmp_path, alone)
             assert torch.equal(ours[name], theirs[name]), name
 
 
-@pytest.mark.parametrize("stop", [3, 24, 30, 47])
+@pytest.mark.parametrize("stop", [*(pytest.param(n, marks=pytest.mark.ci) for n in (3, 24, 47)), 30])
 def test_a_trunk_preempted_anywhere_leaves_the_same_states(corpus, tmp_path, alone, stop):
     """Before, at and after the branch point."""
     short, _, long = (branch(corpus, n) for n in STEPS)
@@ -111,7 +111,7 @@ def test_a_branch_preempted_in_its_cooldown_goes_on_there(corpus, tmp_path, alon
     assert science(result) == science(alone[30][0])
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "gone"])
+@pytest.mark.parametrize("damage", ["truncated", "foreign", pytest.param("gone", marks=pytest.mark.ci)])
 def test_without_a_sound_state_the_run_trains_what_is_left_itself(corpus, tmp_path, alone, damage):
     short, middle, long = (branch(corpus, n) for n in STEPS)
     states = tmp_path / "trunk"

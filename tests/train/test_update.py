@@ -1,4 +1,4 @@
-"""The update on flat storage against torch's own, and what it leaves of the optimizer's state."""
+"""Flat update against torch's own, and the optimizer's state after it."""
 
 import copy
 import gc
@@ -85,7 +85,7 @@ def test_gradients_that_a_graph_writes_stay_where_they_are():
 
 
 def test_nothing_outlives_its_last_user():
-    """A worker trains run after run: weights that only the garbage collector frees would add up."""
+    """A worker trains many runs: weights in reference cycles would accumulate."""
     model = GPT(TINY)
     optimizer = build_optimizer(model, tiny_run().optimizer)
     update = build_update(model, optimizer, 1.0)

@@ -23,7 +23,7 @@ from tests.train.sessions import run_on
 
 N_STEPS = 6  # enough to fall below a uniform guess, above which a run counts as diverged
 FAMILIES = {"tiny": 16, "gpt": 64, "gpt2": 64, "llama": 128}
-"""Packaged families, and the smallest width of each that has all its parts."""
+"""Packaged families and the smallest width with all parts of each."""
 
 
 @cache
@@ -32,7 +32,7 @@ def smoke_experiment(data_dir):
 
 
 def smoke(run, corpus, directory):
-    """From the plan to the committed point, by a worker."""
+    """Run a worker from the plan to the committed point."""
     run = replace(
         run, optimizer=replace(run.optimizer, lr_peak=0.02), evaluation=EvaluationConfig(n_tokens=256)
     )
@@ -60,12 +60,17 @@ def spec(schedule):
 VARIANTS = architectures(vocab_size=256, d_model=16, d_ff=16, n_layers=1)
 
 
+def _marks(number):
+    """Run every 15th combination by default, every fifth with --ci, all with --long."""
+    if number % 5:
+        return [pytest.mark.long]
+    return [pytest.mark.ci] if number % 15 else []
+
+
 @pytest.mark.parametrize(
     ("model", "schedule"),
     [
-        pytest.param(
-            model, schedule, id=f"{label(model)}-{schedule}", marks=[pytest.mark.long] if number % 5 else []
-        )
+        pytest.param(model, schedule, id=f"{label(model)}-{schedule}", marks=_marks(number))
         for number, (model, schedule) in enumerate(zip(VARIANTS, itertools.cycle(SCHEDULES), strict=False))
     ],
 )
@@ -73,10 +78,16 @@ def test_every_architecture_commits_a_point(corpus, tmp_path, model, schedule):
     smoke(run_on(corpus, model=model, schedule=spec(schedule), n_tokens=256 * N_STEPS), corpus, tmp_path)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "schedule"),
+    [
+        pytest.param(family, schedule, marks=[] if (i - j) % len(FAMILIES) == 0 else [pytest.mark.ci])
+        for i, family in enumerate(FAMILIES)
+        for j, schedule in enumerate(SCHEDULES)
+    ],
+)
 def test_every_packaged_family_trains_under_every_packaged_schedule(corpus, tmp_path, family, schedule):
-    """As composed from the YAML groups, through the plan's own rules."""
+    """Uses the packaged YAML groups and the plan's rules."""
     experiment = compose_experiment(
         ["experiment=smoke", f"model={family}", f"schedule={schedule}", "model.seq_len=32"]
     )

@@ -1,4 +1,4 @@
-"""The worker's promises for one process: failures, retries, preemption, the clock, the heartbeat."""
+"""Guarantees of one worker process: failures, retries, preemption, clock, heartbeat."""
 
 import datetime
 import subprocess
@@ -40,7 +40,7 @@ def raising(error, name="run-0"):
 
 
 class OutOfMemoryError(RuntimeError):
-    """As torch calls its own."""
+    """Stand-in with the name of torch's error."""
 
 
 def _wrapped_full_disk():
@@ -56,7 +56,7 @@ def _full_disk_beside():
 
 
 def _broken_capture():
-    """What CUDA says of a graph whose capture ran out of memory, in the course of which that was raised."""
+    """CUDA's error for a graph capture that failed because memory ran out."""
     error = RuntimeError("CUDA error: operation failed due to a previous error during capture")
     error.__context__ = OutOfMemoryError("CUDA out of memory")
     return error
@@ -262,7 +262,7 @@ def test_a_worker_that_does_not_see_the_data_refuses_and_fails_no_run(tmp_path, 
     monkeypatch.setenv("SWEEP_DATA_DIR", str(tmp_path / "of-another-machine"))
     store = toy_sweep(tmp_path / "sweep", 2)
     assert main([str(store.sweep_dir)]) == 2
-    assert f"{tmp_path / 'of-another-machine'} holds no prepared data of" in capsys.readouterr().err
+    assert f"{tmp_path / 'of-another-machine'} on " in capsys.readouterr().err
     assert store.status().counts == {"planned": 2}
 
 

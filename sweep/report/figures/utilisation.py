@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sweep.peaks import peak_flops_per_second
+from sweep.flops import peak_flops_per_second
 from sweep.report.figures.results import SweepResults
 from sweep.report.figures.style import DASHED, OTHER_COLORS, count_ticks, new_figure, style
 

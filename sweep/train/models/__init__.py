@@ -1,1 +1,1 @@
-"""The decoders."""
+"""The decoder and its conversion to stock classes."""

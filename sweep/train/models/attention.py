@@ -1,4 +1,4 @@
-"""Causal attention from packed projections to mixed values, by torch's fused kernels, on any device."""
+"""Causal attention on packed projections by torch's fused kernels, with rotary positions."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 
 
 class Heads(NamedTuple):
-    """How packed projections divide: heads of queries, then of keys, then of values."""
+    """Layout of packed projections: heads of queries, then of keys, then of values."""
 
     n_heads: int
     n_kv_heads: int
     head_dim: int
     qk_gain: float | None  # QK-norm's constant; None without QK-norm
-    scale: float  # of the products of queries and keys: 1/sqrt(head_dim), but for mup
+    scale: float  # of query-key products: 1/sqrt(head_dim), times attention_scale
 
 
 def fused_attention(qkv: Tensor, rotary: Tensor | None, heads: Heads) -> Tensor:
     """Attend: shape (B, T, (n_heads + 2 n_kv_heads)·head_dim) to (B, T, n_heads·head_dim).
 
-    Queries and keys are normalised to a root mean square of `qk_gain` and rotated by `rotary`, as in
-    `rotate`, where these are given. Each head of keys serves its neighbours among the queries.
+    If given, `qk_gain` normalises queries and keys to that root mean square, and `rotary` rotates them as in
+    `rotate`. Each head of keys serves consecutive heads of queries.
     """
     batch, seq_len, _ = qkv.shape
     n_heads, n_kv_heads, head_dim, gain, scale = heads
@@ -40,12 +40,12 @@ def fused_attention(qkv: Tensor, rotary: Tensor | None, heads: Heads) -> Tensor:
 
 
 def _shared(heads: Tensor, n_copies: int) -> Tensor:
-    """Keys or values, one copy for each head of queries: not every fused kernel takes fewer heads."""
+    """Repeat keys or values for each head of queries, since not every fused kernel accepts fewer heads."""
     return heads if n_copies == 1 else heads.repeat_interleave(n_copies, dim=1)
 
 
 def rotary_table(seq_len: int, head_dim: int, base: float) -> Tensor:
-    """Cosines and sines of position times frequency, shape (2, seq_len, head_dim / 2).
+    """Return cosines and sines of position times frequency, shape (2, seq_len, head_dim / 2).
 
     Source: Su et al. 2021 (RoFormer), section 3.2.2; frequency i is base^(-2i / head_dim).
     """
@@ -57,7 +57,7 @@ def rotary_table(seq_len: int, head_dim: int, base: float) -> Tensor:
 def rotate(x: Tensor, rotary: Tensor) -> Tensor:
     """Rotate the pairs (i, i + head_dim/2) of `x`, shape (B, heads, T, head_dim), by their positions.
 
-    `rotary` is the table's first T positions, shape (2, T, head_dim / 2).
+    `rotary` holds the first T positions of `rotary_table`, shape (2, T, head_dim / 2).
     """
     cos, sin = rotary.unbind(0)
     first, second = x.chunk(2, dim=-1)

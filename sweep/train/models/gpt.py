@@ -1,4 +1,4 @@
-"""The decoder: embedding, blocks, head, and its initialisation."""
+"""The decoder: embedding, blocks, head and initialisation."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from sweep.config import ModelConfig
+from sweep.plan.estimate import LOGITS_AT_ONCE
 from sweep.train.models.attention import rotary_table
-from sweep.train.models.cross_entropy import (
-    CPU_CHUNK_ELEMENTS,
-    GPU_CHUNK_ELEMENTS,
-    chunk_rows,
-    summed_cross_entropy,
-)
-from sweep.train.models.layers import NORMS, Block, Linear, is_bf16
+from sweep.train.models.cross_entropy import GPU_CHUNK_ELEMENTS, chunk_rows, summed_cross_entropy
+from sweep.train.models.layers import NORMS, Block
 
 POSITION_STD = 0.5
-"""Of learned positions at the start, times that of the tokens: 0.01 and 0.02 in GPT-2's released code."""
+"""Initial std of learned positions over that of token embeddings: 0.01 / 0.02 in GPT-2's released code."""
 
 
 class GPT(nn.Module):
@@ -30,10 +26,10 @@ class GPT(nn.Module):
     divided by sqrt(2 L) more (Radford et al. 2019, section 2.3); embedding and head 1/sqrt(d_model), so that
     logits have variance 1 at the start and the loss there is ln V + 1/2; learned positions half of that. The
     sum of token and position is multiplied by embedding_scale·sqrt(d_model), which makes the root mean square
-    of the embedded tokens embedding_scale. With init_std that number stands for 1/sqrt(fan_in) and for the
-    tables' alike, and nothing multiplies their sum: 0.02 is how nanoGPT starts. Gains start at 1, biases at
-    0. mup draws the same weights as without init_std, and changes output_scale, attention_scale and the
-    learning rates (`sweep.plan.parametrization`).
+    of the embedded tokens embedding_scale. With init_std, that number replaces 1/sqrt(fan_in) and the
+    standard deviation of the embedding tables, and their sum is not scaled (nanoGPT uses 0.02). Gains start
+    at 1, biases at 0. mup draws the same weights as without init_std and changes output_scale,
+    attention_scale and the learning rates (`sweep.plan.parametrization`).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -45,7 +41,7 @@ class GPT(nn.Module):
         )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = NORMS[config.norm](config)
-        self.head = Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
             self.head.weight = self.embedding.weight
         self.rotary: Tensor | None
@@ -53,7 +49,7 @@ class GPT(nn.Module):
         self.input_scale = config.input_scale
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw all weights anew, in a fixed order: the same generator state gives the same weights."""
+        """Draw all weights in a fixed order: the same generator state gives the same weights."""
         residual = 1 / math.sqrt(2 * self.config.n_layers)
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -68,7 +64,7 @@ class GPT(nn.Module):
                 parameter.normal_(std=std, generator=generator)
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """What the head multiplies, the last normalised state times output_scale: (B, T) to (B, T, d_model).
+        """Return the input of the head, the last norm times output_scale: (B, T) ids to (B, T, d_model).
 
         Raises ValueError for more positions than the config's seq_len.
         """
@@ -86,23 +82,24 @@ class GPT(nn.Module):
         return x if self.config.output_scale == 1 else x * self.config.output_scale
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits: shape (B, T) token ids to (B, T, vocab_size)."""
+        """Return logits: shape (B, T) token ids to (B, T, vocab_size)."""
         return self.head(self.hidden(tokens))
 
     def total_loss(self, tokens: Tensor, targets: Tensor, *, n_rows: int | None = None) -> Tensor:
-        """Sum of the cross-entropy over all positions in nats, fp32: shapes (B, T) and (B, T) to ().
+        """Return the cross-entropy summed over all positions in nats, fp32: shapes (B, T) and (B, T) to ().
 
-        The logits of `n_rows` positions are held at once; None chooses for the device.
+        The logits of `n_rows` positions are in memory at once; None chooses by device. Inside an autocast
+        region the products of the head have bf16 operands.
         """
         hidden = self.hidden(tokens).flatten(0, 1)
-        at_once = CPU_CHUNK_ELEMENTS if hidden.device.type == "cpu" else GPU_CHUNK_ELEMENTS
+        device_type = hidden.device.type
+        at_once = LOGITS_AT_ONCE["cpu"] if device_type == "cpu" else GPU_CHUNK_ELEMENTS
         rows = n_rows or chunk_rows(hidden.size(0), self.config.vocab_size, at_once)
-        return summed_cross_entropy(
-            hidden, self.head.weight, targets.flatten(), n_rows=rows, bf16=is_bf16(hidden.device.type)
-        )
+        bf16 = torch.is_autocast_enabled(device_type)
+        return summed_cross_entropy(hidden, self.head.weight, targets.flatten(), n_rows=rows, bf16=bf16)
 
     def losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of every position in nats, fp32: shapes (B, T) and (B, T) to (B·T,)."""
+        """Return the cross-entropy of every position in nats, fp32: shapes (B, T) and (B, T) to (B·T,)."""
         logits = self(tokens).flatten(0, 1).float()
         return F.cross_entropy(logits, targets.flatten(), reduction="none")
 

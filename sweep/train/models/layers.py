@@ -1,10 +1,8 @@
-"""The parts of a decoder block as torch modules: norms, linear maps, attention, MLPs."""
+"""Modules of a decoder block: norms, attention, MLPs."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -12,64 +10,27 @@ from torch import Tensor, nn
 
 from sweep.config import ModelConfig
 from sweep.train.models.attention import Heads, fused_attention
-from sweep.train.models.gemm import affine, bf16_is_native
-
-_BF16: ContextVar[bool] = ContextVar("bf16_linear_maps", default=False)
-
-
-@contextlib.contextmanager
-def bf16_linear_maps(enabled: bool) -> Iterator[None]:
-    """Within, linear maps on the CPU multiply bf16 operands; sums, results and weights stay fp32."""
-    token = _BF16.set(enabled)
-    try:
-        yield
-    finally:
-        _BF16.reset(token)
-
-
-def is_bf16(device_type: str = "cpu") -> bool:
-    """Whether linear maps multiply bf16 operands now: inside `bf16_linear_maps` or torch's autocast."""
-    return _BF16.get() if device_type == "cpu" else torch.is_autocast_enabled(device_type)
-
-
-class Linear(nn.Linear):
-    """nn.Linear, and on the CPU, in fp32, the products of `train.models.gemm` where no gradient is wanted."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (..., in_features) to (..., out_features)."""
-        if x.device.type != "cpu":
-            return super().forward(x)
-        if _BF16.get():
-            x, weight = x.bfloat16(), self.weight.bfloat16()
-            if not bf16_is_native():
-                x, weight = x.float(), weight.float()  # the product is rounded all the same
-            y = F.linear(x, weight).bfloat16().float()
-            return y if self.bias is None else y + self.bias
-        if torch.is_grad_enabled():
-            return super().forward(x)
-        y = affine(x.reshape(-1, x.size(-1)), self.weight, self.bias, None)
-        return y.view(*x.shape[:-1], -1)
 
 
 def gelu(x: Tensor) -> Tensor:
-    """GELU in the tanh form of GPT-2 (Hendrycks & Gimpel 2016), any shape."""
+    """Apply GELU in the tanh form of GPT-2 (Hendrycks & Gimpel 2016); any shape."""
     return F.gelu(x, approximate="tanh")
 
 
 def relu2(x: Tensor) -> Tensor:
-    """max(x, 0)² (So et al. 2021, Primer), any shape."""
+    """Return max(x, 0)² (So et al. 2021, Primer); any shape."""
     return F.relu(x).square()
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": gelu,
-    "gelu_exact": F.gelu,  # x times the normal distribution function, by the error function
+    "gelu_exact": F.gelu,  # x times the normal CDF, through the error function
     "relu2": relu2,
 }
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps), times a learned gain (Zhang & Sennrich 2019). It has no bias."""
+    """RMS norm: x / sqrt(mean(x²) + eps) times a learned gain, no bias (Zhang & Sennrich 2019)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -77,12 +38,12 @@ class RMSNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(config.d_model))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (..., d_model) to the same."""
+        """Normalise the last dimension: shape (..., d_model) to (..., d_model)."""
         return F.rms_norm(x, (x.size(-1),), self.gain, self.eps)
 
 
 class LayerNorm(nn.Module):
-    """(x - mean(x)) / sqrt(var(x) + eps), times a learned gain, plus a bias if any (Ba et al. 2016)."""
+    """Layer norm: (x - mean(x)) / sqrt(var(x) + eps) times a gain, plus an optional bias (Ba et al. 2016)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -91,7 +52,7 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.d_model)) if config.bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (..., d_model) to the same."""
+        """Normalise the last dimension: shape (..., d_model) to (..., d_model)."""
         return F.layer_norm(x, (x.size(-1),), self.gain, self.bias, self.eps)
 
 
@@ -99,12 +60,11 @@ NORMS: dict[str, Callable[[ModelConfig], nn.Module]] = {"rms": RMSNorm, "layer":
 
 
 class Attention(nn.Module):
-    """Causal self-attention in heads, with rotary positions and QK-norm where the config has them.
+    """Causal multi-head self-attention with optional rotary positions and QK-norm.
 
-    Each head of keys and values serves n_heads / n_kv_heads heads of queries, its neighbours (Ainslie et al.
-    2023, grouped-query attention). QK-norm divides queries and keys by their root mean square (Dehghani et
-    al. 2023) and multiplies both by `qk_gain`, a constant: without a learned gain, sharper attention is a
-    setting.
+    Each head of keys and values serves n_heads / n_kv_heads consecutive heads of queries (grouped-query
+    attention, Ainslie et al. 2023). QK-norm divides queries and keys by their root mean square (Dehghani et
+    al. 2023) and multiplies both by the constant `qk_gain`; there is no learned gain.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -116,39 +76,39 @@ class Attention(nn.Module):
             qk_gain=config.qk_gain if config.qk_norm else None,
             scale=config.attention_scale * config.head_dim**-0.5,
         )
-        self.qkv = Linear(config.d_model, config.d_model + 2 * config.d_kv, bias=config.bias)
-        self.out = Linear(config.d_model, config.d_model, bias=config.bias)
+        self.qkv = nn.Linear(config.d_model, config.d_model + 2 * config.d_kv, bias=config.bias)
+        self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor, rotary: Tensor | None) -> Tensor:
-        """Shape (B, T, d_model) to the same; `rotary` as in `rotate`."""
+        """Map shape (B, T, d_model) to the same shape; `rotary` as in `rotate`."""
         return self.out(fused_attention(self.qkv(x), rotary, self.heads))
 
 
 class MLP(nn.Module):
-    """Two linear maps with an activation between."""
+    """Two linear maps with an activation in between."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation = config.activation
-        self.up = Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.down = Linear(config.d_ff, config.d_model, bias=config.bias)
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (B, T, d_model) to the same."""
+        """Map shape (B, T, d_model) to the same shape."""
         return self.down(ACTIVATIONS[self.activation](self.up(x)))
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate(x)) · up(x)), three linear maps (Shazeer 2020, equation 6)."""
+    """Gated MLP down(silu(gate(x)) · up(x)), three linear maps (Shazeer 2020, equation 6)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate = Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.up = Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.down = Linear(config.d_ff, config.d_model, bias=config.bias)
+        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (B, T, d_model) to the same."""
+        """Map shape (B, T, d_model) to the same shape."""
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
@@ -165,6 +125,6 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, rotary: Tensor | None) -> Tensor:
-        """Shape (B, T, d_model) to the same; `rotary` as in `rotate`."""
+        """Map shape (B, T, d_model) to the same shape; `rotary` as in `rotate`."""
         x = x + self.attention(self.attention_norm(x), rotary)
         return x + self.mlp(self.mlp_norm(x))

@@ -1,4 +1,4 @@
-"""AdamW, fused."""
+"""Fused AdamW."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from sweep.train.optim.groups import Kind, Setting, grouped
 
 
 class AdamW(torch.optim.AdamW):
-    """torch's AdamW, whose methods are reached without torch._dynamo.
+    """torch's AdamW without the import of torch._dynamo.
 
-    torch hides them from its compiler behind wrappers that load it, some eight hundred modules, with the
-    first optimizer that a process makes. We compile models and no method of an optimizer, so nothing is to be
-    hidden: these are the functions within the wrappers. `step` still loads it, which a flat update does not
-    call.
+    torch wraps these methods to exclude them from compilation, and the wrappers import torch._dynamo, about
+    800 modules, with the first optimizer of a process. Optimizers are never compiled here, so the unwrapped
+    functions suffice. `step` still imports it, but a flat update does not call `step`.
     """
 
     add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
@@ -27,13 +26,13 @@ class AdamW(torch.optim.AdamW):
 
 
 def adamw_settings(config: RunOptimizer) -> dict[Kind, Setting]:
-    """What AdamW does with each kind of parameter; m is `width_ratio`, 1 in the standard parametrisation.
+    """Return AdamW's settings by kind of parameter; m is `width_ratio`, 1 in the standard parametrisation.
 
     Under mup the learning rate of hidden matrices goes as 1/m and that of tables as 1/sqrt(m). The latter is
-    the constant rate of table 8 for tables of standard deviation 1: ours are stored 1/sqrt(width) as large,
-    with multipliers that make up for it, and for Adam such a change of units divides the rate by the same.
-    The product of rate and decay is kept at what it is at the base width, so the time over which weights
-    forget is the same at every width (Wang & Aitchison 2024, arXiv:2405.13698).
+    the constant rate of table 8 for tables of standard deviation 1: here tables are stored 1/sqrt(width) as
+    large, with multipliers that compensate, and for Adam such a change of units divides the rate by the same
+    factor. The product of rate and decay stays that of the base width, so that the averaging time scale of
+    the weights is the same at every width (Wang & Aitchison 2024, arXiv:2405.13698).
 
     Source: Yang et al. 2022 (Tensor Programs V, arXiv:2203.03466), table 8 and its appendix on the symmetries
     of multiplier, initialisation and learning rate.
@@ -47,14 +46,14 @@ def adamw_settings(config: RunOptimizer) -> dict[Kind, Setting]:
 
 
 def build_adamw(model: nn.Module, config: RunOptimizer) -> torch.optim.Optimizer:
-    """AdamW with decoupled weight decay on matrices and tables only, not on gains (Loshchilov & Hutter 2019).
+    """Build AdamW, decoupled weight decay on matrices and tables only (Loshchilov & Hutter 2019).
 
-    The decay of a step is lr·weight_decay, so it follows the schedule.
+    The decay of a step is lr·weight_decay, which follows the schedule.
     """
     return adamw(model, config, adamw_settings(config))
 
 
 def adamw(model: nn.Module, config: RunOptimizer, settings: dict[Kind, Setting]) -> torch.optim.Optimizer:
-    """AdamW over the kinds of parameters in `settings`."""
+    """Build AdamW over the kinds of parameters in `settings`."""
     groups = grouped(model, settings, config.lr_peak)
     return AdamW(groups, lr=config.lr_peak, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)

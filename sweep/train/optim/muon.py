@@ -13,12 +13,8 @@ from sweep.train.optim.adamw import adamw, adamw_settings
 from sweep.train.optim.groups import Kind, Setting, grouped
 
 
-class Together(torch.optim.Optimizer):
-    """Several optimizers over disjoint parameters as one: one list of groups, one state, one step.
-
-    The inner ones share the groups and the state of the outer one, so whoever sets a learning rate, saves or
-    restores sees a single optimizer like any other.
-    """
+class CombinedOptimizer(torch.optim.Optimizer):
+    """Several optimizers over disjoint parameters combined into one, with shared groups and state."""
 
     def __init__(self, inner: Sequence[torch.optim.Optimizer]) -> None:
         self.inner = tuple(inner)
@@ -39,37 +35,37 @@ class Together(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step of each; `closure` is evaluated once, before the first."""
+        """Step each optimizer; `closure` is evaluated once, before the first."""
         loss = None if closure is None else closure()
         for optimizer in self.inner:
             optimizer.step()
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a state that `state_dict` gave."""
+        """Load a state returned by `state_dict`."""
         super().load_state_dict(state_dict)
         self._share()
 
 
 def muon_setting(config: RunOptimizer) -> Setting:
-    """What Muon does with hidden matrices; m is `width_ratio`, 1 in the standard parametrisation.
+    """Return Muon's settings of hidden matrices; m is `width_ratio`, 1 in the standard parametrisation.
 
     An update is lr·s·O with O nearly orthogonal, a x b. With `original`, s = sqrt(max(1, a/b)) (Jordan et al.
-    2024): its spectral norm is lr·sqrt(a/b) for tall matrices and does not change with the width, which is
-    what feature learning asks (Yang, Simon & Bernstein 2023, arXiv:2310.17813, condition 1), so mup scales
-    nothing. With `match_rms_adamw`, s = 0.2·sqrt(max(a, b)) (Liu et al. 2025, Moonlight, arXiv:2502.16982,
-    section 2.2): its root mean square is 0.2·lr, as AdamW's is, one learning rate serves both, and mup takes
-    the sqrt(m) back. Queries, keys and values are one matrix here and are orthogonalised as one.
+    2024): its spectral norm is lr·sqrt(a/b) for tall matrices and does not change with the width, as
+    feature learning requires (Yang, Simon & Bernstein 2023, arXiv:2310.17813, condition 1), so mup needs no
+    scaling. With `match_rms_adamw`, s = 0.2·sqrt(max(a, b)) (Liu et al. 2025, Moonlight, arXiv:2502.16982,
+    section 2.2): its root mean square is 0.2·lr, like AdamW's, so that one learning rate suits both, and mup
+    divides by sqrt(m). Queries, keys and values are one matrix and are orthogonalised together.
     """
     m = config.width_ratio if config.muon_scaling == "match_rms_adamw" else 1.0
     return Setting(lr_scale=m**-0.5, weight_decay=config.weight_decay * m**0.5)
 
 
 def build_muon(model: nn.Module, config: RunOptimizer) -> torch.optim.Optimizer:
-    """Muon on the matrices of the blocks; AdamW on embedding, positions, head, gains and biases.
+    """Build Muon on the matrices of the blocks, and AdamW on embedding, positions, head, gains and biases.
 
     The momentum is an exponential mean of gradients, orthogonalised by `ns_steps` quintic Newton-Schulz
-    iterations in bf16; torch's own implementation. Decay is decoupled, as AdamW's.
+    iterations in bf16, by torch's implementation. Decay is decoupled, as in AdamW.
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
@@ -84,4 +80,4 @@ def build_muon(model: nn.Module, config: RunOptimizer) -> torch.optim.Optimizer:
     others: dict[Kind, Setting] = {
         kind: setting for kind, setting in adamw_settings(config).items() if kind != "hidden"
     }
-    return Together([hidden, adamw(model, config, others)])
+    return CombinedOptimizer([hidden, adamw(model, config, others)])

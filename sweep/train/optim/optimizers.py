@@ -1,4 +1,4 @@
-"""Optimizers, built for a model from the run's config."""
+"""Registry of optimizers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, RunOptimizer], torch.optim.Optimizer]
 
 
 def build_optimizer(model: nn.Module, config: RunOptimizer) -> torch.optim.Optimizer:
-    """The optimizer `config` names, over all parameters of `model`, which are on their device already."""
+    """Build the configured optimizer over all parameters of `model`, which must be on its device."""
     return OPTIMIZERS[config.name](model, config)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Use `lr` for the next step, in every group times its own scale."""
+    """Set the learning rate of every group to `lr` times the group's scale."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)

@@ -1,8 +1,8 @@
-"""Learning-rate schedules, as pure functions of the step.
+"""Learning-rate schedules as pure functions of the step.
 
-All take the step from 0 and give a fraction of the peak: a linear warmup to 1 over `warmup_steps` (Goyal et
-al. 2017, section 2.2), whose step 0 moves already, then what each says. `final_lr_frac` is what the step
-after the last would use: a schedule ends where the run's tokens end.
+All take the step from 0 and return a fraction of the peak: a linear warmup to 1 over `warmup_steps` (Goyal et
+al. 2017, section 2.2), with a positive rate at step 0, then the schedule's own form. `final_lr_frac` is the
+rate of the step after the last.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from sweep.config import RunSchedule
 
 
 def cosine(step: int, *, n_steps: int, warmup_steps: int, decay_steps: int, final_lr_frac: float) -> float:
-    """After the warmup, half a cosine from 1 to `final_lr_frac`; `decay_steps` is not used.
+    """Return half a cosine from 1 to `final_lr_frac` after the warmup; `decay_steps` is not used.
 
-    Source: Loshchilov & Hutter 2017 (SGDR), equation 5; one that is as long as the run, Hoffmann et al. 2022,
+    Source: Loshchilov & Hutter 2017 (SGDR), equation 5; one cosine over the whole run, Hoffmann et al. 2022,
     section 3.1 and appendix B.
 
     >>> [cosine(s, n_steps=4, warmup_steps=2, decay_steps=0, final_lr_frac=0.0) for s in range(5)]
@@ -29,9 +29,9 @@ def cosine(step: int, *, n_steps: int, warmup_steps: int, decay_steps: int, fina
 
 
 def linear(step: int, *, n_steps: int, warmup_steps: int, decay_steps: int, final_lr_frac: float) -> float:
-    """After the warmup, a straight line from 1 to `final_lr_frac`; `decay_steps` is not used.
+    """Return a straight line from 1 to `final_lr_frac` after the warmup; `decay_steps` is not used.
 
-    Source: Bergsma et al. 2025 (arXiv:2502.15938), who find a line to zero better than a cosine to a tenth.
+    Source: Bergsma et al. 2025 (arXiv:2502.15938), which finds a line to 0 better than a cosine to a tenth.
 
     >>> [linear(s, n_steps=6, warmup_steps=2, decay_steps=0, final_lr_frac=0.0) for s in range(7)]
     [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
@@ -43,10 +43,10 @@ def linear(step: int, *, n_steps: int, warmup_steps: int, decay_steps: int, fina
 
 
 def constant(step: int, *, n_steps: int, warmup_steps: int, decay_steps: int, final_lr_frac: float) -> float:
-    """After the warmup, the peak for ever; nothing else is used.
+    """Return the peak after the warmup.
 
-    Source: the first two stages of `wsd`. Its losses lie above those of schedules that decay: a fit to such
-    runs is a law of undecayed models (Hägele et al. 2024, section 3).
+    Source: the first two stages of `wsd`. Losses are above those of schedules that decay: a fit to such runs
+    is a law of undecayed models (Hägele et al. 2024, section 3).
 
     >>> [constant(s, n_steps=4, warmup_steps=2, decay_steps=0, final_lr_frac=1.0) for s in range(5)]
     [0.5, 1.0, 1.0, 1.0, 1.0]
@@ -55,10 +55,10 @@ def constant(step: int, *, n_steps: int, warmup_steps: int, decay_steps: int, fi
 
 
 def wsd(step: int, *, n_steps: int, warmup_steps: int, decay_steps: int, final_lr_frac: float) -> float:
-    """Warmup, stable, decay: the peak until `decay_steps` are left, then 1 - sqrt(x), x from 0 to 1.
+    """Return warmup, stable, decay: the peak until `decay_steps` are left, then 1 - sqrt(x), x from 0 to 1.
 
     Source: the three stages, Hu et al. 2024 (MiniCPM, arXiv:2404.06395), section 4; the form of the decay,
-    better than a line, and a fifth of the steps for it, Hägele et al. 2024 (arXiv:2405.18392), section 3.
+    better than linear, over a fifth of the steps, Hägele et al. 2024 (arXiv:2405.18392), section 3.
 
     >>> [wsd(s, n_steps=7, warmup_steps=2, decay_steps=4, final_lr_frac=0.0) for s in (0, 1, 2, 3, 4, 7)]
     [0.5, 1.0, 1.0, 1.0, 0.5, 0.0]
@@ -70,7 +70,7 @@ def wsd(step: int, *, n_steps: int, warmup_steps: int, decay_steps: int, final_l
 
 
 def _done(step: int, start: int, end: int) -> float:
-    """How far `step` is on the way from `start` to `end`: 0 before it, 1 after it."""
+    """Return the fraction of the way from `start` to `end` at `step`, clipped to [0, 1]."""
     return min(1.0, max(0.0, (step - start) / (end - start)))
 
 
@@ -83,7 +83,7 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 
 
 def lr_frac(step: int, schedule: RunSchedule, n_steps: int) -> float:
-    """The fraction of the peak learning rate that `step` of a run of `n_steps` uses."""
+    """Return the fraction of the peak learning rate at `step` of a run of `n_steps`."""
     return SCHEDULES[schedule.name](
         step,
         n_steps=n_steps,

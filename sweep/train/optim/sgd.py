@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with momentum, fused: the classic contrast."""
+"""Fused stochastic gradient descent with momentum."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from sweep.train.optim.groups import Kind, Setting, grouped
 
 
 def sgd_settings(config: RunOptimizer) -> dict[Kind, Setting]:
-    """What SGD does with each kind of parameter; m is `width_ratio`, 1 in the standard parametrisation.
+    """Return SGD's settings by kind of parameter; m is `width_ratio`, 1 in the standard parametrisation.
 
-    Under mup the rate of hidden matrices is constant and that of everything with one growing side goes as
-    width. Our tables are stored 1/sqrt(width) as large, which divides their rate by width again; gains and
-    biases keep it.
+    Under mup the rate of hidden matrices is constant, and that of parameters with one growing side is
+    proportional to width. Tables are stored 1/sqrt(width) as large, which divides their rate by width again.
 
     Source: Yang et al. 2022 (Tensor Programs V, arXiv:2203.03466), table 8.
     """
@@ -27,9 +26,9 @@ def sgd_settings(config: RunOptimizer) -> dict[Kind, Setting]:
 
 
 def build_sgd(model: nn.Module, config: RunOptimizer) -> torch.optim.Optimizer:
-    """SGD with (Nesterov) momentum, whose buffer sums gradients (Sutskever et al. 2013).
+    """Build SGD with (Nesterov) momentum; the buffer sums gradients (Sutskever et al. 2013).
 
-    The decay is added to the gradient of matrices and tables, the classic L2 penalty, and not to gains.
+    Weight decay is an L2 penalty added to the gradient of matrices and tables, not of vectors.
     """
     return torch.optim.SGD(
         grouped(model, sgd_settings(config), config.lr_peak),

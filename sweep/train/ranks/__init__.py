@@ -1,1 +1,1 @@
-"""One run on several devices."""
+"""Training of one run on several devices."""

@@ -1,7 +1,7 @@
-"""The processes that train one run together: whose sequences are whose, and what all of them must do at once.
+"""Interface of the processes (ranks) that train one run, and its single-process implementation.
 
-Every rank holds the same run. Rank 0 announces each command, so all of them do the same at the same step,
-and only it decides to stop, saves and speaks to the worker.
+Every rank holds the same run. Rank 0 announces each command, so all ranks execute the same at the same step;
+only rank 0 decides to stop, saves, and talks to the worker.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sweep.train.models.gpt import GPT
 
 
 class Command(IntEnum):
-    """What rank 0 asks of the others."""
+    """A command of rank 0 to the other ranks."""
 
     STEP = 0
     STATE = 1
@@ -25,33 +25,33 @@ class Command(IntEnum):
 
 
 class Ranks:
-    """One process alone, and what is common to all: with nobody to agree with, agreeing is nothing."""
+    """A single process: collective operations are no-ops."""
 
     name = "none"
     rank, n_ranks = 0, 1
-    sharded = False  # parameters are DTensors, and every forward and backward pass waits for all ranks
+    sharded = False  # parameters are DTensors, and every forward and backward pass is collective
 
     def share(self, n_sequences: int) -> range:
-        """Which sequences of a batch are this rank's."""
+        """Return the range of a batch's sequences that belong to this rank."""
         first, last = (n_sequences * rank // self.n_ranks for rank in (self.rank, self.rank + 1))
         return range(first, last)
 
     def place(self, model: GPT, device: torch.device) -> GPT:
-        """Put the model's weights where they are trained."""
+        """Move or shard the model's weights to the device."""
         return model.to(device)
 
     def reduce(self, model: nn.Module, loss: Tensor) -> None:
         """Sum the gradients on `model`'s parameters, and `loss`, over the ranks, in place."""
 
     def announce(self, command: Command, step: int = 0) -> None:
-        """Rank 0 tells the others what comes next; from any other rank it is nothing."""
+        """Send the next command from rank 0 to the others; a no-op on other ranks."""
 
     def whole(self, tensor: Tensor) -> Tensor:
-        """All of a tensor of the state, from every rank's part of it."""
+        """Return the full tensor, gathered from all ranks."""
         return tensor
 
     def part(self, whole: Tensor, like: Tensor) -> Tensor:
-        """This rank's part of a whole tensor, spread as `like` is."""
+        """Return this rank's part of a full tensor, sharded like `like`."""
         return whole
 
 

@@ -1,6 +1,6 @@
-"""The ranks of a run that are several: whole weights on each, or weights spread over all.
+"""Data-parallel ranks: full weights on each (DDP), or weights sharded over all (FSDP).
 
-Imported only where there is more than one rank: torch takes a second to import what this needs.
+Imported only with more than one rank: torch.distributed takes a second to import.
 """
 
 from __future__ import annotations
@@ -22,38 +22,36 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from sweep.train.models.gpt import GPT
 from sweep.train.ranks.base import Command, Ranks
 
-TIMEOUT = timedelta(
-    days=1
-)  # of one collective: a dead rank closes its connections, a hung one stalls the run
-LOSS_METHODS = ("losses", "total_loss")  # of the model: what is called in place of its forward
-BUCKET_NUMEL = 1 << 23  # of gradients summed in one call: enough to be bound by bandwidth
+TIMEOUT = timedelta(days=1)  # of one collective; dead ranks are detected by their closed connections
+LOSS_METHODS = ("losses", "total_loss")  # methods of the model that are called instead of its forward
+BUCKET_NUMEL = 1 << 23  # gradients summed in one call: enough to be bound by bandwidth
 
 
 class DataParallel(Ranks):
-    """Each rank holds all weights; gradients are summed once a step, when all micro-batches are done.
+    """Each rank holds all weights; gradients are summed once per step, after all micro-batches.
 
-    So ranks may differ in micro-batches, and one that runs out of memory halves its own. The sum of the
-    gradients of shares is the gradient of the batch: each is of a sum over its sequences, divided by the
-    tokens of the whole batch (as in Li et al. 2020, PyTorch Distributed, section 3.2, whose mean over ranks
-    this is where shares are equal).
+    So ranks may differ in micro-batches, and a rank that runs out of memory halves its own. Each rank's loss
+    is a sum over its sequences divided by the tokens of the whole batch, so that summed gradients are the
+    gradient of the batch; with equal shares this is the mean over ranks of Li et al. 2020 (PyTorch
+    Distributed), section 3.2.
     """
 
     name = "ddp"
 
     def __init__(self, rank: int, n_ranks: int) -> None:
-        """The default process group must be there."""
+        """Requires an initialised default process group."""
         self.rank, self.n_ranks = rank, n_ranks
         backend = dist.get_backend()
-        # Commands go over the CPU: reading one from a GPU would wait for its queue.
+        # commands go over the CPU, since reading one from a GPU would synchronise
         self._control = None if backend == "gloo" else dist.new_group(backend="gloo")
 
     def announce(self, command: Command, step: int = 0) -> None:
-        """Rank 0 tells the others what comes next; from any other rank it is nothing."""
+        """Send the next command from rank 0 to the others; a no-op on other ranks."""
         if self.rank == 0:
             dist.broadcast(torch.tensor([command, step]), src=0, group=self._control)
 
     def receive(self) -> tuple[Command, int]:
-        """What rank 0 announces next, and the step it is about."""
+        """Wait for the next command of rank 0; return it and its step."""
         message = torch.zeros(2, dtype=torch.int64)
         dist.broadcast(message, src=0, group=self._control)
         command, step = message.tolist()
@@ -71,7 +69,7 @@ class DataParallel(Ranks):
 
 
 class Sharded(DataParallel):
-    """Each rank holds its part of weights, gradients and optimizer state: torch's FSDP2, block by block.
+    """Each rank holds a part of weights, gradients and optimizer state: torch's FSDP2, block by block.
 
     Source: Zhao et al. 2023 (PyTorch FSDP); torch.distributed.fsdp.fully_shard.
     """
@@ -80,7 +78,7 @@ class Sharded(DataParallel):
     sharded = True
 
     def place(self, model: GPT, device: torch.device) -> GPT:
-        """Shard the model; each block goes to the device by itself, so the whole need never fit there."""
+        """Shard the model block by block, so that the full model never has to fit on one device."""
         mesh = init_device_mesh(device.type, (self.n_ranks,))
         for block in model.blocks:
             fully_shard(block, mesh=mesh)
@@ -88,28 +86,28 @@ class Sharded(DataParallel):
         for method in LOSS_METHODS:
             register_fsdp_forward_method(model, method)
         for module in model.modules():
-            if isinstance(module, FSDPModule):  # a sum, as DataParallel has it, where FSDP's own is a mean
+            if isinstance(module, FSDPModule):  # sum gradients as DataParallel does, not FSDP's mean
                 module.set_force_sum_reduction_for_comms(True)
                 module.set_gradient_divide_factor(1.0)
         return model
 
     def reduce(self, model: nn.Module, loss: Tensor) -> None:
-        """The backward pass summed the gradients; sum the loss."""
+        """Sum the loss over the ranks; the backward pass has summed the gradients."""
         dist.all_reduce(loss)
 
     def whole(self, tensor: Tensor) -> Tensor:
-        """All of a tensor of the state, from every rank's part of it."""
+        """Return the full tensor, gathered from all ranks."""
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def part(self, whole: Tensor, like: Tensor) -> Tensor:
-        """This rank's part of a whole tensor, spread as `like` is."""
+        """Return this rank's part of a full tensor, sharded like `like`."""
         if not isinstance(like, DTensor) or whole.shape != like.shape:
             return whole
         return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def join(rank: int, spec: dict[str, Any], device: torch.device) -> DataParallel:
-    """Meet the other ranks over a file that only this user sees; all traffic stays on this machine."""
+    """Join the process group through a private file store; all traffic stays on this machine."""
     loopback = "lo" if sys.platform == "linux" else "lo0"
     os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
     os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)
@@ -126,21 +124,21 @@ def join(rank: int, spec: dict[str, Any], device: torch.device) -> DataParallel:
 
 
 def leave() -> None:
-    """Forget the process group, so that the next run may have another."""
+    """Destroy the process group, so that the next run can create one."""
     if dist.is_initialized():
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
 
 
 def abort() -> None:
-    """End collectives that wait for a rank that is dead, where the back end does not see it by itself."""
+    """Abort collectives that wait for a dead rank, for backends that do not detect it (NCCL)."""
     if dist.is_initialized() and dist.get_backend() == "nccl":
         world: Any = dist.group.WORLD
         world._get_backend(torch.device("cuda")).abort()
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
-    """The gradients in order, in groups of about BUCKET_NUMEL numbers."""
+    """Yield the gradients in order, in groups of about BUCKET_NUMEL elements."""
     bucket: list[Tensor] = []
     for gradient in gradients:
         bucket.append(gradient)

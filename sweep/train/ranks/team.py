@@ -1,4 +1,4 @@
-"""Starts the other ranks of a run as processes of our own, and sees that none outlives the run."""
+"""Starts the other ranks of a run as child processes, and ends them with the run."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from sweep.records import Placement
 from sweep.train.ranks.base import ALONE, Command, Ranks
 
 COMMAND = [sys.executable, "-P", "-m", "sweep.train.rank"]
-END_S = 10.0  # for a rank to leave by itself, or to be found dead after a connection broke
-LOOK_S = 0.2
+END_S = 10.0  # to let a rank exit, or to find it dead after a connection broke
+POLL_S = 0.2
 
 Process = subprocess.Popen[str]
 
 
 @contextlib.contextmanager
-def together(run: RunConfig, placement: Placement, checkpoint_dir: Path) -> Iterator[Ranks]:
-    """The ranks of a run, this process being rank 0; alone where `placement` gives one device.
+def start_ranks(run: RunConfig, placement: Placement, checkpoint_dir: Path) -> Iterator[Ranks]:
+    """Yield the ranks of a run with this process as rank 0; a single one if `placement` has one device.
 
-    On leaving, the others have ended. Raises InputError when the run cannot be spread as asked, RankLost or
-    torch.OutOfMemoryError when another rank died.
+    On exit the other ranks have ended. Raises InputError when the run cannot be distributed as configured,
+    RankLost or torch.OutOfMemoryError when another rank died.
     """
     if placement.n_devices == 1:
         yield ALONE
@@ -55,20 +55,20 @@ def together(run: RunConfig, placement: Placement, checkpoint_dir: Path) -> Iter
         try:
             for rank in range(1, placement.n_devices):
                 team.append(_start(rank, placement, spec))
-            yield from _led(team, spec, device)
+            yield from _run(team, spec, device)
         finally:
             _end(team)
 
 
-def _led(team: Sequence[Process], spec: dict[str, Any], device: torch.device) -> Iterator[Ranks]:
-    """Join the ranks that were started, and translate the end of one of them."""
+def _run(team: Sequence[Process], spec: dict[str, Any], device: torch.device) -> Iterator[Ranks]:
+    """Join the started ranks and translate the death of one into an error."""
     from sweep.train.ranks.parallel import abort, join, leave
 
     over = threading.Event()
-    for rank, process in enumerate(team, start=1):  # else one that cannot even start would be waited for
+    for rank, process in enumerate(team, start=1):  # otherwise join would wait for one that failed to start
         line = process.stdout.readline() if process.stdout else ""
         if line != "ready\n":
-            raise _end_of(rank, len(team), _last_words(line), process.wait(END_S))
+            raise _failure(rank, len(team), _error_of(line), process.wait(END_S))
     try:
         ranks = join(0, spec, device)
         threading.Thread(target=_watch, args=(team, over, abort), name="rank-watch", daemon=True).start()
@@ -80,7 +80,7 @@ def _led(team: Sequence[Process], spec: dict[str, Any], device: torch.device) ->
         ranks.announce(Command.END)
     except (RankLost, RuntimeError) as error:
         if not is_out_of_memory(error):
-            _blame(team, error)
+            _explain_failure(team, error)
         raise
     finally:
         over.set()
@@ -94,61 +94,67 @@ def _memory_bytes(device: torch.device) -> int:
 
 
 def _start(rank: int, placement: Placement, spec: dict[str, Any]) -> Process:
-    """One more rank: what it needs to know is a line on its standard input, whose end is ours."""
+    """Start one rank; it reads its specification from standard input and exits when that closes."""
     device = torch.device(placement.device)
     if device.type == "cuda" and placement.n_devices > torch.cuda.device_count():
         raise InputError(
-            f"trainer.n_devices={placement.n_devices}, and this worker sees {torch.cuda.device_count()} GPUs"
+            f"trainer.n_devices={placement.n_devices}, but this worker sees {torch.cuda.device_count()} GPUs"
         )
     where_to = f"cuda:{rank}" if device.type == "cuda" else placement.device
-    own = replace(placement, device=where_to, trunk=None)  # rank 0 leaves and takes up its states
+    own = replace(placement, device=where_to, trunk=None)  # only rank 0 saves and loads trunk states
     where = asdict(own) | {"data_dir": str(own.data_dir)}
     process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     if process.stdin is not None:
-        with contextlib.suppress(BrokenPipeError):  # it is dead already, as its silence will tell
+        with contextlib.suppress(
+            BrokenPipeError
+        ):  # it has died already, which reading its first line detects
             process.stdin.write(json.dumps({**spec, "rank": rank, "placement": where}) + "\n")
             process.stdin.flush()
     return process
 
 
 def _watch(team: Sequence[Process], over: threading.Event, abort: Callable[[], None]) -> None:
-    """Gloo sees a peer's connection close; NCCL would wait for it, so it is told."""
-    while not over.wait(LOOK_S):
+    """Abort collectives when a rank dies: Gloo detects the closed connection, NCCL would wait."""
+    while not over.wait(POLL_S):
         if any(process.poll() is not None for process in team):
             abort()
             return
 
 
-def _blame(team: Sequence[Process], error: Exception) -> None:
-    """Raise what ended a rank, when that is why a connection broke; else return."""
+def _explain_failure(team: Sequence[Process], error: Exception) -> None:
+    """Raise the error that ended a rank if one died; return if all are alive after END_S."""
     deadline = time.monotonic() + END_S
     while all(process.poll() is None for process in team):
         if time.monotonic() > deadline:
             return
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
     ends = {rank: process for rank, process in enumerate(team, start=1) if process.poll() is not None}
-    words = {rank: _last_words(p.stdout.readline() if p.stdout else "") for rank, p in ends.items()}
-    rank = max(ends, key=lambda rank: bool(words[rank].get("oom")))  # others only lost their connection
-    raise _end_of(rank, len(team), words[rank], ends[rank].returncode) from error
+    errors = {rank: _error_of(p.stdout.readline() if p.stdout else "") for rank, p in ends.items()}
+    rank = max(
+        ends, key=lambda rank: bool(errors[rank].get("oom"))
+    )  # the other ranks only lost their connection
+    raise _failure(rank, len(team), errors[rank], ends[rank].returncode) from error
 
 
-def _last_words(line: str) -> dict[str, Any]:
-    """What a rank prints when it fails; empty when it was killed."""
+def _error_of(line: str) -> dict[str, Any]:
+    """Parse the error that a rank prints when it fails; empty if it was killed."""
     with contextlib.suppress(ValueError):
-        said = json.loads(line)
-        return said if isinstance(said, dict) else {}
+        printed = json.loads(line)
+        return printed if isinstance(printed, dict) else {}
     return {}
 
 
-def _end_of(rank: int, n_others: int, said: dict[str, Any], exit_code: int) -> Exception:
+def _failure(rank: int, n_others: int, printed: dict[str, Any], exit_code: int) -> Exception:
     who = f"rank {rank} of {n_others + 1}"
-    if said.get("oom"):
-        return torch.OutOfMemoryError(f"{who}: {said['error']}")
-    return RankLost(f"{who} failed: {said['error']}" if said else f"{who} ended with exit code {exit_code}")
+    if printed.get("oom"):
+        return torch.OutOfMemoryError(f"{who}: {printed['error']}")
+    return RankLost(
+        f"{who} failed: {printed['error']}" if printed else f"{who} ended with exit code {exit_code}"
+    )
 
 
 def _end(team: Sequence[Process]) -> None:
-    """Let the ranks leave; end those that do not."""
+    """Close the ranks' standard input, and kill those that do not exit."""
     deadline = time.monotonic() + END_S
     for process in team:
         if process.stdin is not None:

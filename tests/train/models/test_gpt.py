@@ -1,4 +1,4 @@
-"""The decoder's properties: causality, its loss before training, its seeds."""
+"""Decoder properties: causality, loss at initialisation, seeds."""
 
 import math
 from dataclasses import replace
@@ -126,7 +126,7 @@ def test_gains_start_at_one_biases_at_zero_and_positions_at_half_the_tokens():
 
 
 def test_a_given_standard_deviation_starts_every_matrix_and_table_at_any_width():
-    """As nanoGPT starts: 0.02, over sqrt(2 L) where a matrix writes to the residual stream."""
+    """nanoGPT's initialisation: 0.02, divided by sqrt(2 L) for matrices that write to the residual stream."""
     for d_model in (64, 128):
         changes = {"d_model": d_model, "d_ff": 4 * d_model, "vocab_size": 512, "seq_len": 256}
         model = built(replace(TINY, positions="learned", init_std=0.02, **changes))
@@ -138,7 +138,7 @@ def test_a_given_standard_deviation_starts_every_matrix_and_table_at_any_width()
 
 
 def test_shared_keys_and_values_equal_ones_copied_to_every_head():
-    """A model of two key heads for four is the model of four whose neighbours' keys and values agree."""
+    """Two key heads for four query heads equal four key heads with pairwise equal keys and values."""
     few = built(replace(TINY, n_heads=4, n_kv_heads=2, bias=True))
     full = GPT(replace(few.config, n_kv_heads=4))
     wanted = dict(few.state_dict())

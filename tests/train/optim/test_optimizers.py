@@ -1,4 +1,4 @@
-"""The optimizers: their groups, their steps against updates written out, their own FLOPs."""
+"""Optimizers: groups, steps against explicit updates, FLOPs."""
 
 import copy
 import subprocess

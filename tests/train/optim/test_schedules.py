@@ -1,4 +1,4 @@
-"""The schedules as functions of the step: their shapes, their areas, and what a plan makes of their keys."""
+"""Schedules as functions of the step: shapes, areas, and their keys in a plan."""
 
 import doctest
 import math
@@ -23,7 +23,7 @@ NAMES = sorted(SCHEDULES)
 
 @st.composite
 def specs(draw):
-    """A run's length and a schedule that fits in it."""
+    """Draw a run length and a schedule that fits in it."""
     n_steps = draw(st.integers(2, 3000))
     name = draw(st.sampled_from(NAMES))
     warmup = draw(st.integers(0, n_steps - 1))

@@ -96,6 +96,7 @@ class Killing(Session):
                 os.kill(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.ci
 def test_a_dead_rank_ends_the_attempt_in_one_sentence(corpus, tmp_path, run):
     begun = time.monotonic()
     with pytest.raises(RankLost, match=r"^rank 1 of 2 ended with exit code -9$"):

@@ -1,6 +1,6 @@
-"""Weights in and out: a decoder of ours as a checkpoint of a stock Hugging Face class, and the reverse.
+"""Conversion of a decoder to and from a checkpoint of a stock Hugging Face class.
 
-transformers is not needed for either: a checkpoint is config.json and model.safetensors.
+transformers is not needed: a checkpoint is config.json and model.safetensors.
 """
 
 from __future__ import annotations
@@ -25,31 +25,30 @@ from sweep.train.models.gpt import GPT
 Tensors = Mapping[str, Tensor]
 
 BUFFERS = re.compile(r"attn\.(bias|masked_bias)$|rotary_emb\.inv_freq$")
-"""Tensors in old checkpoints that are no weights: causal masks and rotary frequencies."""
+"""Buffers in old checkpoints: causal masks and rotary frequencies."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StockCheckpoint:
-    """What a stock class loads."""
+    """Checkpoint of a stock class."""
 
     config: Mapping[str, Any]  # config.json
-    tensors: Tensors  # model.safetensors, by the class's own names
+    tensors: Tensors  # model.safetensors, by the class's names
 
 
 def to_huggingface(config: ModelConfig, tensors: Tensors) -> StockCheckpoint:
-    """The decoder with these weights, by our names as in `GPT.named_parameters`, as a stock class.
+    """Convert weights, named as in `GPT.named_parameters`, to a stock class with equal logits up to rounding.
 
-    Where it has no biases and the class has, they are zeros; an embedding scale and mup's multipliers are
-    folded into the weights. Logits are equal up to rounding. Raises InputError, naming the keys, when no
-    stock class can express it.
+    Missing biases become zeros if the class always has them; an embedding scale and mup's multipliers are
+    folded into the weights. Raises InputError, naming the keys, when no stock class can express the model.
     """
     stock = stock_class(config)
     config, tensors = _unscaled(*_without_multipliers(config, tensors))
     config = replace(config, bias=config.bias or stock.always_biased)
-    theirs: dict[str, Tensor] = {}
+    stock_tensors: dict[str, Tensor] = {}
     for name, shape in _parameters(config):
         tensor = tensors[name] if name in tensors else torch.zeros(shape)
-        theirs |= _named(stock, config, name, tensor)
+        stock_tensors |= _named(stock, config, name, tensor)
     common = {
         "architectures": [stock.name],
         "model_type": stock.model_type,
@@ -57,13 +56,13 @@ def to_huggingface(config: ModelConfig, tensors: Tensors) -> StockCheckpoint:
         "tie_word_embeddings": config.tied,
         "dtype": "float32",
     }
-    return StockCheckpoint(config=common | stock.write(config), tensors=theirs)
+    return StockCheckpoint(config=common | stock.write(config), tensors=stock_tensors)
 
 
 def from_huggingface(checkpoint: StockCheckpoint) -> GPT:
-    """The decoder of ours with a stock checkpoint's weights, in fp32, its logits equal up to rounding.
+    """Convert a stock checkpoint to the decoder, in fp32, with equal logits up to rounding.
 
-    Raises InputError for a class or a setting that is not ours, DataError for tensors that do not fit.
+    Raises InputError for an unsupported class or setting, DataError for tensors that do not fit.
     """
     stock = STOCK_CLASSES.get(str(checkpoint.config.get("model_type")))
     if stock is None:
@@ -74,21 +73,21 @@ def from_huggingface(checkpoint: StockCheckpoint) -> GPT:
     try:
         config = stock.read(checkpoint.config)
     except KeyError as error:
-        raise DataError(f"config.json has no {error.args[0]}: it is not one of a {stock.name}") from None
+        raise DataError(f"config.json has no {error.args[0]}, which {stock.name} requires") from None
     left = {name.removeprefix(stock.prefix): tensor for name, tensor in checkpoint.tensors.items()}
-    ours = {name: _taken(stock, config, name, shape, left) for name, shape in _parameters(config)}
+    converted = {name: _taken(stock, config, name, shape, left) for name, shape in _parameters(config)}
     if config.tied:
         left.pop("lm_head.weight", None)
     unknown = [name for name in left if not BUFFERS.search(name)]
     if unknown:
-        raise DataError(f"the checkpoint holds {unknown[0]}, which a {stock.name} like ours does not have")
+        raise DataError(f"unknown tensor {unknown[0]} in the checkpoint of a {stock.name}")
     model = GPT(config)
-    model.load_state_dict(ours, strict=False)  # a tied head is the embedding
+    model.load_state_dict(converted, strict=False)  # a tied head is the embedding
     return model
 
 
 def stock_class(config: ModelConfig) -> StockClass:
-    """The stock class that can express a model. Raises InputError, naming the keys, when none can."""
+    """Return the stock class that can express a model. Raises InputError, naming the keys, if none can."""
     lacking = {stock.name: stock.lacks(config) for stock in STOCK_CLASSES.values()}
     for stock in STOCK_CLASSES.values():
         if not lacking[stock.name]:
@@ -115,30 +114,30 @@ def read_checkpoint(directory: Path) -> StockCheckpoint:
         tensors = load_file(directory / "model.safetensors")
     except FileNotFoundError as error:
         raise DataError(
-            f"{directory} holds no {Path(str(error.filename or 'model.safetensors')).name}: a checkpoint is "
+            f"{directory} has no {Path(str(error.filename or 'model.safetensors')).name}: a checkpoint is "
             f"config.json and one model.safetensors"
         ) from None
     except (SafetensorError, ValueError) as error:
         raise DataError(f"{directory} is damaged: {error}") from None
     if not isinstance(config, dict):
-        raise DataError(f"{directory / 'config.json'} is no JSON object")
+        raise DataError(f"{directory / 'config.json'} is not a JSON object")
     return StockCheckpoint(config=config, tensors=tensors)
 
 
-# --- between our names and theirs ---------------------------------------------------------------------
+# --- names --------------------------------------------------------------------------------------------
 
 
 def _parameters(config: ModelConfig) -> Iterator[tuple[str, torch.Size]]:
-    """Our parameters and their shapes; a tied head is none."""
+    """Yield the decoder's parameters and their shapes; a tied head is not one."""
     with torch.device("meta"):
         model = GPT(config)
     for name, parameter in model.named_parameters():
         yield name, parameter.shape
 
 
-def _theirs(stock: StockClass, ours: str) -> list[str]:
-    """The class's names, without its prefix, for one parameter of ours: blocks.0.mlp.up.weight."""
-    module, _, leaf = ours.rpartition(".")
+def _stock_names(stock: StockClass, parameter: str) -> list[str]:
+    """Return the stock names, without prefix, of a decoder parameter such as blocks.0.mlp.up.weight."""
+    module, _, leaf = parameter.rpartition(".")
     leaf = "weight" if leaf == "gain" else leaf
     if not module.startswith("blocks."):
         return [f"{name}.{leaf}" for name in stock.modules[module]]
@@ -146,43 +145,43 @@ def _theirs(stock: StockClass, ours: str) -> list[str]:
     return [f"{stock.block.format(index)}{name}.{leaf}" for name in stock.block_modules[inside]]
 
 
-def _named(stock: StockClass, config: ModelConfig, ours: str, tensor: Tensor) -> dict[str, Tensor]:
-    """One of our tensors as the class's own, with its prefix."""
-    names = _theirs(stock, ours)
+def _named(stock: StockClass, config: ModelConfig, parameter: str, tensor: Tensor) -> dict[str, Tensor]:
+    """Return the stock tensors, with prefix, of one decoder tensor."""
+    names = _stock_names(stock, parameter)
     parts = torch.split(tensor, [config.d_model, config.d_kv, config.d_kv]) if len(names) == 3 else (tensor,)
     return {
         name if name.startswith("lm_head") else stock.prefix + name: part.mT
-        if _turned(stock, ours, part)
+        if _transposed(stock, parameter, part)
         else part
         for name, part in zip(names, parts, strict=True)
     }
 
 
 def _taken(
-    stock: StockClass, config: ModelConfig, ours: str, shape: torch.Size, left: dict[str, Tensor]
+    stock: StockClass, config: ModelConfig, parameter: str, shape: torch.Size, left: dict[str, Tensor]
 ) -> Tensor:
-    """One of our tensors out of the class's own, which are taken from `left`; missing biases are zeros."""
-    names = _theirs(stock, ours)
-    if ours.endswith("bias") and not any(name in left for name in names):
+    """Assemble one decoder tensor from stock tensors, removing them from `left`; missing biases are zeros."""
+    names = _stock_names(stock, parameter)
+    if parameter.endswith("bias") and not any(name in left for name in names):
         return torch.zeros(shape)
     missing = [name for name in names if name not in left]
     if missing:
-        raise DataError(f"the checkpoint holds no {missing[0]}, which a {stock.name} has")
+        raise DataError(f"the checkpoint has no {missing[0]}, which {stock.name} requires")
     tensor = torch.cat([left.pop(name) for name in names]).float()
-    tensor = tensor.mT if _turned(stock, ours, tensor) else tensor
+    tensor = tensor.mT if _transposed(stock, parameter, tensor) else tensor
     if tensor.shape != shape:
         raise DataError(
-            f"{names[0]} of the checkpoint makes shape {tuple(tensor.shape)}, config.json says {tuple(shape)}"
+            f"{names[0]} of the checkpoint has shape {tuple(tensor.shape)}, config.json gives {tuple(shape)}"
         )
     return tensor
 
 
-def _turned(stock: StockClass, ours: str, tensor: Tensor) -> bool:
-    return stock.transposed and ours.startswith("blocks.") and tensor.dim() == 2
+def _transposed(stock: StockClass, parameter: str, tensor: Tensor) -> bool:
+    return stock.transposed and parameter.startswith("blocks.") and tensor.dim() == 2
 
 
 def _without_multipliers(config: ModelConfig, tensors: Tensors) -> tuple[ModelConfig, Tensors]:
-    """The same function without output_scale and attention_scale: the last norm and the queries take them."""
+    """Fold output_scale into the last norm and attention_scale into the queries."""
     last = {"norm.gain", "norm.bias"}
     folded = {name: t * config.output_scale if name in last else t for name, t in tensors.items()}
     for name in folded:
@@ -193,10 +192,10 @@ def _without_multipliers(config: ModelConfig, tensors: Tensors) -> tuple[ModelCo
 
 
 def _unscaled(config: ModelConfig, tensors: Tensors) -> tuple[ModelConfig, Tensors]:
-    """The same function of the tokens, with the embedding's output multiplied by 1 instead of s.
+    """Fold the embedding's multiplier s into the weights.
 
-    Untied, the tables themselves are multiplied. Tied, the whole residual stream is divided by s instead:
-    what writes to it is divided by s, and every norm's eps by s², so that the norms' outputs stay.
+    Untied tables are multiplied by s. With tied tables the whole residual stream is divided by s instead: all
+    matrices that write to it are divided by s, and every norm's eps by s², which keeps the norms' outputs.
     """
     scale = config.input_scale
     plain = replace(config, embedding_scale=config.d_model**-0.5)

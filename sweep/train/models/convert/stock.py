@@ -1,7 +1,7 @@
-"""The stock classes of Hugging Face transformers that can be one of our decoders, and their names for parts.
+"""Stock classes of Hugging Face transformers that can express the decoder, with their names of parts.
 
-Our names on the left, theirs on the right. The facts are those of transformers' modeling_gpt2.py and
-modeling_llama.py; a test holds the logits of both sides equal.
+Decoder names are on the left, stock names on the right. Source: modeling_gpt2.py and modeling_llama.py of
+transformers; a test compares the logits of both.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from sweep.errors import InputError
 Json = Mapping[str, Any]
 
 GPT2_ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2"}
-"""Ours to theirs; theirs has a second name for the tanh form of GELU."""
+"""Decoder to stock names; transformers has a second name for the tanh form of GELU."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StockClass:
-    """One stock class: what it needs of a model, its config, and its names for our modules."""
+    """A stock class: its requirements of a model, its config, and its names of modules."""
 
-    name: str  # what config.json calls its architecture
+    name: str  # architecture in config.json
     model_type: str
-    prefix: str  # before every name but the head's
+    prefix: str  # of every name except the head's
     block: str  # of a block's names, with the block's index
-    modules: Mapping[str, tuple[str, ...]]  # ours to theirs; several where one of ours is their concatenation
+    modules: Mapping[str, tuple[str, ...]]  # decoder to stock; several are concatenated
     block_modules: Mapping[str, tuple[str, ...]]
-    transposed: bool  # block matrices are (in, out) there, and (out, in) here
-    always_biased: bool  # a model without biases has zeros there
-    lacks: Callable[[ModelConfig], list[str]]  # the keys it would need to be otherwise, empty if it fits
-    write: Callable[[ModelConfig], dict[str, Any]]  # config.json, but what every class has
-    read: Callable[[Json], ModelConfig]  # raises InputError for settings that are not ours
+    transposed: bool  # block matrices are (in, out) in the stock class, (out, in) in the decoder
+    always_biased: bool  # a model without biases is exported with zeros
+    lacks: Callable[[ModelConfig], list[str]]  # keys with required values that the model does not meet
+    write: Callable[[ModelConfig], dict[str, Any]]  # config.json without the entries common to all classes
+    read: Callable[[Json], ModelConfig]  # raises InputError for unsupported settings
 
 
 def _unmet(config: ModelConfig, needs: Mapping[str, tuple[Any, ...]]) -> list[str]:
@@ -45,17 +45,15 @@ def _unmet(config: ModelConfig, needs: Mapping[str, tuple[Any, ...]]) -> list[st
 
 
 def _require(config: Json, needs: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raises InputError for the first of `needs`, their keys and what we take, that is unmet.
+    """Raise InputError for the first unmet entry of `needs`, which maps keys to accepted values.
 
-    A key that is not there has their default, which is the first.
+    A missing key has the stock default, which is the first accepted value.
     """
     for key, choices in needs.items():
         value = config.get(key, choices[0])
         if value not in choices:
             listed = " or ".join(repr(choice) for choice in choices)
-            raise InputError(
-                f"config.json has {key}={value!r}, which our decoder is not: it must be {listed}"
-            )
+            raise InputError(f"config.json has {key}={value!r}, which is not supported: it must be {listed}")
 
 
 def _gpt2_lacks(config: ModelConfig) -> list[str]:
@@ -85,7 +83,7 @@ def _gpt2_write(config: ModelConfig) -> dict[str, Any]:
 
 
 def _gpt2_read(config: Json) -> ModelConfig:
-    activations = {theirs: ours for ours, theirs in GPT2_ACTIVATIONS.items()} | {"gelu_pytorch_tanh": "gelu"}
+    activations = {stock: own for own, stock in GPT2_ACTIVATIONS.items()} | {"gelu_pytorch_tanh": "gelu"}
     _require(
         config,
         {

@@ -1,8 +1,8 @@
-"""The coordinate check: how much a few steps change the activations of models of every width.
+"""Coordinate check of a parametrisation: change of activations over a few steps by width, and its figure.
 
-A parametrisation under which one learning rate serves every width changes the typical coordinate of every
-activation by the same amount at every width (Yang et al. 2022, arXiv:2203.03466, appendix D.1). The slope of
-ln(change) over ln(width) is then 0; where it is above, wide models run away first.
+Where one learning rate suits every width, a few steps change the typical coordinate of every activation by
+the same amount at every width (Yang et al. 2022, arXiv:2203.03466, appendix D.1): the slope of ln(change)
+over ln(width) is 0. With a positive slope, wide models diverge first.
 """
 
 from __future__ import annotations
@@ -13,21 +13,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from sweep.config import ExperimentConfig, ModelConfig, RunOptimizer
 from sweep.plan import rules
 from sweep.plan.parametrization import parametrized
 from sweep.plan.shapes import shape_of_width
+from sweep.report.figures.style import count_ticks, new_figure, style
 from sweep.train.models.gpt import GPT
 from sweep.train.optim.optimizers import build_optimizer
 
-N_SEQUENCES = 8  # of one batch, which every step sees again: what is compared is models, not data
+N_SEQUENCES = 8  # of the one batch that all steps use
+PANEL_INCHES = 3.0
+Y_MARGIN = 1.3  # factor between the extreme changes and the limits of the y axis
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CoordinateCheck:
-    """Activations of one model before and after a few steps."""
+    """Change of one model's activations over a few steps."""
 
     d_model: int
     change: Mapping[str, float]  # root mean square of the difference, by activation
@@ -41,9 +46,9 @@ def coordinate_checks(
     n_steps: int,
     seeds: Sequence[int],
 ) -> tuple[CoordinateCheck, ...]:
-    """The check at each width of the experiment's family, under its parametrisation and optimizer.
+    """Check each width of the experiment's family under its parametrisation and optimizer.
 
-    Raises InputError for a width the family has not.
+    Raises InputError for a width that the family does not have.
     """
     checks = []
     for width in widths:
@@ -90,7 +95,7 @@ def _changes(config: ModelConfig, optimizer: RunOptimizer, n_steps: int, seed: i
 
 
 def activations(model: GPT, tokens: Tensor) -> dict[str, Tensor]:
-    """What the model computes on the way: embedded tokens, each block's attention, MLP and sum, logits."""
+    """Return intermediate tensors: embedded tokens, each block's attention, MLP and output, logits."""
     found: dict[str, Tensor] = {}
     watched: dict[str, nn.Module] = {"embedding": model.embedding}
     for index, block in enumerate(model.blocks):
@@ -113,7 +118,7 @@ def _keeper(found: dict[str, Tensor], name: str) -> Callable[..., None]:
 
 
 def slopes(checks: Sequence[CoordinateCheck]) -> dict[str, float]:
-    """The least-squares slope of ln(change) over ln(width), by activation."""
+    """Return the least-squares slope of ln(change) over ln(width) by activation."""
     widths = [math.log(check.d_model) for check in checks]
     center = sum(widths) / len(widths)
     spread = sum((width - center) ** 2 for width in widths)
@@ -125,3 +130,57 @@ def slopes(checks: Sequence[CoordinateCheck]) -> dict[str, float]:
         / spread
         for name in checks[0].change
     }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoordinateCurve:
+    """Change over width of one activation under one parametrisation and optimizer."""
+
+    panel: str
+    activation: str
+    slope: float  # of ln(change) over ln(width)
+    widths: tuple[int, ...]
+    changes: tuple[float, ...]  # root mean square
+
+
+def coordinate_curves(document: Mapping[str, Any]) -> list[CoordinateCurve]:
+    """Return the curves of a document of scripts/coordinate_check, in its order."""
+    return [
+        CoordinateCurve(
+            panel=f"{check['optimizer']}, {check['parametrization']}",
+            activation=activation,
+            slope=slope,
+            widths=tuple(row["d_model"] for row in check["widths"]),
+            changes=tuple(row["change"][activation] for row in check["widths"]),
+        )
+        for check in document["checks"]
+        for activation, slope in check["slopes"].items()
+    ]
+
+
+def coordinate_figure(curves: Sequence[CoordinateCurve], n_steps: int) -> Figure:
+    """Draw a panel for each optimizer and parametrisation; under mup the lines are flat."""
+    panels = list(dict.fromkeys(curve.panel for curve in curves))
+    with style():
+        figure, axes = new_figure(width=PANEL_INCHES * len(panels), height=3.4, n_panels=len(panels))
+        for axis, panel in zip(axes, panels, strict=True):
+            draw_coordinates(axis, [curve for curve in curves if curve.panel == panel])
+        axes[0].set_ylabel(f"change of activations in {n_steps} steps (rms)")
+        low = min(change for curve in curves for change in curve.changes)
+        high = max(change for curve in curves for change in curve.changes)
+        for axis in axes:
+            axis.set_ylim(low / Y_MARGIN, high * Y_MARGIN)
+        axes[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    return figure
+
+
+def draw_coordinates(axes: Axes, curves: Sequence[CoordinateCurve]) -> None:
+    """Draw change over width on log axes, one line per activation."""
+    for number, curve in enumerate(curves):
+        axes.plot(curve.widths, curve.changes, "o-", ms=3, color=f"C{number}", label=curve.activation)
+    steepest = max(curve.slope for curve in curves)
+    axes.set_title(f"{curves[0].panel}\nsteepest slope {steepest:+.2f}")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("width")
+    count_ticks(axes.xaxis)

@@ -1,0 +1,84 @@
+"""First CUDA calls of a worker and of a compiled model, checked without a GPU."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch._inductor.exc
+
+from sweep.records import Placement
+from sweep.train.cuda import CudaStep
+from sweep.train.loop import train
+from sweep.train.models.gpt import GPT
+from sweep.train.step import TrainingStep
+from tests.configs import tiny_run
+from tests.train.sessions import Session, placement, run_on
+
+DATA = np.random.default_rng(0).integers(0, tiny_run().model.vocab_size, (8, tiny_run().model.seq_len + 1))
+
+
+class Stop(Exception):
+    pass
+
+
+def test_cuda_is_initialised_before_memory_statistics_are_reset(corpus, tmp_path, monkeypatch):
+    calls = []
+
+    def reset(device):
+        calls.append("reset_peak_memory_stats")
+        raise Stop
+
+    monkeypatch.setattr(torch.cuda, "init", lambda: calls.append("init"))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append("set_device"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda wanted: None)
+    with pytest.raises(Stop):
+        train(run_on(corpus), placement(corpus, device="cuda:0"), Session(tmp_path))
+    assert calls == ["init", "set_device", "reset_peak_memory_stats"]
+
+
+@pytest.mark.ci
+def test_compiling_works_in_a_fresh_process():
+    """AdamW does not import torch._dynamo, so the configuration of the compiler must."""
+    code = "from sweep.train.cuda import compiled_hidden; compiled_hidden('flash')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("fails_in", ["forward", "backward"])
+def test_a_failed_compilation_is_reported_and_training_continues(tmp_path, monkeypatch, fails_in):
+    run = tiny_run(batch_tokens=DATA.shape[0] * tiny_run().model.seq_len)
+
+    def step(**choices):
+        model = GPT(run.model)
+        model.initialise(torch.Generator().manual_seed(0))
+        place = Placement(
+            data_dir=tmp_path, device="cpu", n_threads=1, micro_batch_size=None, checkpoint_interval_s=1e9
+        )
+        made = TrainingStep(model, run, place, lambda number, start, stop: DATA[start:stop])
+        made._cuda = CudaStep(model, run, torch.device("cpu"), made.choices)
+        made.choose({"attention": "math", "head_rows": 64, "graph": False, "compile": False} | choices)
+        return made
+
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, hidden):
+            return hidden.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            raise torch._inductor.exc.InductorError(RuntimeError("Failed to find C compiler"), None)
+
+    def hidden(model, tokens):
+        if fails_in == "forward":
+            raise torch._inductor.exc.InductorError(RuntimeError("Failed to find C compiler"), None)
+        return Broken.apply(model.hidden(tokens))
+
+    monkeypatch.setattr("sweep.train.cuda.compiled_hidden", lambda attention: hidden)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
+    plain, broken = step(), step(compile=True)
+    with pytest.warns(RuntimeWarning, match="torch.compile failed, continuing without it: .*C compiler"):
+        first = broken(0)
+    assert broken.choices["compile"] is False
+    assert [first, broken(1)] == [plain(0), plain(1)]
