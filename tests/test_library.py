@@ -7,8 +7,8 @@ import sys
 import pytest
 
 import sweep
+from sweep.config import FitConfig
 from sweep.errors import InputError
-from sweep.fit import DEFAULTS
 from sweep.worker.__main__ import work
 from tests.shell import environment
 from tests.toy_trainer import toy_sweep, train
@@ -63,7 +63,7 @@ def test_a_table_is_fitted_with_settings_and_columns(tmp_path):
     from sweep.config import ColumnsConfig
 
     columns = ColumnsConfig(**{f: f for f in ColumnsConfig.__slots__} | {"n_params": "N"})
-    fitted = sweep.fit_table(path, DEFAULTS, columns=columns)
+    fitted = sweep.fit_table(path, FitConfig(), columns=columns)
     assert fitted.n_points == 2
     assert len(sweep.read_table(path, columns)) == 2
     with pytest.raises(InputError, match="not found"):

@@ -107,4 +107,4 @@ class ColumnsConfig:
     flops_budget: str = "flops_budget"
     n_params_non_embedding: str = "n_params_non_embedding"
     n_tokens_unique: str = "n_tokens_unique"
-    trunk: str = "trunk"  # the training run of which rows are checkpoints or branches: they share its noise
+    trunk: str = "trunk"  # the training run that rows are checkpoints or branches of: they share its noise

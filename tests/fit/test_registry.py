@@ -12,9 +12,10 @@ from sweep.errors import InputError
 from sweep.fit import METHODS, Fit, Method, Refusal, fit, predict, read_fit
 from sweep.fit.laws.base import DrawnLaw, Optimum
 from sweep.fit.refusals import RefusedError
-from sweep.report.curves import optimum_curves
+from sweep.report.figures.optima import optimum_panels
+from sweep.report.figures.results import SweepResults
 from sweep.report.figures.style import method_color
-from sweep.report.text.text import fit_text
+from sweep.report.text.fit import fit_text
 from sweep.study.checks import check_fit_methods
 from sweep.study.laws import write_fit
 from tests.fit.planted import TINY, isoflop_points, tiny_flops_per_token
@@ -101,7 +102,8 @@ def test_one_registry_entry_adds_a_method_everywhere(toy, tmp_path):
     (prediction,) = predict(back, [1e14])
     assert prediction.methods["square_root"].estimate["n_params_opt"] == law.n_params_opt(1e14)
 
-    assert {curve.method for curve in optimum_curves(back)} == {"square_root"}
+    panels = optimum_panels(SweepResults(fit=back, points=()))
+    assert {curve.method for panel in panels for curve in panel.curves} == {"square_root"}
     assert method_color("square_root", 0) == "#000000"
     shown = "\n".join(str(part) for part in fit_text(back).renderables)
     assert "square_root (exact FLOPs, 95% intervals)" in shown

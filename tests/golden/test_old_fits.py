@@ -20,6 +20,7 @@ def test_an_old_fit_is_read_and_written_with_the_same_content():
     assert raw["methods"].keys() == METHODS.keys()
     for document in (raw, written):
         assert "alpha = beta" in document["methods"]["overtraining"].pop("assumes")  # worded anew
+        assert "normal noise" in document["methods"]["parametric"].pop("profile_assumes")  # likewise
     assert rounded(written) == rounded(raw)
 
 

@@ -21,7 +21,6 @@ from sweep.store.files import read_json, read_records
 from sweep.store.run_store import RunStore
 from tests.launch.contract import LauncherContract, toy_launcher, toy_sweep_for
 from tests.launch.contract import undisturbed as calm_toys
-from tests.launch.test_every_launcher import BELIEF
 from tests.services.conftest import need
 from tests.services.slurm_cluster import TOOLS, SlurmCluster, until
 from tests.services.smoke import SMOKE, attempts, check_resumed, saved_by, science
@@ -50,7 +49,16 @@ def cluster() -> Iterator[SlurmCluster]:
 
 @pytest.mark.usefixtures("cluster")
 class TestSlurmContract(LauncherContract):
-    launch = SlurmLaunch(name="slurm", n_workers=2, mem=500, gres="gpu:1", time="00:10:00", **BELIEF)
+    launch = SlurmLaunch(
+        name="slurm",
+        n_workers=2,
+        mem=500,
+        gres="gpu:1",
+        time="00:10:00",
+        lease_s=120,
+        stall_s=900,
+        max_failures=3,
+    )
 
     @pytest.fixture(autouse=True)
     def look_often(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def interrupt(monkeypatch, kind, n):
         ROWS: (TrainBatches, "rows"),
         FSYNC: (os, "fsync"),
         RENAME: (type(checkpoint.Path()), "replace"),
-        HEADER: (checkpoint, "replace"),
+        HEADER: (checkpoint, "write_atomic"),
         UNLINK: (type(checkpoint.Path()), "unlink"),
         SCORE: ("sweep.train.trainer", "evaluate"),
     }

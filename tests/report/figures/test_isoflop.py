@@ -1,11 +1,10 @@
 """IsoFLOP curves, compared with the fit they come from."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
-from sweep.fit import DEFAULTS, fit
+from sweep.config import FitConfig
+from sweep.fit import fit
 from sweep.report.figures.isoflop import isoflop_curves, isoflop_figure
 from sweep.report.figures.results import SweepResults
 from tests.fit.planted import TINY, isoflop_points
@@ -51,7 +50,7 @@ def test_the_legend_names_budgets_and_symbols_and_covers_no_data(sweep):
 
 def test_many_budgets_get_a_colour_bar():
     points = isoflop_points(TINY, tuple(np.geomspace(1e11, 1e15, 14)), n_sizes=4, span=3, labelled=True)
-    found = fit(points, dataclasses.replace(DEFAULTS, n_bootstrap=0))
+    found = fit(points, FitConfig(n_bootstrap=0))
     figure = isoflop_figure(isoflop_curves(SweepResults(fit=found, points=points)))
     assert len(figure.axes) == 2
     figure.canvas.draw()

@@ -262,7 +262,7 @@ def test_the_environment_overrules_and_may_hold_a_password(tmp_path, monkeypatch
     monkeypatch.setenv("SWEEP_INDEX_URL", "postgresql://me:CANARY@db/points")
     assert index_url(config) == index_url(StoreConfig()) == "postgresql://me:CANARY@db/points"
     monkeypatch.setenv("SWEEP_INDEX_URL", "oracle://me:CANARY@db/points")
-    with pytest.raises(InputError, match="SWEEP_INDEX_URL is oracle") as refused:
+    with pytest.raises(InputError, match="SWEEP_INDEX_URL=oracle") as refused:
         index_url(config)
     assert "CANARY" not in str(refused.value)
 
