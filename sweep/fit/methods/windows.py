@@ -1,4 +1,4 @@
-"""Selection of the runs that determine the minimum of an IsoFLOP curve: windows and outliers.
+"""Selection of the runs that determine the minimum of each IsoFLOP curve: windows and outliers.
 
 A parabola in ln N approximates a loss curve only near its minimum. A window holds the sizes around the
 minimum within which a cubic term is not significant; sizes outside it would bend the parabola and move its
@@ -15,6 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from sweep.config.fitting import Window
+from sweep.fit.table.observations import Observations
 
 FloatArray = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -67,6 +70,81 @@ class Polynomial:
         return float(self.residual @ self.residual)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RunSelection:
+    """The runs that each budget's parabola is fitted to, masks of shape (n,) over the points."""
+
+    windows: tuple[Mask, ...]  # one for each budget, without the outliers
+    outliers: Mask
+
+    def of_budget(self, observations: Observations, index: int) -> Mask:
+        """Return the runs of budget `index` that are not outliers."""
+        return np.asarray((observations.budget == index) & ~self.outliers)
+
+
+def select_runs(observations: Observations, window: Window, *, drop_outliers: bool) -> RunSelection:
+    """Choose the window of each budget and, with `drop_outliers`, leave outliers out.
+
+    `window` is "auto" (`choose_windows`), "all", or a number of sizes (`nearest_sizes`).
+    """
+    budgets = [observations.budget == index for index in range(len(observations.budgets))]
+    curves = [
+        BudgetCurve(log_n=np.log(observations.n_params[rows]), loss=observations.loss[rows])
+        for rows in budgets
+    ]
+    valid = [np.ones(len(curve.loss), dtype=np.bool_) for curve in curves]
+    windows = _windows(curves, valid, window)
+    outliers = np.zeros(len(observations), dtype=np.bool_)
+    if drop_outliers:
+        found = find_outliers(curves, windows)
+        valid = [rows & ~out for rows, out in zip(valid, found, strict=True)]
+        windows = _windows(curves, valid, window)
+        for rows, out in zip(budgets, found, strict=True):
+            outliers[rows] = out
+    return RunSelection(
+        windows=tuple(_scatter(rows, chosen) for rows, chosen in zip(budgets, windows, strict=True)),
+        outliers=outliers,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outlier:
+    """A run that is far from the parabola of the other runs of its budget."""
+
+    run_key: str  # or its name, or its row
+    n_params: float
+    n_tokens: float
+    loss: float  # nats per token
+
+
+def name_outliers(observations: Observations, outliers: Mask) -> tuple[Outlier, ...]:
+    """Return the runs of a mask (n,)."""
+    return tuple(
+        Outlier(
+            run_key=observations.labels[row],
+            n_params=float(observations.n_params[row]),
+            n_tokens=float(observations.n_tokens[row]),
+            loss=float(observations.loss[row]),
+        )
+        for row in np.flatnonzero(outliers).tolist()
+    )
+
+
+def _windows(curves: Sequence[BudgetCurve], valid: Sequence[Mask], window: Window) -> list[Mask]:
+    if window == "all":
+        return list(valid)
+    if window == "auto":
+        return choose_windows(curves, valid)
+    return [nearest_sizes(curve, rows, window) for curve, rows in zip(curves, valid, strict=True)]
+
+
+def _scatter(rows: Mask, chosen: Mask) -> Mask:
+    """Return a mask over all points from one over the points of `rows`."""
+    mask = np.zeros(len(rows), dtype=np.bool_)
+    mask[rows] = chosen
+    return mask
+
+
 def fit_polynomial(curve: BudgetCurve, rows: Mask, degree: int) -> Polynomial:
     """Fit a polynomial of `degree` to the runs `rows`, which hold more than `degree` distinct sizes."""
     log_n, loss = curve.log_n[rows], curve.loss[rows]
@@ -99,7 +177,7 @@ def pooled_variance(fits: Sequence[Polynomial]) -> float:
 
 
 def shrunk_variance(fit: Polynomial, pooled: float) -> float:
-    """Return a budget's relative residual variance, shrunk to the pooled one by PRIOR_DOF degrees of freedom."""
+    """Return the relative residual variance of a budget, shrunk to the pooled one."""
     return (fit.squares + PRIOR_DOF * pooled) / (fit.n_dof + PRIOR_DOF)
 
 

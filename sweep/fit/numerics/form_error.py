@@ -28,6 +28,7 @@ class FormPrior:
 
     median: float
     log_sd: float
+    exact: float = 0.1  # probability that the form has no error, as a law that generated the data
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +50,10 @@ class FormError:
     @classmethod
     def infer(cls, prior: FormPrior, errors: Sequence[BacktestError]) -> FormError:
         """Return the posterior of s given `errors`; the prior where there are none."""
-        log_weight = -0.5 * ((np.log(GRID) - math.log(prior.median)) / prior.log_sd) ** 2
+        weight = np.exp(-0.5 * ((np.log(GRID) - math.log(prior.median)) / prior.log_sd) ** 2)
+        weight *= (1.0 - prior.exact) / weight.sum()
+        weight[0] += prior.exact
+        log_weight = np.log(np.maximum(weight, 1e-300))
         counts: dict[int, int] = {}
         for error in errors:
             counts[error.cut] = counts.get(error.cut, 0) + 1
@@ -63,6 +67,10 @@ class FormError:
     def sd(self) -> float:
         """Root mean square of s: the form's standard deviation per e-fold."""
         return math.sqrt(float(self.weights @ GRID**2))
+
+    def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
+        """Return `n` draws of s, shape (n,)."""
+        return np.asarray(rng.choice(GRID, size=n, p=self.weights), dtype=np.float64)
 
     def half_width(self, variance: float, reach: float, confidence: float) -> float:
         """Return half the central interval of a logarithm, `reach` e-folds beyond the data."""
