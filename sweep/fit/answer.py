@@ -47,10 +47,10 @@ METHOD_PRIORS: Mapping[str, Mapping[Target, float]] = {
 }
 """Median form error per e-fold of reach, in ln N and ln L; scripts/calibrate_answer."""
 OTHER_METHOD: Mapping[Target, float] = {"n_params": 0.5, "loss": 0.05}
-METHOD_LOG_SD = 0.75
+METHOD_LOG_SD = 0.35
 ANSWER_PRIORS: Mapping[Target, FormPrior] = {
-    "n_params": FormPrior(median=0.045, log_sd=0.75),
-    "loss": FormPrior(median=0.009, log_sd=0.75),
+    "n_params": FormPrior(median=0.05, log_sd=0.75),
+    "loss": FormPrior(median=0.0105, log_sd=0.75),
 }
 """Of the weighted mean; scripts/calibrate_answer."""
 MIN_WEIGHT = 0.5  # of the methods a backtest error of the mean is made from
