@@ -27,9 +27,7 @@ def test_isoflop_reports_its_bias_and_subtracts_it_if_set():
     assert plain.n_tokens_opt(1e24) / truth - 1 == pytest.approx(-0.06498, abs=1e-4)
     windowed = answer(points, "isoflop", BARE)
     assert abs(windowed.n_tokens_opt(1e24) / truth - 1) < 0.5 * 0.06498
-    corrected = answer(
-        points, "isoflop", BARE, isoflop=dataclasses.replace(all_sizes, bias_corrected=True)
-    )
+    corrected = answer(points, "isoflop", BARE, isoflop=dataclasses.replace(all_sizes, bias_corrected=True))
     assert corrected.n_tokens_opt(1e24) / truth - 1 == pytest.approx(0, abs=1e-6)
     bias, after = plain.to_json()["bias"], corrected.to_json()["bias"]
     assert (bias["corrected"], after["corrected"]) == (False, True)

@@ -87,7 +87,9 @@ def test_standard_errors_of_minima_match_their_scatter():
     """The delta method against the scatter of minima over planted data sets."""
     sets = [
         find_minima(
-            observe(isoflop_points(LAW, BUDGETS, n_sizes=7, span=3, sd=0.002, rng=np.random.default_rng(seed))),
+            observe(
+                isoflop_points(LAW, BUDGETS, n_sizes=7, span=3, sd=0.002, rng=np.random.default_rng(seed))
+            ),
             IsoflopOptions(window="all"),
         )
         for seed in range(60)
