@@ -50,7 +50,7 @@ OTHER_METHOD: Mapping[Target, float] = {"n_params": 0.5, "loss": 0.05}
 METHOD_LOG_SD = 0.35
 DOUBTED = 2.0  # factor on the form error of a method with lack of fit
 ANSWER_PRIORS: Mapping[Target, FormPrior] = {
-    "n_params": FormPrior(median=0.05, log_sd=0.75),
+    "n_params": FormPrior(median=0.06, log_sd=0.75),
     "loss": FormPrior(median=0.0105, log_sd=0.75),
 }
 """Of the weighted mean; scripts/calibrate_answer."""

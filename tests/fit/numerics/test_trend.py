@@ -23,7 +23,7 @@ def test_without_drift_a_trend_is_weighted_least_squares():
 
 
 def test_with_drift_the_forecast_is_the_best_linear_predictor():
-    """Its error over simulated paths is its own variance plus that of the drift, and less than without drift."""
+    """Its error over simulated paths is its variance plus that of the drift, and less than without drift."""
     rng = np.random.default_rng(1)
     drift, sd, steps = 0.05, 0.05, 900
     grid = np.linspace(0, 6.0, steps + 1)
