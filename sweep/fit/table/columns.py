@@ -127,8 +127,8 @@ def find_columns(
     taken = {column.name for column in found.values()}
     for field in VOCABULARIES:
         if field not in found:
-            free = [name for name in given if name not in taken and is_numeric(name)]
-            column = _by_usual_name(field, free, source)
+            free = [name for name in given if name not in taken]
+            column = _by_usual_name(field, free, is_numeric, source)
             if column is not None:
                 found[field] = column
     return found
@@ -158,7 +158,9 @@ def _with_unit(field: str, name: str) -> Column:
     return Column(field=field, name=name, factor=known)
 
 
-def _by_usual_name(field: str, given: Sequence[str], source: str) -> Column | None:
+def _by_usual_name(
+    field: str, given: Sequence[str], is_numeric: Callable[[str], bool], source: str
+) -> Column | None:
     tiers: list[Callable[[str], Column | None]] = [lambda name: _usual(field, name, VOCABULARIES[field])]
     if field == "loss":  # held-out losses first, as every law is about them
         tiers += [
@@ -166,7 +168,7 @@ def _by_usual_name(field: str, given: Sequence[str], source: str) -> Column | No
             lambda name: _usual(field, name, (TRAIN_LOSS, TRAINING_LOSS)),
         ]
     for tier in tiers:
-        candidates = [column for name in given if (column := tier(name)) is not None]
+        candidates = [column for name in given if (column := tier(name)) is not None and is_numeric(name)]
         if len(candidates) > 1:
             names = " and ".join(f'"{column.name}"' for column in candidates)
             raise InputError(
@@ -203,6 +205,11 @@ def name_words(name: str) -> list[str]:
     """Return the words of a column's name: at blanks, marks and changes from lower to upper case."""
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFKC", name))
     return re.findall(r"[^\W_]+(?:[.^+][^\W_]+)*", text)
+
+
+def is_optimum(name: str) -> bool:
+    """Return true for the name of a column of optima, such as N_opt."""
+    return bool({word.lower() for word in name_words(name)} & _words(_OPTIMUM))
 
 
 def column_notes(found: Mapping[str, Column]) -> tuple[str, ...]:

@@ -187,7 +187,9 @@ def _read_json_lines(path: Path) -> Cells:
 READERS: dict[str, Callable[[Path], Cells]] = {
     ".csv": _read_delimited,
     ".tsv": _read_delimited,
+    ".tab": _read_delimited,
     ".txt": _read_delimited,
+    ".dat": _read_delimited,
     ".parquet": _read_parquet,
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,

@@ -17,6 +17,7 @@ IntArray = npt.NDArray[np.int64]
 
 WIDE_NOISE = 0.03  # of ln L: seeds of one small model differ by less
 EXPLAINED = 0.25  # share of the variance within cells that a column may leave if it explains the scatter
+BY_CHANCE = 1e-3  # p of the F test that a column explains no more than labels at random
 MAX_NAMED = 3
 
 
@@ -26,9 +27,13 @@ class Difference:
 
     name: str
     values: tuple[str, ...]
-    remaining: (
-        float  # share of the variance within cells that is left once its values have means of their own
-    )
+    remaining: float  # share of the variance within cells that is left once its values have their own means
+    p: float  # of as small a share by chance
+
+    @property
+    def explains(self) -> bool:
+        """True if the scatter is this column's."""
+        return self.remaining <= EXPLAINED and self.p < BY_CHANCE
 
 
 def mixture(
@@ -52,7 +57,7 @@ def mixture(
         f"fit one kind alone with --where '{name} == \"{first.values[0]}\"', or the best run of each cell "
     )
     reason = f"{sentence}, and in {named}: {remedy}with --best-of-cell"
-    return Refusal(kind="mixed_data", reason=reason) if first.remaining <= EXPLAINED else reason
+    return Refusal(kind="mixed_data", reason=reason) if first.explains else reason
 
 
 def _named(difference: Difference) -> str:
@@ -65,8 +70,10 @@ def _differences(
     cell: IntArray, log_loss: FloatArray, extras: Mapping[str, Sequence[Any]]
 ) -> Iterator[Difference]:
     """Yield the columns that differ inside cells; as a setting, each of their values is in several cells."""
+    from scipy.stats import f as fisher  # slow to import, and few tables scatter
+
     within = _centered(log_loss, cell)
-    total = float(within @ within)
+    total, n_dof = float(within @ within), len(cell) - len(np.unique(cell))
     for name, column in extras.items():
         texts = np.array(["" if is_missing(value) else str(value).strip() for value in column])
         values, index = np.unique(texts, return_inverse=True)
@@ -76,7 +83,10 @@ def _differences(
             effect = np.eye(len(values))[index]
             design = np.stack([_centered(part, cell) for part in effect.T], axis=1)
             left = within - design @ np.linalg.lstsq(design, within, rcond=None)[0]
-            yield Difference(name=name, values=tuple(map(str, values)), remaining=float(left @ left) / total)
+            remaining, n_effects = float(left @ left) / total, int(np.linalg.matrix_rank(design))
+            ratio = (1 - remaining) / max(remaining, 1e-12) * (n_dof - n_effects) / n_effects
+            p = float(fisher.sf(ratio, n_effects, n_dof - n_effects)) if n_dof > n_effects else 1.0
+            yield Difference(name=name, values=tuple(map(str, values)), remaining=remaining, p=p)
 
 
 def _centered(values: FloatArray, cell: IntArray) -> FloatArray:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sweep.config import ColumnsConfig
 from sweep.errors import InputError
-from sweep.fit.table.columns import DEFAULT_COLUMNS, Column, column_notes, find_columns
+from sweep.fit.table.columns import DEFAULT_COLUMNS, Column, column_notes, find_columns, is_optimum
 from sweep.fit.table.files import Cells, read_cells
 from sweep.fit.table.numbers import decimal_mark, is_missing, number
 from sweep.fit.table.where import selected_rows
@@ -55,8 +55,10 @@ class Table(Sequence[Point]):
 
     @property
     def is_optima(self) -> bool:
-        """True for a table of optima, one a budget: it lacks the loss or N."""
-        return "loss" not in self.columns or "n_params" not in self.columns
+        """True for a table of optima, one a budget: it lacks the loss or N, or its column of N is N_opt."""
+        if not {"loss", "n_params"} <= self.columns.keys():
+            return True
+        return "flops" in self.columns and is_optimum(self.columns["n_params"])
 
     def __len__(self) -> int:
         return len(self.points)
@@ -106,6 +108,9 @@ def from_dataframe(
     selection: Selection = ALL_ROWS,
 ) -> Table:
     """Return the points of a DataFrame, one a row, as `read_table` does; `source` names it in errors."""
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise InputError(f"{source}: column {str(twice)!r} is not unique; keep one column of that name")
     cells = Cells(source=source, columns={str(name): frame[name].tolist() for name in frame.columns})
     if frame.empty and len(frame.columns):
         raise InputError(f"{source}: the table has no rows; give one row for each finished run")
@@ -122,6 +127,9 @@ def _table(cells: Cells, columns: ColumnsConfig, selection: Selection) -> Table:
     statuses = _statuses(cells, labels.get("status"), rows)
     values = {field: _numbers(cells, found[field], readers[field], rows, statuses) for field in found}
     notes = (*cells.notes, *column_notes(found), *notes, *_cost_from_budget(found, values))
+    names = {field: column.name for field, column in found.items()}
+    if "flops" in values and "flops" not in names:
+        names["flops"] = names["flops_budget"]
     texts = {
         field: [
             None if is_missing(cells.columns[name][row]) else str(cells.columns[name][row]) for row in rows
@@ -142,13 +150,12 @@ def _table(cells: Cells, columns: ColumnsConfig, selection: Selection) -> Table:
     if selection.best_of_cell:
         kept = _best_of_cells(points)
         notes += (f"kept {len(kept)} of {len(points)} rows, the lowest loss of each N and D",)
-    used = {column.name for column in found.values()} | set(labels.values())
-    used |= {*TEXT_COLUMNS, *SIDE_COLUMNS, *SIDE_COUNTS}
+    used = {*names.values(), *labels.values(), *TEXT_COLUMNS, *SIDE_COLUMNS, *SIDE_COUNTS}
     return Table(
         source=cells.source,
         points=tuple(points[at] for at in kept),
         rows=tuple(cells.place(rows[at]) for at in kept),
-        columns={field: column.name for field, column in found.items()},
+        columns=names,
         extras={
             name: tuple(column[rows[at]] for at in kept)
             for name, column in cells.columns.items()
@@ -172,12 +179,15 @@ def _readers(cells: Cells, found: Mapping[str, Column]) -> dict[str, Reader]:
     """Return a reader of each field, with the decimal mark that its column, else the table, uses."""
     marks = {field: decimal_mark(cells.columns[column.name]) for field, column in found.items()}
     shown = set(marks.values()) - {None}
-    table_mark = "," if shown == {","} or (not shown and cells.semicolons) else "."
     readers: dict[str, Reader] = {}
     for field, column in found.items():
-        # A loss of "4,428" is no loss of four thousand.
-        mark = marks[field] or ("," if field == "loss" and shown != {"."} else table_mark)
-        readers[field] = _reader(cells.columns[column.name], column, mark)
+        values = cells.columns[column.name]
+        has_comma = any(isinstance(value, str) and "," in value for value in values)
+        if field == "loss":  # "4,428" and "4.428" are no losses of four thousand
+            open_mark = "," if has_comma else "."
+        else:
+            open_mark = "," if shown == {","} or (has_comma and cells.semicolons and not shown) else "."
+        readers[field] = _reader(values, column, marks[field] or open_mark)
     return readers
 
 
@@ -212,7 +222,7 @@ def _selected(
     if selection.drop_incomplete:
         needed = [field for field in found if field not in OPTIONAL]
         complete = [row for row in rows if all(_is_finite(readers[field](row)) for field in needed)]
-        incomplete = [row for row in rows if row not in set(complete)]
+        incomplete = sorted(set(rows) - set(complete))
         wrong = [
             row for row in incomplete if not any(_lacks(cells, found[f], readers[f], row) for f in needed)
         ]

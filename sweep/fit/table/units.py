@@ -51,8 +51,8 @@ def unit_refusal(
 
     `columns` are n_params, n_tokens, flops and loss, arrays of shape (n,) with n > 0; `labels` name the rows,
     `names` those of columns in the table by field. `vocab_size` is that of all points: a loss above
-    its logarithm is worse than a uniform guess. `flops_given` is false where C is 6 N D. With `most`, only
-    fields of which at least half the values are in another unit are refused.
+    its logarithm is worse than a uniform guess. `flops_given` is false where C is 6 N D. With `most`, a field
+    is refused only if at least half of its values are in another unit.
     """
     findings = [
         finding

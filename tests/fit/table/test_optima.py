@@ -40,6 +40,16 @@ def test_a_table_of_losses_gives_the_exponent_of_the_loss(tmp_path):
     assert law.to_json()["laws"]["L_opt"]["exponent"] == law.laws["L_opt"].exponent
 
 
+def test_a_table_of_optima_with_losses_is_known_by_its_name():
+    frame = pd.DataFrame({"C": C, "N_opt": 0.6 * C**0.49, "loss": C**-0.05})
+    law = optima_law(from_dataframe(frame))
+    assert {name: found.exponent for name, found in law.laws.items()} == pytest.approx(
+        {"N_opt": 0.49, "L_opt": -0.05}
+    )
+    assert from_dataframe(frame).is_optima
+    assert not from_dataframe(frame.rename(columns={"N_opt": "N"})).is_optima
+
+
 def test_optima_are_not_fitted_as_runs_and_runs_not_as_optima():
     optima = from_dataframe(pd.DataFrame({"C": C, "N": C**0.5}))
     with pytest.raises(InputError, match=r"holds optima \(n_params, flops\)"):

@@ -81,6 +81,37 @@ def test_a_table_reads_the_same_in_every_form(tmp_path, name):
     assert np.array(found) == pytest.approx(np.array(grid()), rel=1e-6)
 
 
+MARKS = [  # separator, cells of N, cells of the loss, what they say
+    (",", ("1000000", "2000000"), ("3.125", "2.875"), (1e6, 2e6), (3.125, 2.875)),
+    (";", ("1000000", "2000000"), ("3.125", "2.875"), (1e6, 2e6), (3.125, 2.875)),
+    (";", ("1.000.000", "2.000.000"), ("3,125", "2,875"), (1e6, 2e6), (3.125, 2.875)),
+    (";", ("1.000", "2.000"), ("3,1", "2,875"), (1e3, 2e3), (3.1, 2.875)),
+    (";", ("1,000,000", "2,000,000"), ("3.125", "2.875"), (1e6, 2e6), (3.125, 2.875)),
+    ("\t", ("1,234,567.5", "2e6"), ("3.1", "2.9"), (1234567.5, 2e6), (3.1, 2.9)),
+    ("\t", ("1 000 000", "2'000'000"), ("3,1", "2,9"), (1e6, 2e6), (3.1, 2.9)),
+    ("\t", ("1,5M", "2M"), ("3,125", "2,875"), (1.5e6, 2e6), (3.125, 2.875)),
+    ("|", ("12,34,567", "1.5e6"), ("3", "2"), (1234567, 1.5e6), (3, 2)),
+]
+
+
+@pytest.mark.parametrize(("separator", "sizes", "losses", "n_params", "loss"), MARKS)
+def test_marks_of_decimals_and_thousands(tmp_path, separator, sizes, losses, n_params, loss):
+    path = tmp_path / "t.csv"
+    rows = [(size, "1e9", value) for size, value in zip(sizes, losses, strict=True)]
+    path.write_text(text(("n_params", "n_tokens", "loss"), rows, separator))
+    table = read_table(path)
+    assert tuple(point.n_params for point in table) == pytest.approx(n_params)
+    assert tuple(point.loss for point in table) == pytest.approx(loss)
+
+
+@pytest.mark.parametrize("cell", ["1.2.3", "1,2.3", "12e", "1.2 apples", "1,2,3", "M", "1e6 PF-days"])
+def test_what_is_no_number_is_an_error(tmp_path, cell):
+    path = tmp_path / "t.tsv"
+    path.write_text(f"n_params\tn_tokens\tloss\n1.5e6\t1e9\t3.1\n{cell}\t1e9\t3\n")
+    with pytest.raises(InputError, match=r"column 'n_params' has .* in row 2 \(line 3\)"):
+        read_table(path)
+
+
 def test_what_had_to_be_guessed_is_said(tmp_path):
     notes = {}
     for name in ("latin.csv", "title.csv", "plain.csv"):
@@ -411,6 +442,16 @@ def test_replicates_are_no_mixture():
     assert seen.refusal is None
     (warning,) = seen.warnings
     assert "runs of equal N and D differ by 16% in loss" in warning
+
+
+def test_labels_of_noisy_replicates_are_seldom_taken_for_a_setting():
+    rng, n_refused = np.random.default_rng(1), 0
+    for _ in range(100):
+        rows = [(n, 1e9, HOFFMANN.loss(n, 1e9) * math.exp(0.05 * rng.standard_normal()), replicate)
+                for n in (8e6, 2.5e7, 8e7) for replicate in (0, 1)]  # fmt: skip
+        frame = pd.DataFrame(rows, columns=["n_params", "n_tokens", "loss", "replicate"])
+        n_refused += observe(from_dataframe(frame)).refusal is not None
+    assert n_refused <= 1
 
 
 def test_reading_a_file_does_not_import_pandas(tmp_path):
