@@ -24,7 +24,7 @@ from sweep.cli.arguments import (
     stored_experiment,
 )
 from sweep.errors import InputError
-from sweep.report.text.terminal import print_json, print_text
+from sweep.report.text.terminal import print_json, print_text, say
 
 if TYPE_CHECKING:  # scipy and pandas are slow to import, and --help does not need them
     from sweep.config import ColumnsConfig, ExperimentConfig, FitConfig
@@ -34,8 +34,8 @@ FitSource = Annotated[
     str | None,
     typer.Argument(
         metavar="DIR|TABLE",
-        help="Directory of a sweep, or a .csv or .parquet file with one run a row; by default the directory "
-        "of the experiment.",
+        help="Directory of a sweep, or a table with one run a row (.csv, .tsv, .parquet, .jsonl); by default "
+        "the directory of the experiment.",
     ),
 ]
 FitSettings = Annotated[
@@ -61,8 +61,25 @@ Budgets = Annotated[
 Columns = Annotated[
     list[str] | None,
     typer.Option(
-        "--column", metavar="FIELD=NAME", help="Name of a field's column in the table. Can be repeated."
+        "--column",
+        metavar="FIELD=NAME",
+        help="Column of a field in the table, such as n_params='Model Size', 'n_params=size*1e6' or "
+        "'loss=ln(ppl)'. Can be repeated.",
     ),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="EXPRESSION",
+        help="Fit only these rows of the table, such as 'experiment == \"x\" and n_params > 1e8'.",
+    ),
+]
+BestOfCell = Annotated[
+    bool, typer.Option("--best-of-cell", help="Fit only the lowest loss of each N and D in the table.")
+]
+DropIncomplete = Annotated[
+    bool, typer.Option("--drop-incomplete", help="Leave out rows of the table without N, D, C or loss.")
 ]
 Reconcile = Annotated[
     bool, typer.Option("--reconcile", help="Fit under every counting convention that the points allow.")
@@ -81,6 +98,9 @@ def fit(
     source: FitSource = None,
     settings: FitSettings = None,
     column: Columns = None,
+    where: Where = None,
+    best_of_cell: BestOfCell = False,
+    drop_incomplete: DropIncomplete = False,
     reconcile: Reconcile = False,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
@@ -90,17 +110,33 @@ def fit(
     A sweep's laws are written to its fit.json. Nothing is written for a table.
     """
     from sweep.config.places import sweep_directory
+    from sweep.fit import OptimaLaw, Selection
     from sweep.study.laws import fit_arms, fit_table, write_fits
 
     path, overrides = split_path(source, settings)
     _refuse_old_grammar(overrides)
     if path is not None and not path.is_dir() and (path.suffix or path.is_file()):
         config = _fit_settings(overrides, config_dir)
-        table = fit_table(path, config, columns=_columns(column or ()), reconcile=reconcile)
-        show_fits({None: table}, as_json)
+        selection = Selection(where=where, best_of_cell=best_of_cell, drop_incomplete=drop_incomplete)
+        columns = _columns(column or ())
+        fitted = fit_table(
+            path, config, columns=columns, selection=selection, reconcile=reconcile, on_note=say
+        )
+        if isinstance(fitted, OptimaLaw):
+            print_json(fitted.to_json()) if as_json else print_text(str(fitted))
+        else:
+            show_fits({None: fitted}, as_json)
         return
-    if column:
-        raise InputError("--column has no effect on a sweep: it names the columns of a .csv or .parquet file")
+    for option, given in (
+        ("--column", column),
+        ("--where", where),
+        ("--best-of-cell", best_of_cell),
+        ("--drop-incomplete", drop_incomplete),
+    ):
+        if given:
+            raise InputError(
+                f"{option} has no effect on a sweep: it is about the rows and columns of a table"
+            )
     if path is None:
         experiment = first_arm_of(overrides, config_dir)
     else:

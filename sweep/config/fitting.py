@@ -104,7 +104,11 @@ class FitConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColumnsConfig:
-    """Column names of a table."""
+    """Column names of a table.
+
+    A field's own name stands for "find it": its own name first, else the usual names of such a column. Other
+    names are taken as given; "Size * 1e6" scales a column and "ln(ppl)" takes its logarithm.
+    """
 
     n_params: str = "n_params"
     n_tokens: str = "n_tokens"
@@ -114,3 +118,4 @@ class ColumnsConfig:
     n_params_non_embedding: str = "n_params_non_embedding"
     n_tokens_unique: str = "n_tokens_unique"
     trunk: str = "trunk"  # the training run that rows are checkpoints or branches of: they share its noise
+    status: str = "status"  # done, finished or diverged

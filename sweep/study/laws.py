@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,8 @@ from sweep.fit import (
 from sweep.fit import predict as predict_at
 from sweep.fit.laws.catalogue import CATALOGUE
 from sweep.fit.table.observations import ExcludedPoint
+from sweep.fit.table.optima import OptimaLaw, optima_law
+from sweep.fit.table.points import ALL_ROWS, Selection
 from sweep.plan import rules
 from sweep.plan.grid import tokens_of_budget
 from sweep.plan.hparam_check import HparamCheck
@@ -208,15 +210,25 @@ def fit_table(
     config: FitConfig | None = None,
     *,
     columns: ColumnsConfig = DEFAULT_COLUMNS,
+    selection: Selection = ALL_ROWS,
     reconcile: bool = False,
-) -> Fit:
-    """Fit a .csv or .parquet table of runs, one a row; `columns` names its columns. Writes nothing.
+    on_note: Callable[[str], None] | None = None,
+) -> Fit | OptimaLaw:
+    """Fit a table of runs, one a row, or the power laws of a table of optima. Writes nothing.
 
-    Raises InputError for a file that is missing or is not such a table.
+    `columns` names columns that are not found by their usual names, `selection` the rows to fit; `on_note`
+    receives each sentence about how the table was read. Raises InputError as `read_table`.
     """
     if not Path(path).exists():
         raise InputError(f"{path} not found: give a sweep's directory, or a .csv or .parquet file")
-    return fit(read_table(path, columns), config, reconcile=reconcile)
+    table = read_table(path, columns, selection)
+    if on_note is not None:
+        for note in table.notes:
+            on_note(note)
+    config = config or FitConfig()
+    if table.is_optima:
+        return optima_law(table, config.confidence)
+    return fit(table, config, reconcile=reconcile)
 
 
 def read_law(source: str) -> Fit:

@@ -115,6 +115,8 @@ REFUSED = [
     (["fit", "x.csv", "y.csv"], "error: x.csv and y.csv are both given"),
     (["fit", "x.csv", "seeds=[1]"], "error: seeds=[1] has no effect here: give settings of the fit"),
     (["fit", "nowhere", "--column", "loss=l"], "error: --column has no effect on a sweep"),
+    (["fit", "nowhere", "--where", "loss < 3"], "error: --where has no effect on a sweep"),
+    (["fit", "nowhere", "--best-of-cell"], "error: --best-of-cell has no effect on a sweep"),
     (
         ["fit", "x.csv", "--column", "lose=l"],
         "error: --column lose=l is not FIELD=NAME",

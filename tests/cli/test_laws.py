@@ -91,3 +91,28 @@ def test_a_fit_that_every_method_refuses_succeeds_with_reasons(tmp_path):
     assert "refused" in document["backtest"]
     path.write_text("n_params,n_tokens,loss\n1e6,1e8,-3\n")
     assert sweep(tmp_path, "fit", path).returncode == 2
+
+
+def test_what_was_recognised_and_selected_goes_to_stderr(tmp_path, table):
+    frame = pd.read_csv(table)
+    scaled = frame.assign(**{"Params (M)": frame["Model Size"] / 1e6, "set": "x"}).drop(columns="Model Size")
+    other = scaled.assign(set="y", loss=scaled.loss * 1.3)
+    path = tmp_path / "two.csv"
+    pd.concat([scaled, other]).to_csv(path, index=False, sep=";", decimal=",")
+    done = sweep(tmp_path, "fit", path, "--where", 'set == "x"', *COLUMNS[6:], "--json")
+    assert done.returncode == 0, done.stderr
+    assert 'column "Params (M)" read as n_params in millions\n' in done.stderr
+    assert "--where selects 24 of 48 rows\n" in done.stderr
+    named = sweep(tmp_path, "fit", table, *COLUMNS, "--json")
+    found, expected = (json.loads(result.stdout)["methods"]["parametric"]["a"] for result in (done, named))
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_table_of_optima_prints_its_power_law(tmp_path):
+    path = tmp_path / "optima.csv"
+    path.write_text("C (PF-days),N_opt\n0.01,16M\n0.1,50M\n1,160M\n10,500M\n")
+    shown = sweep(tmp_path, "fit", path)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("4 optima from C = 8.64e+17 to 8.64e+20 FLOPs\nN_opt = ")
+    document = json.loads(sweep(tmp_path, "fit", path, "--json").stdout)
+    assert document["laws"]["N_opt"]["exponent"] == pytest.approx(0.499, abs=0.001)

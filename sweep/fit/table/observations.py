@@ -22,6 +22,9 @@ from sweep.fit.table.constraint import FlopsPerToken
 from sweep.fit.table.conventions import counting_refusal, counting_warning
 from sweep.fit.table.curves import LossCurve, loss_curves
 from sweep.fit.table.filters import NO_FILTERS, AppliedFilter, apply_filters
+from sweep.fit.table.mixtures import mixture
+from sweep.fit.table.points import Table
+from sweep.fit.table.units import unit_refusal
 from sweep.records import CurvePoint, Point
 
 FloatArray = npt.NDArray[np.float64]
@@ -117,7 +120,9 @@ def observe(
     """
     if not points:
         raise InputError("no points to fit: give at least one finished run")
-    labelled = [(point, point.run_key or point.name or f"row {row}") for row, point in enumerate(points, 1)]
+    _refuse_optima(points)
+    rows = points.rows if isinstance(points, Table) else [f"row {row}" for row in range(1, len(points) + 1)]
+    labelled = [(point, point.run_key or point.name or row) for point, row in zip(points, rows, strict=True)]
     reasons = [_reason_left_out(point, excluded or {}) for point, _ in labelled]
     left_out = [
         ExcludedPoint(run_key=label, reason=reason)
@@ -137,10 +142,21 @@ def observe(
     cluster = _clusters([point for point, _ in kept])
     refusal = common_refusal([point for point, _ in kept], allow_mixed_schedules=allow_mixed_schedules)
     warnings: tuple[str, ...] = ()
-    if refusal is None and curve.kind == "exact":
+    noise = replicate_noise(
+        table["n_params"], table["n_tokens"], table["loss"], _optional(kept, "n_tokens_unique")
+    )
+    names = points.columns if isinstance(points, Table) else {}
+    exact = curve.kind == "exact"
+    refusal = refusal or _unit_refusal(kept, table, names, flops_given=exact, most=True)
+    if refusal is None and exact:
         cost, labels = table["flops"] / table["n_tokens"], [label for _, label in kept]
         refusal = counting_refusal(table["n_params"], cost, labels)
         warnings = counting_warning(table["n_params"], cost, curve, labels)
+    refusal = refusal or _unit_refusal(kept, table, names, flops_given=exact)
+    if refusal is None and noise is not None and isinstance(points, Table):
+        found = _mixture(points, kept, table, noise)
+        refusal = found if isinstance(found, Refusal) else None
+        warnings += (found,) if isinstance(found, str) else ()
     return Observations(
         **table,
         budget=budget,
@@ -153,14 +169,53 @@ def observe(
         flops_chinchilla=_optional(kept, "flops_chinchilla"),
         n_tokens_unique=_optional(kept, "n_tokens_unique"),
         curves=loss_curves([point for point, _ in kept], cluster, curves or {}),
-        replicate_noise=replicate_noise(
-            table["n_params"], table["n_tokens"], table["loss"], _optional(kept, "n_tokens_unique")
-        ),
+        replicate_noise=noise,
         filters=applied,
         excluded=tuple(left_out),
         refusal=refusal,
         warnings=warnings,
     )
+
+
+def _refuse_optima(points: Sequence[Point]) -> None:
+    if isinstance(points, Table) and points.is_optima:
+        raise InputError(
+            f"{points.source} holds optima ({', '.join(points.columns)}), not runs with N and loss: their "
+            f"power law is given by sweep fit TABLE, and in Python by fit_table"
+        )
+
+
+def _unit_refusal(
+    kept: Sequence[tuple[Point, str]],
+    table: Mapping[str, FloatArray],
+    names: Mapping[str, str],
+    *,
+    flops_given: bool,
+    most: bool = False,
+) -> Refusal | None:
+    if not kept:
+        return None
+    vocab_sizes = {point.vocab_size for point, _ in kept}
+    return unit_refusal(
+        table,
+        [label for _, label in kept],
+        names,
+        vocab_size=vocab_sizes.pop() if len(vocab_sizes) == 1 else None,
+        flops_given=flops_given,
+        most=most,
+    )
+
+
+def _mixture(
+    points: Table, kept: Sequence[tuple[Point, str]], table: Mapping[str, FloatArray], noise: RunNoise
+) -> Refusal | str | None:
+    """Compare the other columns of a table inside cells of equal N and D."""
+    row = {id(point): at for at, point in enumerate(points)}
+    rows = [row[id(point)] for point, _ in kept]
+    cells = np.stack([table["n_params"], table["n_tokens"]], axis=1)
+    cell = np.unique(cells, axis=0, return_inverse=True)[1].ravel()
+    extras = {name: [column[at] for at in rows] for name, column in points.extras.items()}
+    return mixture(cell, np.log(table["loss"]), noise.sd, extras)
 
 
 def _optional(kept: Sequence[tuple[Point, str]], field: str) -> FloatArray | None:

@@ -1,70 +1,29 @@
-"""Readers of tables of points: a sweep's points.csv, and any CSV, Parquet file or DataFrame."""
+"""Readers of tables of points: a sweep's points.csv, tables of other people's runs, and DataFrames.
+
+Legend: N parameters, D tokens, C training FLOPs.
+"""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sweep.config import ColumnsConfig
 from sweep.errors import InputError
+from sweep.fit.table.columns import DEFAULT_COLUMNS, Column, column_notes, find_columns, is_optimum
+from sweep.fit.table.files import Cells, read_cells
+from sweep.fit.table.numbers import decimal_mark, is_missing, number
+from sweep.fit.table.where import selected_rows
 from sweep.records import Point
 
-if TYPE_CHECKING:  # pandas takes long to import, and a sweep's own points need none of it
+if TYPE_CHECKING:  # pandas takes long to import, and files are read without it
     import pandas as pd
 
-DEFAULT_COLUMNS = ColumnsConfig()
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Read every value as text, because a run key such as 12345678e1234567 is not a number.
-
-    Raises InputError for another separator than a comma, and for two columns of one name.
-    """
-    import pandas as pd
-
-    header = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, nrows=1)
-    names = header.iloc[0].tolist()
-    marks = [mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]]
-    if marks:
-        raise InputError(
-            f"points={path}: the columns are separated by {marks[0]!r}; save the table with commas"
-        )
-    twice = sorted({name for name in names if names.count(name) > 1 and name})
-    if twice:
-        raise InputError(f"points={path}: column {twice[0]!r} is not unique; keep one column of that name")
-    _check_widths(path, len(names))
-    return pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, usecols=range(len(names)))
-
-
-def _check_widths(path: Path, n_columns: int) -> None:
-    """Raise InputError for a row with more values than columns."""
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        rows = (values for values in csv.reader(lines) if values)  # pandas skips blank lines too
-        for row, values in enumerate(rows):
-            if any(value.strip() for value in values[n_columns:]):
-                raise InputError(
-                    f"points={path}: row {row} has {len(values)} values but the header names {n_columns} "
-                    f"columns; add the missing column names"
-                )
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.read_parquet(path)
-
-
-READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}
-STATUSES = ("done", "diverged")
+DONE = frozenset({"done", "finished", "complete", "completed", "success", "succeeded", "ok"})
+DIVERGED = frozenset({"diverged"})
 TEXT_COLUMNS = (
     "run_key",
     "name",
@@ -77,139 +36,310 @@ TEXT_COLUMNS = (
     "evaluation_sha256",
 )
 SIDE_COLUMNS = ("flops_chinchilla", "epochs")  # numbers that only some methods use
-OPTIONAL = ("flops_budget", "n_params_non_embedding", "n_tokens_unique", "trunk")
-MISSING_TEXT = frozenset({"", "nan", "none", "null", "<na>", "na"})  # pandas' NA is "<na>"
+SIDE_COUNTS = ("seed", "vocab_size", "seq_len")
+OPTIONAL = ("flops_budget", "n_params_non_embedding", "n_tokens_unique")
+LABELS = ("status", "trunk")  # fields of ColumnsConfig that are texts
+SAME_COUNT = 0.05  # of ln C: budgets this near 6 N D are that count before it was rounded to whole batches
 
 
-def read_table(path: str | Path, columns: ColumnsConfig = DEFAULT_COLUMNS) -> tuple[Point, ...]:
-    """Read the points of a .csv or .parquet table.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Table(Sequence[Point]):
+    """The points of a table, in its order, with what is known about their rows and columns."""
 
-    Required are columns for n_params, loss, and n_tokens or flops. flops_budget, n_params_non_embedding,
-    n_tokens_unique, trunk, status, seed, run_key, name, schedule, corpus, tokenizer, epochs, flops_chinchilla
-    and the three hashes are read where present; all other columns are ignored.
+    source: str  # names the table in messages
+    points: tuple[Point, ...]
+    rows: tuple[str, ...]  # name of each point's row, as "row 3 (line 4)"
+    columns: Mapping[str, str]  # name of each field's column
+    extras: Mapping[str, tuple[Any, ...]]  # the other columns, aligned with `points`
+    notes: tuple[str, ...]  # sentences about how the table was read
+
+    @property
+    def is_optima(self) -> bool:
+        """True for a table of optima, one a budget: it lacks the loss or N, or its column of N is N_opt."""
+        if not {"loss", "n_params"} <= self.columns.keys():
+            return True
+        return "flops" in self.columns and is_optimum(self.columns["n_params"])
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @overload
+    def __getitem__(self, index: int) -> Point: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Point, ...]: ...
+    def __getitem__(self, index: int | slice) -> Point | tuple[Point, ...]:
+        return self.points[index]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """The rows of a table to read."""
+
+    where: str | None = None  # an expression, as `selected_rows` takes it
+    best_of_cell: bool = False  # only the run of lowest loss among those of equal N and D
+    drop_incomplete: bool = False  # no rows without a number for N, D, C or the loss
+
+
+ALL_ROWS = Selection()
+
+
+def read_table(
+    path: str | Path, columns: ColumnsConfig = DEFAULT_COLUMNS, selection: Selection = ALL_ROWS
+) -> Table:
+    """Read the points of a .csv, .tsv, .parquet or .jsonl table.
+
+    Required are columns for n_params, loss, and n_tokens or flops; a table without losses or without sizes is
+    read as one of optima, if it has one row for each C. Columns are found by their usual names and units (see
+    `find_columns`), or named by `columns`. `notes` of the result say how.
 
     Raises:
-        InputError: the file cannot be read, a column is missing, the table is empty, or a value is not a
-            finite number above zero. The message names file, column and row; row 1 follows the header.
+        InputError: the file cannot be read, a column is missing or ambiguous, the table is empty, or a value
+            is not a finite number above zero. The message names file, column and row; row 1 follows the
+            header.
     """
-    path = Path(path)
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"points={path}: unknown suffix {path.suffix!r}; use a {' or '.join(READERS)} file")
-    try:
-        frame = reader(path)
-    except FileNotFoundError:
-        raise InputError(f"points={path}: file not found") from None
-    except (OSError, ValueError, csv.Error) as error:  # pandas' and pyarrow's parse errors are ValueErrors
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"points={path}: cannot read it as {path.suffix[1:]} ({first_line})") from None
-    return from_dataframe(frame, columns, source=str(path))
+    return _table(read_cells(Path(path)), columns, selection)
 
 
 def from_dataframe(
-    frame: pd.DataFrame, columns: ColumnsConfig = DEFAULT_COLUMNS, *, source: str = "the DataFrame"
-) -> tuple[Point, ...]:
+    frame: pd.DataFrame,
+    columns: ColumnsConfig = DEFAULT_COLUMNS,
+    *,
+    source: str = "the DataFrame",
+    selection: Selection = ALL_ROWS,
+) -> Table:
     """Return the points of a DataFrame, one a row, as `read_table` does; `source` names it in errors."""
-    names = _present_columns(frame, columns, source)
-    trunk = names.pop("trunk", None)
-    if frame.empty:
-        raise InputError(f"points={source}: the table has no rows; give one row for each finished run")
-    statuses = _statuses(frame, source)
-    values = {
-        field: _numbers(
-            frame[name], name, source, statuses, optional=field in OPTIONAL, may_diverge=field == "loss"
-        )
-        for field, name in names.items()
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise InputError(f"{source}: column {str(twice)!r} is not unique; keep one column of that name")
+    cells = Cells(source=source, columns={str(name): frame[name].tolist() for name in frame.columns})
+    if frame.empty and len(frame.columns):
+        raise InputError(f"{source}: the table has no rows; give one row for each finished run")
+    return _table(cells, columns, selection)
+
+
+def _table(cells: Cells, columns: ColumnsConfig, selection: Selection) -> Table:
+    found = find_columns(
+        list(cells.columns), columns, lambda name: _is_numeric(cells.columns[name]), cells.source
+    )
+    labels = {field: found.pop(field).name for field in LABELS if field in found}
+    readers = _readers(cells, found)
+    rows, notes = _selected(cells, found, readers, selection)
+    statuses = _statuses(cells, labels.get("status"), rows)
+    values = {field: _numbers(cells, found[field], readers[field], rows, statuses) for field in found}
+    notes = (*cells.notes, *column_notes(found), *notes, *_cost_from_budget(found, values))
+    names = {field: column.name for field, column in found.items()}
+    if "flops" in values and "flops" not in names:
+        names["flops"] = names["flops_budget"]
+    texts = {
+        field: [
+            None if is_missing(cells.columns[name][row]) else str(cells.columns[name][row]) for row in rows
+        ]
+        for field, name in ({field: field for field in TEXT_COLUMNS} | labels).items()
+        if name in cells.columns and field != "status"
     }
-    texts = {field: _texts(frame[field]) for field in TEXT_COLUMNS if field in frame.columns}
-    if trunk is not None:
-        texts["trunk"] = _texts(frame[trunk])
-    sides = {field: _side_numbers(frame[field]) for field in SIDE_COLUMNS if field in frame.columns}
-    cells: dict[str, list[Any]] = {**values, **texts, **sides}
-    return tuple(
-        Point(
-            status=status, seed=_seed(frame, row), **{field: column[row] for field, column in cells.items()}
-        )
-        for row, status in enumerate(statuses)
+    sides = {
+        field: [convert(cells.columns[field][row]) for row in rows]
+        for fields, convert in ((SIDE_COLUMNS, _positive), (SIDE_COUNTS, _count))
+        for field in fields
+        if field in cells.columns
+    }
+    fields: dict[str, list[Any]] = {"status": statuses, **values, **texts, **sides}
+    points = tuple(Point(**{name: column[at] for name, column in fields.items()}) for at in range(len(rows)))
+    _check_fields(cells, found, points)
+    kept = list(range(len(points)))
+    if selection.best_of_cell:
+        kept = _best_of_cells(points)
+        notes += (f"kept {len(kept)} of {len(points)} rows, the lowest loss of each N and D",)
+    used = {*names.values(), *labels.values(), *TEXT_COLUMNS, *SIDE_COLUMNS, *SIDE_COUNTS}
+    return Table(
+        source=cells.source,
+        points=tuple(points[at] for at in kept),
+        rows=tuple(cells.place(rows[at]) for at in kept),
+        columns=names,
+        extras={
+            name: tuple(column[rows[at]] for at in kept)
+            for name, column in cells.columns.items()
+            if name not in used
+        },
+        notes=notes,
     )
 
 
-def _present_columns(frame: pd.DataFrame, columns: ColumnsConfig, source: str) -> dict[str, str]:
-    """Map fields of Point to columns of `frame`. Raises InputError when a required column is missing."""
-    present, given = {}, [str(name) for name in frame.columns]
-    for field in dataclasses.fields(ColumnsConfig):
-        name, renamed = getattr(columns, field.name), getattr(DEFAULT_COLUMNS, field.name)
-        if name in given:
-            present[field.name] = name
-        elif field.name in ("n_params", "loss") or name != renamed:
-            raise _missing_column(f"columns.{field.name}", name, given, source)
-    if "n_tokens" not in present and "flops" not in present:
-        wanted = f"{columns.n_tokens} or {columns.flops}"
-        raise _missing_column("columns.n_tokens or columns.flops", wanted, given, source)
-    return present
+def _is_numeric(values: Sequence[Any]) -> bool:
+    """Return true if most cells that hold anything are numbers."""
+    given = [value for value in values if not is_missing(value)]
+    n_numbers = sum(any(number(value, mark, "flops") is not None for mark in ".,") for value in given)
+    return 2 * n_numbers > len(given)
 
 
-def _missing_column(key: str, name: str, given: list[str], source: str) -> InputError:
-    return InputError(
-        f"points={source}: column {name!r} not found among {', '.join(given) or 'no columns'}: "
-        f"set {key} to the right one"
-    )
+Reader = Callable[[int], float | None]  # the number of a field in a row
 
 
-def _statuses(frame: pd.DataFrame, source: str) -> list[Literal["done", "diverged"]]:
-    if "status" not in frame.columns:
-        return ["done"] * len(frame)
-    for row, value in enumerate(frame["status"], start=1):
-        if value not in STATUSES:
+def _readers(cells: Cells, found: Mapping[str, Column]) -> dict[str, Reader]:
+    """Return a reader of each field, with the decimal mark that its column, else the table, uses."""
+    marks = {field: decimal_mark(cells.columns[column.name]) for field, column in found.items()}
+    shown = set(marks.values()) - {None}
+    readers: dict[str, Reader] = {}
+    for field, column in found.items():
+        values = cells.columns[column.name]
+        has_comma = any(isinstance(value, str) and "," in value for value in values)
+        if field == "loss":  # "4,428" and "4.428" are no losses of four thousand
+            open_mark = "," if has_comma else "."
+        else:
+            open_mark = "," if shown == {","} or (has_comma and cells.semicolons and not shown) else "."
+        readers[field] = _reader(values, column, marks[field] or open_mark)
+    return readers
+
+
+def _reader(values: Sequence[Any], column: Column, mark: str) -> Reader:
+    def read(row: int) -> float | None:
+        value = number(values[row], mark, column.field, column.factor)
+        if not column.logarithm or value is None or not math.isfinite(value):
+            return value
+        return math.log(value) if value > 0 else None
+
+    return read
+
+
+def _selected(
+    cells: Cells, found: Mapping[str, Column], readers: Mapping[str, Reader], selection: Selection
+) -> tuple[list[int], tuple[str, ...]]:
+    """Return the rows to read, and a note for each selection."""
+    rows: list[int] = list(range(cells.n_rows))
+    notes: tuple[str, ...] = ()
+    if selection.where is not None:
+        names = list(dict.fromkeys([*cells.columns, *found]))
+
+        def cell(name: str, row: int) -> Any:
+            return cells.columns[name][row] if name in cells.columns else readers[name](row)
+
+        rows = selected_rows(selection.where, names, cell, cells.n_rows)
+        if not rows:
             raise InputError(
-                f"points={source}: invalid status={value!r} in row {row}: choose from {', '.join(STATUSES)}"
+                f"{cells.source}: --where {selection.where!r} selects none of {cells.n_rows} rows"
             )
-    return list(frame["status"])
+        notes += (f"--where selects {len(rows)} of {cells.n_rows} rows",)
+    if selection.drop_incomplete:
+        needed = [field for field in found if field not in OPTIONAL]
+        complete = [row for row in rows if all(_is_finite(readers[field](row)) for field in needed)]
+        incomplete = sorted(set(rows) - set(complete))
+        wrong = [
+            row for row in incomplete if not any(_lacks(cells, found[f], readers[f], row) for f in needed)
+        ]
+        rows = sorted({*complete, *wrong})  # a text that is no number is an error below, not a missing value
+        notes += (f"dropped {len(incomplete) - len(wrong)} incomplete rows",)
+        if not rows:
+            raise InputError(f"{cells.source}: every row lacks a number for one of {', '.join(needed)}")
+    return rows, notes
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _lacks(cells: Cells, column: Column, read: Reader, row: int) -> bool:
+    value = read(row)
+    return is_missing(cells.columns[column.name][row]) or (value is not None and not math.isfinite(value))
+
+
+def _statuses(cells: Cells, name: str | None, rows: Sequence[int]) -> list[Literal["done", "diverged"]]:
+    if name is None:
+        return ["done"] * len(rows)
+    statuses: list[Literal["done", "diverged"]] = []
+    for row in rows:
+        value = cells.columns[name][row]
+        status = str(value).strip().lower()
+        if status not in DONE | DIVERGED:
+            raise InputError(
+                f"{cells.source}: {name}={value!r} in {cells.place(row)} is not done, finished or "
+                f"diverged: leave such rows out with --where '{name} == \"finished\"', or name another one "
+                f"with --column status=NAME"
+            )
+        statuses.append("diverged" if status in DIVERGED else "done")
+    return statuses
 
 
 def _numbers(
-    column: pd.Series, name: str, source: str, statuses: list[Any], *, optional: bool, may_diverge: bool
+    cells: Cells, column: Column, read: Reader, rows: Sequence[int], statuses: Sequence[str]
 ) -> list[float | None]:
-    """Return the column as floats, with None only in optional columns and for losses of diverged runs."""
+    """Return a field's numbers, with None only in optional columns and for losses of diverged runs."""
     numbers: list[float | None] = []
-    for row, (value, status) in enumerate(zip(column, statuses, strict=True), start=1):
-        number = _number(value)
-        valid = number is not None and math.isfinite(number) and number > 0
-        if valid:
-            numbers.append(number)
-        elif (optional and _is_missing(value)) or (may_diverge and status == "diverged"):
+    for row, status in zip(rows, statuses, strict=True):
+        value, cell = read(row), cells.columns[column.name][row]
+        if value is not None and math.isfinite(value) and value > 0:
+            numbers.append(value)
+        elif (column.field in OPTIONAL and is_missing(cell)) or (
+            column.field == "loss" and status == "diverged"
+        ):
             numbers.append(None)
         else:
-            shown = "no value" if _is_missing(value) else repr(value)
+            shown = "no value" if cell is None or str(cell).strip() == "" else repr(cell)
+            remedy = ": --drop-incomplete leaves such rows out" if _lacks(cells, column, read, row) else ""
             raise InputError(
-                f"points={source}: column {name!r} has {shown} in row {row}, not a finite number above zero"
+                f"{cells.source}: column {column.name!r} has {shown} in {cells.place(row)}, not a finite "
+                f"number above zero{remedy}"
             )
     return numbers
 
 
-def _side_numbers(column: pd.Series) -> list[float | None]:
-    """Return the column as floats, with None for anything but a finite number above zero."""
-    numbers = [_number(value) for value in column]
-    return [x if x is not None and math.isfinite(x) and x > 0 else None for x in numbers]
+def _positive(value: Any) -> float | None:
+    found = number(value)
+    return found if found is not None and math.isfinite(found) and found > 0 else None
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, (bool, np.bool_)):  # float(True) is 1.0
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
+def _count(value: Any) -> int | None:
+    found = number(value)
+    return int(found) if found is not None and found.is_integer() else None
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or str(value).strip().lower() in MISSING_TEXT
+def _cost_from_budget(found: Mapping[str, Column], values: dict[str, list[float | None]]) -> tuple[str, ...]:
+    """Take C from the budgets where no other column gives it, and return a note if that is not 6 N D."""
+    budgets = values.get("flops_budget")
+    if budgets is None or "flops" in found or None in budgets:
+        return ()
+    name = found["flops_budget"].name
+    n_params, n_tokens = values.get("n_params"), values.get("n_tokens")
+    if n_params and n_tokens:
+        triples = zip(budgets, n_params, n_tokens, strict=True)
+        if all(n and d and c and abs(math.log(c / (6 * n * d))) <= SAME_COUNT for c, n, d in triples):
+            return ()
+        note = f'C is read from the budgets in column "{name}", which differ from 6 N D'
+    else:
+        note = f'C is read from the budgets in column "{name}"'
+    values["flops"] = list(budgets)
+    return (note,)
 
 
-def _texts(column: pd.Series) -> list[str | None]:
-    return [None if _is_missing(value) else str(value) for value in column]
+def _check_fields(cells: Cells, found: Mapping[str, Column], points: Sequence[Point]) -> None:
+    """Raise InputError where columns are missing: for runs, and for optima."""
+    has_cost = any(point.flops is not None for point in points)
+    absent = [field for field in ("n_params", "loss") if field not in found]
+    if not absent:
+        if "n_tokens" not in found and not has_cost:
+            raise _missing_column(cells, "n_tokens or flops", "n_tokens")
+        return
+    budgets = {point.flops for point in points}
+    optima = has_cost and len(absent) == 1 and len(budgets) == len(points)
+    if not optima or (absent == ["n_params"] and "n_tokens" in found):
+        raise _missing_column(cells, absent[0], absent[0])
 
 
-def _seed(frame: pd.DataFrame, row: int) -> int | None:
-    number = _number(frame["seed"].iloc[row]) if "seed" in frame.columns else None
-    return int(number) if number is not None and number.is_integer() else None
+def _missing_column(cells: Cells, wanted: str, field: str) -> InputError:
+    return InputError(
+        f"{cells.source}: no column for {wanted} among {', '.join(cells.columns) or 'no columns'}: name it "
+        f"with --column {field}=NAME"
+    )
+
+
+def _best_of_cells(points: Sequence[Point]) -> list[int]:
+    """Return the index of the lowest loss of each N and D, or N and C, and of every run without a loss."""
+    best: dict[object, int] = {}
+    for at, point in enumerate(points):
+        if point.loss is None or point.status == "diverged":
+            best[at] = at
+            continue
+        cell = (point.n_params, point.n_tokens if point.n_tokens is not None else point.flops)
+        other = best.setdefault(cell, at)
+        if point.loss < (points[other].loss or math.inf):
+            best[cell] = at
+    return sorted(best.values())

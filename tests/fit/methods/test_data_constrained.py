@@ -8,10 +8,9 @@ import pytest
 
 from sweep.config import DataConstrainedOptions, FitConfig
 from sweep.errors import InputError
-from sweep.fit import Refusal, fit, from_dataframe
+from sweep.fit import DEFAULT_COLUMNS, Refusal, fit, from_dataframe
 from sweep.fit.laws.catalogue import published_surface
 from sweep.fit.laws.repetition import DataConstrainedLaw, effective_log, repeated_log_loss, repeated_slopes
-from sweep.fit.table.points import DEFAULT_COLUMNS
 from sweep.records import Point
 from tests.fit.one_method import answer
 from tests.fit.planted import PlantedLaw, isoflop_points

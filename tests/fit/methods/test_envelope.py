@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 
 from sweep.config import FitConfig
-from sweep.fit import Refusal, fit, from_dataframe
+from sweep.fit import DEFAULT_COLUMNS, Refusal, fit, from_dataframe
 from sweep.fit.laws.power_law import PowerLaw
 from sweep.fit.methods.envelope import bias_warning
 from sweep.fit.methods.envelope_draws import efficient_points
-from sweep.fit.table.points import DEFAULT_COLUMNS
 from sweep.records import CurvePoint
 from tests.fit.planted import TINY, isoflop_points
 from tests.fit.reference_data import reference_path

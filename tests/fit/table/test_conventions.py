@@ -40,7 +40,7 @@ ALL = range(len(GRID))
     ("points", "kind", "words"),
     [
         (changed(ALL, flops=1 / 8.64e19), "units", "PF-days"),
-        (changed(ALL, n_params=1e-6), "units", "not in millions"),
+        (changed(ALL, n_params=1e-6), "units", '--column n_params="n_params*1e9"'),
         (changed([7], flops=1 / 8.64e19), "mixed_counting", "row 8 is "),
         (changed([0], flops=8), "mixed_counting", "row 1 is "),
         (changed([19], n_tokens=1 / 8), "mixed_counting", "row 20 is "),
@@ -128,7 +128,7 @@ def test_an_optimum_spends_its_budget_at_any_extrapolation():
 def test_rows_wider_than_the_header_are_refused(tmp_path):
     path = tmp_path / "shift.csv"
     path.write_text("n_params,n_tokens,loss\n1e6,2e7,3.1,4\n")
-    with pytest.raises(InputError, match=r"row 1 has 4 values but the header names 3 columns"):
+    with pytest.raises(InputError, match=r"row 1 \(line 2\) has 4 values but the header names 3 columns"):
         read_table(path)
     path.write_text("n_params,n_tokens,loss\n1e6,2e7,3.1,\n2e6,2e7,3.0,\n")  # a comma that ends every line
     assert [(point.n_params, point.loss) for point in read_table(path)] == [(1e6, 3.1), (2e6, 3.0)]
@@ -179,5 +179,5 @@ def test_an_unclosed_quote_is_an_error(tmp_path):
     with pytest.raises(InputError, match="cannot read it as csv"):
         read_table(path)
     path.write_text("\nn_params,n_tokens,loss\n\n1,2,3,9\n")
-    with pytest.raises(InputError, match="row 1 has 4 values"):
+    with pytest.raises(InputError, match=r"row 1 \(line 4\) has 4 values"):
         read_table(path)

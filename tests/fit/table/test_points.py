@@ -55,17 +55,25 @@ def test_a_diverged_run_may_lack_its_loss(tmp_path):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("n_params,loss\n1,2\n", ["'n_tokens or flops'", "n_params, loss", "columns.n_tokens"]),
-        ("n_tokens,loss\n1,2\n", ["'n_params'", "columns.n_params"]),
-        ("n_params,n_tokens\n1,2\n", ["'loss'", "columns.loss"]),
-        ("n_params;n_tokens;loss\n1;2;3\n", ["separated by ';'", "with commas"]),
+        (
+            "n_params,loss\n1,2\n",
+            ["no column for n_tokens or flops among n_params, loss", "--column n_tokens=NAME"],
+        ),
+        ("n_tokens,loss\n1,2\n", ["no column for n_params", "--column n_params=NAME"]),
+        ("n_params,n_tokens\n1,2\n", ["no column for loss", "--column loss=NAME"]),
         ("n_params,n_tokens,loss\n", ["no rows"]),
-        ("n_params,n_tokens,loss\n1,2,3\n1,2,nan\n", ["'loss'", "no value", "row 2"]),
+        (
+            "n_params,n_tokens,loss\n1,2,3\n1,2,nan\n",
+            ["'loss'", "'nan' in row 2 (line 3)", "--drop-incomplete"],
+        ),
         ("n_params,n_tokens,loss\n1,2,inf\n", ["'loss'", "'inf'", "row 1"]),
         ("n_params,n_tokens,loss\n0,2,3\n", ["'n_params'", "'0'", "row 1", "above zero"]),
         ("n_params,n_tokens,loss\n1,-2,3\n", ["'n_tokens'", "'-2'"]),
         ("n_params,n_tokens,loss\n1,many,3\n", ["'n_tokens'", "'many'"]),
-        ("n_params,n_tokens,loss,status\n1,2,3,lost\n", ["status='lost'", "row 1", "done, diverged"]),
+        (
+            "n_params,n_tokens,loss,status\n1,2,3,lost\n",
+            ["status='lost'", "row 1", "done, finished or diverged", "--where", "--column status"],
+        ),
         ("n_params,n_tokens,loss,flops_budget\n1,2,3,-1\n", ["'flops_budget'", "'-1'"]),
         ("", ["cannot read it as csv"]),
     ],
@@ -83,16 +91,19 @@ def test_bad_tables_are_refused_in_one_sentence(tmp_path, text, parts):
 def test_missing_files_suffixes_and_broken_files(tmp_path):
     with pytest.raises(InputError, match="file not found"):
         read_table(tmp_path / "absent.csv")
-    with pytest.raises(InputError, match=r"\.csv or \.parquet"):
+    with pytest.raises(InputError, match=r"save the table as one of \.csv, .*\.parquet"):
         read_table(write(tmp_path, "", "t.xlsx"))
     with pytest.raises(InputError, match="cannot read it as parquet"):
         read_table(write(tmp_path, "no parquet at all", "t.parquet"))
-    with pytest.raises(InputError, match=r"columns\.flops_budget"):
+    with pytest.raises(
+        InputError,
+        match="column 'Budget' not found among n_params, n_tokens, loss: give --column flops_budget=",
+    ):
         from_dataframe(pd.DataFrame(GOOD), dataclasses.replace(DEFAULT_COLUMNS, flops_budget="Budget"))
 
 
 def test_the_error_for_a_missing_value_names_the_dataframe():
-    with pytest.raises(InputError, match="the DataFrame: column 'loss' has no value in row 2"):
+    with pytest.raises(InputError, match="the DataFrame: column 'loss' has nan in row 2"):
         from_dataframe(pd.DataFrame({**GOOD, "loss": [3.0, None]}))
 
 
