@@ -21,9 +21,14 @@ OPENING = re.compile(r"\W*(what|whether|where|how|which|whose|who|when|why)\b", 
 
 AVOIDED = {
     "told", "lent", "lend", "lends", "whoever", "beside", "nothing but", "what others", "speak against",
-    "speaks against", "of which", "as it is",
+    "speaks against", "of which", "as it is", "afloat", "blame", "bury", "crew", "in hand",
 }  # fmt: skip
 """Words with a plainer alternative, such as next to (beside), anyone who (whoever), unchanged (as it is)."""
+
+PRIVATE_NAMES = {
+    "afloat", "beside", "blame", "bury", "crew", "lend", "lent", "orders", "pardon", "tend", "told",
+}  # fmt: skip
+"""Words of earlier identifiers, which say less than the terms of the field."""
 
 _BETWEEN_WORDS = r"[\s#]+"  # a line break in a comment too
 AVOIDED_PATTERN = re.compile(
@@ -78,6 +83,28 @@ def all_docstrings() -> dict[str, list[Docstring]]:
     }
 
 
+def identifiers(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield the line and the name of every definition, parameter and assignment."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr
+
+
+def private(source: str) -> list[tuple[int, str]]:
+    """Return the identifiers of a module that consist of private words, in snake or camel case."""
+    return sorted(
+        (line, name)
+        for line, name in identifiers(ast.parse(source))
+        if PRIVATE_NAMES & {word.lower() for word in re.findall(r"[A-Z]?[a-z]+", name)}
+    )
+
+
 def check_openings(*, of_modules: bool, n_at_least: int) -> None:
     """Check the share of docstrings that start with an avoided word."""
     every = [
@@ -106,6 +133,13 @@ def test_avoided_words_are_not_used():
     assert not found, "\n".join(found)
 
 
+def test_identifiers_use_the_terms_of_the_field():
+    sources = {path: text for path, text in texts().items() if re.fullmatch(r"sweep/.*\.py", path)}
+    assert len(sources) > 150
+    found = [f"{path}:{line}: {name}" for path, text in sources.items() for line, name in private(text)]
+    assert not found, "\n".join(found)
+
+
 def test_the_counts_find_examples():
     source = '"""What a module is."""\ndef f():\n    """How it works."""\nclass C:\n    """A class."""\n'
     found = docstrings(ast.parse(source))
@@ -116,3 +150,6 @@ def test_the_counts_find_examples():
     ]
     assert avoided("plain\nThe user is told.\n# nothing\n# but") == [(2, "told"), (3, "nothing\n# but")]
     assert avoided("retold, lentil, besides, told_to") == []
+    assert private("class Crew:\n    def extend(self, n_orders): self.told = attended = 1") == [
+        (1, "Crew"), (2, "n_orders"), (2, "told"),
+    ]  # fmt: skip

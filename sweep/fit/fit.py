@@ -298,15 +298,15 @@ def read_fit(path: str | Path) -> Fit:
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
-        raise InputError(f"law={path}: file not found") from None
+        raise InputError(f"{path} not found: give the path of a fit.json") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"law={path}: not readable as JSON ({error})") from None
+        raise InputError(f"{path} is not readable as JSON ({error}): fit again") from None
     if not isinstance(document, dict):
-        raise InputError(f"law={path}: not a fit.json, since its content is not a JSON object")
+        raise InputError(f"{path} is not a fit.json: its content is not a JSON object")
     try:
         return Fit.from_json(document)
     except InputError as error:
-        raise InputError(f"law={path}: {error}") from None
+        raise InputError(f"{path}: {error}") from None
 
 
 def _refuse_constant(constant: str) -> float:

@@ -145,11 +145,6 @@ class LocalLauncher:
                 slot.process.kill()
         self._services.close()
 
-    @property
-    def worker_pids(self) -> tuple[int, ...]:
-        """Process ids of the running workers."""
-        return tuple(slot.process.pid for slot in self._slots if slot.process is not None)
-
     def _make_slots(
         self, n_workers: int | None, device: str, packing: Packing | None, n_devices: int
     ) -> list[_Slot]:

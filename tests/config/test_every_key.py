@@ -158,8 +158,8 @@ CASES: dict[str, Case] = {
 
 def case_of(key: str) -> Case | None:
     """A key's case; launchers and fits read every key of their section by its attribute."""
-    room = {"launch": "launch", "fit": "fit"}.get(key.partition(".")[0])
-    return CASES.get(key) or (Case(room, observe="read by") if room else None)
+    package = {"launch": "launch", "fit": "fit"}.get(key.partition(".")[0])
+    return CASES.get(key) or (Case(package, observe="read by") if package else None)
 
 
 def test_every_key_has_a_case_and_every_case_a_key():
@@ -184,9 +184,11 @@ def test_a_key_changes_what_it_is_for(key):
 
 def test_the_other_keys_are_read_where_they_are_for():
     cases = {key: case_of(key) for key in known_keys()}
-    rooms = {key: case.value for key, case in cases.items() if case and case.observe == "read by"}
-    assert len(rooms) >= 20
-    unread = [key for key, room in rooms.items() if key.rpartition(".")[2] not in attributes_read(room)]
+    packages = {key: case.value for key, case in cases.items() if case and case.observe == "read by"}
+    assert len(packages) >= 20
+    unread = [
+        key for key, package in packages.items() if key.rpartition(".")[2] not in attributes_read(package)
+    ]
     assert unread == []
 
 
@@ -236,8 +238,8 @@ OBSERVERS = {"plan": _plan, "check": _check, "places": _places, "placement": _pl
 
 
 @cache
-def attributes_read(room: str) -> frozenset[str]:
-    """Names of attributes that the modules of `sweep/ROOM` read."""
-    trees = [ast.parse(path.read_text()) for path in (SWEEP / room).rglob("*.py")]
+def attributes_read(package: str) -> frozenset[str]:
+    """Names of attributes that the modules of `sweep/PACKAGE` read."""
+    trees = [ast.parse(path.read_text()) for path in (SWEEP / package).rglob("*.py")]
     nodes = (node for tree in trees for node in ast.walk(tree))
     return frozenset(node.attr for node in nodes if isinstance(node, ast.Attribute))

@@ -70,10 +70,16 @@ def test_what_sharing_saves_is_every_trunk_but_the_longest(by_trunk):
         assert sum(run.flops_shared for run in runs) == per_step * sum(steps[:-1])
         assert max(runs, key=lambda run: run.flops).flops_shared == 0
         for run in runs:
-            assert run.time_s > 0
-            if run.flops_shared:
-                alone = run.time_s / (1 - run.config.branch_step / run.config.n_steps)
-                assert run.time_s < alone
+            assert run.time_s == pytest.approx(seconds_of_own_steps(run))
+
+
+def seconds_of_own_steps(run):
+    """Seconds of the steps that a run trains itself, and of its evaluation."""
+    config, assumed = run.config, composed(*BRANCHED).estimate
+    n_steps = config.n_steps - (config.branch_step if run.flops_shared else 0)
+    trained = flops.count(config.model, n_steps * config.batch_tokens).flops
+    scored = flops.flops_per_token(config.model) * config.evaluation.n_tokens / 3
+    return (trained + scored) / assumed.flops_per_second + n_steps * assumed.step_overhead_s
 
 
 def test_a_branch_is_the_ordinary_run_and_a_size_at_one_budget_is_unchanged():

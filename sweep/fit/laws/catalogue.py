@@ -186,10 +186,7 @@ def published(name: str) -> PublishedLaw:
         InputError: there is no published law of that name.
     """
     if name not in CATALOGUE:
-        raise InputError(
-            f"law={name}: file not found, and no published law of that name: choose from "
-            f"{', '.join(CATALOGUE)}"
-        )
+        raise InputError(f"{name} is not the name of a published law: choose from {', '.join(CATALOGUE)}")
     return CATALOGUE[name]
 
 

@@ -220,7 +220,7 @@ def test_broken_fit_json_is_bad_input(tmp_path, text, match):
     path.write_text(text)
     with pytest.raises(InputError, match=match):
         read_fit(path)
-    with pytest.raises(InputError, match="file not found"):
+    with pytest.raises(InputError, match="not found: give the path"):
         read_fit(tmp_path / "absent.json")
     path.write_text('{"schema_version": 1, "points": {}}')
     with pytest.raises(InputError, match="not a complete fit"):

@@ -90,7 +90,7 @@ def test_porians_steps_are_those_of_their_first_figure():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(InputError, match="no published law of that name: choose from kaplan_2020"):
+    with pytest.raises(InputError, match="not the name of a published law: choose from kaplan_2020"):
         published_fit("chinchila")
     with pytest.raises(InputError, match="is not a loss surface"):
         published_surface("llama_3_2024")

@@ -142,3 +142,5 @@ def test_weights_are_spread_when_one_device_cannot_hold_them(run):
     assert is_sharded(run, 2, "auto", 10**6, "cuda")
     assert not is_sharded(run, 3, "auto", 10**6, "cuda")  # unequal shares
     assert is_sharded(run, 2, "fsdp", 10**9, "cuda")
+    muon = replace(run, optimizer=replace(run.optimizer, name="muon"))
+    assert not is_sharded(muon, 2, "auto", 10**6, "cuda")  # it needs whole matrices
