@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.config import FitConfig
 from sweep.errors import InputError
+from sweep.fit.answer import AnswerLaw
 from sweep.fit.checks.agreement import Agreement, agreement
 from sweep.fit.checks.backtest import Backtest, backtest
 from sweep.fit.checks.reconcile import Reconciliation, reconciled
@@ -74,6 +75,7 @@ class Fit:
     agreement: Agreement | None  # None without a law
     backtest: Backtest | Refusal | None  # None for a published law
     reconcile: Reconciliation | None  # None unless requested
+    answer: AnswerLaw | Refusal | None = None
     hyperparameters: Mapping[str, Any] | str | None = None
     # ^ of a sweep: the largest loss gap in the check of its hyperparameters, or "unmeasured"
 
