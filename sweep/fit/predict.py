@@ -66,6 +66,7 @@ class MethodPrediction:
     unproved: tuple[Quantity, ...]  # quantities with intervals of unproved coverage
     notes: tuple[str, ...]  # on the source of a published law
     warnings: tuple[str, ...]  # of the law, and of its interval here
+    doubted: bool  # the points show lack of fit
     lifetime: LifetimeOptimum | None  # of a surface, if inference tokens are given
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +80,7 @@ class MethodPrediction:
             **({"notes": list(self.notes)} if self.notes else {}),
             **({"warnings": list(self.warnings)} if self.warnings else {}),
             **({"unproved": list(self.unproved)} if self.unproved and self.ci else {}),
+            **({"doubted": True} if self.doubted else {}),
             **({} if self.lifetime is None else {"lifetime": self.lifetime.to_json()}),
         }
 
@@ -345,6 +347,7 @@ def _predict_method(law: Law, flops: float, question: Question) -> MethodPredict
         unproved=law.unproved,
         notes=law.notes,
         warnings=(*law.warnings, *coverage_warning(law, flops)),
+        doubted=law.doubted,
         lifetime=_lifetime(law, flops, question.inference_tokens),
     )
 

@@ -28,7 +28,10 @@ from sweep.fit import (
     read_table,
 )
 from sweep.fit import predict as predict_at
+from sweep.fit.answer import AnswerLaw
 from sweep.fit.laws.catalogue import CATALOGUE
+from sweep.fit.predict import RunPrediction, predict_run
+from sweep.fit.refusals import Refusal
 from sweep.fit.table.observations import ExcludedPoint
 from sweep.plan import rules
 from sweep.plan.grid import tokens_of_budget
@@ -52,6 +55,7 @@ SETTING_COLUMNS = (
 ).split()
 """Columns of points.csv in which two runs of one cell and seed can differ."""
 
+NEXT = 10.0  # times the largest fitted budget
 ASPECT_ROUNDING = 0.01
 MAX_WIDTH_FACTOR = 4.0  # over the largest trained width, above which a shape gets a note
 MAX_DOUBLINGS = 14  # of the width: the sizes that predictions consider
@@ -255,6 +259,11 @@ def sweep_of_law(source: str) -> Path | None:
     return next((path for path in above if (path / "plans").is_dir()), None)
 
 
+def trained_points(sweep_dir: Path) -> tuple[Point, ...]:
+    """Return every point of a sweep."""
+    return RunStore(sweep_dir).points().points
+
+
 def fit_file(sweep_dir: Path) -> Path:
     """Return the path of a directory's fit.json. Raises InputError when there is none."""
     path = sweep_dir / "fit.json"
@@ -362,6 +371,27 @@ def predict(
         )
 
     return tuple(predict_at(fitted, (budget,), question(budget))[0] for budget in budgets)
+
+
+def next_budget(fitted: Fit, settings: FitConfig) -> float | None:
+    """Return the budget at which a fit is summarised; None for a fit without points.
+
+    It is NEXT times the largest fitted budget to two digits, and not beyond `settings.max_reach`.
+    """
+    if fitted.flops_range is None:
+        return None
+    largest = fitted.flops_range[1]
+    if isinstance(fitted.answer, AnswerLaw):
+        largest = fitted.answer.flops_max
+    return float(f"{largest * min(NEXT, settings.max_reach):.1e}")
+
+
+def run_loss(fitted: Fit, n_params: float, n_tokens: float, settings: FitConfig) -> RunPrediction:
+    """Return the predicted loss of a given run. Raises InputError where the fit gives none."""
+    found = predict_run(fitted, n_params, n_tokens, max_reach=settings.max_reach)
+    if isinstance(found, Refusal):
+        raise InputError(f"there is no prediction for this run: {found.reason}")
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

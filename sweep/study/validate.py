@@ -110,9 +110,7 @@ def validate(
     )
     registered = read_registration(sweep_dir, budget, arm)
     assert registered is not None
-    return ValidationOutcome(
-        run=outcome, registration=registered, validation=_scored(sweep_dir, registered)
-    )
+    return ValidationOutcome(run=outcome, registration=registered, validation=_scored(sweep_dir, registered))
 
 
 def _scored(sweep_dir: Path, registration: Registration) -> Validation | None:
@@ -204,8 +202,8 @@ def _answer(fitted: Fit, prediction: Prediction) -> AnswerPrediction:
     if (prediction.beyond_data or 0.0) < MIN_REACH:
         assert fitted.flops_range is not None
         raise InputError(
-            f"{prediction.flops:.4g} FLOPs are not beyond the fitted budgets, so there is nothing to validate: "
-            f"give more than {fitted.flops_range[1] * MIN_REACH:.4g} FLOPs"
+            f"{prediction.flops:.4g} FLOPs are not beyond the fitted budgets, so there is nothing to "
+            f"validate: give more than {fitted.flops_range[1] * MIN_REACH:.4g} FLOPs"
         )
     if "loss_opt" not in answer.ci:
         raise InputError("the prediction has no interval to validate: set fit.n_bootstrap above 0")

@@ -36,7 +36,9 @@ def validation_line(validation: Validation) -> str:
     inside = "inside" if validation.loss_inside else "outside"
     optimum = ""
     if validation.n_params_opt is not None:
-        optimum = f"; N_opt {format4(validation.n_params_opt)}, predicted {format4(registration.n_params_opt)}"
+        optimum = (
+            f"; N_opt {format4(validation.n_params_opt)}, predicted {format4(registration.n_params_opt)}"
+        )
     return (
         f"{_heading(registration)}: loss {format4(validation.loss)}, {inside} the predicted "
         f"{format4(registration.loss_opt)} {_interval(registration.loss_interval)}{optimum}"
@@ -44,7 +46,7 @@ def validation_line(validation: Validation) -> str:
 
 
 def validation_text(validation: Validation) -> RenderableType:
-    """Return predicted against measured loss and N_opt, with the registration that a third party can check."""
+    """Return predicted against measured loss and N_opt, with the time and hash of the registration."""
     registration = validation.registration
     table = plain_table("", "predicted", "measured", "error", "status")
     table.add_row(
