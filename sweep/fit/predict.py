@@ -212,10 +212,14 @@ def too_far_beyond(fit: Fit, flops: float, max_reach: float) -> Refusal | None:
     largest = _largest_budget(fit)
     return Refusal(
         kind="extrapolation",
-        reason=f"{flops:.4g} FLOPs are {reach:.3g} times the largest fitted budget ({largest:.4g}), and the "
-        f"points bear at most fit.max_reach={max_reach:g} times: ask for {largest * max_reach:.4g} FLOPs or "
-        f"less, or add runs at {flops / max_reach:.4g} FLOPs",
+        reason=f"{_short(flops)} FLOPs are {_short(reach)} times the largest fitted budget "
+        f"({_short(largest)}), and the points bear at most fit.max_reach={max_reach:g} times: ask for "
+        f"{_short(largest * max_reach)} FLOPs or less, or add runs at {_short(flops / max_reach)} FLOPs",
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}".replace("e+", "e")
 
 
 def _predict_answer(fit: Fit, flops: float, question: Question) -> AnswerPrediction | Refusal | None:

@@ -378,8 +378,8 @@ def _measured_optimum(
         return n_opt, None
     gradient = np.array([0.0, -1.0 / (2.0 * curvature), slope / (2.0 * curvature**2)])
     sd = registration.run_noise_sd * sizes[best].loss
-    half = NormalDist().inv_cdf(0.5 + registration.confidence / 2) * sd * np.linalg.norm(gradient @ inverse)
-    half = min(float(half), MAX_LOG_HALF_WIDTH)
+    half = NormalDist().inv_cdf(0.5 + registration.confidence / 2) * sd * math.hypot(*(gradient @ inverse))
+    half = min(half, MAX_LOG_HALF_WIDTH)
     return n_opt, (n_opt * math.exp(-half), n_opt * math.exp(half))
 
 

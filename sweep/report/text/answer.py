@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -15,8 +15,8 @@ WIDTH = 80  # columns of an ordinary terminal, for which lines are counted
 MAX_LINES = 20  # of a result that a person reads first
 MAX_WARNINGS = 3
 MARKS = {
-    "?": "? the points show lack of fit, so that this method's intervals are too narrow",
-    "*": "* the coverage of this interval is not verified by simulation",
+    "?": "? lack of fit",
+    "*": "* coverage not verified",
 }
 NEGLIGIBLE = 1e-6  # a limit below this is not distinguished from zero
 
@@ -55,16 +55,14 @@ def answer_sentence(prediction: Mapping[str, Any]) -> str:
         return f"no answer: {answer['refused']}"
     ci = answer["ci"]
     loss_interval = answer["prediction_interval"].get("loss")
-    reach = prediction["beyond_data"]
-    where = "" if reach is None else f" ({format4(reach)} times the largest fitted)"
     exponent = f"; N_opt ∝ C^{answer['a']:.2f}" if "a" in answer else ""
     return (
-        f"at C = {format4(prediction['flops'])} FLOPs{where} train "
+        f"at C = {format4(prediction['flops'])} FLOPs train "
         f"N = {value_text(answer['n_params_opt'], ci.get('n_params_opt'))} parameters on "
         f"D = {value_text(answer['n_tokens_opt'], ci.get('n_tokens_opt'))} tokens "
-        f"(D/N = {format4(answer['tokens_per_param_opt'])}), "
+        f"(D/N {format4(answer['tokens_per_param_opt'])}), "
         f"loss {value_text(answer['loss_opt'], loss_interval or ci.get('loss_opt'))}{exponent}"
-        f"{_level(answer, loss_interval is not None)}{'' if name is None else f' (by {name})'}"
+        f"{_qualification(name, prediction['beyond_data'], answer)}"
     )
 
 
@@ -78,41 +76,47 @@ def _answer(prediction: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any
     return None, None
 
 
-def _level(answer: Mapping[str, Any], of_run: bool) -> str:
-    if "confidence" not in answer or not answer["ci"]:
-        return ""
-    run = ", that of the loss for one new run" if of_run else ""
-    return f" ({answer['confidence']:.0%} intervals{run})"
+def _qualification(name: str | None, reach: float | None, answer: Mapping[str, Any]) -> str:
+    """Return the method of a published law, the distance to the points and the level of the intervals."""
+    parts = [] if name is None else [f"by {name}"]
+    parts += [] if reach is None else [f"{format4(reach)} times the largest fitted budget"]
+    if "confidence" in answer and answer["ci"]:
+        of_run = ", loss of one new run" if answer["prediction_interval"] else ""
+        parts.append(f"{answer['confidence']:.0%} intervals{of_run}")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def reason_lines(prediction: Mapping[str, Any]) -> Iterator[str]:
-    """Yield why the answer is what it is, and how firm it is."""
+    """Yield why the answer is what it is, and how firm it is; the weights are in the table of methods."""
     answer = prediction["answer"]
     if answer is None or "refused" in answer:
         return
-    shares = "; ".join(
-        f"{words} from {_shares(answer['weights'][quantity])}"
-        for quantity, words in (("n_params", "N_opt"), ("loss", "loss"))
-    )
-    yield f"why: {shares} (weights by noise and backtests)"
+    backtest = "".join(_backtest_words(prediction["backtest"], answer["weights"]))
+    yield f"why: methods weighted by noise and backtests{backtest}"
     methods = [method for method in prediction["methods"].values() if "refused" not in method]
     spans = ", ".join(
         f"{words} {format4(min(values))} to {format4(max(values))}"
         for key, words in (("n_params_opt", "N_opt"), ("loss_opt", "loss"))
         if (values := [method[key] for method in methods if key in method])
     )
-    form = answer["form_sd"]
-    yield (
-        f"how firm: the methods span {spans}; form error {form['n_params']:.0%} in N_opt and "
-        f"{form['loss']:.1%} in loss per e-fold of C"
-    )
+    yield f"how firm: the methods span {spans}"
 
 
-def _shares(weights: Mapping[str, float]) -> str:
-    """Return the methods with at least a twentieth of the weight, heaviest first."""
-    heaviest = sorted(weights.items(), key=lambda item: -item[1])
-    shown = [item for item in heaviest if item[1] >= 0.05] or heaviest[:1]
-    return ", ".join(f"{name} {weight:.0%}" for name, weight in shown)
+def _backtest_words(backtest: Mapping[str, Any] | None, weights: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the weighted errors at the budgets that a fit without them had to predict."""
+    if not backtest:
+        return
+    if "refused" in backtest:
+        yield " of other sweeps: this one has too few budgets for its own"
+        return
+    parts = []
+    for quantity, words in (("loss", "loss"), ("n_params", "N_opt")):
+        errors = _mean_errors(backtest["methods"], weights[quantity], f"{quantity}_opt_error")
+        if any(error is not None for error in errors):
+            shown = ", ".join("–" if error is None else f"{error:+.1%}" for error in errors)
+            parts.append(f"{words} {shown}")
+    if parts:
+        yield f"; errors at {', '.join(map(format4, backtest['left_out']))} from below: {'; '.join(parts)}"
 
 
 def methods_table(prediction: Mapping[str, Any]) -> list[RenderableType]:
@@ -130,13 +134,15 @@ def methods_table(prediction: Mapping[str, Any]) -> list[RenderableType]:
         for name, method in rows.items():
             table.add_row(*_row(name, method, prediction["answer"], marks))
         parts.append(table)
-        parts += [Text(text) for mark, text in MARKS.items() if mark in marks]
-    if len(refused) == len(methods) > 1 and len(set(refused.values())) == 1:
+    notes = [text for mark, text in MARKS.items() if mark in marks]
+    if refused and not rows and len(set(refused.values())) == 1:
         answer = prediction["answer"] or {}
         if answer.get("refused") not in refused.values():  # else the sentence has said it
-            parts.append(Text(f"every method is refused: {next(iter(refused.values()))}"))
+            notes.append(f"every method is refused: {next(iter(refused.values()))}")
     elif refused:
-        parts.append(Text(f"refused: {', '.join(refused)} (--verbose gives the reasons)"))
+        notes.append(f"refused: {', '.join(refused)}")
+    if notes:
+        parts.append(Text("; ".join(notes)))
     return parts
 
 
@@ -179,24 +185,6 @@ def _exact(value: object) -> str:
     return format4(value) if isinstance(value, float) else str(value)
 
 
-def backtest_line(backtest: Mapping[str, Any] | None, answer: Mapping[str, Any] | None) -> Iterator[str]:
-    """Yield the errors of the weighted methods at the budgets that a fit without them had to predict."""
-    if not backtest or answer is None or "weights" not in answer:
-        return
-    if "refused" in backtest:
-        yield f"backtest: {backtest['refused']}"
-        return
-    parts = []
-    for quantity, words in (("loss", "loss"), ("n_params", "N_opt")):
-        errors = _mean_errors(backtest["methods"], answer["weights"][quantity], f"{quantity}_opt_error")
-        if any(error is not None for error in errors):
-            shown = ", ".join("–" if error is None else f"{error:+.1%}" for error in errors)
-            parts.append(f"{words} {shown}")
-    held = ", ".join(map(format4, backtest["left_out"]))
-    if parts:
-        yield f"backtest: fitted without {held} FLOPs, errors there: {'; '.join(parts)}"
-
-
 def _mean_errors(methods: Mapping[str, Any], weights: Mapping[str, float], key: str) -> list[float | None]:
     """Return the weighted mean error at each budget held out; None where no method has one."""
     tested = {name: entry["budgets"] for name, entry in methods.items() if "budgets" in entry}
@@ -214,7 +202,7 @@ def _mean_errors(methods: Mapping[str, Any], weights: Mapping[str, float], key: 
 
 
 def warnings_of(prediction: Mapping[str, Any]) -> list[str]:
-    """Return the warnings of the answer, and those that all methods share, each once.
+    """Return the warnings of the answer, and those that all methods share, each once and as a line.
 
     Warnings of single methods are left to the marks of the table.
     """
@@ -224,21 +212,24 @@ def warnings_of(prediction: Mapping[str, Any]) -> list[str]:
     every = [method.get("warnings", ()) for method in methods]
     if every:
         found += [warning for warning in every[0] if all(warning in others for others in every)]
-    return list(dict.fromkeys(found))
+    return [f"warning: {warning}" for warning in dict.fromkeys(found)]
 
 
 def in_few_lines(
-    before: Sequence[RenderableType], warnings: Iterable[str], after: Sequence[RenderableType]
+    before: Sequence[RenderableType], warnings: Sequence[str], after: Sequence[RenderableType]
 ) -> Group:
-    """Return the parts with as many warnings as fit: at most MAX_WARNINGS, and MAX_LINES lines in all."""
+    """Return the parts with as many warnings as fit: at most MAX_WARNINGS, and MAX_LINES lines in all.
+
+    The first warning is always shown; a line counts those that are left out.
+    """
     shown: list[RenderableType] = []
-    every = list(warnings)
-    for warning in every[:MAX_WARNINGS]:
-        line = Text(f"warning: {warning}")
-        if shown and _n_lines([*before, *shown, line, *after]) >= MAX_LINES:
+    for number, warning in enumerate(warnings[:MAX_WARNINGS]):
+        is_last = number == len(warnings) - 1
+        n_lines = _n_lines([*before, *shown, Text(warning), *after]) + (not is_last)
+        if shown and n_lines > MAX_LINES:
             break
-        shown.append(line)
-    left = len(every) - len(shown)
+        shown.append(Text(warning))
+    left = len(warnings) - len(shown)
     if left:
         shown.append(Text(f"{left} more warning{'s' if left > 1 else ''} with --verbose"))
     return Group(*before, *shown, *after)

@@ -11,9 +11,7 @@ from rich.text import Text
 
 from sweep.report.numbers import NarrowTable, format4, plain_table
 from sweep.report.text.answer import (
-    MARKS,
     answer_sentence,
-    backtest_line,
     in_few_lines,
     methods_table,
     reason_lines,
@@ -51,7 +49,6 @@ def fit_text(
         at_budget = prediction.to_json()
         before += [Text(answer_sentence(at_budget)), *methods_table(at_budget)]
         before += map(Text, reason_lines(at_budget))
-        before += map(Text, backtest_line(document["backtest"], at_budget["answer"]))
         warnings += warnings_of(at_budget)
     if document["hyperparameters"] is not None:
         warnings.append(hparam_line(document["hyperparameters"]))
@@ -117,7 +114,7 @@ def _method_parts(name: str, method: Mapping[str, Any], constraint: str) -> Iter
         if symbol in method:
             yield Text(f"  {symbol} = {_with_interval(method, symbol)}  {meaning}")
     if any(key in method["ci"] for key in method.get("unproved", ())):
-        yield Text(f"  {MARKS['*']}")
+        yield Text("  * the coverage of this interval is not verified by simulation")
     if method.get("counting") == "non_embedding":
         yield Text("  a and b are for non-embedding parameters; N_opt is in total parameters")
     if "assumes" in method:

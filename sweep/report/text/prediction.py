@@ -11,7 +11,6 @@ from rich.text import Text
 from sweep.report.numbers import format4
 from sweep.report.text.answer import (
     answer_sentence,
-    backtest_line,
     in_few_lines,
     interval_text,
     methods_table,
@@ -56,7 +55,6 @@ def _budget_text(document: Mapping[str, Any]) -> Group:
     else:
         before += map(Text, note_lines(document["methods"]))
     before += map(Text, reason_lines(document))
-    before += map(Text, backtest_line(document["backtest"], document["answer"]))
     return in_few_lines(before, warnings_of(document), [])
 
 
