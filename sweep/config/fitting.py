@@ -11,6 +11,7 @@ from sweep.config.values import STRICT, NonNegative, NonNegativeCount, OpenFract
 
 Residuals = Literal["log", "linear"]
 Counting = Literal["non_embedding", "total"]
+Window = Literal["auto", "all"] | Annotated[int, Field(ge=4)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +36,13 @@ class IsoflopOptions:
     """Options of the method `isoflop`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    window: Window = "auto"
+    """Sizes of each parabola: those around the minimum without a significant cubic term (auto), all, or a
+    number of sizes nearest to the best one. Unit: sizes."""
     robust: bool = False
-    """Fit each budget's parabola by Huber's loss instead of least squares."""
+    """Leave out runs more than six robust standard deviations from their parabola."""
+    weighted: bool = True
+    """Weight each minimum by its standard error; false: all equally."""
     bias_corrected: bool = False
     """Subtract the parabolas' bias, as estimated from the parametric surface."""
 

@@ -6,6 +6,7 @@ fit.json, the figures and the check of `fit.methods` all use that entry.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.config import FitConfig
 from sweep.errors import InputError
-from sweep.fit.answer import AnswerLaw
+from sweep.fit.answer import AnswerLaw, combine
 from sweep.fit.checks.agreement import Agreement, agreement
-from sweep.fit.checks.backtest import Backtest, backtest
+from sweep.fit.checks.backtest import Backtest, backtest, select
 from sweep.fit.checks.reconcile import Reconciliation, reconciled
 from sweep.fit.html import fit_html
 from sweep.fit.laws.base import Law
@@ -30,6 +31,8 @@ from sweep.fit.methods.isoflop import IsoflopLaw, fit_isoflop
 from sweep.fit.methods.kaplan import KaplanLaw, fit_kaplan
 from sweep.fit.methods.overtraining import OvertrainingLaw, fit_overtraining
 from sweep.fit.methods.parametric import ParametricLaw, fit_parametric
+from sweep.fit.methods.trend import TrendLaw, fit_trend_law
+from sweep.fit.methods.windows import name_outliers, select_runs
 from sweep.fit.refusals import Refusal, RefusedError
 from sweep.fit.table.constraint import Constraint
 from sweep.fit.table.filters import AppliedFilter
@@ -55,6 +58,7 @@ class Method:
 METHODS: dict[str, Method] = {  # colours: Okabe & Ito 2008
     "envelope": Method(fit=fit_envelope, law=EnvelopeLaw, color="#009E73"),
     "isoflop": Method(fit=fit_isoflop, law=IsoflopLaw, color="#0072B2"),
+    "trend": Method(fit=fit_trend_law, law=TrendLaw, color="#000000"),
     "parametric": Method(fit=fit_parametric, law=ParametricLaw, color="#D55E00"),
     "kaplan": Method(fit=fit_kaplan, law=KaplanLaw, color="#CC79A7"),
     "data_constrained": Method(fit=fit_data_constrained, law=DataConstrainedLaw, color="#56B4E9"),
@@ -75,7 +79,7 @@ class Fit:
     agreement: Agreement | None  # None without a law
     backtest: Backtest | Refusal | None  # None for a published law
     reconcile: Reconciliation | None  # None unless requested
-    answer: AnswerLaw | Refusal | None = None
+    answer: AnswerLaw | Refusal | None = None  # None for a published law, and for fits of earlier versions
     hyperparameters: Mapping[str, Any] | str | None = None
     # ^ of a sweep: the largest loss gap in the check of its hyperparameters, or "unmeasured"
 
@@ -99,6 +103,7 @@ class Fit:
                 "flops": "flops" if self.constraint == "exact" else "flops_6nd",
                 "constraint": self.constraint,
             },
+            "answer": to_plain(self.answer),
             "methods": to_plain(self.methods),
             "agreement": to_plain(self.agreement),
             "backtest": to_plain(self.backtest) or {},
@@ -137,6 +142,8 @@ class Fit:
                 reconcile=from_plain(Reconciliation | None, document["reconcile"]),
                 hyperparameters=document.get("hyperparameters"),
             )
+            answer = _answer_from_json(document.get("answer"), fitted.laws)
+            fitted = dataclasses.replace(fitted, answer=answer)
             fitted._check_laws()
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             reason = f"{type(error).__name__}: {error}"
@@ -181,6 +188,7 @@ def fit(
     )
     methods = {name: fit_method(name, observations, config) for name in names}
     laws = {name: law for name, law in methods.items() if isinstance(law, Law)}
+    tested = observations.refusal or _backtest(observations, config, names)
     return Fit(
         n_points=len(observations),
         excluded=observations.excluded,
@@ -189,9 +197,34 @@ def fit(
         constraint=observations.flops_per_token.kind,
         methods=methods,
         agreement=agreement(laws, observations.flops_range[1]) if laws else None,
-        backtest=observations.refusal
-        or backtest(observations, config, {name: METHODS[name].fit for name in names}),
+        backtest=tested,
+        answer=observations.refusal or _answer(observations, config, names, laws, tested),
         reconcile=reconciled(observations, config) if reconcile else None,
+    )
+
+
+def _backtest(observations: Observations, config: FitConfig, names: Sequence[str]) -> Backtest | Refusal:
+    return backtest(observations, config, {name: METHODS[name].fit for name in names})
+
+
+def _answer(
+    observations: Observations,
+    config: FitConfig,
+    names: Sequence[str],
+    laws: Mapping[str, Law],
+    tested: Backtest | Refusal,
+) -> AnswerLaw | Refusal:
+    """Return the answer; where there are outliers, from laws fitted without them."""
+    outliers = select_runs(observations, config.isoflop.window, drop_outliers=True).outliers
+    if not outliers.any():
+        return combine(observations, laws, tested)
+    clean = select(observations, ~outliers)
+    fitted = {name: fit_method(name, clean, config) for name in names}
+    return combine(
+        clean,
+        {name: law for name, law in fitted.items() if isinstance(law, Law)},
+        _backtest(clean, config, names),
+        name_outliers(observations, outliers),
     )
 
 
@@ -217,6 +250,16 @@ def method_names(config: FitConfig) -> tuple[str, ...]:
     if unknown:
         raise InputError(f"fit.methods={unknown[0]} is unknown: choose from {', '.join(METHODS)}")
     return names
+
+
+def _answer_from_json(entry: Mapping[str, Any] | None, laws: Mapping[str, Law]) -> AnswerLaw | Refusal | None:
+    """Decode the entry `answer`, given the laws under `methods`."""
+    if entry is None:
+        return None
+    if "refused" in entry:
+        return Refusal.from_json(entry)
+    own = {name: METHODS[name].law.from_json(law) for name, law in entry.get("laws", {}).items()}
+    return AnswerLaw.from_json({**entry, "laws": own or laws})
 
 
 def published_fit(name: str) -> Fit:

@@ -29,6 +29,7 @@ RefusalKind = Literal[
     "too_few_budgets_left",
     "extrapolation",
     "no_surface",
+    "no_law",
     "no_column",
 ]
 

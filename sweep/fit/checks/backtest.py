@@ -1,6 +1,6 @@
-"""Backtest: fit without the largest budgets and compare the predictions with their runs.
+"""Rolling backtest: fit without the largest runs, at every cut, and compare the predictions with those runs.
 
-Legend: N parameters, D tokens, C training FLOPs, L loss.
+Legend: N parameters, D tokens, C training FLOPs, L loss; reach is ln C less that of the largest level fitted.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.fit.laws.base import Law
-from sweep.fit.laws.encoding import fields_to_plain
-from sweep.fit.methods.parabola import BudgetStatus, fit_budget
+from sweep.fit.laws.encoding import fields_to_plain, record_from_plain
+from sweep.fit.methods.isoflop import find_minima
+from sweep.fit.methods.parabola import BudgetFit, BudgetStatus
+from sweep.fit.numerics.form_error import BacktestError
 from sweep.fit.refusals import Refusal, RefusedError
 from sweep.fit.table.observations import Observations
 
@@ -25,30 +27,39 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.bool_]
 FitFunction = Callable[[Observations, FitConfig], Law]
+Kind = Literal["budget", "size", "cost"]
+Target = Literal["n_params", "loss"]
 
-MIN_BUDGETS, TWO_FROM = 4, 5  # one budget is held out from four budgets on, two from five on
-N_BANDS = 8  # of ln C, for tables without budgets
+MIN_FITTED = 3  # levels that every cut leaves to the fit
+MAX_CUTS = 5  # the latest ones, which resemble the extrapolation most
+CUT_DRAWS = 40  # resamples for the noise of a prediction: its standard deviation to 11 %
+N_BANDS = 8  # of ln C, for tables without budgets or sizes in common
 MIN_PER_BAND = 3
+MIN_RUNS_PER_SIZE = 2
+MIN_REACH = 0.1  # e-folds: levels that overlap in C count as this far apart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetError:
-    """The errors at one budget that was held out: prediction over truth, less one.
+    """The errors at one level that was held out: prediction over truth, less one.
 
-    The truth is the minimum of the budget's own parabola; where it has no valid minimum, and for bands of C,
-    the loss of the best run.
+    The truth is the minimum of the budget's own parabola; where it has no valid minimum, and for levels that
+    are not budgets, the loss of the best run.
     """
 
     flops: float
-    flops_budget: float | None = None  # as planned; None for bands of C
-    status: BudgetStatus | None = None  # of the budget's own minimum; None for bands of C
-    n_params_opt: float | None = None  # predicted; None for bands of C
+    flops_budget: float | None = None  # as planned; None for other levels
+    status: BudgetStatus | None = None  # of the budget's own minimum; None for other levels
+    n_params_opt: float | None = None  # predicted; None for other levels
     loss_opt: float
     true_n_params_opt: float | None = None
     true_loss_opt: float | None = None
     loss_of_best_run: float | None = None
     n_params_opt_error: float | None = None
     loss_opt_error: float
+    reach: float | None = None
+    n_params_variance: float | None = None  # of ln N by noise, of prediction and truth together
+    loss_variance: float | None = None  # of ln L
 
     def to_json(self) -> dict[str, Any]:
         """Return its entry in fit.json, without the values that do not apply."""
@@ -57,7 +68,7 @@ class BudgetError:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MethodBacktest:
-    """The errors of one method on the runs and the budgets held out."""
+    """The errors of one method on the runs and the levels held out at one cut."""
 
     loss_rms_error: float | None  # relative, over the runs; None if the law gives no L(N, D)
     loss_mean_error: float | None
@@ -65,54 +76,150 @@ class MethodBacktest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Backtest:
-    """The entry `backtest` of fit.json."""
+class Cut:
+    """One cut: the levels held out, and the errors of every method there."""
 
-    left_out: tuple[float, ...]  # FLOPs of the budgets held out
-    banded: bool  # True if the budgets are bands of C, for a table without budgets
+    left_out: tuple[float, ...]  # FLOPs of the levels held out
     n_fitted: int
     n_left_out: int
     largest_fitted_flops: float
     methods: Mapping[str, MethodBacktest | Refusal]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LevelErrors:
+    """The errors of every method at one level held out at one cut."""
+
+    cut: int
+    reach: float
+    methods: Mapping[str, Mapping[Target, BacktestError]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backtest:
+    """The entry `backtest` of fit.json."""
+
+    kind: Kind  # levels that are held out: budgets, sizes, or bands of C
+    cuts: tuple[Cut, ...]  # from the smallest fit to the largest
+
+    @property
+    def reference(self) -> Cut:
+        """The cut that is shown as a table: one level held out, two from five levels on."""
+        held = 2 if len(self.cuts) >= 2 else 1
+        return self.cuts[-held]
+
+    @property
+    def banded(self) -> bool:
+        """True if the levels are not budgets."""
+        return self.kind != "budget"
+
+    @property
+    def left_out(self) -> tuple[float, ...]:
+        """FLOPs of the levels held out at the reference cut."""
+        return self.reference.left_out
+
+    @property
+    def largest_fitted_flops(self) -> float:
+        """The largest C fitted at the reference cut."""
+        return self.reference.largest_fitted_flops
+
+    @property
+    def methods(self) -> Mapping[str, MethodBacktest | Refusal]:
+        """The errors of every method at the reference cut."""
+        return self.reference.methods
+
+    @property
+    def errors(self) -> tuple[LevelErrors, ...]:
+        """The errors of ln N_opt and ln L_opt at every level held out at every cut."""
+        found = []
+        for number, cut in enumerate(self.cuts):
+            tested = {name: m for name, m in cut.methods.items() if isinstance(m, MethodBacktest)}
+            for index in range(len(cut.left_out)):
+                at = {name: m.budgets[index] for name, m in tested.items()}
+                reach = max((entry.reach or 0.0 for entry in at.values()), default=0.0)
+                found.append(
+                    LevelErrors(
+                        cut=number,
+                        reach=reach,
+                        methods={name: _log_errors(number, entry) for name, entry in at.items()},
+                    )
+                )
+        return tuple(found)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its entry in fit.json: the reference cut, and all cuts under `cuts`."""
+        return {
+            **fields_to_plain(self.reference),
+            "banded": self.banded,
+            "kind": self.kind,
+            "cuts": [fields_to_plain(cut) for cut in self.cuts],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Return the inverse of `to_json`; entries of earlier versions have a single cut."""
+        cuts = document.get("cuts", [document])
+        kind: Kind = document.get("kind", "cost" if document["banded"] else "budget")
+        return cls(kind=kind, cuts=tuple(record_from_plain(Cut, cut) for cut in cuts))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Levels:
-    """Budgets, or bands of C."""
+    """Budgets, sizes, or bands of C, in the order in which they are held out."""
 
-    flops: FloatArray  # (m,) ascending
+    kind: Kind
+    flops: FloatArray  # (m,)
     of_point: IntArray  # (n,) index into `flops`, -1 for a point outside all of them
-    banded: bool
 
 
 def backtest(
     observations: Observations, config: FitConfig, methods: Mapping[str, FitFunction]
 ) -> Backtest | Refusal:
-    """Hold out the largest budgets, fit the rest by `methods` without resampling, and return their errors.
+    """Fit the smallest levels at every cut and return the errors of `methods` on the larger ones.
 
-    Points outside all budgets but of as much C are held out too, so that every prediction is an
-    extrapolation. Tables without budgets are divided into bands of equal width in ln C.
+    Levels are the budgets; in a table with fewer than four, its sizes, and without sizes in common, bands of
+    equal width in ln C. Points outside all levels but of as much C are held out too, so that every
+    prediction is an extrapolation.
     """
     levels = _levels(observations)
     n_levels = len(levels.flops)
-    if n_levels < MIN_BUDGETS:
+    if n_levels <= MIN_FITTED:
         return Refusal(
             kind="too_few_budgets_left",
             reason=f"the points have {n_levels} budgets, and a backtest, which holds out the largest, needs "
-            f"{MIN_BUDGETS}: add a budget",
+            f"{MIN_FITTED + 1}: add a budget",
         )
-    n_held = 2 if n_levels >= TWO_FROM else 1
-    held = levels.of_point >= n_levels - n_held
-    held |= (levels.of_point < 0) & (observations.flops >= observations.flops[held].min())
-    training, quick = select(observations, ~held), dataclasses.replace(config, n_bootstrap=0)
+    truths = _truths(observations, config) if levels.kind == "budget" else {}
+    first = max(MIN_FITTED, n_levels - MAX_CUTS)
+    quick = dataclasses.replace(config, n_bootstrap=min(config.n_bootstrap, CUT_DRAWS))
     return Backtest(
-        left_out=tuple(levels.flops[-n_held:].tolist()),
-        banded=levels.banded,
+        kind=levels.kind,
+        cuts=tuple(
+            _cut(observations, quick, methods, levels, n_fitted, truths)
+            for n_fitted in range(first, n_levels)
+        ),
+    )
+
+
+def _cut(
+    observations: Observations,
+    config: FitConfig,
+    methods: Mapping[str, FitFunction],
+    levels: _Levels,
+    n_fitted: int,
+    truths: Mapping[int, BudgetFit],
+) -> Cut:
+    """Fit the first `n_fitted` levels and test on the others."""
+    held = levels.of_point >= n_fitted
+    held |= (levels.of_point < 0) & (observations.flops >= observations.flops[held].min())
+    training = select(observations, ~held)
+    return Cut(
+        left_out=tuple(levels.flops[n_fitted:].tolist()),
         n_fitted=int((~held).sum()),
         n_left_out=int(held.sum()),
         largest_fitted_flops=float(training.flops.max()),
         methods={
-            name: _method_backtest(method, training, quick, observations, held, levels)
+            name: _method_backtest(method, training, config, observations, levels, n_fitted, truths)
             for name, method in methods.items()
         },
     )
@@ -139,6 +246,7 @@ def select(observations: Observations, rows: Rows) -> Observations:
         budget=renumbered[observations.budget[rows]],
         budgets=observations.budgets[kept],
         cluster=cluster,
+        labels=tuple(np.array(observations.labels, dtype=object)[rows]),
         curves=tuple(dataclasses.replace(curve, cluster=position[curve.cluster]) for curve in curves),
     )
 
@@ -148,9 +256,27 @@ def _at(values: FloatArray | None, rows: Rows) -> FloatArray | None:
 
 
 def _levels(observations: Observations) -> _Levels:
-    """Return the budgets, or bands of C for a table that has none."""
-    if len(observations.budgets):
-        return _Levels(flops=observations.budgets, of_point=observations.budget, banded=False)
+    """Return the budgets; sizes or bands of C for a table with too few of them."""
+    budgets = _Levels(kind="budget", flops=observations.budgets, of_point=observations.budget)
+    if len(budgets.flops) > MIN_FITTED:
+        return budgets
+    for other in (_size_levels(observations), _cost_levels(observations)):
+        if len(other.flops) > MIN_FITTED:
+            return other
+    return budgets
+
+
+def _size_levels(observations: Observations) -> _Levels:
+    """Return the sizes in ascending order, if each has runs of its own at several D."""
+    sizes, of_point, counts = np.unique(observations.n_params, return_inverse=True, return_counts=True)
+    if len(sizes) <= MIN_FITTED or counts.min() < MIN_RUNS_PER_SIZE:
+        return _Levels(kind="size", flops=np.empty(0), of_point=np.full(len(observations), -1))
+    log_c = np.bincount(of_point, weights=np.log(observations.flops)) / counts
+    return _Levels(kind="size", flops=np.exp(log_c), of_point=of_point)
+
+
+def _cost_levels(observations: Observations) -> _Levels:
+    """Return bands of equal width in ln C."""
     log_c = np.log(observations.flops)
     edges = np.linspace(log_c.min(), log_c.max(), N_BANDS + 1)
     band = np.clip(np.searchsorted(edges, log_c, side="right") - 1, 0, N_BANDS - 1)
@@ -160,7 +286,15 @@ def _levels(observations: Observations) -> _Levels:
     for index, number in enumerate(usable):
         of_point[band == number] = index
     of_point[band > (usable[-1] if len(usable) else -1)] = len(usable) - 1
-    return _Levels(flops=np.exp(0.5 * (edges[usable] + edges[usable + 1])), of_point=of_point, banded=True)
+    return _Levels(kind="cost", flops=np.exp(0.5 * (edges[usable] + edges[usable + 1])), of_point=of_point)
+
+
+def _truths(observations: Observations, config: FitConfig) -> dict[int, BudgetFit]:
+    """Return every budget's own parabola by index, fitted with all budgets in view."""
+    try:
+        return {budget.index: budget for budget in find_minima(observations, config.isoflop).budgets}
+    except RefusedError:
+        return {}
 
 
 def _method_backtest(
@@ -168,56 +302,95 @@ def _method_backtest(
     training: Observations,
     config: FitConfig,
     observations: Observations,
-    held: Rows,
     levels: _Levels,
+    n_fitted: int,
+    truths: Mapping[int, BudgetFit],
 ) -> MethodBacktest | Refusal:
-    """Fit one method to the training points and return its errors on the points held out."""
+    """Fit one method to the training points and return its errors on the levels held out."""
     try:
         law = method(training, config)
     except RefusedError as refused:
         return refused.refusal
-    test = select(observations, held)
+    test = select(observations, levels.of_point >= n_fitted)
     predicted = law.predicted_losses(test)
     errors = None if predicted is None else predicted / test.loss - 1.0
-    held_levels = np.unique(levels.of_point[held & (levels.of_point >= 0)]).tolist()
-    error_at = _band_error if levels.banded else _optimum_error
+    origin = float(np.log(levels.flops[n_fitted - 1]))
     return MethodBacktest(
         loss_rms_error=None if errors is None else math.sqrt(float((errors**2).mean())),
         loss_mean_error=None if errors is None else float(errors.mean()),
-        budgets=tuple(error_at(law, observations, levels, index) for index in held_levels),
+        budgets=tuple(
+            _optimum_error(law, truths[index], float(levels.flops[index]), origin)
+            if index in truths and truths[index].n_params_opt is not None
+            else _best_run_error(law, observations, levels, index, origin)
+            for index in range(n_fitted, len(levels.flops))
+        ),
     )
 
 
-def _band_error(law: Law, observations: Observations, levels: _Levels, index: int) -> BudgetError:
-    """Compare the predicted loss of the optimum with the best run of a band, at that run's own C."""
-    rows = np.flatnonzero(levels.of_point == index)
-    best = rows[int(np.argmin(observations.loss[rows]))]
-    flops, loss = float(observations.flops[best]), float(observations.loss[best])
+def _best_run_error(
+    law: Law, observations: Observations, levels: _Levels, index: int, origin: float
+) -> BudgetError:
+    """Compare the predicted losses of a level's runs, or the optimum's loss with that of the best run."""
+    rows = levels.of_point == index
+    level = select(observations, rows)
+    best = int(np.argmin(level.loss))
+    flops, loss = float(level.flops[best]), float(level.loss[best])
     predicted = law.loss_opt(flops)
-    return BudgetError(
+    losses = law.predicted_losses(level)
+    found = BudgetError(
         flops=flops, loss_of_best_run=loss, loss_opt=predicted, loss_opt_error=predicted / loss - 1.0
     )
+    if losses is None or levels.kind == "budget":
+        return found
+    noise = 0.0 if law.noise is None else law.noise.sd**2
+    return dataclasses.replace(
+        found,
+        loss_opt_error=float(np.mean(losses / level.loss)) - 1.0,
+        reach=max(float(np.log(level.flops).mean()) - origin, MIN_REACH),
+        loss_variance=_variance(law, "loss", flops) + noise / len(level),
+    )
 
 
-def _optimum_error(law: Law, observations: Observations, levels: _Levels, index: int) -> BudgetError:
+def _optimum_error(law: Law, truth: BudgetFit, flops_budget: float, origin: float) -> BudgetError:
     """Compare the predicted optimum of a budget with the minimum of its own parabola."""
-    truth = fit_budget(observations, index)
+    assert truth.n_params_opt is not None
+    assert truth.loss_opt is not None
     n_params, loss = law.n_params_opt(truth.flops), law.loss_opt(truth.flops)
-    found = BudgetError(
+    return BudgetError(
         flops=truth.flops,
-        flops_budget=float(levels.flops[index]),
+        flops_budget=flops_budget,
         status=truth.status,
         n_params_opt=n_params,
         loss_opt=loss,
-        loss_opt_error=math.nan,
-    )
-    if truth.n_params_opt is None or truth.loss_opt is None:
-        best = float(observations.loss[observations.budget == index].min())
-        return dataclasses.replace(found, loss_of_best_run=best, loss_opt_error=loss / best - 1.0)
-    return dataclasses.replace(
-        found,
         true_n_params_opt=truth.n_params_opt,
         true_loss_opt=truth.loss_opt,
         n_params_opt_error=n_params / truth.n_params_opt - 1.0,
         loss_opt_error=loss / truth.loss_opt - 1.0,
+        reach=max(math.log(truth.flops) - origin, MIN_REACH),
+        n_params_variance=_variance(law, "n_params", truth.flops) + (truth.n_params_opt_se or 0.0) ** 2,
+        loss_variance=_variance(law, "loss", truth.flops) + (truth.loss_opt_se or 0.0) ** 2,
     )
+
+
+def _variance(law: Law, target: Target, flops: float) -> float:
+    """Return the variance of ln N_opt or ln L_opt by the draws of a law; 0 without draws."""
+    if not law.n_draws:
+        return 0.0
+    drawn = law.optimum_draws(np.array([flops]))
+    values = drawn.loss_opt if target == "loss" else drawn.n_params_opt
+    return float(np.log(values).var())
+
+
+def _log_errors(cut: int, entry: BudgetError) -> dict[Target, BacktestError]:
+    """Return the errors of logarithms at one level, where they can be compared with noise."""
+    if entry.reach is None:
+        return {}
+    pairs: tuple[tuple[Target, float | None, float | None], ...] = (
+        ("n_params", entry.n_params_opt_error, entry.n_params_variance),
+        ("loss", entry.loss_opt_error, entry.loss_variance),
+    )
+    return {
+        target: BacktestError(cut=cut, reach=entry.reach, error=math.log1p(error), variance=variance)
+        for target, error, variance in pairs
+        if error is not None and variance is not None
+    }

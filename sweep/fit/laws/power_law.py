@@ -68,56 +68,70 @@ class PowerLaw(DrawnLaw):
         return super(PowerLaw, cls).from_json({**document, "theta": theta})
 
 
-def power_laws(log_c: FloatArray, minima: FloatArray) -> FloatArray:
+def power_laws(
+    log_c: FloatArray, minima: FloatArray, weights: tuple[FloatArray, FloatArray] | None = None
+) -> FloatArray:
     """Fit power laws through minima (..., 3, m) = ln N, ln D, L at `log_c` (m,) or (..., m).
 
-    Returns theta (..., 7) of PowerLaw. ln N = ln N_0 + a log_c and ln D likewise by ordinary least squares;
-    L = E + K exp(-gamma log_c), E >= 0, by `fit_floor_law`.
+    Returns theta (..., 7) of PowerLaw. ln N = ln N_0 + a log_c and ln D likewise by least squares; L = E + K
+    exp(-gamma log_c), E >= 0, by `fit_floor_law`. `weights` are those of N and D, and of L, each (m,); equal
+    by default.
     """
     log_c = np.broadcast_to(log_c, minima.shape[:-2] + minima.shape[-1:])
-    center = log_c.mean(axis=-1, keepdims=True)
+    in_size, in_loss = weights or (np.ones(log_c.shape[-1]),) * 2
+    share = in_size / in_size.sum()
+    center = (log_c * share).sum(axis=-1, keepdims=True)
     x = log_c - center
     columns = []
     for row in (0, 1):
         y = minima[..., row, :]
-        slope = (x * y).sum(axis=-1) / (x * x).sum(axis=-1)
-        columns += [y.mean(axis=-1) - slope * center[..., 0], slope]
-    floor, log_k, gamma = fit_floor_law(log_c, minima[..., 2, :])
+        slope = (share * x * y).sum(axis=-1) / (share * x * x).sum(axis=-1)
+        columns += [(share * y).sum(axis=-1) - slope * center[..., 0], slope]
+    floor, log_k, gamma = fit_floor_law(log_c, minima[..., 2, :], in_loss)
     return np.stack([*columns, floor, log_k, gamma], axis=-1)
 
 
-def fit_floor_law(x: FloatArray, loss: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def fit_floor_law(
+    x: FloatArray, loss: FloatArray, weights: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Fit L = E + K exp(-gamma x), E and K not negative, by least squared relative error.
 
-    `x` and `loss` are of shape (..., m); returns E, ln K and gamma, each of shape (...). Variable projection:
-    for given gamma, E and K solve a linear problem, so only gamma is searched, on a grid that is narrowed
-    around its best point. Few minima do not identify E well: read it with its interval.
+    `x` and `loss` are of shape (..., m), `weights` (m,) are equal by default; returns E, ln K and gamma, each
+    of shape (...). Variable projection: for given gamma, E and K solve a linear problem, so only gamma is
+    searched, on a grid that is narrowed around its best point. Few minima do not identify E well: read it
+    with its interval.
     """
     shape, m = loss.shape[:-1], loss.shape[-1]
     x, loss = (np.broadcast_to(values, (*shape, m)).reshape(-1, m) for values in (x, loss))
     low, high = (np.full(len(loss), bound) for bound in np.log(GAMMA_BOUNDS))
     rows = np.arange(len(loss))
+    root = np.sqrt(np.ones(m) if weights is None else weights / weights.mean())
     bounds = low.copy(), high.copy()
     for _ in range(N_ZOOMS):
         grid = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, N_GRID)
-        errors = _project(x, loss, np.exp(grid))[2]
+        errors = _project(x, loss, root, np.exp(grid))[2]
         best, step = grid[rows, errors.argmin(axis=1)], (high - low) / (N_GRID - 1)
         low, high = np.maximum(best - 2 * step, bounds[0]), np.minimum(best + 2 * step, bounds[1])
-    floor, scale, _ = _project(x, loss, np.exp(best)[:, None])
+    floor, scale, _ = _project(x, loss, root, np.exp(best)[:, None])
     log_k = np.log(np.maximum(scale[:, 0], SMALLEST_SCALE))
     return floor[:, 0].reshape(shape), log_k.reshape(shape), np.exp(best).reshape(shape)
 
 
-def _project(x: FloatArray, loss: FloatArray, gamma: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return E, K >= 0 and the squared relative error for each gamma (k, g), given x and loss (k, m)."""
-    falling = np.exp(-gamma[:, :, None] * x[:, None, :]) / loss[:, None, :]
-    constant = np.broadcast_to(1.0 / loss[:, None, :], falling.shape)
+def _project(
+    x: FloatArray, loss: FloatArray, root: FloatArray, gamma: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return E, K >= 0 and the squared relative error for each gamma (k, g), given x and loss (k, m).
+
+    `root` (m,) are the square roots of the weights.
+    """
+    falling = root * np.exp(-gamma[:, :, None] * x[:, None, :]) / loss[:, None, :]
+    constant = np.broadcast_to(root / loss[:, None, :], falling.shape)
     ff, fc, cc = (falling**2).sum(-1), (falling * constant).sum(-1), (constant**2).sum(-1)
-    f1, c1 = falling.sum(-1), constant.sum(-1)
+    f1, c1 = (falling * root).sum(-1), (constant * root).sum(-1)
     determinant = np.maximum(ff * cc - fc * fc, np.finfo(float).tiny)
     scale, floor = (f1 * cc - c1 * fc) / determinant, (c1 * ff - f1 * fc) / determinant
     without_floor, without_scale = floor < 0, scale < 0
     scale = np.where(without_floor, f1 / ff, np.where(without_scale, 0.0, scale))
     floor = np.where(without_floor, 0.0, np.where(without_scale, c1 / cc, floor))
-    error = ((scale[..., None] * falling + floor[..., None] * constant - 1.0) ** 2).sum(-1)
+    error = ((scale[..., None] * falling + floor[..., None] * constant - root) ** 2).sum(-1)
     return floor, scale, error

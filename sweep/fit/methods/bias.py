@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sweep.config import FitConfig
 from sweep.fit.laws.power_law import power_laws
 from sweep.fit.laws.surface import surface_loss, surface_optimum
-from sweep.fit.methods.parabola import Parabola, fit_parabola
+from sweep.fit.methods.parabola import Parabola, Rows, fit_parabola
 from sweep.fit.numerics.estimation import estimate_surface
 from sweep.fit.numerics.identifiability import check_design
 from sweep.fit.numerics.minimise import CentredData
@@ -43,9 +43,9 @@ class ParabolaBias:
 
 
 def parabola_bias(
-    observations: Observations, counted: Sequence[int], log_center: float, config: FitConfig
+    observations: Observations, windows: Sequence[Rows], log_center: float, config: FitConfig
 ) -> ParabolaBias | None:
-    """Estimate the bias of power laws through the minima of budgets `counted`; None without a surface.
+    """Estimate the bias of power laws through minima of the runs of `windows`; None without a surface.
 
     Parabolas are fitted to the losses that the surface predicts at the points of the grid, and their minima
     are compared with the surface's optimum at the same C.
@@ -56,7 +56,7 @@ def parabola_bias(
         theta = data.from_centred(estimate_surface(data, config.huber_delta)[0])
     except RefusedError:
         return None
-    minima = [_noise_free_minimum(observations, theta, index) for index in counted]
+    minima = [_noise_free_minimum(observations, theta, rows) for rows in windows]
     if any(minimum is None for minimum in minima):
         return None
     log_c, log_n, log_d = np.array([minimum for minimum in minima if minimum is not None]).T
@@ -76,10 +76,9 @@ def parabola_bias(
 
 
 def _noise_free_minimum(
-    observations: Observations, theta: FloatArray, index: int
+    observations: Observations, theta: FloatArray, rows: Rows
 ) -> tuple[float, float, float] | None:
     """Return ln C, ln N and ln D at the minimum of a parabola through the surface's losses, or None."""
-    rows = observations.budget == index
     n_params, n_tokens, flops = (
         values[rows] for values in (observations.n_params, observations.n_tokens, observations.flops)
     )

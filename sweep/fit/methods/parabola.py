@@ -18,10 +18,9 @@ from sweep.fit.table.budgets import BUDGET_SPREAD
 from sweep.fit.table.observations import Observations
 
 FloatArray = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.bool_]
 BudgetStatus = Literal["ok", "edge", "not_convex", "too_few", "unequal"]
 
-HUBER_BEND, NORMAL_MAD = 1.345, 0.6745  # in standard deviations; median |z| of a standard normal
-MAX_REWEIGHTINGS = 100
 TREND = 0.1  # of ln C over a budget's sizes; it shifts the minimum by half of it or more in ln N
 MIN_SIZES = 4  # three sizes determine a parabola and leave no degree of freedom
 
@@ -62,6 +61,7 @@ class BudgetFit:
     flops: float  # exact C at the minimum, else the geometric mean
     n_points: int
     n_sizes: int
+    window: tuple[float, float] | None = None  # smallest and largest N the parabola is fitted to
     status: BudgetStatus
     reason: str | None  # why it does not count
     parabola: Parabola | None
@@ -70,6 +70,8 @@ class BudgetFit:
     n_tokens_opt: float | None  # C over the FLOPs per token at n_params_opt
     n_tokens_opt_direct: float | None  # of a parabola in ln D
     loss_opt: float | None
+    n_params_opt_se: float | None = None  # standard error of ln N_opt by noise
+    loss_opt_se: float | None = None  # of ln L_opt
     ci: Mapping[str, Interval]
 
     @property
@@ -78,76 +80,48 @@ class BudgetFit:
         return self.parabola is not None and self.status != "unequal"
 
 
-def fit_parabola(
-    n_params: FloatArray, flops: FloatArray, loss: FloatArray, *, robust: bool = False
-) -> Parabola:
-    """Fit a parabola to one budget's points by least squares; needs at least three distinct N.
-
-    `robust` minimises Huber's loss with its threshold at 1.345 robust standard deviations of the residuals
-    (Huber 1964; 95 % efficient under normal noise); residuals are then clipped at the threshold.
-    """
+def fit_parabola(n_params: FloatArray, flops: FloatArray, loss: FloatArray) -> Parabola:
+    """Fit a parabola to one budget's points by least squares; needs at least three distinct N."""
     design, center = _design(n_params)
-    coefficients = _least_squares(design, loss)
-    bend = np.inf
-    if robust:
-        coefficients, bend = _huber_coefficients(design, loss, coefficients)
+    coefficients = np.linalg.lstsq(design, loss, rcond=None)[0]
     line = np.linalg.lstsq(design[:, :2], np.log(flops), rcond=None)[0]
+    fitted = design @ coefficients
     c0, c1, c2 = map(float, coefficients)
     return Parabola(
         center=center,
         coefficients=(c0, c1, c2),
         log_flops_coefficients=(float(line[0]), float(line[1])),
         n_points=len(loss),
-        residual_squares=_relative_squares(loss, design @ coefficients, bend),
+        residual_squares=float((((loss - fitted) / fitted) ** 2).sum()),
     )
 
 
-def _least_squares(design: FloatArray, loss: FloatArray) -> FloatArray:
-    return np.asarray(np.linalg.lstsq(design, loss, rcond=None)[0], dtype=np.float64)
-
-
-def _huber_coefficients(design: FloatArray, loss: FloatArray, start: FloatArray) -> tuple[FloatArray, float]:
-    """Return Huber's estimate (3,) by iteratively reweighted least squares, and the final threshold."""
-    coefficients, bend = start, 0.0
-    for _ in range(MAX_REWEIGHTINGS):
-        residual = loss - design @ coefficients
-        scale = float(np.median(np.abs(residual))) / NORMAL_MAD * len(loss) / max(len(loss) - 3, 1)
-        bend = max(HUBER_BEND * scale, 1e-12 * float(loss.mean()))
-        weight = np.sqrt(bend / np.maximum(np.abs(residual), bend))
-        new = _least_squares(design * weight[:, None], loss * weight)
-        moved = float(np.abs(new - coefficients).max())
-        coefficients = new
-        if moved < 1e-13 * float(loss.mean()):
-            break
-    return coefficients, bend
-
-
-def _relative_squares(loss: FloatArray, fitted: FloatArray, bend: float) -> float:
-    residual = np.clip(loss - fitted, -bend, bend)
-    return float(((residual / fitted) ** 2).sum())
-
-
-def parabola_factor(observations: Observations, index: int) -> FloatArray:
-    """Return F (3, 3) with F F' = P diag(L^2) P' for budget `index`, P = (X' X)^-1 X' of its design X.
+def parabola_factor(observations: Observations, rows: Rows) -> FloatArray:
+    """Return F (3, 3) with F F' = P diag(L^2) P' for the runs `rows` (n,), P = (X' X)^-1 X' of the design X.
 
     F F' is the covariance of the coefficients for unit variance of ln L: noise is proportional to the loss.
     """
-    rows = observations.budget == index
     design, _ = _design(observations.n_params[rows])
     spread = np.linalg.pinv(design) * observations.loss[rows]
-    return np.linalg.cholesky(spread @ spread.T)
+    return np.asarray(np.linalg.cholesky(spread @ spread.T), dtype=np.float64)
 
 
-def fit_budget(observations: Observations, index: int, *, robust: bool = False) -> BudgetFit:
+def fit_budget(
+    observations: Observations, index: int, window: Rows | None = None, *, valid: Rows | None = None
+) -> BudgetFit:
     """Fit budget `index` and check its minimum; `status` says why it is not valid.
 
-    not_convex: curvature <= 0. edge: the minimum, or the best size, is not strictly between the smallest and
-    the largest size. too_few: under four sizes. unequal: its points' C are too far apart for one budget.
+    The parabola is fitted to the runs of `window` (n,); the minimum is checked against the sizes of `valid`
+    (n,). Both are subsets of the budget's runs, and all of them by default. not_convex: curvature <= 0. edge:
+    the minimum, or the best size, is not strictly between the smallest and the largest size. too_few: under
+    four sizes. unequal: its points' C are too far apart for one budget.
     """
-    rows = observations.budget == index
+    rows = observations.budget == index if valid is None else valid
+    near = rows if window is None else window
     n_params, flops, loss = observations.n_params[rows], observations.flops[rows], observations.loss[rows]
     sizes, size = np.unique(n_params, return_inverse=True)
-    parabola = fit_parabola(n_params, flops, loss, robust=robust) if len(sizes) >= MIN_SIZES else None
+    curve = observations.n_params[near], observations.flops[near], observations.loss[near]
+    parabola = fit_parabola(*curve) if len(sizes) >= MIN_SIZES else None
     means = np.bincount(size, weights=loss) / np.bincount(size)
     unequal = _unequal(n_params, flops) if observations.budgets_as_planned else None
     status, reason = unequal or _judge(parabola, sizes, means)
@@ -161,7 +135,7 @@ def fit_budget(observations: Observations, index: int, *, robust: bool = False) 
         flops_there = math.exp(float(parabola.log_flops(np.array(t))))
         n_tokens_opt = flops_there / float(observations.flops_per_token(n_opt))
         optimum = {"n_params_opt": n_opt, "n_tokens_opt": n_tokens_opt, "loss_opt": loss_opt}
-        in_tokens = fit_parabola(observations.n_tokens[rows], flops, loss, robust=robust)
+        in_tokens = fit_parabola(observations.n_tokens[near], *curve[1:])
         if in_tokens.coefficients[2] > 0:
             direct = Parabola.vertex(np.array(in_tokens.coefficients))[0]
             optimum["n_tokens_opt_direct"] = math.exp(in_tokens.center + float(direct))
@@ -171,6 +145,7 @@ def fit_budget(observations: Observations, index: int, *, robust: bool = False) 
         flops=flops_there,
         n_points=len(loss),
         n_sizes=len(sizes),
+        window=(float(curve[0].min()), float(curve[0].max())),
         status=status,
         reason=reason,
         parabola=parabola,

@@ -69,6 +69,7 @@ class Observations:
     budgets_as_planned: bool  # from a column, not from gaps in C
     flops_per_token: FlopsPerToken
     cluster: IntArray  # points of one cluster share a trunk and therefore noise
+    labels: tuple[str, ...]  # run key, name or row of each point
     n_params_non_embedding: FloatArray | None  # None if some point lacks it, as for the next two
     flops_chinchilla: FloatArray | None
     n_tokens_unique: FloatArray | None
@@ -147,6 +148,7 @@ def observe(
         budgets_as_planned=not np.isnan(planned).all(),
         flops_per_token=curve,
         cluster=cluster,
+        labels=tuple(label for _, label in kept),
         n_params_non_embedding=_optional(kept, "n_params_non_embedding"),
         flops_chinchilla=_optional(kept, "flops_chinchilla"),
         n_tokens_unique=_optional(kept, "n_tokens_unique"),
