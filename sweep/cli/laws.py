@@ -186,8 +186,8 @@ def show_fits(
     validations = () if sweep_dir is None else read_validations(sweep_dir)
     if as_json:
         documents = {arm or "": fitted.to_json() for arm, fitted in fits.items()}
-        for arm, document in documents.items() if sweep_dir is not None else ():
-            own = [one for one in validations if one.registration.arm == (arm or None)]
+        for name, document in documents.items() if sweep_dir is not None else ():
+            own = [one for one in validations if one.registration.arm == (name or None)]
             document["validations"] = [one.to_json() for one in own]
         print_json({"arms": documents} if None not in fits else documents[""])
         return
@@ -208,17 +208,17 @@ def show_fits(
 
 def next_step(directory: Path | None, fits: Mapping[str | None, Fit]) -> str:
     """Return the line that names the next commands after a fit."""
+    from sweep.report.numbers import format4
+
     if directory is None:
         return "next: sweep fit TABLE --json > fit.json, then sweep predict fit.json FLOPS"
     place = shlex.quote(str(directory))
     arm, fitted = next(iter(fits.items()))
-    chosen = "" if arm is None else f" --arm {shlex.quote(arm)}"
     if fitted.flops_range is None:
         return f"next: sweep status {place}"
-    budget = f"{VALIDATED * fitted.flops_range[1]:.1e}".replace("e+", "e")
-    return (
-        f"next: sweep predict {place} FLOPS, or sweep validate {place} {budget}{chosen} (trains a prediction)"
-    )
+    chosen = "" if arm is None else f" --arm {shlex.quote(arm)}"
+    budget = format4(float(f"{VALIDATED * fitted.flops_range[1]:.1e}"))
+    return f"next: sweep predict {place} FLOPS, sweep validate {place} {budget}{chosen}"
 
 
 def predict(
@@ -271,12 +271,13 @@ def predict(
         documents = [prediction.to_json() for prediction in predictions]
         print_json(documents if len(documents) > 1 else documents[0])
         return
+    from sweep.report.numbers import format4
     from sweep.report.text.prediction import prediction_text
 
     following = None
     if sweep_dir is not None and any(prediction.shape for prediction in predictions):
         place = shlex.quote(str(sweep_dir))
-        following = f"next: sweep validate {place} {budgets[0]:g} trains this run and its neighbours"
+        following = f"next: sweep validate {place} {format4(budgets[0])} trains this run and its neighbours"
     print_text(prediction_text(predictions, next_step=following, verbose=verbose))
 
 

@@ -117,9 +117,7 @@ def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
     try:
         laws.write_fits(sweep_dir, fits)
         pictures = [path for path in laws.report(sweep_dir) if path.suffix == ".png"]
-        closing = (
-            [f"files: {sweep_dir}, picture: {best_picture(pictures)}", *closing] if pictures else closing
-        )
+        closing = [*(f"picture: {path}" for path in best_picture(pictures)), *closing]
     finally:  # the laws are printed even where the disk is full
         show_fits(fits, experiment.fit, sweep_dir=sweep_dir, closing=closing)
 

@@ -235,7 +235,7 @@ def _predict_answer(fit: Fit, flops: float, question: Question) -> AnswerPredict
         loss_prediction_interval=found.loss_prediction_interval,
         confidence=law.confidence,
         exponents=law.exponents,
-        weights=law.weights,
+        weights={str(quantity): weights for quantity, weights in law.weights.items()},
         form_sd=law.form_sd,
         loss_off=found.loss_off,
         warnings=found.warnings,
