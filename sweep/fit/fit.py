@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,11 +54,18 @@ class Method:
     fit: Callable[[Observations, FitConfig], Law]  # raises RefusedError
     law: type[Law]  # reads the method's entry in fit.json
     color: str  # in figures
+    for_backtest: Callable[[Observations, FitConfig], Law] | None = None
+    """Fits the same law without what only a report needs; None: `fit` itself."""
 
 
 METHODS: dict[str, Method] = {  # colours: Okabe & Ito 2008
     "envelope": Method(fit=fit_envelope, law=EnvelopeLaw, color="#009E73"),
-    "isoflop": Method(fit=fit_isoflop, law=IsoflopLaw, color="#0072B2"),
+    "isoflop": Method(
+        fit=fit_isoflop,
+        law=IsoflopLaw,
+        color="#0072B2",
+        for_backtest=partial(fit_isoflop, with_bias=False),
+    ),
     "trend": Method(fit=fit_trend_law, law=TrendLaw, color="#000000"),
     "parametric": Method(fit=fit_parametric, law=ParametricLaw, color="#D55E00"),
     "kaplan": Method(fit=fit_kaplan, law=KaplanLaw, color="#CC79A7"),
@@ -188,7 +196,7 @@ def fit(
     )
     methods = {name: fit_method(name, observations, config) for name in names}
     laws = {name: law for name, law in methods.items() if isinstance(law, Law)}
-    tested = observations.refusal or _backtest(observations, config, names)
+    tested, answer = _answer(observations, config, names, laws)
     return Fit(
         n_points=len(observations),
         excluded=observations.excluded,
@@ -198,34 +206,33 @@ def fit(
         methods=methods,
         agreement=agreement(laws, observations.flops_range[1]) if laws else None,
         backtest=tested,
-        answer=observations.refusal or _answer(observations, config, names, laws, tested),
+        answer=answer,
         reconcile=reconciled(observations, config) if reconcile else None,
     )
 
 
 def _backtest(observations: Observations, config: FitConfig, names: Sequence[str]) -> Backtest | Refusal:
-    return backtest(observations, config, {name: METHODS[name].fit for name in names})
+    if config.isoflop.bias_corrected:
+        return backtest(observations, config, {name: METHODS[name].fit for name in names})
+    quick = {name: METHODS[name].for_backtest or METHODS[name].fit for name in names}
+    return backtest(observations, config, quick)
 
 
 def _answer(
-    observations: Observations,
-    config: FitConfig,
-    names: Sequence[str],
-    laws: Mapping[str, Law],
-    tested: Backtest | Refusal,
-) -> AnswerLaw | Refusal:
-    """Return the answer; where there are outliers, from laws fitted without them."""
+    observations: Observations, config: FitConfig, names: Sequence[str], laws: Mapping[str, Law]
+) -> tuple[Backtest | Refusal, AnswerLaw | Refusal]:
+    """Return the backtest and the answer; where there are outliers, both from the points without them."""
+    if observations.refusal is not None:
+        return observations.refusal, observations.refusal
     outliers = select_runs(observations, config.isoflop.window, drop_outliers=True).outliers
     if not outliers.any():
-        return combine(observations, laws, tested)
+        tested = _backtest(observations, config, names)
+        return tested, combine(observations, laws, tested)
     clean = select(observations, ~outliers)
     fitted = {name: fit_method(name, clean, config) for name in names}
-    return combine(
-        clean,
-        {name: law for name, law in fitted.items() if isinstance(law, Law)},
-        _backtest(clean, config, names),
-        name_outliers(observations, outliers),
-    )
+    usable = {name: law for name, law in fitted.items() if isinstance(law, Law)}
+    tested = _backtest(clean, config, names)
+    return tested, combine(clean, usable, tested, name_outliers(observations, outliers))
 
 
 def fit_method(name: str, observations: Observations, config: FitConfig) -> Law | Refusal:

@@ -31,8 +31,7 @@ Kind = Literal["budget", "size", "cost"]
 Target = Literal["n_params", "loss"]
 
 MIN_FITTED = 3  # levels that every cut leaves to the fit
-MAX_CUTS = 5  # the latest ones, which resemble the extrapolation most
-CUT_DRAWS = 40  # resamples for the noise of a prediction: its standard deviation to 11 %
+CUT_DRAWS = 20  # resamples for the noise of a prediction: its standard deviation to 16 %
 N_BANDS = 8  # of ln C, for tables without budgets or sizes in common
 MIN_PER_BAND = 3
 MIN_RUNS_PER_SIZE = 2
@@ -190,13 +189,12 @@ def backtest(
             f"{MIN_FITTED + 1}: add a budget",
         )
     truths = _truths(observations, config) if levels.kind == "budget" else {}
-    first = max(MIN_FITTED, n_levels - MAX_CUTS)
     quick = dataclasses.replace(config, n_bootstrap=min(config.n_bootstrap, CUT_DRAWS))
     return Backtest(
         kind=levels.kind,
         cuts=tuple(
             _cut(observations, quick, methods, levels, n_fitted, truths)
-            for n_fitted in range(first, n_levels)
+            for n_fitted in range(MIN_FITTED, n_levels)
         ),
     )
 

@@ -116,12 +116,13 @@ def find_minima(observations: Observations, options: IsoflopOptions) -> Minima:
     )
 
 
-def fit_isoflop(observations: Observations, config: FitConfig) -> IsoflopLaw:
+def fit_isoflop(observations: Observations, config: FitConfig, *, with_bias: bool = True) -> IsoflopLaw:
     """Fit a parabola to each budget, and power laws through the valid minima.
 
     D at a minimum is C / f(N) with the exact C there, so b is fitted and not taken as 1 - a. Intervals come
     from draws of all parabolas, the residual variance of each shrunk towards the pooled one RSS / (n - 3
-    budgets). Source: Hoffmann et al. 2022, section 3.2.
+    budgets). Without `with_bias` the bias is neither estimated nor subtracted. Source: Hoffmann et al. 2022,
+    section 3.2.
 
     Raises:
         RefusedError: no budgets, fewer than three valid minima, or most draws degenerate.
@@ -137,7 +138,7 @@ def fit_isoflop(observations: Observations, config: FitConfig) -> IsoflopLaw:
         for budget in found.budgets
     ]
     windows = [found.selection.windows[budget.index] for budget in found.counted]
-    bias = parabola_bias(observations, windows, log_center, config)
+    bias = parabola_bias(observations, windows, log_center, config) if with_bias else None
     shift = bias.shift if bias is not None and bias.corrected else np.zeros(len(coefficients))
     residuals = RunNoise(sd=found.residual_sd, n_dof=found.residual_dof, source="residuals")
     fitted = [found.selection.windows[budget.index] for budget in budgets if budget.counts_for_noise]

@@ -188,19 +188,16 @@ def choose_windows(curves: Sequence[BudgetCurve], valid: Sequence[Mask]) -> list
     is within SIGNIFICANT standard errors of zero, or MIN_WINDOW sizes are left. The noise is pooled over
     budgets, from cubic fits within the windows, so the choice is repeated until it stands.
     """
-    windows = [rows.copy() for rows in valid]
+    paths = [_path(curve, rows) for curve, rows in zip(curves, valid, strict=True)]
+    chosen = [0] * len(paths)
     for _ in range(MAX_PASSES):
-        cubics = [
-            fit_polynomial(curve, rows, 3)
-            for curve, rows in zip(curves, windows, strict=True)
-            if len(curve.sizes(rows)) >= MIN_WINDOW
-        ]
-        pooled = pooled_variance(cubics)
-        chosen = [_window(curve, rows, pooled) for curve, rows in zip(curves, valid, strict=True)]
-        if all(np.array_equal(old, new) for old, new in zip(windows, chosen, strict=True)):
+        cubics = [path[step].cubic for path, step in zip(paths, chosen, strict=True)]
+        pooled = pooled_variance([cubic for cubic in cubics if cubic is not None])
+        steps = [_first_acceptable(path, pooled) for path in paths]
+        if steps == chosen:
             break
-        windows = chosen
-    return windows
+        chosen = steps
+    return [path[step].rows for path, step in zip(paths, chosen, strict=True)]
 
 
 def nearest_sizes(curve: BudgetCurve, valid: Mask, n_sizes: int) -> Mask:
@@ -232,18 +229,39 @@ def find_outliers(curves: Sequence[BudgetCurve], windows: Sequence[Mask]) -> lis
     return found
 
 
-def _window(curve: BudgetCurve, valid: Mask, pooled: float) -> Mask:
-    rows = valid.copy()
-    while len(sizes := curve.sizes(rows)) > MIN_WINDOW:
-        cubic = fit_polynomial(curve, rows, 3)
-        level = curve.loss[rows].mean()
-        error = level * math.sqrt(shrunk_variance(cubic, pooled) * cubic.covariance[3, 3])
-        if abs(cubic.coefficients[3]) <= SIGNIFICANT * error:
-            break
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Step:
+    """One candidate window: its runs, and the cubic through them where there are enough sizes."""
+
+    rows: Mask
+    cubic: Polynomial | None
+    level: float  # mean loss
+
+
+def _path(curve: BudgetCurve, valid: Mask) -> list[_Step]:
+    """Return the windows from all sizes to MIN_WINDOW, each without the size farthest from the vertex."""
+    rows, steps = valid, []
+    while True:
+        sizes = curve.sizes(rows)
+        cubic = fit_polynomial(curve, rows, 3) if len(sizes) >= MIN_WINDOW else None
+        steps.append(
+            _Step(rows=rows, cubic=cubic, level=float(curve.loss[rows].mean()) if rows.any() else 0.0)
+        )
+        if len(sizes) <= MIN_WINDOW:
+            return steps
         vertex = _vertex(curve, rows, sizes)
         farthest = sizes[0] if vertex - sizes[0] > sizes[-1] - vertex else sizes[-1]
-        rows &= curve.log_n != farthest
-    return rows
+        rows = rows & (curve.log_n != farthest)
+
+
+def _first_acceptable(path: Sequence[_Step], pooled: float) -> int:
+    """Return the index of the widest window with a cubic term within SIGNIFICANT standard errors of zero."""
+    for index, step in enumerate(path[:-1]):
+        assert step.cubic is not None
+        error = step.level * math.sqrt(shrunk_variance(step.cubic, pooled) * step.cubic.covariance[3, 3])
+        if abs(step.cubic.coefficients[3]) <= SIGNIFICANT * error:
+            return index
+    return len(path) - 1
 
 
 def _vertex(curve: BudgetCurve, rows: Mask, sizes: FloatArray) -> float:
