@@ -297,12 +297,15 @@ def _check_untrained(store: RunStore, plan: Plan) -> None:
 
 
 def score_finished(sweep_dir: Path) -> tuple[Validation, ...]:
-    """Score every registered prediction without runs left, add the scores to validations.json, return all."""
+    """Score every registered prediction with a result of all its runs and return all scores.
+
+    New scores are added to validations.json. A run that failed is no result: calling `validate` again tries
+    it again.
+    """
     points = {str(point.run_key): point for point in RunStore(sweep_dir).points().points}
-    finished = {run.run_key for run in RunStore(sweep_dir).status().runs if run.finished}
     scored = []
     for registration in read_registrations(sweep_dir):
-        if finished.issuperset(run.run_key for run in registration.runs):
+        if points.keys() >= {run.run_key for run in registration.runs}:
             validation = score(registration, points)
             scored += [] if validation is None else [validation]
     return append_validations(sweep_dir, scored)

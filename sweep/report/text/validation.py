@@ -17,7 +17,7 @@ def validation_lines(
 ) -> Iterator[str]:
     """Yield a line for each registered prediction: its score, or the progress of its runs."""
     scored = {validation.registration.name: validation for validation in validations}
-    finished = {run.run_key for run in status.runs if run.finished}
+    finished = {run.run_key for run in status.runs if run.status in ("done", "diverged")}
     for registration in registrations:
         validation = scored.get(registration.name)
         if validation is not None:
