@@ -23,6 +23,7 @@ from sweep.cli.arguments import (
     SweepDirectory,
     arms_of,
     directory_of,
+    split_arguments,
 )
 from sweep.cli.laws import budget_of, next_step, show_fits
 from sweep.errors import EXIT_FAILED, EXIT_STOPPED, InputError
@@ -145,16 +146,17 @@ def say_outcome(outcome: RunOutcome) -> None:
 
 
 def validate(
-    directory: Directory,
+    directory: SweepDirectory = None,
     flops: Annotated[
-        str,
+        list[str] | None,
         typer.Argument(
             metavar="FLOPS", help="Budget in training FLOPs, or a multiple of the largest planned one, as 4x."
         ),
-    ],
+    ] = None,
     arm: Annotated[
         str | None, typer.Option("--arm", metavar="NAME", help="Arm of the sweep to validate.")
     ] = None,
+    config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Register the prediction at a larger budget, train it, and compare it with the result.
@@ -165,10 +167,10 @@ def validate(
     from sweep.report.text.validation import validation_text
     from sweep.study import validate as study
 
-    budget = _multiple_of_planned(directory, flops)
+    sweep_dir, budget = _sweep_and_budget(directory, flops, config_dir)
     with catch_stop_signals() as caught, progress() as (on_data, on_status):
         outcome = study.validate(
-            directory,
+            sweep_dir,
             budget,
             arm=arm,
             on_progress=on_data,
@@ -181,20 +183,29 @@ def validate(
         say(f"the validation at {budget:g} FLOPs is not finished: repeat the command ({n_runs} runs in all)")
         raise typer.Exit(EXIT_FAILED)
     if outcome.run.n_trained:
-        _refit(directory)
+        _refit(sweep_dir)
     if as_json:
         print_json(outcome.validation.to_json())
     else:
         print_text(validation_text(outcome.validation))
 
 
-def _multiple_of_planned(sweep_dir: Path, flops: str) -> float:
-    """Return a budget given in FLOPs, or as a multiple of the largest planned one."""
+def _sweep_and_budget(
+    first: str | None, others: list[str] | None, config_dir: Path | None
+) -> tuple[Path, float]:
+    """Return the sweep, given as a directory or by its experiment, and the budget in FLOPs."""
     from sweep.study.validate import largest_planned_budget
 
-    if not flops.endswith("x"):
-        return budget_of(flops)
-    return budget_of(flops[:-1]) * largest_planned_budget(sweep_dir)
+    words, overrides = split_arguments(first, others)
+    if not words or len(words) > 2:
+        raise InputError(
+            "give the directory of a sweep and one budget, as in sweep validate results/demo 1e21"
+        )
+    budget = words.pop()
+    sweep_dir = directory_of(words[0] if words else None, overrides, config_dir)
+    if not budget.endswith("x"):
+        return sweep_dir, budget_of(budget)
+    return sweep_dir, budget_of(budget[:-1]) * largest_planned_budget(sweep_dir)
 
 
 def _refit(sweep_dir: Path) -> None:

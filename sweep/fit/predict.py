@@ -6,6 +6,7 @@ Legend: N parameters, D tokens, C training FLOPs, L loss.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -219,7 +220,7 @@ def too_far_beyond(fit: Fit, flops: float, max_reach: float) -> Refusal | None:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}".replace("e+", "e")
+    return re.sub(r"e\+0*", "e", f"{value:.3g}")
 
 
 def _predict_answer(fit: Fit, flops: float, question: Question) -> AnswerPrediction | Refusal | None:
