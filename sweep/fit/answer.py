@@ -47,10 +47,11 @@ METHOD_PRIORS: Mapping[str, Mapping[Target, float]] = {
 }
 """Median form error per e-fold of reach, in ln N and ln L; scripts/calibrate_answer."""
 OTHER_METHOD: Mapping[Target, float] = {"n_params": 0.5, "loss": 0.05}
-METHOD_LOG_SD = 0.75
+METHOD_LOG_SD = 0.35
+DOUBTED = 2.0  # factor on the form error of a method with lack of fit
 ANSWER_PRIORS: Mapping[Target, FormPrior] = {
-    "n_params": FormPrior(median=0.045, log_sd=0.75),
-    "loss": FormPrior(median=0.009, log_sd=0.75),
+    "n_params": FormPrior(median=0.06, log_sd=0.75),
+    "loss": FormPrior(median=0.0105, log_sd=0.75),
 }
 """Of the weighted mean; scripts/calibrate_answer."""
 MIN_WEIGHT = 0.5  # of the methods a backtest error of the mean is made from
@@ -305,7 +306,7 @@ def _weights(
     flops = np.array([flops_max * math.exp(REFERENCE_REACH)])
     inverse = {}
     for name, law in laws.items():
-        median = METHOD_PRIORS.get(name, OTHER_METHOD)[target]
+        median = METHOD_PRIORS.get(name, OTHER_METHOD)[target] * (DOUBTED if law.doubted else 1.0)
         own = [entry.methods[name][target] for entry in errors if target in entry.methods.get(name, {})]
         form = FormError.infer(FormPrior(median=median, log_sd=METHOD_LOG_SD), own)
         noise = float(_log(target, law.optimum_draws(flops)).var()) if law.n_draws else 0.0

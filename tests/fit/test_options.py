@@ -22,9 +22,12 @@ def test_isoflop_reports_its_bias_and_subtracts_it_if_set():
     """The known -6.498 % of D* at 1e24, half-width 4, is found from the fitted surface and removed."""
     points = isoflop_points(LAW, BUDGETS, n_sizes=15, span=4)
     truth = LAW.optimum_6nd(1e24)[1]
-    plain = answer(points, "isoflop", BARE)
+    all_sizes = IsoflopOptions(window="all", weighted=False)
+    plain = answer(points, "isoflop", BARE, isoflop=all_sizes)
     assert plain.n_tokens_opt(1e24) / truth - 1 == pytest.approx(-0.06498, abs=1e-4)
-    corrected = answer(points, "isoflop", BARE, isoflop=IsoflopOptions(bias_corrected=True))
+    windowed = answer(points, "isoflop", BARE)
+    assert abs(windowed.n_tokens_opt(1e24) / truth - 1) < 0.5 * 0.06498
+    corrected = answer(points, "isoflop", BARE, isoflop=dataclasses.replace(all_sizes, bias_corrected=True))
     assert corrected.n_tokens_opt(1e24) / truth - 1 == pytest.approx(0, abs=1e-6)
     bias, after = plain.to_json()["bias"], corrected.to_json()["bias"]
     assert (bias["corrected"], after["corrected"]) == (False, True)

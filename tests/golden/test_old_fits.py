@@ -17,11 +17,20 @@ OLD = Path(__file__).parent / "fit_0_1_0.json"
 
 def test_an_old_fit_is_read_and_written_with_the_same_content():
     raw, written = json.loads(OLD.read_text()), read_fit(OLD).to_json()
-    assert raw["methods"].keys() == METHODS.keys()
+    assert raw["methods"].keys() <= METHODS.keys()
     for document in (raw, written):
         assert "alpha = beta" in document["methods"]["overtraining"].pop("assumes")  # worded anew
         assert "normal noise" in document["methods"]["parametric"].pop("profile_assumes")  # likewise
-    assert rounded(written) == rounded(raw)
+    assert rounded(common(written, raw)) == rounded(raw)
+
+
+def common(value, old):
+    """Return `value` with the keys of `old` only: later versions add keys."""
+    if isinstance(value, dict) and isinstance(old, dict):
+        return {key: common(value[key], item) for key, item in old.items()}
+    if isinstance(value, list) and isinstance(old, list):
+        return [common(*pair) for pair in zip(value, old, strict=True)]
+    return value
 
 
 def rounded(value):

@@ -118,6 +118,16 @@ class Backtest:
         return self.reference.left_out
 
     @property
+    def n_fitted(self) -> int:
+        """Number of points fitted at the reference cut."""
+        return self.reference.n_fitted
+
+    @property
+    def n_left_out(self) -> int:
+        """Number of points held out at the reference cut."""
+        return self.reference.n_left_out
+
+    @property
     def largest_fitted_flops(self) -> float:
         """The largest C fitted at the reference cut."""
         return self.reference.largest_fitted_flops

@@ -1,4 +1,4 @@
-"""Backtest: errors of every method's predictions at the held-out largest budgets."""
+"""Rolling backtest: errors of every method's predictions against their reach beyond the fitted budgets."""
 
 from __future__ import annotations
 
@@ -13,51 +13,59 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from sweep.fit.checks.backtest import Backtest, MethodBacktest
+from sweep.fit.checks.backtest import Backtest, BudgetError, Cut, MethodBacktest
 from sweep.report.figures.results import SweepResults
-from sweep.report.figures.style import GREY, flops_ticks, method_color, new_figure, style
+from sweep.report.figures.style import GREY, count_ticks, method_color, new_figure, style
 
 FloatArray = npt.NDArray[np.float64]
 
-SHIFT = 0.04  # between methods along C, so that their marks do not cover each other
+SHIFT = 0.03  # between methods along the reach, so that their marks do not cover each other
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class BacktestMarks:
-    """One method's signed relative errors at the held-out budgets."""
+    """One method's signed relative errors at every level held out at every cut; arrays of shape (n,)."""
 
     method: str
-    flops: FloatArray  # (n,)
-    loss_error: FloatArray  # (n,) of the optimal loss
-    n_params_error: FloatArray  # (n,) of N_opt; nan if the budget's own minimum is not usable
-    largest_fitted_flops: float
+    factor: FloatArray  # held-out budget over the largest fitted one
+    loss_error: FloatArray  # of the optimal loss
+    n_params_error: FloatArray  # of N_opt; nan if the budget's own minimum is not usable
 
 
 def backtest_marks(results: SweepResults) -> tuple[BacktestMarks, ...]:
-    """Return each method's errors at the held-out budgets; empty without a backtest."""
+    """Return each method's errors over all cuts; empty without a backtest."""
     backtest = results.fit.backtest
     if not isinstance(backtest, Backtest):
         return ()
+    names = dict.fromkeys(name for cut in backtest.cuts for name in cut.methods)
+    found = ((name, [pair for cut in backtest.cuts for pair in _pairs(cut, name)]) for name in names)
     return tuple(
         BacktestMarks(
             method=name,
-            flops=np.array([budget.flops for budget in tested.budgets]),
-            loss_error=np.array([budget.loss_opt_error for budget in tested.budgets]),
+            factor=np.array([factor for factor, _ in pairs]),
+            loss_error=np.array([entry.loss_opt_error for _, entry in pairs]),
             n_params_error=np.array(
                 [
-                    math.nan if budget.n_params_opt_error is None else budget.n_params_opt_error
-                    for budget in tested.budgets
+                    math.nan if entry.n_params_opt_error is None else entry.n_params_opt_error
+                    for _, entry in pairs
                 ]
             ),
-            largest_fitted_flops=backtest.largest_fitted_flops,
         )
-        for name, tested in backtest.methods.items()
-        if isinstance(tested, MethodBacktest) and tested.budgets
+        for name, pairs in found
+        if pairs
     )
 
 
+def _pairs(cut: Cut, name: str) -> list[tuple[float, BudgetError]]:
+    """Return the errors of one method at one cut, with each level's C over the largest fitted one."""
+    tested = cut.methods.get(name)
+    if not isinstance(tested, MethodBacktest):
+        return []
+    return [(entry.flops / cut.largest_fitted_flops, entry) for entry in tested.budgets]
+
+
 def backtest_figure(methods: Sequence[BacktestMarks]) -> Figure:
-    """Draw the errors of the optimal loss and of N_opt at the held-out budgets."""
+    """Draw the errors of the optimal loss and of N_opt against the reach."""
     with style():
         figure, panels = new_figure(width=8.2, height=3.8, n_panels=2)
         for number, marks in enumerate(methods):
@@ -65,9 +73,9 @@ def backtest_figure(methods: Sequence[BacktestMarks]) -> Figure:
             color = method_color(marks.method, number)
             for axes, errors in zip(panels, (marks.loss_error, marks.n_params_error), strict=True):
                 _draw_errors(marks, errors, axes, color, shift)
-        flops = np.concatenate([marks.flops for marks in methods])
+        farthest = max(float(marks.factor.max()) for marks in methods)
         for axes, title in zip(panels, ("optimal loss", "optimal $N$"), strict=True):
-            _finish(axes, flops, f"Backtest: {title}")
+            _finish(axes, farthest, f"Rolling backtest: {title}")
         panels[0].set_ylabel("relative error of the prediction")
         panels[1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
         if not any(np.isfinite(marks.n_params_error).any() for marks in methods):
@@ -80,14 +88,14 @@ def backtest_figure(methods: Sequence[BacktestMarks]) -> Figure:
 
 def _draw_errors(marks: BacktestMarks, errors: FloatArray, axes: Axes, color: Any, shift: float) -> None:
     known = np.isfinite(errors)
-    axes.plot(marks.flops[known] * shift, errors[known], "o", color=color, ms=5, mew=0, label=marks.method)
+    axes.plot(marks.factor[known] * shift, errors[known], "o", color=color, ms=4, mew=0, label=marks.method)
 
 
-def _finish(axes: Axes, flops: FloatArray, title: str) -> None:
+def _finish(axes: Axes, farthest: float, title: str) -> None:
     axes.axhline(0.0, color=GREY, lw=0.8)
-    axes.set_xlim(flops.min() / 1.5, flops.max() * 1.5)
+    axes.set_xlim(1.0, 1.2 * farthest)
     axes.set_xscale("log")
-    flops_ticks(axes.xaxis, flops.tolist())
+    count_ticks(axes.xaxis)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel("held-out budget (FLOPs)")
+    axes.set_xlabel("held-out budget / largest fitted budget")
     axes.set_title(title, loc="left")

@@ -5,7 +5,9 @@ from sweep.report.figures.backtest import backtest_marks
 
 def test_marks_are_the_entries_of_fit_json(surfaces):
     marks = {mark.method: mark for mark in backtest_marks(surfaces)}
-    entry = surfaces.fit.to_json()["backtest"]["methods"]["parametric"]["budgets"]
-    assert marks["parametric"].loss_error.tolist() == [budget["loss_opt_error"] for budget in entry]
-    assert marks["parametric"].n_params_error.tolist() == [budget["n_params_opt_error"] for budget in entry]
-    assert (marks["parametric"].flops > marks["parametric"].largest_fitted_flops).all()
+    cuts = surfaces.fit.to_json()["backtest"]["cuts"]
+    entries = [budget for cut in cuts for budget in cut["methods"]["parametric"]["budgets"]]
+    assert len(entries) == sum(range(1, len(cuts) + 1))
+    assert marks["parametric"].loss_error.tolist() == [entry["loss_opt_error"] for entry in entries]
+    assert marks["parametric"].n_params_error.tolist() == [entry["n_params_opt_error"] for entry in entries]
+    assert (marks["parametric"].factor > 1).all()
