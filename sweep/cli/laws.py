@@ -275,7 +275,8 @@ def predict(
     from sweep.report.text.prediction import prediction_text
 
     following = None
-    if sweep_dir is not None and any(prediction.shape for prediction in predictions):
+    first = predictions[0]
+    if sweep_dir is not None and first.shape and (first.beyond_data or 0.0) > laws.MIN_VALIDATED:
         place = shlex.quote(str(sweep_dir))
         following = f"next: sweep validate {place} {format4(budgets[0])} trains this run and its neighbours"
     print_text(prediction_text(predictions, next_step=following, verbose=verbose))

@@ -55,6 +55,7 @@ SETTING_COLUMNS = (
 ).split()
 """Columns of points.csv in which two runs of one cell and seed can differ."""
 
+MIN_VALIDATED = 1.1  # times the largest fitted budget: nearer to it there is nothing to validate
 NEXT = 10.0  # times the largest fitted budget
 ASPECT_ROUNDING = 0.01
 MAX_WIDTH_FACTOR = 4.0  # over the largest trained width, above which a shape gets a note

@@ -38,14 +38,12 @@ from sweep.store.validations import (
     register,
 )
 from sweep.study.checks import check_parallel
-from sweep.study.laws import choose_arm, fit_arms, predict
+from sweep.study.laws import MIN_VALIDATED, choose_arm, fit_arms, predict
 from sweep.study.plan import DataProgress, dataset
 from sweep.study.run import RunOutcome, run_plans
 
 NEIGHBOUR = 1.7
 """Ratio of N between the predicted optimum and the sizes on either side, before rounding to a width."""
-MIN_REACH = 1.1
-"""Least ratio of the budget to the largest fitted one: nearer to it there is nothing to predict."""
 MAX_LOG_HALF_WIDTH = 20.0  # of the interval of a measured N_opt, against overflow
 
 
@@ -199,11 +197,11 @@ def _answer(fitted: Fit, prediction: Prediction) -> AnswerPrediction:
     if answer is None or isinstance(answer, Refusal):
         reason = "the fit has no answer" if answer is None else answer.reason
         raise InputError(f"there is no prediction to validate at {prediction.flops:.4g} FLOPs: {reason}")
-    if (prediction.beyond_data or 0.0) < MIN_REACH:
+    if (prediction.beyond_data or 0.0) < MIN_VALIDATED:
         assert fitted.flops_range is not None
         raise InputError(
             f"{prediction.flops:.4g} FLOPs are not beyond the fitted budgets, so there is nothing to "
-            f"validate: give more than {fitted.flops_range[1] * MIN_REACH:.4g} FLOPs"
+            f"validate: give more than {fitted.flops_range[1] * MIN_VALIDATED:.4g} FLOPs"
         )
     if "loss_opt" not in answer.ci:
         raise InputError("the prediction has no interval to validate: set fit.n_bootstrap above 0")
