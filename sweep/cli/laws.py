@@ -198,8 +198,7 @@ def show_fits(
     for arm, fitted in fits.items():
         if arm is not None:
             print_text(f"arm {arm}")
-        budget = laws.next_budget(fitted, settings)
-        prediction = None if budget is None else laws.predict(fitted, (budget,), settings=settings)[0]
+        prediction = laws.summary(fitted, settings)
         lines = [validation_line(one) for one in validations if one.registration.arm == arm][-1:]
         if arm == list(fits)[-1]:
             lines += closing

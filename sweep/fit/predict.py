@@ -339,8 +339,8 @@ def _predict_method(law: Law, flops: float, question: Question) -> MethodPredict
     if width is not None and not width[1] <= question.max_interval_factor * width[0]:
         return Refusal(
             kind="extrapolation",
-            reason=f"{flops:.3g} FLOPs are too far beyond the points: the interval of N_opt "
-            f"[{width[0]:.3g}, {width[1]:.3g}] is wider than fit.max_interval_factor="
+            reason=f"{_short(flops)} FLOPs are too far beyond the points: the interval of N_opt "
+            f"[{_short(width[0])}, {_short(width[1])}] is wider than fit.max_interval_factor="
             f"{question.max_interval_factor:g}; add runs at larger budgets, or more seeds",
         )
     estimates = {quantity: law.estimate(quantity, flops) for quantity in QUANTITIES}
@@ -369,8 +369,8 @@ def _assumed_extrapolations(
         return {}
     refusal = Refusal(
         kind="extrapolation",
-        reason=f"{flops:.3g} FLOPs are too far beyond the points: the exponents of this law are assumed, and "
-        f"with those measured by {MEASURED} N_opt is not determined; add larger budgets, or more seeds",
+        reason=f"{_short(flops)} FLOPs are too far beyond the points: the exponents of this law are assumed, "
+        f"and with those measured by {MEASURED} N_opt is not determined; add larger budgets, or more seeds",
     )
     return {
         name: refusal

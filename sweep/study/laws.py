@@ -56,7 +56,7 @@ SETTING_COLUMNS = (
 """Columns of points.csv in which two runs of one cell and seed can differ."""
 
 MIN_VALIDATED = 1.1  # times the largest fitted budget: nearer to it there is nothing to validate
-NEXT = 10.0  # times the largest fitted budget
+SUMMARISED = (10.0, 4.0, 2.0, 1.0)  # times the largest fitted budget
 ASPECT_ROUNDING = 0.01
 MAX_WIDTH_FACTOR = 4.0  # over the largest trained width, above which a shape gets a note
 MAX_DOUBLINGS = 14  # of the width: the sizes that predictions consider
@@ -374,17 +374,22 @@ def predict(
     return tuple(predict_at(fitted, (budget,), question(budget))[0] for budget in budgets)
 
 
-def next_budget(fitted: Fit, settings: FitConfig) -> float | None:
-    """Return the budget at which a fit is summarised; None for a fit without points.
+def summary(fitted: Fit, settings: FitConfig) -> Prediction | None:
+    """Return the prediction by which a fit is summarised; None for a fit without points.
 
-    It is NEXT times the largest fitted budget to two digits, and not beyond `settings.max_reach`.
+    It is at 10 times the largest fitted budget to two digits, or nearer where that is refused.
     """
     if fitted.flops_range is None:
         return None
     largest = fitted.flops_range[1]
     if isinstance(fitted.answer, AnswerLaw):
         largest = fitted.answer.flops_max
-    return float(f"{largest * min(NEXT, settings.max_reach):.1e}")
+    for factor in SUMMARISED:
+        budget = float(f"{largest * min(factor, settings.max_reach):.1e}")
+        (prediction,) = predict(fitted, (budget,), settings=settings)
+        if not isinstance(prediction.answer, Refusal) or isinstance(fitted.answer, Refusal):
+            break
+    return prediction
 
 
 def run_loss(fitted: Fit, n_params: float, n_tokens: float, settings: FitConfig) -> RunPrediction:

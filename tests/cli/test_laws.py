@@ -111,4 +111,4 @@ def test_the_loss_of_a_run_and_the_limit_of_distance(tmp_path, table):
     assert "no answer: 1e21 FLOPs are" in far.stdout
     assert far.stdout.count("fit.max_reach=300") == 1
     raised = sweep(tmp_path, "predict", "law.json", "1e16", "fit.max_reach=1e4")
-    assert raised.stdout.startswith(("at C = 1e16", "no answer: 1e+16 FLOPs are too far"))
+    assert raised.stdout.startswith(("at C = 1e16", "no answer: 1e16 FLOPs are too far"))

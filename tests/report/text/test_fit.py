@@ -15,6 +15,7 @@ from sweep.report.numbers import NarrowTable, format4
 from sweep.report.text.answer import in_few_lines, value_text
 from sweep.report.text.fit import fit_text
 from sweep.report.text.prediction import prediction_text, run_prediction_text
+from sweep.study.laws import summary
 from tests.fit.planted import TINY, isoflop_points, tiny_flops_per_token
 
 CLOSING = ("picture: results/demo/figures/isoflop_curves.png", "next: sweep validate results/demo 4e13")
@@ -184,3 +185,11 @@ def test_long_warnings_give_way_to_the_limit_of_lines():
     lines = printed(in_few_lines(["line"] * 13, warnings, ["last"]))
     assert len(lines) <= 20
     assert lines[-2:] == ["2 more warnings with --verbose", "last"]
+
+
+def test_a_fit_with_wide_intervals_is_summarised_nearer_to_its_points(fitted):
+    near, far = summary(fitted, FitConfig(max_interval_factor=1.2)), summary(fitted, FitConfig())
+    assert far.flops == 1e14
+    assert near.flops < far.flops
+    assert summary(fitted, FitConfig(max_reach=2.5)).flops == 2.5e13
+    assert summary(published_fit("besiroglu_2024"), FitConfig()).flops == pytest.approx(1.3e23, rel=0.05)
