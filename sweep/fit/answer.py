@@ -4,8 +4,8 @@ ln N_opt and ln L_opt are weighted means over the methods. A method's weight is 
 squared error ten times beyond the largest budget: of noise, by its draws, and of form, by a prior calibrated
 on published sweeps that the method's own rolling backtests update (`sweep.fit.numerics.form_error`). The
 interval adds the noise and the form error of the mean, inferred in the same way from the backtests of the
-mean itself. The constants come from `scripts/calibrate_answer`; docs/science_fit.md reports them with their
-coverage.
+mean itself. `scripts/benchmarks/calibrate_answer.py` measures the constants; docs/science_fit.md reports them
+with their coverage.
 
 Legend: N parameters, D tokens, C training FLOPs, L loss; reach is ln C less that of the largest budget.
 """
@@ -45,7 +45,7 @@ METHOD_PRIORS: Mapping[str, Mapping[Target, float]] = {
     "overtraining": {"n_params": 0.20, "loss": 0.040},
     "data_constrained": {"n_params": 0.40, "loss": 0.040},
 }
-"""Median form error per e-fold of reach, in ln N and ln L; scripts/calibrate_answer."""
+"""Median form error per e-fold of reach, in ln N and ln L; scripts/benchmarks/calibrate_answer.py."""
 OTHER_METHOD: Mapping[Target, float] = {"n_params": 0.5, "loss": 0.05}
 METHOD_LOG_SD = 0.35
 DOUBTED = 2.0  # factor on the form error of a method with lack of fit
@@ -53,7 +53,7 @@ ANSWER_PRIORS: Mapping[Target, FormPrior] = {
     "n_params": FormPrior(median=0.06, log_sd=0.75),
     "loss": FormPrior(median=0.0105, log_sd=0.75),
 }
-"""Of the weighted mean; scripts/calibrate_answer."""
+"""Of the weighted mean; scripts/benchmarks/calibrate_answer.py."""
 MIN_WEIGHT = 0.5  # of the methods a backtest error of the mean is made from
 N_DRAWS = 1000
 MAX_NAMED = 3  # outliers that the warning names

@@ -35,6 +35,7 @@ from sweep.fit.table.observations import Observations, RunNoise
 
 FloatArray = npt.NDArray[np.float64]
 
+N_CONSTANTS = 4  # Nc, Dc, alpha_N and alpha_D
 NO_LOG_FLOOR = -800.0  # ln E of no irreducible loss: its exponential is zero
 
 
@@ -110,7 +111,7 @@ def fit_kaplan(observations: Observations, config: FitConfig) -> KaplanLaw:
         RefusedError: too few points, sizes or budgets; N and D collinear; a term that vanishes; most
             resamples degenerate.
     """
-    check_design(observations)
+    check_design(observations, N_CONSTANTS)
     counting, n_params, warnings = _count(observations, config)
     model = KaplanModel.of(n_params, observations.n_tokens)
     log_loss = np.log(observations.loss)

@@ -26,6 +26,7 @@ from sweep.fit.table.observations import Observations
 
 FloatArray = npt.NDArray[np.float64]
 
+N_CONSTANTS = 4  # E, A, B and the common exponent
 TIED = SurfaceForm(tied=True)
 ASSUMES = "alpha = beta, which determines a and b: they are not estimated and have no interval"
 DOUBTFUL = 0.05  # p-value of alpha = beta below which a warning is given
@@ -69,7 +70,7 @@ def fit_overtraining(observations: Observations, config: FitConfig) -> Overtrain
     Raises:
         RefusedError: as `fit_parametric`.
     """
-    check_design(observations)
+    check_design(observations, N_CONSTANTS)
     data = CentredData.of(observations.n_params, observations.n_tokens, observations.loss)
     theta, objective, _ = estimate_surface(data, config.huber_delta, TIED)
     resampled = resample_surface(data, theta, observations.cluster, config, TIED)

@@ -26,7 +26,7 @@ FloatArray = npt.NDArray[np.float64]
 
 SLOPE_PRIOR = SlopePrior(mean=0.5, sd=0.15)
 """Of d ln N_opt / d ln C: Hoffmann et al. 2022 found .46 to .50, Porian et al. 2024 .50, Llama 3 .53."""
-DRIFT_N = 5e-3  # variance of the slope of ln N_opt per e-fold of C; scripts/calibrate_answer
+DRIFT_N = 5e-3  # variance of the slope of ln N_opt per e-fold of C; scripts/benchmarks/calibrate_answer.py
 DRIFT_LOSS = 1e-5  # of ln L_opt
 SCHEME = "normal, by the standard errors of the minima"
 

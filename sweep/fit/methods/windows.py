@@ -29,6 +29,7 @@ SMALLEST_SD = 7e-4  # of ln L; seeds of small decoders differ by .001 to .01, di
 MAX_OWN_VARIANCE = (
     2.0  # times the pooled one: noise may differ between budgets, and an outlier must not hide in it
 )
+SUSPECT = 3.0  # times the pooled variance: budgets below it, with all sizes in their window, have no outlier
 OUTLYING = 6.0  # robust standard deviations
 NORMAL_MAD = 0.6745  # median absolute value of a standard normal variable
 MAX_PASSES = 10
@@ -96,7 +97,7 @@ def select_runs(observations: Observations, window: Window, *, drop_outliers: bo
     windows = _windows(curves, valid, window)
     outliers = np.zeros(len(observations), dtype=np.bool_)
     if drop_outliers:
-        found = find_outliers(curves, windows)
+        found = find_outliers(curves, valid)
         valid = [rows & ~out for rows, out in zip(valid, found, strict=True)]
         windows = _windows(curves, valid, window)
         for rows, out in zip(budgets, found, strict=True):
@@ -208,25 +209,73 @@ def nearest_sizes(curve: BudgetCurve, valid: Mask, n_sizes: int) -> Mask:
     return valid & np.isin(curve.log_n, sizes[order[:n_sizes]])
 
 
-def find_outliers(curves: Sequence[BudgetCurve], windows: Sequence[Mask]) -> list[Mask]:
-    """Return the runs within the windows that lie more than OUTLYING scales from the parabola of the others.
+def find_outliers(curves: Sequence[BudgetCurve], valid: Sequence[Mask]) -> list[Mask]:
+    """Return the runs that lie more than OUTLYING robust standard deviations from the curve of the others.
 
-    One at a time, the worst first: t = residual / (s sqrt(1 - leverage)). s^2 blends the budget's squared
-    median absolute residual with the pooled variance of all parabolas, and is at most MAX_OWN_VARIANCE times
-    the latter. With fewer than five runs in a window an outlier cannot be distinguished from its neighbours.
+    One at a time, the worst first. A run is compared with the parabola of its budget's other runs, in the
+    window that they choose without it, and only if it lies within that window, or next to one with all other
+    sizes. Among the runs of a budget that qualify, the one whose removal leaves the smallest residuals is
+    taken: an outlier also moves the parabola away from its neighbours. With fewer than five other runs it
+    cannot be distinguished.
     """
-    windows = [rows.copy() for rows in windows]
-    found = [np.zeros_like(rows) for rows in windows]
-    for _ in range(sum(int(rows.sum()) for rows in windows)):
+    valid = [rows.copy() for rows in valid]
+    found = [np.zeros_like(rows) for rows in valid]
+    for _ in range(sum(int(rows.sum()) for rows in valid)):
+        windows = choose_windows(curves, valid)
         fits = [_parabola(curve, rows) for curve, rows in zip(curves, windows, strict=True)]
         pooled = pooled_variance([fit for fit in fits if fit is not None])
-        distances = [_distances(fit, pooled) for fit in fits]
-        worst = max(range(len(curves)), key=lambda index: distances[index].max(initial=0.0))
-        if distances[worst].max(initial=0.0) <= OUTLYING:
+        worst = [
+            _worst_run(curve, rows, window, fit, pooled)
+            for curve, rows, window, fit in zip(curves, valid, windows, fits, strict=True)
+        ]
+        budget = max(range(len(curves)), key=lambda index: worst[index][0])
+        distance, row = worst[budget]
+        if distance <= OUTLYING:
             break
-        row = np.flatnonzero(windows[worst])[int(distances[worst].argmax())]
-        windows[worst][row], found[worst][row] = False, True
+        valid[budget][row], found[budget][row] = False, True
     return found
+
+
+def _worst_run(
+    curve: BudgetCurve, valid: Mask, window: Mask, fit: Polynomial | None, pooled: float
+) -> tuple[float, int]:
+    """Return the distance and the row of the best candidate for an outlier; (0, -1) if there is none."""
+    narrowed = int(window.sum()) < int(valid.sum())
+    if fit is None or fit.n_dof < 2 or (not narrowed and fit.squares / fit.n_dof <= SUSPECT * pooled):
+        return 0.0, -1
+    best = (math.inf, 0.0, -1)
+    for row in np.flatnonzero(valid).tolist():
+        others = valid.copy()
+        others[row] = False
+        if len(curve.sizes(others)) < MIN_WINDOW - 1:
+            continue
+        path = _path(curve, others)
+        rows = path[_first_acceptable(path, pooled)].rows
+        without = fit_polynomial(curve, rows, 2)
+        distance = _distance(curve, row, rows, without, pooled, beyond=np.array_equal(rows, others))
+        if distance > OUTLYING:
+            best = min(best, (without.squares / without.n_dof, distance, row))
+    return best[1], best[2]
+
+
+def _distance(
+    curve: BudgetCurve, row: int, rows: Mask, fit: Polynomial, pooled: float, *, beyond: bool
+) -> float:
+    """Return the distance of a run from the parabola of others; 0 outside their window.
+
+    `beyond` allows runs one size beyond the window.
+    """
+    sizes = curve.sizes(rows)
+    margin = 1.5 * float(np.diff(sizes).max()) if beyond else 0.0
+    if not sizes[0] - margin <= curve.log_n[row] <= sizes[-1] + margin:
+        return 0.0
+    powers = (curve.log_n[row] - fit.center) ** np.arange(3)
+    fitted = float(powers @ fit.coefficients)
+    own = (float(np.median(np.abs(fit.residual))) / NORMAL_MAD) ** 2 * len(fit.residual) / fit.n_dof
+    blended = (fit.n_dof * own + PRIOR_DOF * pooled) / (fit.n_dof + PRIOR_DOF)
+    scale = math.sqrt(min(blended, MAX_OWN_VARIANCE * pooled))
+    spread = math.sqrt(1.0 + float(powers @ fit.covariance @ powers))
+    return abs(float(curve.loss[row]) / fitted - 1.0) / (scale * spread)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -275,15 +324,3 @@ def _vertex(curve: BudgetCurve, rows: Mask, sizes: FloatArray) -> float:
 
 def _parabola(curve: BudgetCurve, rows: Mask) -> Polynomial | None:
     return fit_polynomial(curve, rows, 2) if len(curve.sizes(rows)) >= 4 else None
-
-
-def _distances(fit: Polynomial | None, pooled: float) -> FloatArray:
-    """Deleted residuals in robust standard deviations; empty where too few runs allow none."""
-    if fit is None or fit.n_dof < 2:
-        return np.empty(0)
-    size = np.abs(fit.residual)
-    own = (float(np.median(size)) / NORMAL_MAD) ** 2 * len(size) / fit.n_dof
-    blended = (fit.n_dof * own + PRIOR_DOF * pooled) / (fit.n_dof + PRIOR_DOF)
-    scale = math.sqrt(min(blended, MAX_OWN_VARIANCE * pooled))
-    free = np.maximum(1.0 - fit.leverage, 1e-9)
-    return np.asarray(size / (scale * np.sqrt(free)), dtype=np.float64)

@@ -15,19 +15,21 @@ from sweep.fit.table.observations import Observations
 FloatArray = npt.NDArray[np.float64]
 
 EXPONENT_BOUNDS = (0.01, 5.0)  # outside, a term is a constant or a step, not a power law
-MIN_POINTS, MIN_SIZES, MIN_LEVELS = 6, 3, 3  # one point more than parameters; three values of N, D and C
+N_SURFACE = 5  # constants of L = E + A/N^alpha + B/D^beta
+MIN_SIZES, MIN_LEVELS = 3, 3  # values of N and D, and of C
 LEVEL_WIDTH = 0.25  # of ln C; points closer than this are one level
 MIN_SPREAD = 0.1  # standard deviation of the points about their best line in the (ln N, ln D) plane
 NO_SHARE = 1e-7  # a term has vanished when its largest share of the loss is below
 ROUNDING_GRADIENT = 1e-7  # against the sum of the absolute contributions
 
 
-def check_design(observations: Observations) -> None:
-    """Raise RefusedError for points that cannot determine five parameters."""
-    if len(observations) < MIN_POINTS:
+def check_design(observations: Observations, n_constants: int = N_SURFACE) -> None:
+    """Raise RefusedError for points that cannot determine a surface of `n_constants` constants."""
+    if len(observations) <= n_constants:
         raise RefusedError(
             "too_few_points",
-            f"{len(observations)} points for 5 parameters: at least {MIN_POINTS} are needed, 15 or more help",
+            f"{len(observations)} points for {n_constants} constants: at least {n_constants + 1} are needed, "
+            f"{3 * n_constants} or more help",
         )
     levels = max(len(observations.budgets), _n_levels(observations.flops))
     if levels < MIN_LEVELS:

@@ -1,5 +1,6 @@
-#!/usr/bin/env python
-"""Calibrates the answer of a fit on published sweeps. Usage: scripts/calibrate_answer DIR [--draws N]
+"""Calibrates the answer of a fit on published sweeps.
+
+Usage: python -m scripts.benchmarks.calibrate_answer DIR
 
 DIR holds tables (CSV) with n_params, n_tokens, flops_budget and loss. Each table is cut at every budget that
 leaves at least three, every method is fitted to the smaller budgets, and its predictions are compared with
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import pandas as pd
 from sweep.config import FitConfig
 from sweep.fit import Refusal, fit
 from sweep.fit.answer import ANSWER_PRIORS, METHOD_PRIORS, TARGETS, AnswerLaw
-from sweep.fit.checks.backtest import Backtest, Target
+from sweep.fit.checks.backtest import Backtest, BudgetError, MethodBacktest, Target
 
 CONFIDENCE = 0.9
 MAX_REACH = math.log(40.0)  # e-folds: beyond, tables have too few targets
@@ -67,8 +68,9 @@ def method_errors(name: str, backtest: Backtest | Refusal | None) -> Iterator[Me
                 yield MethodError(table=name, method=method, target=target, per_efold=excess / error.reach)
 
 
-def answer_errors(name: str, table: pd.DataFrame, whole: Backtest, config: FitConfig) ->
-Iterator[AnswerError]:
+def answer_errors(
+    name: str, table: pd.DataFrame, whole: Backtest, config: FitConfig
+) -> Iterator[AnswerError]:
     """Yield the errors of the answer at every budget beyond every cut."""
     budgets = sorted(table["flops_budget"].unique())
     truths = {entry.flops_budget: entry for cut in whole.cuts for entry in _entries(cut.methods)}
@@ -77,20 +79,23 @@ Iterator[AnswerError]:
         if not isinstance(answer, AnswerLaw):
             continue
         for budget in budgets[n_fitted:]:
-            truth = truths.get(budget) if truth is None or truth.true_loss_opt is None or math.log(budget /
-            budgets[n_fitted - 1]) > MAX_REACH:
+            truth = truths.get(budget)
+            is_near = math.log(budget / budgets[n_fitted - 1]) <= MAX_REACH
+            if truth is None or truth.true_loss_opt is None or truth.true_n_params_opt is None or not is_near:
                 continue
             yield _answer_error(name, "loss", answer, budget, truth.true_loss_opt)
             yield _answer_error(name, "n_params", answer, budget, truth.true_n_params_opt)
 
 
-def _entries(methods):
-    tested = [method for method in methods.values() if not isinstance(method, Refusal)]
+def _entries(methods: Mapping[str, MethodBacktest | Refusal]) -> tuple[BudgetError, ...]:
+    """Return the measured optima that one cut's errors hold."""
+    tested = [method for method in methods.values() if isinstance(method, MethodBacktest)]
     return tested[0].budgets if tested else ()
 
 
 def _answer_error(name: str, target: Target, answer: AnswerLaw, flops: float, truth: float) -> AnswerError:
     pair = answer.prediction_interval(flops) if target == "loss" else answer.interval("n_params_opt", flops)
+    assert pair is not None
     estimate = answer.loss_opt(flops) if target == "loss" else answer.n_params_opt(flops)
     return AnswerError(
         table=name,
@@ -103,12 +108,16 @@ def _answer_error(name: str, target: Target, answer: AnswerLaw, flops: float, tr
 
 def main() -> None:
     """Print the calibration."""
-    parser = argparse.ArgumentParser(description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter) parser.add_argument("directory", type=Path)
-    parser.add_argument("--draws", type=int, default=200, help="resamples of each fit") chosen =
-    parser.parse_args() config = dataclasses.replace(FitConfig(), n_bootstrap=chosen.draws,
-    confidence=CONFIDENCE) by_method: list[MethodError] = [] by_answer: list[AnswerError] = [] for path in
-    sorted(chosen.directory.glob("*.csv")):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--draws", type=int, default=200, help="resamples of each fit")
+    chosen = parser.parse_args()
+    config = dataclasses.replace(FitConfig(), n_bootstrap=chosen.draws, confidence=CONFIDENCE)
+    by_method: list[MethodError] = []
+    by_answer: list[AnswerError] = []
+    for path in sorted(chosen.directory.glob("*.csv")):
         table = read(path)
         whole = fit(table, config).backtest
         by_method += method_errors(path.stem, whole)
@@ -119,25 +128,28 @@ def main() -> None:
 
 
 def print_methods(errors: pd.DataFrame) -> None:
-    """Print each method's median form error per e-fold beside its constant."""
+    """Print each method's median form error per e-fold next to its constant."""
     print("form error per e-fold of reach: median over tables of each table's root mean square")
     squares = errors.assign(square=errors["per_efold"] ** 2)
     by_table = np.sqrt(squares.groupby(["method", "target", "table"])["square"].mean())
     for (method, target), values in by_table.groupby(level=["method", "target"]):
-        without = [values.drop(index=label).median() for label in values.index] if len(values) > 1 else
-        [math.nan] constant = METHOD_PRIORS.get(method, {}).get(target, math.nan) print(
-            f"  {method:17s} {target:9s} {values.median():.4f}  without one table {min(without):.4f} to "
-            f"{max(without):.4f}  constant {constant:.4f}  tables {len(values)}"
+        without = [values.drop(index=label).median() for label in values.index] if len(values) > 1 else []
+        spread = f"{min(without):.4f} to {max(without):.4f}" if without else "-"
+        constant = METHOD_PRIORS.get(method, {}).get(target, math.nan)
+        print(
+            f"  {method:17s} {target:9s} {values.median():.4f}  without one table {spread}  "
+            f"constant {constant:.4f}  tables {len(values)}"
         )
     for target in TARGETS:
-        prior = ANSWER_PRIORS[target] print(f"  answer            {target:9s} constant {prior.median:.4f}, sd
-        of its logarithm {prior.log_sd:.2f}")
+        prior = ANSWER_PRIORS[target]
+        print(f"  answer            {target:9s} constant {prior.median:.4f}, sd of ln s {prior.log_sd:.2f}")
 
 
 def print_answer(errors: pd.DataFrame) -> None:
     """Print coverage, errors and widths of the answer by table, and their means."""
-    print(f"\nanswer at nominal {CONFIDENCE:.0%}, up to {math.exp(MAX_REACH):.0f} times the largest budget
-    fitted") for target in TARGETS:
+    farthest = math.exp(MAX_REACH)
+    print(f"\nanswer at nominal {CONFIDENCE:.0%}, up to {farthest:.0f} times the largest budget fitted")
+    for target in TARGETS:
         of_target = errors[errors["target"] == target].assign(size=errors["error"].abs())
         table = of_target.groupby("table").agg(
             targets=("size", "size"),
