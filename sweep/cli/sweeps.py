@@ -25,7 +25,7 @@ from sweep.cli.arguments import (
     directory_of,
     split_arguments,
 )
-from sweep.cli.laws import budget_of, next_step, show_fits
+from sweep.cli.laws import Verbose, budget_of, next_step, show_fits
 from sweep.errors import EXIT_FAILED, EXIT_STOPPED, InputError
 from sweep.report.text.terminal import print_json, print_text, progress, say
 
@@ -71,7 +71,11 @@ def plan(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJ
 
 
 def run(
-    overrides: Overrides = None, config_dir: ConfigDir = None, only: Only = None, detach: Detach = False
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    only: Only = None,
+    detach: Detach = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train every run that has no result yet, then fit and draw.
 
@@ -104,12 +108,12 @@ def run(
         return
     say_outcome(outcome)
     if any(seen.status == "done" for seen in outcome.status.runs):
-        _fit_and_draw(directory, arms[0])
+        _fit_and_draw(directory, arms[0], verbose=verbose)
     if outcome.gave_up or outcome.status.n_failed:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
+def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig, *, verbose: bool) -> None:
     """Fit a sweep, write its laws and figures, and print the answer and the picture to open."""
     from sweep.study import laws
 
@@ -120,7 +124,7 @@ def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
         pictures = [path for path in laws.report(sweep_dir) if path.suffix == ".png"]
         closing = [*(f"picture: {path}" for path in best_picture(pictures)), *closing]
     finally:  # the laws are printed even where the disk is full
-        show_fits(fits, experiment.fit, sweep_dir=sweep_dir, closing=closing)
+        show_fits(fits, experiment.fit, sweep_dir=sweep_dir, closing=closing, verbose=verbose)
 
 
 def best_picture(pictures: Sequence[Path]) -> list[Path]:
