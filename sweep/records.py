@@ -55,6 +55,7 @@ class Plan:
     runs: tuple[PlannedRun, ...]
     dropped: tuple[DroppedCell, ...]
     warnings: tuple[str, ...]
+    validation: bool = False  # runs that test a prediction; the sweep's settings are those of its other plans
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -38,6 +38,7 @@ Packing = Annotated[
 for verb in (sweeps.plan, sweeps.run, laws.fit, laws.predict, laws.report, sweeps.status, sweeps.cancel):
     app.command()(verb)
 app.command("check-hparams")(sweeps.check_hparams)
+app.command()(sweeps.validate)
 app.command()(sweeps.exclude)
 app.command()(sweeps.export)
 app.command()(sweeps.worker)

@@ -29,6 +29,7 @@ from sweep.report.text.terminal import print_json, print_text, say
 if TYPE_CHECKING:  # scipy and pandas are slow to import, and --help does not need them
     from sweep.config import ColumnsConfig, ExperimentConfig, FitConfig
     from sweep.fit import Fit
+    from sweep.fit.predict import RunPrediction
 
 FitSource = Annotated[
     str | None,
@@ -84,6 +85,17 @@ DropIncomplete = Annotated[
 Reconcile = Annotated[
     bool, typer.Option("--reconcile", help="Fit under every counting convention that the points allow.")
 ]
+VALIDATED = 4.0
+"""Times the largest fitted budget: the validation that is proposed after a fit."""
+
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show everything that the fit found.")]
+RunParams = Annotated[
+    float | None,
+    typer.Option("--n-params", metavar="N", help="With --n-tokens: predict the loss of this run instead."),
+]
+RunTokens = Annotated[
+    float | None, typer.Option("--n-tokens", metavar="D", help="Training tokens of the run of --n-params.")
+]
 InferenceTokens = Annotated[
     float | None,
     typer.Option(
@@ -104,6 +116,7 @@ def fit(
     reconcile: Reconcile = False,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Fit scaling laws to a sweep or to a table of runs.
 
@@ -125,7 +138,8 @@ def fit(
         if isinstance(fitted, OptimaLaw):
             print_json(fitted.to_json()) if as_json else print_text(str(fitted))
         else:
-            show_fits({None: fitted}, as_json)
+            closing = [next_step(None, {None: fitted})]
+            show_fits({None: fitted}, config, closing=closing, as_json=as_json, verbose=verbose)
         return
     for option, given in (
         ("--column", column),
@@ -147,7 +161,17 @@ def fit(
     try:
         write_fits(directory, fits)
     finally:  # the laws are printed even where the sweep is read-only
-        show_fits(fits, as_json)
+        show_fits(
+            fits,
+            experiment.fit,
+            sweep_dir=directory,
+            closing=[
+                f"picture: sweep report {shlex.quote(str(directory))} draws it",
+                next_step(directory, fits),
+            ],
+            as_json=as_json,
+            verbose=verbose,
+        )
 
 
 def _fit_settings(overrides: Sequence[str], config_dir: Path | None) -> FitConfig:
@@ -180,28 +204,69 @@ def _columns(given: Sequence[str]) -> ColumnsConfig:
     return replace(DEFAULT_COLUMNS, **names)
 
 
-def show_fits(fits: Mapping[str | None, Fit], as_json: bool) -> None:
-    """Print one fit, or the fits of several arms under their names."""
+def show_fits(
+    fits: Mapping[str | None, Fit],
+    settings: FitConfig,
+    *,
+    sweep_dir: Path | None = None,
+    closing: Sequence[str] = (),
+    as_json: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Print one fit, or the fits of several arms under their names; `closing` lines come last.
+
+    Finished validations of `sweep_dir` are shown with the fit of their arm.
+    """
+    from sweep.store.validations import read_validations
+
+    validations = () if sweep_dir is None else read_validations(sweep_dir)
     if as_json:
         documents = {arm or "": fitted.to_json() for arm, fitted in fits.items()}
+        for name, document in documents.items() if sweep_dir is not None else ():
+            own = [one for one in validations if one.registration.arm == (name or None)]
+            document["validations"] = [one.to_json() for one in own]
         print_json({"arms": documents} if None not in fits else documents[""])
         return
     from sweep.report.text.fit import fit_text
+    from sweep.report.text.validation import validation_line
+    from sweep.study import laws
 
     for arm, fitted in fits.items():
         if arm is not None:
             print_text(f"arm {arm}")
-        print_text(fit_text(fitted))
+        prediction = laws.summary(fitted, settings)
+        lines = [validation_line(one) for one in validations if one.registration.arm == arm][-1:]
+        if arm == list(fits)[-1]:
+            lines += closing
+        print_text(fit_text(fitted, prediction, closing=lines, verbose=verbose))
+
+
+def next_step(directory: Path | None, fits: Mapping[str | None, Fit]) -> str:
+    """Return the line that names the next commands after a fit."""
+    from sweep.report.numbers import format4
+
+    if directory is None:
+        return "next: sweep fit TABLE --json > fit.json, then sweep predict fit.json FLOPS"
+    place = shlex.quote(str(directory))
+    arm, fitted = next(iter(fits.items()))
+    if fitted.flops_range is None:
+        return f"next: sweep status {place}"
+    chosen = "" if arm is None else f" --arm {shlex.quote(arm)}"
+    budget = format4(float(f"{VALIDATED * fitted.flops_range[1]:.1e}"))
+    return f"next: sweep predict {place} FLOPS, sweep validate {place} {budget}{chosen}"
 
 
 def predict(
     source: LawSource = None,
     flops: Budgets = None,
     inference_tokens: InferenceTokens = None,
+    n_params: RunParams = None,
+    n_tokens: RunTokens = None,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Predict the compute-optimal model at one or more budgets.
+    """Predict the compute-optimal model at one or more budgets, or the loss of a given run.
 
     Parameters, tokens and loss come with intervals and, where the law belongs to a sweep, with the concrete
     run to train.
@@ -212,7 +277,8 @@ def predict(
 
     words, overrides = split_arguments(source, flops)
     _refuse_old_grammar(overrides)
-    source, budgets = _source_and_budgets(words)
+    of_run = n_params is not None or n_tokens is not None
+    source, budgets = _source_and_budgets(words, needed=not of_run)
     if inference_tokens is not None and not 0 < inference_tokens < math.inf:
         raise InputError(f"--inference-tokens {inference_tokens:g} is invalid: give a number above zero")
     family = _family(source, overrides, config_dir)
@@ -222,37 +288,67 @@ def predict(
     else:
         fitted = laws.read_law(source)
     settings = family.fit if family is not None else _fit_settings(overrides, config_dir)
+    if of_run:
+        if n_params is None or n_tokens is None or budgets:
+            raise InputError("--n-params and --n-tokens belong together, and replace the budgets: give both")
+        _show_run(laws.run_loss(fitted, n_params, n_tokens, settings), as_json)
+        return
+    sweep_dir = sweep_directory(family) if source is None and family else laws.sweep_of_law(source or ".")
     predictions = laws.predict(
         fitted,
         budgets,
         family=family,
+        trained=() if sweep_dir is None or family is None else laws.trained_points(sweep_dir),
         inference_tokens=inference_tokens,
-        max_interval_factor=settings.max_interval_factor,
+        settings=settings,
     )
     if as_json:
         documents = [prediction.to_json() for prediction in predictions]
         print_json(documents if len(documents) > 1 else documents[0])
+        return
+    from sweep.report.numbers import format4
+    from sweep.report.text.prediction import prediction_text
+
+    following = None
+    first = predictions[0]
+    if sweep_dir is not None and first.shape and (first.beyond_data or 0.0) > laws.MIN_VALIDATED:
+        place = shlex.quote(str(sweep_dir))
+        following = f"next: sweep validate {place} {format4(budgets[0])} trains this run and its neighbours"
+    print_text(prediction_text(predictions, next_step=following, verbose=verbose))
+
+
+def _show_run(prediction: RunPrediction, as_json: bool) -> None:
+    from sweep.report.text.prediction import run_prediction_text
+
+    if as_json:
+        print_json(prediction.to_json())
     else:
-        from sweep.report.text.prediction import prediction_text
-
-        print_text(prediction_text(predictions))
+        print_text(run_prediction_text(prediction))
 
 
-def _source_and_budgets(words: Sequence[str]) -> tuple[str | None, list[float]]:
-    """Return the law's source, None when only numbers are given, and the budgets in FLOPs."""
+def _source_and_budgets(words: Sequence[str], *, needed: bool) -> tuple[str | None, list[float]]:
+    """Return the law's source, None when only numbers are given, and the budgets in FLOPs.
+
+    Raises InputError for a budget that is no number, and without any where they are `needed`.
+    """
     has_source = bool(words) and (_number(words[0]) is None or Path(words[0]).exists())
     source, rest = (words[0], words[1:]) if has_source else (None, words)
     budgets = []
     for word in rest:
-        number = _number(word)
-        if number is None or not 0 < number <= 1e30:
-            raise InputError(f"{word} is not a budget: give training FLOPs between 0 and 1e30, such as 1e21")
-        budgets.append(number)
-    if not budgets:
+        budgets.append(budget_of(word))
+    if needed and not budgets:
         raise InputError(
             f"no budget is given: add training FLOPs, as in sweep predict {shlex.quote(source or 'DIR')} 1e21"
         )
     return source, budgets
+
+
+def budget_of(word: str) -> float:
+    """Return a budget in FLOPs. Raises InputError for anything else than a number in range."""
+    number = _number(word)
+    if number is None or not 0 < number <= 1e30:
+        raise InputError(f"{word} is not a budget: give training FLOPs between 0 and 1e30, such as 1e21")
+    return number
 
 
 def _number(word: str) -> float | None:

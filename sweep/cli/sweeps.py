@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,14 +23,17 @@ from sweep.cli.arguments import (
     SweepDirectory,
     arms_of,
     directory_of,
+    split_arguments,
 )
-from sweep.cli.laws import show_fits
+from sweep.cli.laws import Verbose, budget_of, next_step, show_fits
 from sweep.errors import EXIT_FAILED, EXIT_STOPPED, InputError
 from sweep.report.text.terminal import print_json, print_text, progress, say
 
 if TYPE_CHECKING:  # slow to import, and --help does not need them
     from sweep.config import ExperimentConfig
     from sweep.study.run import RunOutcome
+
+PICTURES = ("answer", "isoflop_curves", "optima")  # in the order in which they are proposed
 
 RunKey = Annotated[
     str, typer.Argument(metavar="RUN_KEY", help="The 16 hexadecimal digits that sweep status shows.")
@@ -68,7 +71,11 @@ def plan(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJ
 
 
 def run(
-    overrides: Overrides = None, config_dir: ConfigDir = None, only: Only = None, detach: Detach = False
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    only: Only = None,
+    detach: Detach = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train every run that has no result yet, then fit and draw.
 
@@ -101,21 +108,29 @@ def run(
         return
     say_outcome(outcome)
     if any(seen.status == "done" for seen in outcome.status.runs):
-        _fit_and_draw(directory, arms[0])
+        _fit_and_draw(directory, arms[0], verbose=verbose)
     if outcome.gave_up or outcome.status.n_failed:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig) -> None:
-    """Fit a sweep, draw its figures, and print the laws and the path of every file."""
+def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig, *, verbose: bool) -> None:
+    """Fit a sweep, write its laws and figures, and print the answer and the picture to open."""
     from sweep.study import laws
 
     fits = laws.fit_arms(sweep_dir, experiment.fit)
+    closing = [next_step(sweep_dir, fits)]
     try:
-        written = laws.write_fits(sweep_dir, fits)
+        laws.write_fits(sweep_dir, fits)
+        pictures = [path for path in laws.report(sweep_dir) if path.suffix == ".png"]
+        closing = [*(f"picture: {path}" for path in best_picture(pictures)), *closing]
     finally:  # the laws are printed even where the disk is full
-        show_fits(fits, as_json=False)
-    print_text("\n".join(map(str, (*written, *laws.report(sweep_dir)))))
+        show_fits(fits, experiment.fit, sweep_dir=sweep_dir, closing=closing, verbose=verbose)
+
+
+def best_picture(pictures: Sequence[Path]) -> list[Path]:
+    """Return the picture to open first, as a list of one; empty without pictures."""
+    by_name = {path.stem: path for path in reversed(pictures)}
+    return [*(by_name[name] for name in PICTURES if name in by_name), *pictures][:1]
 
 
 def say_outcome(outcome: RunOutcome) -> None:
@@ -132,6 +147,78 @@ def say_outcome(outcome: RunOutcome) -> None:
     for problem in (outcome.gave_up, outcome.index_problem):
         if problem:
             say(problem)
+
+
+def validate(
+    directory: SweepDirectory = None,
+    flops: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FLOPS", help="Budget in training FLOPs, or a multiple of the largest planned one, as 4x."
+        ),
+    ] = None,
+    arm: Annotated[
+        str | None, typer.Option("--arm", metavar="NAME", help="Arm of the sweep to validate.")
+    ] = None,
+    config_dir: ConfigDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register the prediction at a larger budget, train it, and compare it with the result.
+
+    The prediction is written before training and never changed. Its run and the sizes on either side then
+    become part of the sweep. The command can be repeated and interrupted.
+    """
+    from sweep.report.text.validation import validation_text
+    from sweep.study import validate as study
+
+    sweep_dir, budget = _sweep_and_budget(directory, flops, config_dir)
+    with catch_stop_signals() as caught, progress() as (on_data, on_status):
+        outcome = study.validate(
+            sweep_dir,
+            budget,
+            arm=arm,
+            on_progress=on_data,
+            on_status=on_status,
+            should_stop=lambda: bool(caught),
+        )
+    say_outcome(outcome.run)
+    if outcome.validation is None:
+        n_runs = len(outcome.registration.runs)
+        say(f"the validation at {budget:g} FLOPs is not finished: repeat the command ({n_runs} runs in all)")
+        raise typer.Exit(EXIT_FAILED)
+    if outcome.run.n_trained:
+        _refit(sweep_dir)
+    if as_json:
+        print_json(outcome.validation.to_json())
+    else:
+        print_text(validation_text(outcome.validation))
+
+
+def _sweep_and_budget(
+    first: str | None, others: list[str] | None, config_dir: Path | None
+) -> tuple[Path, float]:
+    """Return the sweep, given as a directory or by its experiment, and the budget in FLOPs."""
+    from sweep.study.validate import largest_planned_budget
+
+    words, overrides = split_arguments(first, others)
+    if not words or len(words) > 2:
+        raise InputError(
+            "give the directory of a sweep and one budget, as in sweep validate results/demo 1e21"
+        )
+    budget = words.pop()
+    sweep_dir = directory_of(words[0] if words else None, overrides, config_dir)
+    if not budget.endswith("x"):
+        return sweep_dir, budget_of(budget)
+    return sweep_dir, budget_of(budget[:-1]) * largest_planned_budget(sweep_dir)
+
+
+def _refit(sweep_dir: Path) -> None:
+    """Fit a sweep with its validation and draw its figures."""
+    from sweep.store.run_store import RunStore
+    from sweep.study import laws
+
+    laws.fit_sweep(sweep_dir, RunStore(sweep_dir).latest_experiment().fit)
+    laws.report(sweep_dir)
 
 
 def _how_to_follow(sweep_dir: Path) -> str:
@@ -219,6 +306,7 @@ def status(
     """Show the state of every run and the work left."""
     from sweep.report.hparam_summary import known_of
     from sweep.store.run_store import RunStore
+    from sweep.store.validations import read_registrations, read_validations
 
     if watch and as_json:
         raise InputError("--watch and --json exclude each other: give one of them")
@@ -229,15 +317,28 @@ def status(
         upkeep.reindex(store.sweep_dir)
     seen = store.status()
     if as_json:
-        print_json({**seen.to_json(), "hyperparameters": known_of(store.sweep_dir, seen)})
+        validations = [one.to_json() for one in read_validations(store.sweep_dir)]
+        registered = [one.to_json() for one in read_registrations(store.sweep_dir)]
+        print_json(
+            {
+                **seen.to_json(),
+                "hyperparameters": known_of(store.sweep_dir, seen),
+                "predictions": registered,
+                "validations": validations,
+            }
+        )
         return
     from sweep.report.text.status import progress_line, status_text
+    from sweep.report.text.validation import validation_lines
 
     while watch and not seen.finished and not (seen.cancelled and "leased" not in seen.counts):
         say(progress_line(seen))
         time.sleep(2)
         seen = store.status()
     print_text(status_text(seen, known_of(store.sweep_dir, seen)))
+    registrations, scored = read_registrations(store.sweep_dir), read_validations(store.sweep_dir)
+    for line in validation_lines(registrations, scored, seen):
+        print_text(line)
 
 
 def cancel(directory: Directory) -> None:

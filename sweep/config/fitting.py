@@ -91,6 +91,9 @@ class FitConfig:
     """Confidence of all intervals. Unit: fraction."""
     max_interval_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 10.0
     """Refuse a prediction with a wider interval on N_opt, upper end over lower. Unit: ratio."""
+    max_reach: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 300.0
+    """Refuse a prediction at more times the largest fitted budget; published extrapolations have been checked
+    up to 300 times. Unit: ratio."""
     seed: NonNegativeCount = 0
     """Seed of the resampling. Unit: seed."""
     allow_mixed_schedules: bool = False

@@ -1,34 +1,47 @@
-"""Predictions of a fit: the optimum at given budgets by every method, with intervals and warnings.
+"""Predictions of a fit: its answer and every method's optimum at given budgets, and the loss of a given run.
 
-Legend: N parameters, D tokens, C training FLOPs.
+Legend: N parameters, D tokens, C training FLOPs, L loss.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sweep.errors import InputError
+from sweep.fit.answer import AnswerLaw
 from sweep.fit.checks.backtest import Backtest
 from sweep.fit.fit import Fit
-from sweep.fit.laws.base import QUANTITIES, Interval, Law, Quantity, coverage_warning
-from sweep.fit.laws.encoding import to_plain
+from sweep.fit.laws.base import (
+    QUANTITIES,
+    DrawnLaw,
+    Interval,
+    Law,
+    Quantity,
+    coverage_warning,
+    percentiles,
+)
+from sweep.fit.laws.encoding import fields_to_plain, to_plain
 from sweep.fit.laws.lifetime import LifetimeOptimum, lifetime_optimum
+from sweep.fit.laws.surface import surface_loss
 from sweep.fit.refusals import Refusal
 
 FloatArray = npt.NDArray[np.float64]
 ShapeFunction = Callable[[float, float], Mapping[str, Any]]
 """Returns the concrete run (widths, batch, learning rate, steps) for N and D."""
 
-SHAPE_PREFERENCE = ("parametric", "isoflop")  # methods from which the concrete run is taken, in order
+SHAPE_PREFERENCE = ("parametric", "isoflop")  # of the concrete run, for a fit without an answer
 MEASURED = "parametric"  # if it refuses a budget, so do the laws with assumed exponents
 OFF = 2.0  # factor in N, either way, for which the excess loss is given
 NO_LIMIT = math.inf
+ROUNDING = 1e-9
 NEAR = 0.9  # of the smallest fitted budget: a warning is given below
 
 
@@ -39,6 +52,7 @@ class Question:
     shape: ShapeFunction | None = None
     family: tuple[FloatArray, FloatArray] | None = None  # N and FLOPs per token of plannable sizes, ascending
     max_interval_factor: float = NO_LIMIT  # a prediction with a wider interval on N_opt is refused
+    max_reach: float = NO_LIMIT  # a budget more times the largest fitted one is refused
     inference_tokens: float | None = None  # served over the model's life, for the lifetime optimum
 
 
@@ -53,6 +67,7 @@ class MethodPrediction:
     unproved: tuple[Quantity, ...]  # quantities with intervals of unproved coverage
     notes: tuple[str, ...]  # on the source of a published law
     warnings: tuple[str, ...]  # of the law, and of its interval here
+    doubted: bool  # the points show lack of fit
     lifetime: LifetimeOptimum | None  # of a surface, if inference tokens are given
 
     def to_json(self) -> dict[str, Any]:
@@ -66,16 +81,69 @@ class MethodPrediction:
             **({"notes": list(self.notes)} if self.notes else {}),
             **({"warnings": list(self.warnings)} if self.warnings else {}),
             **({"unproved": list(self.unproved)} if self.unproved and self.ci else {}),
+            **({"doubted": True} if self.doubted else {}),
             **({} if self.lifetime is None else {"lifetime": self.lifetime.to_json()}),
         }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerPrediction:
+    """The answer at one budget, with the reasons for it."""
+
+    estimate: Mapping[Quantity, float]
+    ci: Mapping[Quantity, Interval]  # of noise and form; empty without draws
+    loss_prediction_interval: Interval | None  # of one new run
+    confidence: float  # of all intervals
+    exponents: tuple[float, float]  # a and b at the largest budget
+    weights: Mapping[str, Mapping[str, float]]  # of each method, by quantity: n_params and loss
+    form_sd: Mapping[str, float]  # of ln N_opt and ln L per e-fold of C beyond the largest budget
+    loss_off: Mapping[str, float]  # excess loss at half and at twice the optimal N; empty without L(N, D)
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry `answer` of `sweep predict --json`."""
+        run = self.loss_prediction_interval
+        return {
+            **{str(quantity): value for quantity, value in self.estimate.items()},
+            "a": self.exponents[0],
+            "b": self.exponents[1],
+            "ci": {quantity: list(pair) for quantity, pair in self.ci.items()},
+            "prediction_interval": {} if run is None else {"loss": list(run)},
+            "confidence": self.confidence,
+            "weights": to_plain(self.weights),
+            "form_sd": to_plain(self.form_sd),
+            "loss_off_2x": dict(self.loss_off),
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunPrediction:
+    """The loss of one run of given size and tokens, by a fitted or published surface."""
+
+    method: str
+    n_params: float
+    n_tokens: float
+    flops: float
+    beyond_data: float | None  # flops over the largest fitted flops
+    loss: float  # nats per token
+    loss_interval: Interval | None  # of the surface; None without draws
+    loss_prediction_interval: Interval | None  # of one new run; None without draws or noise
+    confidence: float
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of `sweep predict --n-params N --n-tokens D --json`."""
+        return dict(fields_to_plain(self))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """The predictions of every method at one budget."""
+    """The answer and the predictions of every method at one budget."""
 
     flops: float
     beyond_data: float | None  # flops over the largest fitted flops
+    answer: AnswerPrediction | Refusal | None  # None for a published law
     methods: Mapping[str, MethodPrediction | Refusal]
     shape: Mapping[str, Any] | None
     backtest: Backtest | Refusal | None  # of the fit: errors of its methods on the largest budgets
@@ -85,6 +153,7 @@ class Prediction:
         return {
             "flops": self.flops,
             "beyond_data": self.beyond_data,
+            "answer": to_plain(self.answer),
             "methods": {name: method.to_json() for name, method in self.methods.items()},
             "shape": None if self.shape is None else dict(self.shape),
             "backtest": to_plain(self.backtest),
@@ -92,9 +161,10 @@ class Prediction:
 
 
 def predict(fit: Fit, flops: Sequence[float], question: Question | None = None) -> tuple[Prediction, ...]:
-    """Predict the optimum at each budget of `flops` by every method; refusals of the fit are passed on.
+    """Predict the optimum at each budget of `flops`; refusals of the fit are passed on.
 
-    A method is refused at a budget where its interval on N_opt is wider than `question.max_interval_factor`.
+    A budget more than `question.max_reach` times the largest fitted one is refused, and a method where its
+    interval on N_opt is wider than `question.max_interval_factor`.
 
     Raises:
         InputError: a budget is not a finite number above zero.
@@ -106,21 +176,149 @@ def predict(fit: Fit, flops: Sequence[float], question: Question | None = None) 
 def _predict_one(fit: Fit, flops: float, question: Question) -> Prediction:
     if not (math.isfinite(flops) and flops > 0):
         raise InputError(f"flops={flops} is not a valid budget: give a finite number above zero")
-    below = _below_data(fit, flops)
+    too_far = too_far_beyond(fit, flops, question.max_reach)
+    answer = too_far or _predict_answer(fit, flops, question)
     methods = {
-        name: method
-        if isinstance(method, Refusal)
-        else _predict_method(method.warned(below), flops, question)
-        for name, method in fit.methods.items()
+        name: too_far or _predict(method, fit, flops, question) for name, method in fit.methods.items()
     }
     methods |= _assumed_extrapolations(fit, flops, methods)
     return Prediction(
         flops=flops,
-        beyond_data=None if fit.flops_range is None else flops / fit.flops_range[1],
+        beyond_data=beyond_data(fit, flops),
+        answer=answer,
         methods=methods,
-        shape=None if question.shape is None else _shape(fit, methods, question.shape),
+        shape=None if question.shape is None else _shape(fit, answer, methods, question.shape),
         backtest=fit.backtest,
     )
+
+
+def beyond_data(fit: Fit, flops: float) -> float | None:
+    """Return `flops` over the largest fitted budget; None without points."""
+    return None if fit.flops_range is None else flops / _largest_budget(fit)
+
+
+def _largest_budget(fit: Fit) -> float:
+    assert fit.flops_range is not None
+    return fit.answer.flops_max if isinstance(fit.answer, AnswerLaw) else fit.flops_range[1]
+
+
+def too_far_beyond(fit: Fit, flops: float, max_reach: float) -> Refusal | None:
+    """Return a refusal if `flops` is more than `max_reach` times the largest budget that was fitted.
+
+    Published laws are not limited.
+    """
+    reach = beyond_data(fit, flops)
+    if reach is None or not fit.n_points or reach <= max_reach * (1 + ROUNDING):
+        return None
+    largest = _largest_budget(fit)
+    return Refusal(
+        kind="extrapolation",
+        reason=f"{_short(flops)} FLOPs are {_short(reach)} times the largest fitted budget "
+        f"({_short(largest)}), and the points bear at most fit.max_reach={max_reach:g} times: ask for "
+        f"{_short(largest * max_reach)} FLOPs or less, or add runs at {_short(flops / max_reach)} FLOPs",
+    )
+
+
+def _short(value: float) -> str:
+    return re.sub(r"e\+0*", "e", f"{value:.3g}")
+
+
+def _predict_answer(fit: Fit, flops: float, question: Question) -> AnswerPrediction | Refusal | None:
+    law = fit.answer
+    if law is None or isinstance(law, Refusal):
+        return law
+    found = _predict_method(law.warned(_below_data(fit, flops)), flops, question)
+    if isinstance(found, Refusal):
+        return found
+    return AnswerPrediction(
+        estimate=found.estimate,
+        ci=found.ci,
+        loss_prediction_interval=found.loss_prediction_interval,
+        confidence=law.confidence,
+        exponents=law.exponents,
+        weights={str(quantity): weights for quantity, weights in law.weights.items()},
+        form_sd=law.form_sd,
+        loss_off=found.loss_off,
+        warnings=found.warnings,
+    )
+
+
+def _predict(method: Law | Refusal, fit: Fit, flops: float, question: Question) -> MethodPrediction | Refusal:
+    if isinstance(method, Refusal):
+        return method
+    return _predict_method(method.warned(_below_data(fit, flops)), flops, question)
+
+
+def predict_run(
+    fit: Fit, n_params: float, n_tokens: float, *, max_reach: float = NO_LIMIT
+) -> RunPrediction | Refusal:
+    """Predict the loss of one run of N parameters on D tokens by the surface L(N, D).
+
+    The surface is that of `parametric`, or of a published law. The interval adds to its draws the form error
+    of the answer's loss at the run's C; the prediction interval adds run noise too. Half-widths in ln L add
+    in quadrature.
+
+    Raises:
+        InputError: N or D is not a finite number above zero.
+    """
+    for name, value in (("n-params", n_params), ("n-tokens", n_tokens)):
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"--{name} {value:g} is invalid: give a finite number above zero")
+    surfaces = [name for name, law in fit.laws.items() if law.surface_theta is not None]
+    if not surfaces:
+        reason = fit.methods.get(MEASURED)
+        why = f": {reason.reason}" if isinstance(reason, Refusal) else ""
+        return Refusal(kind="no_surface", reason=f"the fit has no surface L(N, D) by {MEASURED}{why}")
+    name = MEASURED if MEASURED in surfaces else surfaces[0]
+    law = fit.laws[name]
+    curve = getattr(law, "flops_per_token", None)
+    flops = n_tokens * (6 * n_params if curve is None else float(curve(n_params)))
+    refused = too_far_beyond(fit, flops, max_reach)
+    return refused or _predict_run(fit, name, law, (n_params, n_tokens, flops))
+
+
+def _predict_run(fit: Fit, name: str, law: Law, run: tuple[float, float, float]) -> RunPrediction:
+    n_params, n_tokens, flops = run
+    assert law.surface_theta is not None
+    loss = float(surface_loss(law.surface_theta, n_params, n_tokens))
+    interval = noisy = None
+    if isinstance(law, DrawnLaw) and law.n_draws:
+        low, high = percentiles(surface_loss(law.draws[:, :5], n_params, n_tokens), law.confidence)
+        form = _form_half_width(fit, flops, law.confidence)
+        interval = _widened(loss, (float(low), float(high)), form)
+        if law.noise is not None:
+            from scipy.special import stdtrit  # scipy is slow to import
+
+            t = float(stdtrit(law.noise.n_dof, 0.5 + law.confidence / 2))
+            noisy = _widened(loss, interval, t * law.noise.sd)
+    return RunPrediction(
+        method=name,
+        n_params=n_params,
+        n_tokens=n_tokens,
+        flops=flops,
+        beyond_data=beyond_data(fit, flops),
+        loss=loss,
+        loss_interval=interval,
+        loss_prediction_interval=noisy,
+        confidence=law.confidence,
+        warnings=law.warnings,
+    )
+
+
+def _form_half_width(fit: Fit, flops: float, confidence: float) -> float:
+    """Return the half-width of the form error of ln L at `flops`; 0 within the fitted budgets."""
+    if not isinstance(fit.answer, AnswerLaw):
+        return 0.0
+    efolds = max(0.0, math.log(flops / fit.answer.flops_max))
+    return NormalDist().inv_cdf(0.5 + confidence / 2) * fit.answer.form_sd["loss"] * efolds
+
+
+def _widened(center: float, interval: Interval, half_width: float) -> Interval:
+    """Return the interval with a further half-width in logarithms, added in quadrature."""
+    log = math.log(center)
+    lower = log - math.hypot(log - math.log(interval[0]), half_width)
+    upper = log + math.hypot(math.log(interval[1]) - log, half_width)
+    return math.exp(lower), math.exp(upper)
 
 
 def _below_data(fit: Fit, flops: float) -> tuple[str, ...]:
@@ -141,8 +339,8 @@ def _predict_method(law: Law, flops: float, question: Question) -> MethodPredict
     if width is not None and not width[1] <= question.max_interval_factor * width[0]:
         return Refusal(
             kind="extrapolation",
-            reason=f"{flops:.3g} FLOPs are too far beyond the points: the interval of N_opt "
-            f"[{width[0]:.3g}, {width[1]:.3g}] is wider than fit.max_interval_factor="
+            reason=f"{_short(flops)} FLOPs are too far beyond the points: the interval of N_opt "
+            f"[{_short(width[0])}, {_short(width[1])}] is wider than fit.max_interval_factor="
             f"{question.max_interval_factor:g}; add runs at larger budgets, or more seeds",
         )
     estimates = {quantity: law.estimate(quantity, flops) for quantity in QUANTITIES}
@@ -154,6 +352,7 @@ def _predict_method(law: Law, flops: float, question: Question) -> MethodPredict
         unproved=law.unproved,
         notes=law.notes,
         warnings=(*law.warnings, *coverage_warning(law, flops)),
+        doubted=law.doubted,
         lifetime=_lifetime(law, flops, question.inference_tokens),
     )
 
@@ -170,8 +369,8 @@ def _assumed_extrapolations(
         return {}
     refusal = Refusal(
         kind="extrapolation",
-        reason=f"{flops:.3g} FLOPs are too far beyond the points: the exponents of this law are assumed, and "
-        f"with those measured by {MEASURED} N_opt is not determined; add larger budgets, or more seeds",
+        reason=f"{_short(flops)} FLOPs are too far beyond the points: the exponents of this law are assumed, "
+        f"and with those measured by {MEASURED} N_opt is not determined; add larger budgets, or more seeds",
     )
     return {
         name: refusal
@@ -197,9 +396,22 @@ def _lifetime(law: Law, flops: float, inference_tokens: float | None) -> Lifetim
 
 
 def _shape(
-    fit: Fit, methods: Mapping[str, MethodPrediction | Refusal], shape: ShapeFunction
+    fit: Fit,
+    answer: AnswerPrediction | Refusal | None,
+    methods: Mapping[str, MethodPrediction | Refusal],
+    shape: ShapeFunction,
 ) -> Mapping[str, Any] | None:
-    """Return the run of the first method in order of preference; doubted laws come last."""
+    """Return the run of the answer.
+
+    Without one it is that of the first method in order of preference; doubted laws come last.
+    """
+    if isinstance(answer, AnswerPrediction):
+        return {
+            "method": "answer",
+            **shape(answer.estimate["n_params_opt"], answer.estimate["n_tokens_opt"]),
+        }
+    if isinstance(answer, Refusal):
+        return None
     answers = {name: method for name, method in methods.items() if isinstance(method, MethodPrediction)}
     preferred = [name for name in SHAPE_PREFERENCE if name in answers]
     for name in sorted((*preferred, *answers), key=lambda name: fit.laws[name].doubted):

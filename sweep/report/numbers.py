@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
 from rich.table import Table
 
 LEFT_ALIGNED = ("state", "reason", "key", "status", "method", "setting")  # columns of words
@@ -48,3 +51,40 @@ def plain_table(first: str, *others: str) -> Table:
         justify = "left" if name in LEFT_ALIGNED else "right"
         table.add_column(name, justify=justify, no_wrap=name != "reason")  # type: ignore[arg-type]
     return table
+
+
+class NarrowTable:
+    """A table that leaves out columns, the last ones first, where all of them do not fit the width.
+
+    A number is never cropped. Every row has a cell for each column; the first column is always shown.
+    """
+
+    def __init__(self, *columns: str) -> None:
+        """Make a table without rows."""
+        self.columns = columns
+        self.rows: list[tuple[str, ...]] = []
+
+    def add_row(self, *cells: str) -> None:
+        """Add a row."""
+        self.rows.append(cells)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Return the widths of the first column alone and of all columns."""
+        most = Measurement.get(console, options.update(max_width=10_000), self._table(len(self.columns)))
+        least = Measurement.get(console, options.update(max_width=10_000), self._table(1))
+        return Measurement(least.maximum, most.maximum)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """Yield the table with as many columns as fit."""
+        wide = options.update(max_width=10_000)
+        for n_columns in range(len(self.columns), 0, -1):
+            table = self._table(n_columns)
+            if n_columns == 1 or Measurement.get(console, wide, table).maximum <= options.max_width:
+                yield table
+                return
+
+    def _table(self, n_columns: int) -> Table:
+        table = plain_table(*self.columns[:n_columns])
+        for row in self.rows:
+            table.add_row(*row[:n_columns])
+        return table

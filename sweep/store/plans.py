@@ -54,6 +54,7 @@ def write_plan(sweep_dir: Path, plan: Plan) -> Path:
         "runs": [_run_record(run) for run in by_cost(plan.runs)],
         "dropped": [asdict(cell) for cell in plan.dropped],
         "warnings": list(plan.warnings),
+        **({"validation": True} if plan.validation else {}),
     }
     write_atomic(path, json_bytes(content))
     return path
@@ -65,9 +66,22 @@ def by_cost(runs: tuple[PlannedRun, ...]) -> list[PlannedRun]:
 
 
 def latest_experiment(sweep_dir: Path) -> ExperimentConfig:
-    """Return the experiment planned last. Raises InputError as `read_entries`."""
-    experiment: ExperimentConfig = _read_plans(sweep_dir)[-1]["experiment"]
-    return experiment
+    """Return the experiment planned last, validations aside. Raises InputError as `read_entries`."""
+    return arm_experiments(sweep_dir)[-1]
+
+
+def arm_experiments(sweep_dir: Path) -> list[ExperimentConfig]:
+    """Return the experiment planned last for each arm, validations aside, in the order of planning.
+
+    Raises InputError as `read_entries`.
+    """
+    latest: dict[str | None, ExperimentConfig] = {}
+    plans = _read_plans(sweep_dir)
+    for plan in [plan for plan in plans if not plan["validation"]] or plans:
+        experiment: ExperimentConfig = plan["experiment"]
+        latest.pop(experiment.arm, None)
+        latest[experiment.arm] = experiment
+    return list(latest.values())
 
 
 def read_entries(sweep_dir: Path, retry_group: str | None = None) -> list[PlanEntry]:
@@ -144,7 +158,12 @@ def _read_plan(path: Path) -> dict[str, Any]:
     try:
         experiment = read_experiment(upgrade_experiment(plan["experiment"]))
         entries = [_entry(run, experiment) for run in plan["runs"]]
-        return {"planned_at": str(plan["planned_at"]), "experiment": experiment, "entries": entries}
+        return {
+            "planned_at": str(plan["planned_at"]),
+            "experiment": experiment,
+            "entries": entries,
+            "validation": plan.get("validation", False) is True,
+        }
     except (AttributeError, InputError, KeyError, TypeError, ValueError) as error:
         detail = f" ({error})" if isinstance(error, InputError) else ""
         raise InputError(

@@ -20,6 +20,7 @@ from sweep.store.files import check_filesystem, json_bytes, read_json, read_kept
 from sweep.store.plans import (
     RUN_KEY,
     PlanEntry,
+    arm_experiments,
     latest_experiment,
     plan_files,
     read_entries,
@@ -82,6 +83,10 @@ class RunStore:
     def latest_experiment(self) -> ExperimentConfig:
         """Return the experiment planned last. Raises InputError if there is no readable plan."""
         return latest_experiment(self.sweep_dir)
+
+    def arm_experiments(self) -> list[ExperimentConfig]:
+        """Return the experiment planned last for each arm. Raises InputError if there is no readable plan."""
+        return arm_experiments(self.sweep_dir)
 
     def run_config(self, key: str) -> RunConfig:
         """Return the config of a run. Raises DataError if its file is missing, invalid or of another run."""

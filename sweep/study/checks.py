@@ -87,10 +87,9 @@ def check_evaluation(experiment: ExperimentConfig) -> None:
         )
 
 
-def check_space(plans: Sequence[Plan]) -> None:
+def check_space(plans: Sequence[Plan], store: RunStore) -> None:
     """Raise SafetyError when the disk may be too small for the runs that have no result yet."""
     experiment = plans[0].experiment
-    store = RunStore(sweep_directory(experiment))
     left = [run.config for plan in plans for run in plan.runs if not store.has_result(run.run_key)]
     keep = experiment.trainer.keep_checkpoint
     if left:

@@ -28,7 +28,10 @@ from sweep.fit import (
     read_table,
 )
 from sweep.fit import predict as predict_at
+from sweep.fit.answer import AnswerLaw
 from sweep.fit.laws.catalogue import CATALOGUE
+from sweep.fit.predict import RunPrediction, predict_run
+from sweep.fit.refusals import Refusal
 from sweep.fit.table.observations import ExcludedPoint
 from sweep.fit.table.optima import OptimaLaw, optima_law
 from sweep.fit.table.points import ALL_ROWS, Selection
@@ -42,6 +45,7 @@ from sweep.report.hparams import HparamReport, document, measure, read_reports
 from sweep.store.files import read_json, write_atomic
 from sweep.store.run_store import RunStore, StoredPoints
 from sweep.store.status import SweepStatus
+from sweep.store.validations import read_validations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +57,10 @@ SETTING_COLUMNS = (
 ).split()
 """Columns of points.csv in which two runs of one cell and seed can differ."""
 
+MIN_VALIDATED = 1.1  # times the largest fitted budget: nearer to it there is nothing to validate
+SUMMARISED = (10.0, 4.0, 2.0, 1.0)  # times the largest fitted budget
+ASPECT_ROUNDING = 0.01
+MAX_WIDTH_FACTOR = 4.0  # over the largest trained width, above which a shape gets a note
 MAX_DOUBLINGS = 14  # of the width: the sizes that predictions consider
 
 
@@ -91,7 +99,7 @@ class Sweep:
         not have, and as `fit_arms`.
         """
         fits = fit_sweep(self.directory, config or self.experiment.fit, reconcile=reconcile)
-        return _choose_arm(fits, arm)
+        return choose_arm(fits, arm)
 
     def predict(
         self, *budgets: float, arm: str | None = None, inference_tokens: float | None = None
@@ -101,7 +109,13 @@ class Sweep:
         Raises InputError when there is no fit yet.
         """
         fitted = read_fit(fit_file(arm_directory(self.directory, arm)))
-        return predict(fitted, budgets, family=self.experiment, inference_tokens=inference_tokens)
+        return predict(
+            fitted,
+            budgets,
+            family=self.experiment,
+            trained=self._stored().points,
+            inference_tokens=inference_tokens,
+        )
 
     def report(self) -> list[Path]:
         """Draw the figures and return their paths. Raises InputError when there is no fit yet."""
@@ -117,7 +131,8 @@ def open_sweep(directory: str | Path) -> Sweep:
     return Sweep(Path(directory))
 
 
-def _choose_arm(fits: Mapping[str | None, Fit], arm: str | None) -> Fit:
+def choose_arm(fits: Mapping[str | None, Fit], arm: str | None) -> Fit:
+    """Return the fit of an arm. Raises InputError for an unknown one."""
     if arm not in fits:
         names = ", ".join(str(name) for name in fits if name is not None)
         raise InputError(
@@ -257,6 +272,11 @@ def sweep_of_law(source: str) -> Path | None:
     return next((path for path in above if (path / "plans").is_dir()), None)
 
 
+def trained_points(sweep_dir: Path) -> tuple[Point, ...]:
+    """Return every point of a sweep."""
+    return RunStore(sweep_dir).points().points
+
+
 def fit_file(sweep_dir: Path) -> Path:
     """Return the path of a directory's fit.json. Raises InputError when there is none."""
     path = sweep_dir / "fit.json"
@@ -297,6 +317,7 @@ def _draw_arm(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> list[Pa
         fit=read_fit(fit_file(directory)),
         points=[point for point in stored.points if point.arm == arm],
         curves=stored.curves,
+        validations=[one for one in read_validations(sweep_dir) if one.registration.arm == arm],
         hparams=next((report for report in read_hparams(sweep_dir) if report.arm == arm), None),
     )
     return draw_all(results, directory / "figures")
@@ -331,30 +352,102 @@ def predict(
     budgets: Sequence[float],
     *,
     family: ExperimentConfig | None = None,
+    trained: Sequence[Point] = (),
     inference_tokens: float | None = None,
-    max_interval_factor: float | None = None,
+    settings: FitConfig | None = None,
 ) -> tuple[Prediction, ...]:
-    """Return what every method of a fit predicts at each budget, in training FLOPs.
+    """Return the answer and the prediction of every method of a fit at each budget, in training FLOPs.
 
     `family` is the experiment that the fit is about: sizes beyond those trained then follow its shapes, and
-    each prediction holds the concrete run. With `inference_tokens`, the tokens served in the model's life,
-    lifetime compute is minimised too. Intervals on N_opt wider than `max_interval_factor` are refused; the
-    default is that of the family.
+    each prediction holds the concrete run, with notes if none of the `trained` points has such a shape. With
+    `inference_tokens`, the tokens served in the model's life, lifetime compute is minimised too. `settings`
+    limit the distance and the width of intervals; the default are those of the family.
     """
-    if max_interval_factor is None:
-        max_interval_factor = (family.fit if family else FitConfig()).max_interval_factor
+    settings = settings or (family.fit if family else FitConfig())
     sizes = _plannable_sizes(family) if family and fitted.constraint == "exact" else None
+    shapes = ShapeRange.of(trained)
+
+    def run(budget: float | None, n_params: float, n_tokens: float) -> Mapping[str, Any]:
+        assert family is not None
+        planned = concrete_run(family, n_params, n_tokens, budget)
+        notes = [] if shapes is None else shapes.notes(planned["d_model"], planned["n_layers"])
+        return {**planned, "notes": notes}
 
     def question(budget: float) -> Question:
         at_budget = None if inference_tokens else budget  # the optimum with serving has another budget
         return Question(
-            shape=partial(concrete_run, family, budget=at_budget) if family else None,
+            shape=partial(run, at_budget) if family else None,
             family=sizes,
-            max_interval_factor=max_interval_factor,
+            max_interval_factor=settings.max_interval_factor,
+            max_reach=settings.max_reach,
             inference_tokens=inference_tokens,
         )
 
     return tuple(predict_at(fitted, (budget,), question(budget))[0] for budget in budgets)
+
+
+def summary(fitted: Fit, settings: FitConfig) -> Prediction | None:
+    """Return the prediction by which a fit is summarised; None for a fit without points.
+
+    It is at 10 times the largest fitted budget to two digits, or nearer where that is refused.
+    """
+    if fitted.flops_range is None:
+        return None
+    largest = fitted.flops_range[1]
+    if isinstance(fitted.answer, AnswerLaw):
+        largest = fitted.answer.flops_max
+    for factor in SUMMARISED:
+        budget = float(f"{largest * min(factor, settings.max_reach):.1e}")
+        (prediction,) = predict(fitted, (budget,), settings=settings)
+        if not isinstance(prediction.answer, Refusal) or isinstance(fitted.answer, Refusal):
+            break
+    return prediction
+
+
+def run_loss(fitted: Fit, n_params: float, n_tokens: float, settings: FitConfig) -> RunPrediction:
+    """Return the predicted loss of a given run. Raises InputError where the fit gives none."""
+    found = predict_run(fitted, n_params, n_tokens, max_reach=settings.max_reach)
+    if isinstance(found, Refusal):
+        raise InputError(f"there is no prediction for this run: {found.reason}")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShapeRange:
+    """The shapes of the trained runs."""
+
+    aspects: tuple[float, float]  # least and largest d_model / n_layers
+    largest_width: int
+
+    @classmethod
+    def of(cls, points: Sequence[Point]) -> ShapeRange | None:
+        """Return the range of the finished runs with known shapes; None without any."""
+        shapes = [
+            (point.d_model, point.n_layers)
+            for point in points
+            if point.status == "done" and point.d_model and point.n_layers
+        ]
+        if not shapes:
+            return None
+        aspects = [width / depth for width, depth in shapes]
+        return cls(aspects=(min(aspects), max(aspects)), largest_width=max(width for width, _ in shapes))
+
+    def notes(self, d_model: int, n_layers: int) -> list[str]:
+        """Return a sentence for each way in which a shape lies outside of those trained."""
+        notes = []
+        aspect, (low, high) = d_model / n_layers, self.aspects
+        if not low * (1 - ASPECT_ROUNDING) <= aspect <= high * (1 + ASPECT_ROUNDING):
+            trained = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+            notes.append(
+                f"no trained run had this aspect ratio (d_model/n_layers {aspect:.3g}, trained {trained}): "
+                f"the law does not cover its effect"
+            )
+        if d_model > MAX_WIDTH_FACTOR * self.largest_width:
+            notes.append(
+                f"the width is {d_model / self.largest_width:.3g} times the largest trained one "
+                f"({self.largest_width}): check the learning rate there"
+            )
+        return notes
 
 
 def _plannable_sizes(

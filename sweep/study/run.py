@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from sweep.config import ExperimentConfig, absolute_index_url
@@ -68,15 +69,52 @@ def run_experiment(
 
     Raises InputError or SafetyError before anything is trained.
     """
-    arms = [_absolute(experiment) for experiment in experiments]
-    experiment = arms[0]
     plan_arm, directory_of = (
         (plan_hparam_check, hparam_directory) if check_hparams else (plan_experiment, sweep_directory)
     )
-    store = RunStore(directory_of(experiment))
-    plans = [plan_arm(arm) for arm in arms]
-    if not check_hparams:  # runs of a check may serve several arms
-        check_arms(plans)
+
+    def plan_all(arms: Sequence[ExperimentConfig]) -> list[Plan]:
+        plans = [plan_arm(arm) for arm in arms]
+        if not check_hparams:  # runs of a check may serve several arms
+            check_arms(plans)
+        return plans
+
+    return run_plans(
+        experiments,
+        plan_all,
+        directory_of(experiments[0]),
+        on_progress=on_progress,
+        on_status=on_status,
+        should_stop=should_stop,
+        only=only,
+        detach=detach,
+    )
+
+
+def run_plans(
+    experiments: Sequence[ExperimentConfig],
+    plan_all: Callable[[Sequence[ExperimentConfig]], Sequence[Plan]],
+    sweep_dir: Path,
+    *,
+    on_progress: DataProgress | None = None,
+    on_status: Callable[[SweepStatus], None] = lambda status: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    before_training: Callable[[Sequence[Plan]], None] = lambda plans: None,
+    only: Literal["failed"] | None = None,
+    detach: bool = False,
+) -> RunOutcome:
+    """Add the plans of some experiments to the sweep in `sweep_dir` and train every run without a result.
+
+    `plan_all` is called twice: before the data is prepared, to check the plans, and once its size is known.
+    `before_training` is called with the final plans before anything of them is written; an exception from it
+    ends the call. The other parameters are those of `run_experiment`.
+
+    Raises InputError or SafetyError before anything is trained.
+    """
+    arms = [_absolute(experiment) for experiment in experiments]
+    experiment = arms[0]
+    store = RunStore(sweep_dir)
+    plans = plan_all(arms)
     _check(plans, store)
 
     def on_data(stage: str, n_bytes_done: int, n_bytes: int) -> None:
@@ -86,10 +124,11 @@ def run_experiment(
             on_progress(stage, n_bytes_done, n_bytes)
 
     prepared = [prepare_data(arm, on_data) for arm in arms]
-    plans = [plan_arm(arm) for arm in arms]  # again, now that the size of the data is known
+    plans = plan_all(arms)  # again, now that the size of the data is known
     for plan, data in zip(plans, prepared, strict=True):
         check_corpus_size(plan, data)
     check_results(store, experiment)
+    before_training(plans)
     retry_group = None if only is None else secrets.token_hex(8)
     _retry_failed(store, retry_group)  # before the plan is written: running workers look again after it
     for plan in plans:
@@ -139,7 +178,7 @@ def _check(plans: Sequence[Plan], store: RunStore) -> None:
         check_evaluation(plan.experiment)
     if not all(store.has_result(run.run_key) for plan in plans for run in plan.runs):
         check_launch(experiment.launch)
-    check_space(plans)
+    check_space(plans, store)
 
 
 def _supervise(

@@ -58,13 +58,18 @@ def test_fit_then_predict_from_the_saved_document(tmp_path, table):
     assert low < parametric["n_params_opt"] < high
     assert parametric["lifetime"]["n_params"] < parametric["n_params_opt"]
     assert {"d_model", "n_layers", "batch_tokens", "lr_peak", "n_steps"} <= far["shape"].keys()
+    assert far["shape"]["method"] == "answer"
+    answer = far["answer"]
+    assert answer["ci"]["loss_opt"][0] < answer["loss_opt"] < answer["ci"]["loss_opt"][1]
     shown = sweep(tmp_path, "predict", "law.json", "1e13")
-    assert "backtest: relative errors at the held-out budgets" in shown.stdout
+    assert shown.stdout.startswith("at C = 1e13 FLOPs train N = ")
+    verbose = sweep(tmp_path, "predict", "law.json", "1e13", "--verbose")
+    assert "backtest: relative errors at the held-out budgets" in verbose.stdout
     assert far["beyond_data"] == pytest.approx(3e13 / 6.4e12)
 
 
 def test_a_fit_as_text_shows_bias_agreement_and_backtest(tmp_path, table):
-    shown = sweep(tmp_path, "fit", table, *COLUMNS)
+    shown = sweep(tmp_path, "fit", table, *COLUMNS, "--verbose")
     assert shown.returncode == 0, shown.stderr
     for part in ("isoflop", "estimated bias", "optimum by method", "backtest: relative errors"):
         assert part in shown.stdout
@@ -116,3 +121,19 @@ def test_a_table_of_optima_prints_its_power_law(tmp_path):
     assert shown.stdout.startswith("4 optima from C = 8.64e+17 to 8.64e+20 FLOPs\nN_opt = ")
     document = json.loads(sweep(tmp_path, "fit", path, "--json").stdout)
     assert document["laws"]["N_opt"]["exponent"] == pytest.approx(0.499, abs=0.001)
+
+
+def test_the_loss_of_a_run_and_the_limit_of_distance(tmp_path, table):
+    (tmp_path / "law.json").write_text(sweep(tmp_path, "fit", table, *COLUMNS, "--json").stdout)
+    size = ("--n-params", "5e4", "--n-tokens", "2e8")
+    found = json.loads(sweep(tmp_path, "predict", "law.json", *size, "--json").stdout)
+    low, high = found["loss_prediction_interval"]
+    assert low < TINY.loss(5e4, 2e8) < high
+    assert "by parametric" in sweep(tmp_path, "predict", "law.json", *size).stdout
+    for wrong in (size[:2], (*size, "1e13"), ("--n-params", "-1", "--n-tokens", "1e9")):
+        assert sweep(tmp_path, "predict", "law.json", *wrong).returncode == 2
+    far = sweep(tmp_path, "predict", "law.json", "1e21")
+    assert "no answer: 1e21 FLOPs are" in far.stdout
+    assert far.stdout.count("fit.max_reach=300") == 1
+    raised = sweep(tmp_path, "predict", "law.json", "1e16", "fit.max_reach=1e4")
+    assert raised.stdout.startswith(("at C = 1e16", "no answer: 1e16 FLOPs are too far"))

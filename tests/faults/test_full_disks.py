@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from sweep.config.compose import compose_experiment
+from sweep.config.places import sweep_directory
 from sweep.errors import SafetyError
 from sweep.plan.estimate import disk_bytes
 from sweep.store import files
 from sweep.store.files import read_json
+from sweep.store.run_store import RunStore
 from sweep.study.checks import check_space
 from sweep.study.plan import plan_experiment
 from sweep.study.run import run_experiment
@@ -183,8 +185,9 @@ def test_a_sweep_that_may_not_fit_is_refused_before_anything_is_written(tmp_path
     assert refused.value.exit_code == 3
     assert not (tmp_path / "r").exists()
     usage.free = 1.2 * needed + 1
-    check_space([drawn])
+    store = RunStore(sweep_directory(experiment))
+    check_space([drawn], store)
     kept = replace(experiment, trainer=replace(experiment.trainer, keep_checkpoint=True))
     with pytest.raises(SafetyError):
-        check_space([replace(drawn, experiment=kept)])
+        check_space([replace(drawn, experiment=kept)], store)
     measured("free space below 1.2 x the estimate", "refused, exit code 3, nothing written")

@@ -1,10 +1,12 @@
 """A fit method added through the registry alone is fitted, written, read, predicted from and drawn."""
 
+import io
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from sweep.config import FitConfig
 from sweep.config.compose import compose_experiment
@@ -105,7 +107,9 @@ def test_one_registry_entry_adds_a_method_everywhere(toy, tmp_path):
     panels = optimum_panels(SweepResults(fit=back, points=()))
     assert {curve.method for panel in panels for curve in panel.curves} == {"square_root"}
     assert method_color("square_root", 0) == "#000000"
-    shown = "\n".join(str(part) for part in fit_text(back).renderables)
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(fit_text(back, prediction, verbose=True))
+    shown = stream.getvalue()
     assert "square_root (exact FLOPs, 95% intervals)" in shown
     assert "a = 0.5" in shown
 

@@ -24,6 +24,7 @@ from sweep.report.figures.results import SweepResults
 from sweep.report.figures.style import save_figure
 from sweep.report.figures.training import training_curves, training_figure
 from sweep.report.figures.utilisation import device_rates, utilisation_figure
+from sweep.report.figures.validations import comparisons, validation_figure
 from sweep.report.hparams import HparamReport
 
 Record = TypeVar("Record")
@@ -49,6 +50,7 @@ FIGURES: dict[str, Figure[Any]] = {  # by file name
     "residuals": Figure(residuals, residual_figure),
     "clouds": Figure(clouds, cloud_figure),
     "backtest": Figure(backtest_marks, backtest_figure),
+    "validations": Figure(comparisons, validation_figure),
     "utilisation": Figure(device_rates, utilisation_figure),
     "hparams": Figure(hparam_curves, hparam_figure),
 }

@@ -9,6 +9,7 @@ from sweep.fit.fit import Fit
 from sweep.fit.table.observations import Observations, observe
 from sweep.records import CurvePoint, Point
 from sweep.report.hparams import HparamReport
+from sweep.store.validations import Validation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -18,6 +19,7 @@ class SweepResults:
     fit: Fit
     points: Sequence[Point]
     curves: Mapping[str, Sequence[CurvePoint]] = field(default_factory=dict)  # training curves by run key
+    validations: Sequence[Validation] = ()  # finished ones
     hparams: HparamReport | None = None  # None if hyperparameters were not checked
 
     @property

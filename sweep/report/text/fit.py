@@ -1,4 +1,4 @@
-"""Fits as text: laws with intervals, excluded points, agreement of the methods, backtest, conventions."""
+"""Fits as text: the answer in few lines, or all laws and checks."""
 
 from __future__ import annotations
 
@@ -9,34 +9,88 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweep.report.numbers import format4, plain_table
+from sweep.report.numbers import NarrowTable, format4, plain_table
+from sweep.report.text.answer import (
+    answer_sentence,
+    in_few_lines,
+    methods_table,
+    reason_lines,
+    value_text,
+    warnings_of,
+)
 from sweep.report.text.hparams import hparam_line
 
 if TYPE_CHECKING:  # scipy and pandas
-    from sweep.fit import Fit
+    from sweep.fit import Fit, Prediction
 
 MAX_EXCLUDED = 12  # excluded points shown; fit.json lists all
 MAX_SENTENCES = 6  # disagreements shown; fit.json lists all
 SYMBOLS = (("a", "N_opt ∝ C^a"), ("b", "D_opt ∝ C^b"), ("E", "irreducible loss"))
-UNVERIFIED = "* the coverage of this interval is not verified by simulation"
 
 
-def fit_text(fitted: Fit) -> RenderableType:
-    """Return every method's exponents with intervals or its refusal, and what was left out of the fit."""
+def fit_text(
+    fitted: Fit,
+    prediction: Prediction | None,
+    *,
+    closing: Sequence[str] = (),
+    verbose: bool = False,
+) -> RenderableType:
+    """Return the answer of a fit at one budget with its reasons, in at most 20 lines of 80 columns.
+
+    `prediction` is that of the fit at this budget, None for a fit without points; `closing` are the last
+    lines. `verbose` puts everything that fit.json holds before the answer.
+    """
     document = fitted.to_json()
-    points = document["points"]
-    parts: list[RenderableType] = [Text(f"{points['n']} points fitted")]
-    parts += map(Text, _filter_lines(points["filters"]))
-    parts += map(Text, _excluded_lines(points["excluded"]))
+    details = _details(document) if verbose else []
+    before: list[RenderableType] = [Text(_points_line(document["points"]))]
+    after: list[RenderableType] = []
+    warnings: list[str] = []
+    if prediction is not None:
+        at_budget = prediction.to_json()
+        before += [Text(answer_sentence(at_budget)), *methods_table(at_budget)]
+        before += map(Text, reason_lines(at_budget))
+        warnings += warnings_of(at_budget)
     if document["hyperparameters"] is not None:
-        parts.append(Text(hparam_line(document["hyperparameters"])))
+        warnings.append(hparam_line(document["hyperparameters"]))
+    if document["reconcile"] is not None:
+        after += [Text("exponents by counting convention"), _reconcile_table(document["reconcile"])]
+    after += map(Text, closing)
+    return Group(*details, in_few_lines(before, warnings, after))
+
+
+def _points_line(points: Mapping[str, Any]) -> str:
+    excluded = f"; {len(points['excluded'])} excluded" if points["excluded"] else ""
+    if not points["flops_range"]:
+        return f"{points['n']} points fitted{excluded}"
+    low, high = map(format4, points["flops_range"])
+    return f"{points['n']} points fitted, {low} to {high} FLOPs{excluded}"
+
+
+def _details(document: Mapping[str, Any]) -> list[RenderableType]:
+    """Return filters, excluded points, and every method's constants, budgets, warnings and checks."""
+    points = document["points"]
+    parts: list[RenderableType] = [*map(Text, _filter_lines(points["filters"]))]
+    parts += map(Text, _excluded_lines(points["excluded"]))
+    refusals: dict[str, list[str]] = {}
     for name, method in document["methods"].items():
-        parts += _method_parts(name, method, document["conventions"]["constraint"])
+        if "refused" in method:
+            refusals.setdefault(method["refused"], []).append(name)
+        else:
+            parts += _method_parts(name, method, document["conventions"]["constraint"])
+    parts += [Text(f"{', '.join(names)}: refused: {reason}") for reason, names in refusals.items()]
+    parts += map(Text, _warning_lines(document["methods"]))
     parts += agreement_parts(document["agreement"])
     parts += backtest_parts(document["backtest"])
-    if document["reconcile"] is not None:
-        parts += [Text("exponents by counting convention"), _reconcile_table(document["reconcile"])]
-    return Group(*parts)
+    return parts
+
+
+def _warning_lines(methods: Mapping[str, Any]) -> Iterator[str]:
+    """Yield every warning once, with the methods that give it."""
+    names: dict[str, list[str]] = {}
+    for name, method in methods.items():
+        for warning in method.get("warnings", ()):
+            names.setdefault(warning, []).append(name)
+    yield from (f"warning: {warning} ({', '.join(given)})" for warning, given in names.items())
 
 
 def _filter_lines(filters: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -53,25 +107,20 @@ def _excluded_lines(excluded: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _method_parts(name: str, method: Mapping[str, Any], constraint: str) -> Iterator[RenderableType]:
-    if "refused" in method:
-        yield Text(f"{name}: refused: {method['refused']}")
-        return
     yield Text(f"{name} ({constraint} FLOPs, {method['confidence']:.0%} intervals)")
     if "budgets" in method:
         yield _budget_table(method["budgets"])
     for symbol, meaning in SYMBOLS:
         if symbol in method:
-            yield Text(f"  {symbol} = {with_interval(method, symbol)}  {meaning}")
-    if has_unverified(method):
-        yield Text(f"  {UNVERIFIED}")
+            yield Text(f"  {symbol} = {_with_interval(method, symbol)}  {meaning}")
+    if any(key in method["ci"] for key in method.get("unproved", ())):
+        yield Text("  * the coverage of this interval is not verified by simulation")
     if method.get("counting") == "non_embedding":
         yield Text("  a and b are for non-embedding parameters; N_opt is in total parameters")
     if "assumes" in method:
         yield Text(f"  assumes {method['assumes']}")
     if method.get("bias") is not None:
         yield Text(f"  {_bias_line(method['bias'])}")
-    for warning in method.get("warnings", ()):
-        yield Text(f"  warning: {warning}")
 
 
 def _bias_line(bias: Mapping[str, Any]) -> str:
@@ -79,23 +128,11 @@ def _bias_line(bias: Mapping[str, Any]) -> str:
     return f"estimated bias: N_opt {bias['n_params_opt']:+.2%}, a {bias['a']:+.4f} ({corrected})"
 
 
-def with_interval(method: Mapping[str, Any], key: str) -> str:
+def _with_interval(method: Mapping[str, Any], key: str) -> str:
     """Format `method[key]` with its interval, and an asterisk if that interval's coverage is not verified."""
     interval = method["ci"].get(key)
-    if interval is None:
-        return format4(method[key])
-    asterisk = " *" if key in method.get("unproved", ()) else ""
-    return f"{format4(method[key])}  {interval_text(interval)}{asterisk}"
-
-
-def has_unverified(method: Mapping[str, Any]) -> bool:
-    """Return True if an interval of the method carries an asterisk."""
-    return any(key in method["ci"] for key in method.get("unproved", ()))
-
-
-def interval_text(interval: Sequence[float]) -> str:
-    """Format an interval as [low, high]."""
-    return f"[{format4(interval[0])}, {format4(interval[1])}]"
+    asterisk = " *" if interval is not None and key in method.get("unproved", ()) else ""
+    return value_text(method[key], interval) + asterisk
 
 
 def _budget_table(budgets: Iterable[Mapping[str, Any]]) -> Table:
@@ -111,10 +148,10 @@ def agreement_parts(agreement: Mapping[str, Any] | None) -> list[RenderableType]
     """Return every method's optimum at and beyond the largest budget, and the methods that disagree."""
     if agreement is None:
         return []
-    table = plain_table("C", "method", "N_opt", "D_opt", "loss")
+    table = NarrowTable("C", "method", "N_opt", "loss", "D_opt")
     for row in agreement["rows"]:
         for name, optimum in row["methods"].items():
-            values = (optimum["n_params_opt"], optimum["n_tokens_opt"], optimum["loss_opt"])
+            values = (optimum["n_params_opt"], optimum["loss_opt"], optimum["n_tokens_opt"])
             table.add_row(format4(row["flops"]), name, *map(format4, values))
     sentences = agreement["disagreements"]
     parts: list[RenderableType] = [Text("optimum by method"), table]

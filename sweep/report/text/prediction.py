@@ -1,4 +1,4 @@
-"""Predictions as text: every method's optimum at each budget, and a concrete run to train."""
+"""Predictions as text: the answer at each budget with the run to train, or the loss of a given run."""
 
 from __future__ import annotations
 
@@ -8,61 +8,73 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sweep.report.numbers import format4, plain_table
-from sweep.report.text.fit import UNVERIFIED, backtest_parts, has_unverified, interval_text, with_interval
+from sweep.report.numbers import format4
+from sweep.report.text.answer import (
+    answer_sentence,
+    in_few_lines,
+    interval_text,
+    methods_table,
+    note_lines,
+    reason_lines,
+    shape_lines,
+    warnings_of,
+)
+from sweep.report.text.fit import backtest_parts
 
 if TYPE_CHECKING:  # scipy and pandas
     from sweep.fit import Prediction
-
-COLUMNS = {
-    "N_opt": "n_params_opt",
-    "D_opt": "n_tokens_opt",
-    "D/N": "tokens_per_param_opt",
-    "loss": "loss_opt",
-}
+    from sweep.fit.predict import RunPrediction
 
 
-def prediction_text(predictions: Sequence[Prediction]) -> RenderableType:
-    """Return a table of optima for each budget; the backtest comes first if a budget extrapolates."""
+def prediction_text(
+    predictions: Sequence[Prediction], *, next_step: str | None = None, verbose: bool = False
+) -> RenderableType:
+    """Return the answer at each budget, its run and its reasons; `next_step` is the last line.
+
+    `verbose` adds everything that every method says, and the backtest of each.
+    """
     parts: list[RenderableType] = []
-    extrapolating = [item for item in predictions if item.backtest and (item.beyond_data or 0) > 1]
-    if extrapolating:
-        parts += backtest_parts(extrapolating[0].to_json()["backtest"])
     for prediction in predictions:
-        parts += _budget_parts(prediction.to_json())
+        document = prediction.to_json()
+        parts.append(_budget_text(document))
+        if verbose:
+            parts += map(Text, _details(document))
+    if verbose and predictions:
+        parts += backtest_parts(predictions[0].to_json()["backtest"] or {})
+    if next_step is not None:
+        parts.append(Text(next_step))
     return Group(*parts)
 
 
-def _budget_parts(document: Mapping[str, Any]) -> Iterator[RenderableType]:
-    beyond = document["beyond_data"]
-    reach = "" if beyond is None else f", {format4(beyond)} times the largest fitted budget"
-    table = plain_table("method", *COLUMNS)
-    lines: list[str] = []
-    unverified = False
+def _budget_text(document: Mapping[str, Any]) -> Group:
+    before: list[RenderableType] = [Text(answer_sentence(document))]
+    before += map(Text, shape_lines(document["shape"]))
+    before += map(Text, _lifetime_lines(document["methods"]))
+    if not (document["answer"] is None and len(document["methods"]) == 1):
+        before += methods_table(document)
+    else:
+        before += map(Text, note_lines(document["methods"]))
+    before += map(Text, reason_lines(document))
+    return in_few_lines(before, warnings_of(document), [])
+
+
+def _details(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield notes, warnings, refusals, the interval of one new run and the cost of a wrong N of every method.
+
+    A warning or refusal is given once, with the methods that share it.
+    """
+    shared: dict[str, list[str]] = {}
     for name, method in document["methods"].items():
         if "refused" in method:
-            lines.append(f"{name}: refused: {method['refused']}")
+            shared.setdefault(f"refused: {method['refused']}", []).append(name)
             continue
-        table.add_row(
-            name, *(with_interval(method, key) if key in method else "" for key in COLUMNS.values())
-        )
-        lines += (f"{name}: {line}" for line in _method_lines(method))
-        unverified |= has_unverified(method)
-    if unverified:
-        lines.insert(0, UNVERIFIED)
-    yield Text(f"C = {format4(document['flops'])} FLOPs{reach}")
-    yield table
-    yield from map(Text, lines)
-    if document["shape"]:
-        yield Text(
-            f"train: {', '.join(f'{key} {_value(value)}' for key, value in document['shape'].items())}"
-        )
+        for warning in method.get("warnings", ()):
+            shared.setdefault(f"warning: {warning}", []).append(name)
+        yield from (f"{name}: {line}" for line in _numbers(method))
+    yield from (f"{', '.join(names)}: {text}" for text, names in shared.items())
 
 
-def _method_lines(method: Mapping[str, Any]) -> Iterator[str]:
-    """Yield notes, warnings, the interval of one new run, the cost of a wrong N, and the lifetime optimum."""
-    yield from method.get("notes", ())
-    yield from (f"warning: {warning}" for warning in method.get("warnings", ()))
+def _numbers(method: Mapping[str, Any]) -> Iterator[str]:
     interval = method["prediction_interval"].get("loss")
     if interval is not None:
         yield f"prediction interval for the loss of one new run: {interval_text(interval)}"
@@ -70,14 +82,34 @@ def _method_lines(method: Mapping[str, Any]) -> Iterator[str]:
     if off:
         half, double = format4(off["half_n"]), format4(off["double_n"])
         yield f"loss increase at half of N_opt: {half}, at twice N_opt: {double}"
-    lifetime = method.get("lifetime")
-    if lifetime is not None:
-        yield (
-            f"serving {format4(lifetime['inference_tokens'])} tokens at equal loss, N = "
-            f"{format4(lifetime['n_params'])} and D = {format4(lifetime['n_tokens'])} save "
-            f"{lifetime['saved']:.1%} of training and inference compute"
-        )
 
 
-def _value(value: object) -> str:
-    return format4(value) if isinstance(value, (int, float)) else str(value)
+def _lifetime_lines(methods: Mapping[str, Any]) -> Iterator[str]:
+    for name, method in methods.items():
+        lifetime = method.get("lifetime")
+        if lifetime is not None:
+            yield (
+                f"{name}: serving {format4(lifetime['inference_tokens'])} tokens at equal loss, "
+                f"N = {format4(lifetime['n_params'])} and D = {format4(lifetime['n_tokens'])} save "
+                f"{lifetime['saved']:.1%} of training and inference compute"
+            )
+
+
+def run_prediction_text(prediction: RunPrediction) -> RenderableType:
+    """Return the predicted loss of a given run with its interval."""
+    interval, of_run = prediction.loss_prediction_interval, True
+    if interval is None:
+        interval, of_run = prediction.loss_interval, False
+    level = ""
+    if interval is not None:
+        kind = "prediction interval of one new run" if of_run else "interval"
+        level = f" {interval_text(interval)} ({prediction.confidence:.0%} {kind})"
+    reach = prediction.beyond_data
+    where = "" if reach is None else f", {format4(reach)} times the largest fitted budget"
+    lines = [
+        f"N = {format4(prediction.n_params)} on D = {format4(prediction.n_tokens)} tokens "
+        f"(C = {format4(prediction.flops)} FLOPs{where}): loss {format4(prediction.loss)}{level}, "
+        f"by {prediction.method}",
+        *(f"warning: {warning}" for warning in dict.fromkeys(prediction.warnings)),
+    ]
+    return Group(*map(Text, lines))

@@ -10,7 +10,8 @@ from sweep.report.figures.results import SweepResults
 from sweep.report.figures.style import scientific, short_count
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-NOT_MEASURED = ("utilisation", "hparams")  # planted points have no times and no hyperparameter check
+NOT_MEASURED = ("validations", "utilisation", "hparams")
+"""Figures without numbers: planted points have no times, no validation and no hyperparameter check."""
 
 
 @pytest.fixture(scope="module")

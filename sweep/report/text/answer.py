@@ -1,0 +1,242 @@
+"""The answer at a budget as text: the sentence, the methods next to it, and the reasons for it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from sweep.report.numbers import NarrowTable, format4
+
+WIDTH = 80  # columns of an ordinary terminal, for which lines are counted
+MAX_LINES = 20  # of a result that a person reads first
+MAX_WARNINGS = 3
+MARKS = {
+    "?": "? lack of fit",
+    "*": "* coverage not verified",
+}
+NEGLIGIBLE = 1e-6  # a limit below this is not distinguished from zero
+
+
+def value_text(value: float, interval: Sequence[float] | None) -> str:
+    """Format a positive value with its interval; one that the points do not bound says so.
+
+    >>> value_text(1.69, (1.6, 1.75)), value_text(0.0, (0.0, 1e-11)), value_text(0.5, (0.0, 1.2))
+    ('1.69 [1.6, 1.75]', 'not identified by these points', '0.5, at most 1.2')
+    """
+    if interval is None:
+        return format4(value)
+    low, high = interval
+    if abs(high) < NEGLIGIBLE:
+        return "not identified by these points"
+    if abs(low) < NEGLIGIBLE:
+        at = "" if value < NEGLIGIBLE else f"{format4(value)}, "
+        return f"{at}at most {format4(high)}"
+    return f"{format4(value)} {interval_text(interval)}"
+
+
+def interval_text(interval: Sequence[float]) -> str:
+    """Format an interval as [low, high]."""
+    return f"[{format4(interval[0])}, {format4(interval[1])}]"
+
+
+def answer_sentence(prediction: Mapping[str, Any]) -> str:
+    """Return the answer of a prediction, as `Prediction.to_json` gives it, in one sentence.
+
+    For a published law it is that of its only method, and the reason of a refusal if there is no answer.
+    """
+    name, answer = _answer(prediction)
+    if answer is None:
+        return "no answer: this fit was written without one; fit again"
+    if "refused" in answer:
+        return f"no answer: {answer['refused']}"
+    ci = answer["ci"]
+    loss_interval = answer["prediction_interval"].get("loss")
+    exponent = f"; N_opt ∝ C^{answer['a']:.2f}" if "a" in answer else ""
+    return (
+        f"at C = {format4(prediction['flops'])} FLOPs train "
+        f"N = {value_text(answer['n_params_opt'], ci.get('n_params_opt'))} parameters on "
+        f"D = {value_text(answer['n_tokens_opt'], ci.get('n_tokens_opt'))} tokens "
+        f"(D/N {format4(answer['tokens_per_param_opt'])}), "
+        f"loss {value_text(answer['loss_opt'], loss_interval or ci.get('loss_opt'))}{exponent}"
+        f"{_qualification(name, prediction['beyond_data'], answer)}"
+    )
+
+
+def _answer(prediction: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any] | None]:
+    """Return the answer; without one, that of the only method, with its name."""
+    if prediction["answer"] is not None:
+        return None, prediction["answer"]
+    if len(prediction["methods"]) == 1:
+        ((name, method),) = prediction["methods"].items()
+        return name, method
+    return None, None
+
+
+def _qualification(name: str | None, reach: float | None, answer: Mapping[str, Any]) -> str:
+    """Return the method of a published law, the distance to the points and the level of the intervals."""
+    parts = [] if name is None else [f"by {name}"]
+    parts += [] if reach is None else [f"{format4(reach)} times the largest fitted budget"]
+    if "confidence" in answer and answer["ci"]:
+        of_run = ", loss of one new run" if answer["prediction_interval"] else ""
+        parts.append(f"{answer['confidence']:.0%} intervals{of_run}")
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def reason_lines(prediction: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why the answer is what it is, and how firm it is; the weights are in the table of methods."""
+    answer = prediction["answer"]
+    if answer is None or "refused" in answer:
+        return
+    backtest = "".join(_backtest_words(prediction["backtest"], answer["weights"]))
+    yield f"why: methods weighted by noise and backtests{backtest}"
+    methods = [method for method in prediction["methods"].values() if "refused" not in method]
+    spans = ", ".join(
+        f"{words} {format4(min(values))} to {format4(max(values))}"
+        for key, words in (("n_params_opt", "N_opt"), ("loss_opt", "loss"))
+        if (values := [method[key] for method in methods if key in method])
+    )
+    yield f"how firm: the methods span {spans}"
+
+
+def _backtest_words(backtest: Mapping[str, Any] | None, weights: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the weighted errors at the budgets that a fit without them had to predict."""
+    if not backtest:
+        return
+    if "refused" in backtest:
+        yield " of other sweeps: this one has too few budgets for its own"
+        return
+    parts = []
+    for quantity, words in (("loss", "loss"), ("n_params", "N_opt")):
+        errors = _mean_errors(backtest["methods"], weights[quantity], f"{quantity}_opt_error")
+        if any(error is not None for error in errors):
+            shown = ", ".join("–" if error is None else f"{error:+.1%}" for error in errors)
+            parts.append(f"{words} {shown}")
+    if parts:
+        yield f"; errors at {', '.join(map(format4, backtest['left_out']))} from below: {'; '.join(parts)}"
+
+
+def methods_table(prediction: Mapping[str, Any]) -> list[RenderableType]:
+    """Return N_opt and loss of every method with its marks and their legend, and the refusals.
+
+    A refusal that all methods have in common is given once, with its reason.
+    """
+    methods = prediction["methods"]
+    refused = {name: method["refused"] for name, method in methods.items() if "refused" in method}
+    parts: list[RenderableType] = []
+    rows = {name: method for name, method in methods.items() if name not in refused}
+    marks: set[str] = set()
+    if rows:
+        table = NarrowTable("method", "loss", "N_opt", "weights")
+        for name, method in rows.items():
+            table.add_row(*_row(name, method, prediction["answer"], marks))
+        parts.append(table)
+    notes = [text for mark, text in MARKS.items() if mark in marks]
+    if refused and not rows and len(set(refused.values())) == 1:
+        answer = prediction["answer"] or {}
+        if answer.get("refused") not in refused.values():  # else the sentence has said it
+            notes.append(f"every method is refused: {next(iter(refused.values()))}")
+    elif refused:
+        notes.append(f"refused: {', '.join(refused)}")
+    if notes:
+        parts.append(Text("; ".join(notes)))
+    return parts
+
+
+def _row(
+    name: str, method: Mapping[str, Any], answer: Mapping[str, Any] | None, marks: set[str]
+) -> Iterator[str]:
+    """Yield the cells of one method, and add its marks to `marks`."""
+    doubted = "?" if method.get("doubted") else ""
+    marks.update(doubted)
+    yield f"{name}{doubted}"
+    for key in ("loss_opt", "n_params_opt"):
+        if key not in method:
+            yield ""
+            continue
+        unproved = "*" if key in method.get("unproved", ()) and key in method["ci"] else ""
+        marks.update(unproved)
+        yield value_text(method[key], method["ci"].get(key)) + unproved
+    weights = (answer or {}).get("weights", {})
+    shares = [weights[quantity].get(name) for quantity in ("n_params", "loss") if quantity in weights]
+    yield " / ".join("–" if share is None else f"{share:.0%}" for share in shares)
+
+
+def note_lines(methods: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the notes on the source of published laws."""
+    for method in methods.values():
+        yield from method.get("notes", ())
+
+
+def shape_lines(shape: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield the concrete run, and the notes on a shape that no trained run had."""
+    if shape is None:
+        return
+    values = {key: value for key, value in shape.items() if key not in ("method", "notes")}
+    notes = "".join(f"; {note}" for note in shape.get("notes", ()))
+    yield f"train: {', '.join(f'{key} {_exact(value)}' for key, value in values.items())}{notes}"
+
+
+def _exact(value: object) -> str:
+    """Format an integer with all its digits, so that it can be copied."""
+    return format4(value) if isinstance(value, float) else str(value)
+
+
+def _mean_errors(methods: Mapping[str, Any], weights: Mapping[str, float], key: str) -> list[float | None]:
+    """Return the weighted mean error at each budget held out; None where no method has one."""
+    tested = {name: entry["budgets"] for name, entry in methods.items() if "budgets" in entry}
+    n_budgets = max((len(budgets) for budgets in tested.values()), default=0)
+    means: list[float | None] = []
+    for index in range(n_budgets):
+        known = [
+            (weights[name], budgets[index][key])
+            for name, budgets in tested.items()
+            if name in weights and index < len(budgets) and budgets[index].get(key) is not None
+        ]
+        total = sum(weight for weight, _ in known)
+        means.append(sum(weight * error for weight, error in known) / total if total else None)
+    return means
+
+
+def warnings_of(prediction: Mapping[str, Any]) -> list[str]:
+    """Return the warnings of the answer, and those that all methods share, each once and as a line.
+
+    Warnings of single methods are left to the marks of the table.
+    """
+    answer = prediction["answer"] or {}
+    found = list(answer.get("warnings", ()))
+    methods = [method for method in prediction["methods"].values() if "refused" not in method]
+    every = [method.get("warnings", ()) for method in methods]
+    if every:
+        found += [warning for warning in every[0] if all(warning in others for others in every)]
+    return [f"warning: {warning}" for warning in dict.fromkeys(found)]
+
+
+def in_few_lines(
+    before: Sequence[RenderableType], warnings: Sequence[str], after: Sequence[RenderableType]
+) -> Group:
+    """Return the parts with as many warnings as fit: at most MAX_WARNINGS, and MAX_LINES lines in all.
+
+    The first warning is always shown; a line counts those that are left out.
+    """
+    shown: list[RenderableType] = []
+    for number, warning in enumerate(warnings[:MAX_WARNINGS]):
+        is_last = number == len(warnings) - 1
+        n_lines = _n_lines([*before, *shown, Text(warning), *after]) + (not is_last)
+        if shown and n_lines > MAX_LINES:
+            break
+        shown.append(Text(warning))
+    left = len(warnings) - len(shown)
+    if left:
+        shown.append(Text(f"{left} more warning{'s' if left > 1 else ''} with --verbose"))
+    return Group(*before, *shown, *after)
+
+
+def _n_lines(parts: Sequence[RenderableType]) -> int:
+    console = Console(file=io.StringIO(), width=WIDTH)
+    console.print(Group(*parts))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().count("\n")
