@@ -67,6 +67,12 @@ Columns = Annotated[
 Reconcile = Annotated[
     bool, typer.Option("--reconcile", help="Fit under every counting convention that the points allow.")
 ]
+PlanHash = Annotated[
+    str | None,
+    typer.Option(
+        "--plan", metavar="HASH", help="Fit the runs of this plan of the sweep; by default of the latest."
+    ),
+]
 InferenceTokens = Annotated[
     float | None,
     typer.Option(
@@ -81,6 +87,7 @@ def fit(
     source: FitSource = None,
     settings: FitSettings = None,
     column: Columns = None,
+    plan: PlanHash = None,
     reconcile: Reconcile = False,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
@@ -95,6 +102,8 @@ def fit(
     path, overrides = split_path(source, settings)
     _refuse_old_grammar(overrides)
     if path is not None and not path.is_dir() and (path.suffix or path.is_file()):
+        if plan is not None:
+            raise InputError("--plan has no effect on a table: it names a plan of a sweep")
         config = _fit_settings(overrides, config_dir)
         table = fit_table(path, config, columns=_columns(column or ()), reconcile=reconcile)
         show_fits({None: table}, as_json)
@@ -107,7 +116,7 @@ def fit(
         _check_fit_only(overrides)
         experiment = stored_experiment(path, overrides, config_dir)
     directory = path or sweep_directory(experiment)
-    fits = fit_arms(directory, experiment.fit, reconcile=reconcile)
+    fits = fit_arms(directory, experiment.fit, reconcile=reconcile, plan=plan)
     try:
         write_fits(directory, fits)
     finally:  # the laws are printed even where the sweep is read-only
@@ -148,7 +157,7 @@ def show_fits(fits: Mapping[str | None, Fit], as_json: bool) -> None:
     """Print one fit, or the fits of several arms under their names."""
     if as_json:
         documents = {arm or "": fitted.to_json() for arm, fitted in fits.items()}
-        print_json({"arms": documents} if None not in fits else documents[""])
+        print_json(documents[""] if list(fits) == [None] else {"arms": documents})
         return
     from sweep.report.text.fit import fit_text
 

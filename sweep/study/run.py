@@ -27,6 +27,7 @@ from sweep.study.checks import (
     check_device,
     check_evaluation,
     check_extras,
+    check_family,
     check_results,
     check_space,
 )
@@ -75,8 +76,10 @@ def run_experiment(
     )
     store = RunStore(directory_of(experiment))
     plans = [plan_arm(arm) for arm in arms]
-    if not check_hparams:  # runs of a check may serve several arms
+    if not check_hparams:  # runs of a check may serve several arms, and are compared with each other only
         check_arms(plans)
+        for plan in plans:
+            check_family(store, plan)
     _check(plans, store)
 
     def on_data(stage: str, n_bytes_done: int, n_bytes: int) -> None:
