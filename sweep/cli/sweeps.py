@@ -138,6 +138,7 @@ def run(
             *arms,
             on_progress=on_data,
             on_status=on_status,
+            on_notice=say,
             should_stop=lambda: bool(caught),
             only=only,
             detach=detach,
@@ -146,6 +147,7 @@ def run(
         print_text(_how_to_follow(directory))
         return
     say_outcome(outcome)
+    _say_offline_runs(directory)
     if any(seen.status == "done" for seen in outcome.status.runs):
         _fit_and_draw(directory, arms[0])
     if outcome.gave_up or outcome.status.n_failed:
@@ -178,6 +180,14 @@ def say_outcome(outcome: RunOutcome) -> None:
     for problem in (outcome.gave_up, outcome.index_problem):
         if problem:
             say(problem)
+
+
+def _say_offline_runs(sweep_dir: Path) -> None:
+    """Say which command sends the runs that wandb recorded offline."""
+    offline = list((sweep_dir / "wandb").glob("offline-run-*"))
+    if offline:
+        pattern = f"{shlex.quote(str(sweep_dir / 'wandb'))}/offline-run-*"
+        say(f"{len(offline)} offline run{'s' if len(offline) > 1 else ''} of wandb: wandb sync {pattern}")
 
 
 def _how_to_follow(sweep_dir: Path) -> str:
@@ -228,6 +238,7 @@ def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_
             *arms,
             on_progress=on_data,
             on_status=on_status,
+            on_notice=say,
             should_stop=lambda: bool(caught),
             check_hparams=True,
         )

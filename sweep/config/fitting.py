@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from sweep.config.values import STRICT, NonNegative, NonNegativeCount, OpenFraction, Positive
+from sweep.config.values import STRICT, Flag, Float, NonNegative, NonNegativeCount, OpenFraction, Positive
 
 Residuals = Literal["log", "linear"]
 Counting = Literal["non_embedding", "total"]
@@ -35,9 +35,9 @@ class IsoflopOptions:
     """Options of the method `isoflop`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    robust: bool = False
+    robust: Flag = False
     """Fit each budget's parabola by Huber's loss instead of least squares."""
-    bias_corrected: bool = False
+    bias_corrected: Flag = False
     """Subtract the parabolas' bias, as estimated from the parametric surface."""
 
 
@@ -83,11 +83,11 @@ class FitConfig:
     """Bootstrap resamples; 0: no intervals. Unit: resamples."""
     confidence: OpenFraction = 0.95
     """Confidence of all intervals. Unit: fraction."""
-    max_interval_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 10.0
+    max_interval_factor: Annotated[Float, Field(gt=1, allow_inf_nan=False)] = 10.0
     """Refuse a prediction with a wider interval on N_opt, upper end over lower. Unit: ratio."""
     seed: NonNegativeCount = 0
     """Seed of the resampling. Unit: seed."""
-    allow_mixed_schedules: bool = False
+    allow_mixed_schedules: Flag = False
     """Fit runs of several learning-rate schedules together."""
     filters: FilterConfig = FilterConfig()
     isoflop: IsoflopOptions = IsoflopOptions()

@@ -40,6 +40,21 @@ def check_extras() -> None:
         raise InputError(f"training needs {' and '.join(missing)}: pip install 'sweep[train]'")
 
 
+def check_tracking(experiment: ExperimentConfig) -> None:
+    """Raise InputError when the library of the tracking service is not installed."""
+    for name in tracking_packages(experiment):
+        if importlib.util.find_spec(name) is None:
+            raise InputError(
+                f"tracking={experiment.tracking.name} needs the package {name}: pip install 'sweep[{name}]', "
+                f"or set tracking=none"
+            )
+
+
+def tracking_packages(experiment: ExperimentConfig) -> list[str]:
+    """Return the packages that the tracking of an experiment needs."""
+    return [] if experiment.tracking.name == "none" else [experiment.tracking.name]
+
+
 def check_fit_methods(experiment: ExperimentConfig) -> None:
     """Raise InputError when the experiment names an unknown fit method."""
     if experiment.fit.methods is not None:
@@ -104,7 +119,7 @@ def _free_name(experiment: ExperimentConfig, differing: Sequence[Difference]) ->
     value = re.sub(r"[^A-Za-z0-9.+-]", "", differing[0].given.removeprefix("sha256:"))[:12]
     base = f"{experiment.name[:80]}_{initials}{value}".rstrip(".")
     names = itertools.chain([base], (f"{base}_{number}" for number in itertools.count(2)))
-    return next(name for name in names if not (Path(experiment.results_dir) / name).exists())
+    return next(name for name in names if not sweep_directory(experiment).with_name(name).exists())
 
 
 def check_evaluation(experiment: ExperimentConfig) -> None:

@@ -23,7 +23,7 @@ from sweep.records import Dataset, Plan
 from sweep.store.families import differences, family_of, stored_family
 from sweep.store.run_store import RunStore
 from sweep.store.sql.copy import index_packages
-from sweep.study.checks import check_fit_methods, check_parallel
+from sweep.study.checks import check_fit_methods, check_parallel, tracking_packages
 
 if TYPE_CHECKING:  # slow to import, and a plan does not need it
     from sweep.machine.doctor import Diagnosis
@@ -142,7 +142,7 @@ def diagnose(experiment: ExperimentConfig) -> Diagnosis:
     packages = ["torch", "safetensors"]
     packages += ["tokenizers"] if experiment.tokenizer.name != "byte" else []
     packages += ["datasets"] if experiment.data.source == "huggingface" else []
-    packages += index_packages(experiment.store)
+    packages += [*index_packages(experiment.store), *tracking_packages(experiment)]
     needs = Needs(
         results_dir=sweep_directory(experiment),
         data_dir=data_directory(experiment),

@@ -30,8 +30,10 @@ from sweep.study.checks import (
     check_family,
     check_results,
     check_space,
+    check_tracking,
 )
 from sweep.study.plan import DataProgress, plan_experiment, plan_hparam_check, prepare_data
+from sweep.tracking.decision import decide, describe, write_decision
 
 POLL_S = 0.5  # between two reads of the status of a running sweep
 
@@ -53,6 +55,7 @@ def run_experiment(
     *experiments: ExperimentConfig,
     on_progress: DataProgress | None = None,
     on_status: Callable[[SweepStatus], None] = lambda status: None,
+    on_notice: Callable[[str], None] = lambda sentence: None,
     should_stop: Callable[[], bool] = lambda: False,
     only: Literal["failed"] | None = None,
     detach: bool = False,
@@ -63,9 +66,10 @@ def run_experiment(
     Several experiments are the arms of one sweep: one queue, in the directory of the first. `check_hparams`
     trains the runs of `plan_hparam_check` instead, in `hparam_directory`.
 
-    `on_status` is called about twice a second; once `should_stop` returns true the workers save their state
-    and end. `only="failed"` limits the training to runs that were given up, at least one. With `detach` the
-    call returns once the workers are started; they go on in the background.
+    `on_notice` gets a sentence about the tracking service. `on_status` is called about twice a second; once
+    `should_stop` returns true the workers save their state and end. `only="failed"` limits the training to
+    runs that were given up, at least one. With `detach` the call returns once the workers are started; they
+    go on in the background.
 
     Raises InputError or SafetyError before anything is trained.
     """
@@ -102,6 +106,7 @@ def run_experiment(
     if before.finished:
         problem = catch_up(store, experiment.store, experiment.name)
         return RunOutcome(status=before, was_finished=True, index_problem=problem)
+    _decide_tracking(store, experiment, on_notice)
     spec = _launch_spec(store, plans, prepared, retry_group)
     if detach:
         start_detached(experiment.launch, spec)
@@ -136,6 +141,7 @@ def _check(plans: Sequence[Plan], store: RunStore) -> None:
     """Raise InputError or SafetyError for every problem that shows before anything is written."""
     experiment = plans[0].experiment
     check_extras()
+    check_tracking(experiment)
     check_index(experiment.store)
     check_device(experiment)
     for plan in plans:
@@ -143,6 +149,14 @@ def _check(plans: Sequence[Plan], store: RunStore) -> None:
     if not all(store.has_result(run.run_key) for plan in plans for run in plan.runs):
         check_launch(experiment.launch)
     check_space(plans)
+
+
+def _decide_tracking(store: RunStore, experiment: ExperimentConfig, on_notice: Callable[[str], None]) -> None:
+    """Decide once for all workers of the sweep whether its runs are sent to the tracking service."""
+    if experiment.tracking.name != "none":
+        decision = decide(experiment.tracking)
+        write_decision(store.sweep_dir, decision)
+        on_notice(describe(store.sweep_dir, decision))
 
 
 def _supervise(
