@@ -45,8 +45,8 @@ def data_directory(experiment: ExperimentConfig) -> Path:
     directory = user_path(experiment.data_dir, "data_dir") if experiment.data_dir else cache_directory()
     if directory is None:
         raise InputError(
-            "data_dir is not given, and this user has no home directory for a cache: give data_dir=DIR, or set "
-            "HOME or XDG_CACHE_HOME"
+            "data_dir is not given, and this user has no home directory for a cache: give data_dir=DIR, or "
+            "set HOME or XDG_CACHE_HOME"
         )
     return directory
 

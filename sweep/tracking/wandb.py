@@ -52,7 +52,15 @@ def start_wandb(config: TrackingConfig, tracked: TrackedRun) -> WandbTracker:
         reason = f"{type(error).__name__}: {redact(str(error))}"
         write_decision(tracked.sweep_dir, Decision(mode="offline", reason=reason))
         log.warning("wandb does not answer, this and later runs are recorded offline: %s", reason)
+        _forget_run()
         return WandbTracker(_start(config, tracked, "offline"))
+
+
+def _forget_run() -> None:
+    """End wandb's service, which holds the id of the run that could not be started."""
+    import wandb
+
+    wandb.teardown()
 
 
 def _start(config: TrackingConfig, tracked: TrackedRun, mode: Mode) -> Any:
