@@ -18,7 +18,9 @@ from sweep.cli.arguments import (
     SweepDirectory,
     directory_of,
     first_arm_of,
+    given_path,
     names_experiment,
+    only_sweep,
     split_arguments,
     split_path,
     stored_experiment,
@@ -110,6 +112,8 @@ def fit(
         return
     if column:
         raise InputError("--column has no effect on a sweep: it names the columns of a .csv or .parquet file")
+    if path is None and not names_experiment(overrides):
+        path = only_sweep()
     if path is None:
         experiment = first_arm_of(overrides, config_dir)
     else:
@@ -186,6 +190,10 @@ def predict(
     words, overrides = split_arguments(source, flops)
     _refuse_old_grammar(overrides)
     source, budgets = _source_and_budgets(words)
+    if source is None and not names_experiment(overrides):
+        source = str(only_sweep())
+    elif source is not None and source.startswith("~"):
+        source = str(given_path(source))
     if inference_tokens is not None and not 0 < inference_tokens < math.inf:
         raise InputError(f"--inference-tokens {inference_tokens:g} is invalid: give a number above zero")
     family = _family(source, overrides, config_dir)

@@ -23,6 +23,8 @@ from sweep.cli.arguments import (
     SweepDirectory,
     arms_of,
     directory_of,
+    given_path,
+    require_experiment,
 )
 from sweep.cli.laws import show_fits
 from sweep.errors import EXIT_FAILED, EXIT_STOPPED, InputError
@@ -81,7 +83,7 @@ def plan(
     from sweep.study.checks import check_family
     from sweep.study.plan import plan_experiment
 
-    arms = _arms(overrides, config_dir, as_arm)
+    arms = _arms("plan", overrides, config_dir, as_arm)
     plans = [plan_experiment(arm) for arm in arms]
     states = {key: state for plan in plans for key, state in run_states(plan).items()}
     if as_json:
@@ -98,9 +100,10 @@ def plan(
 
 
 def _arms(
-    overrides: Sequence[str] | None, config_dir: Path | None, as_arm: bool
+    verb: str, overrides: Sequence[str] | None, config_dir: Path | None, as_arm: bool
 ) -> tuple[ExperimentConfig, ...]:
     """Return the arms of the composed experiment, with `as_arm` as a further arm of its sweep."""
+    require_experiment(verb, overrides, config_dir)
     arms = arms_of(overrides, config_dir)
     if not as_arm:
         return arms
@@ -126,7 +129,7 @@ def run(
     from sweep.study.run import run_experiment
     from sweep.study.upkeep import failed_runs
 
-    arms = _arms(overrides, config_dir, as_arm)
+    arms = _arms("run", overrides, config_dir, as_arm)
     directory = sweep_directory(arms[0])
     if only is not None and not failed_runs(directory):
         say(f"no run of {directory} has failed: nothing to train")
@@ -328,7 +331,7 @@ def exclude(
 def export(
     directory: Directory,
     run_key: RunKey,
-    to: Annotated[Path, typer.Option("--to", metavar="OUT", help="Directory to create.")],
+    to: Annotated[Path, typer.Option("--to", metavar="OUT", help="Directory to create.", parser=given_path)],
 ) -> None:
     """Export a run's weights and tokenizer for transformers."""
     from sweep.config.places import data_directory

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import itertools
 import logging
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -134,19 +137,20 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> di
 
     check_overrides(overrides)
     directories = search_path(config_dir)
-    first, *rest = directories
+    _check_experiment(overrides, directories)
     check_files(path for path in directories if path != packaged_configs())
-    later = ",".join(in_quotes(f"file://{path}") for path in rest)
     arguments = [_hydra_override(override, directories) for override in overrides]
     # The root is always our own: ./configs may hold the config.yaml of another program.
     ConfigStore.instance().store(ROOT, OmegaConf.load(packaged_configs() / "config.yaml"))
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(config_dir=str(first), version_base="1.3"):
-            config = hydra.compose(ROOT, overrides=[*arguments, f"hydra.searchpath=[{later}]"])
+        with _without_marks(directories) as (first, *rest):
+            later = ",".join(in_quotes(f"file://{path}") for path in rest)
+            with hydra.initialize_config_dir(config_dir=str(first), version_base="1.3"):
+                config = hydra.compose(ROOT, overrides=[*arguments, f"hydra.searchpath=[{later}]"])
         if "experiment" in config:  # only a file without the header puts its keys there
             raise InputError(
-                "the experiment's file does not begin with the line `# @package _global_`: add it"
+                "a file that the experiment is based on does not begin with `# @package _global_`: add it"
             )
         values = with_defaults(_plain(OmegaConf.to_container(config)))
         check_references(values)
@@ -157,6 +161,54 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> di
         raise InputError(_yaml_sentence(error)) from None
     except RecursionError:
         raise InputError("config: a file's defaults list leads back to the file itself") from None
+
+
+def _check_experiment(overrides: Sequence[str], directories: Sequence[Path]) -> None:
+    """Raise InputError for a path as experiment, and for a file of experiments without its first line."""
+    value = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("experiment=")), "")
+    name = value.strip("'\"")
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        raise InputError(
+            f"experiment={value} is a path: give the name alone, experiment={Path(name).stem}, for a file in "
+            f"configs/experiment of the working directory or of --config-dir DIR"
+        )
+    path = next((p for d in directories if (p := d / "experiment" / f"{name}.yaml").is_file()), None)
+    if path is not None and not _HEADER.search(decoded(path.read_bytes())):
+        raise InputError(f"{path} does not begin with the line `# @package _global_`: add it")
+
+
+_HEADER = re.compile(r"\A(?:\s*#[^\n]*\n)*?\s*#\s*@package\s+_global_\s*?(?:\n|\Z)")
+
+
+def decoded(data: bytes) -> str:
+    """Return the text of a YAML file in UTF-8 or, with a byte order mark, UTF-16; line ends as \\n."""
+    for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        if data.startswith(mark):
+            return data.decode("utf-16", "replace").replace("\r\n", "\n")
+    return data.decode("utf-8-sig", "replace").replace("\r\n", "\n")
+
+
+@contextlib.contextmanager
+def _without_marks(directories: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield the directories for Hydra, which reads UTF-8 without a byte order mark only.
+
+    A directory with a file of another form is copied, with its YAML files in that form.
+    """
+    marks = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    with contextlib.ExitStack() as stack:
+        readable = []
+        for directory in directories:
+            files = [] if directory == packaged_configs() else sorted(directory.rglob("*.yaml"))
+            texts = {path: path.read_bytes() for path in files if path.is_file()}
+            if any(data.startswith(marks) for data in texts.values()):
+                copied = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                for path, data in texts.items():
+                    target = copied / path.relative_to(directory)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_text(decoded(data), encoding="utf-8")
+                directory = copied
+            readable.append(directory)
+        yield readable
 
 
 def _plain(values: Any) -> dict[str, Any]:
@@ -175,6 +227,14 @@ def search_path(config_dir: Path | None) -> list[Path]:
     candidates = [config_dir, Path("configs"), packaged_configs()]
     found = [path.resolve() for path in candidates if path is not None and path.is_dir()]
     return list(dict.fromkeys(found))
+
+
+def experiment_names(config_dir: Path | None = None) -> list[str]:
+    """Return the names of all experiments in the config directories."""
+    found = {
+        path.stem for path in itertools.chain(*(d.glob("experiment/*.yaml") for d in search_path(config_dir)))
+    }
+    return sorted(found)
 
 
 def packaged_configs() -> Path:

@@ -81,12 +81,25 @@ def _shapes(
     """Return the distinct shapes at budget `index`, ascending; a repeated shape is dropped once."""
     shapes: list[ModelConfig] = []
     for model in _requested_shapes(experiment, index, dataset.vocab_size):
-        if model in shapes:
-            name = cell_name(experiment.budgets[index], model)
-            dropped.append(DroppedCell(name=name, reason="two sizes of the grid round to this shape"))
-        else:
+        if model not in shapes:
             shapes.append(model)
+    n_asked = sum(1 for _ in _requested_shapes(experiment, index, dataset.vocab_size))
+    if n_asked > len(shapes):
+        name = cell_name(experiment.budgets[index], shapes[0])
+        dropped.append(DroppedCell(name=name, reason=_rounded(experiment, n_asked, shapes)))
     return sorted(shapes, key=lambda model: flops.n_params(model).total)
+
+
+def _rounded(experiment: ExperimentConfig, n_asked: int, shapes: Sequence[ModelConfig]) -> str:
+    """Return why a budget has fewer sizes than were asked for."""
+    widths = ", ".join(str(width) for width in sorted({model.d_model for model in shapes}))
+    reason = f"the {n_asked} sizes asked for round to d_model {widths}"
+    if experiment.grid.d_model is not None:
+        return f"{reason}: give each width once in grid.d_model"
+    return (
+        f"{reason} (model.width_multiple={experiment.model.width_multiple}): lower model.width_multiple, or "
+        f"give grid.d_model"
+    )
 
 
 def _requested_shapes(experiment: ExperimentConfig, index: int, vocab_size: int) -> Iterator[ModelConfig]:
