@@ -18,9 +18,11 @@ PROBE_S = 20.0  # import of wandb, and one answer of its server
 
 WANDB_PROBE = """
 import json, os, sys, urllib.error, urllib.request
+asked = sys.argv[1]
+if asked != "auto":
+    os.environ["WANDB_MODE"] = asked
 import wandb
 ANSWER_S = 5.0
-asked = sys.argv[1]
 settings = wandb.setup().settings
 heard = os.environ.get("WANDB_MODE") or settings.mode
 mode = asked if asked != "auto" else {"dryrun": "offline"}.get(heard, heard or "online")
