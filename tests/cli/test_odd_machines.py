@@ -172,11 +172,24 @@ def test_plan_and_run_ask_for_an_experiment(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sizes_that_round_to_one_shape_are_named_once_with_their_cause(tmp_path):
-    settings = ("experiment=smoke", "budgets=[2e9]", "grid.d_model=null", "grid.n_sizes=6")
-    done = forked("plan", *settings, "model.width_multiple=128", f"data_dir={tmp_path / 'd'}", cwd=tmp_path)
-    shown = done.stdout + done.stderr
-    assert shown.count("model.width_multiple=128") == 1
-    assert "lower model.width_multiple" in shown
-    lowered = forked("plan", *settings, "model.width_multiple=4", f"data_dir={tmp_path / 'd'}", cwd=tmp_path)
-    assert "round to d_model" not in lowered.stdout
+@pytest.mark.parametrize(
+    ("budget", "asked", "remedy", "follow"),
+    [
+        ("2e11", "model.width_multiple=128", "lower model.width_multiple", ("model.width_multiple=4",)),
+        ("2e11", "model.width_multiple=128", "give grid.d_model", ("grid.d_model=[64,128]",)),
+        ("2e9", "grid.n_sizes=6", "lower grid.n_sizes", ("grid.n_sizes=3",)),
+    ],
+)
+def test_sizes_that_round_to_one_shape_are_named_once_with_their_cause(
+    tmp_path, budget, asked, remedy, follow
+):
+    """Each remedy is followed, and nothing rounds any more."""
+    common = ("experiment=smoke", f"budgets=[{budget}]", "grid.min_steps=1", f"data_dir={tmp_path / 'd'}")
+    chosen = ("grid.d_model=null", "grid.n_sizes=6", "model.width_multiple=4")
+    shown = forked("plan", *common, *chosen, asked, cwd=tmp_path).stdout
+    assert shown.count("the 6 sizes asked for round to d_model") == 1
+    assert remedy in shown
+    kept = () if follow[0].startswith("grid.d_model") else chosen
+    followed = forked("plan", *common, *kept, *follow, cwd=tmp_path)
+    assert followed.returncode == 0, followed.stderr
+    assert "round to d_model" not in followed.stdout
