@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +15,7 @@ import typer
 from sweep.cli import laws, sweeps
 from sweep.cli.arguments import AsJson, ConfigDir, Overrides, arms_of, first_arm_of
 from sweep.cli.data import data_app
-from sweep.errors import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, user_error
+from sweep.errors import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, InputError, user_error
 from sweep.report.text.terminal import print_document, print_json, print_text, say
 
 if TYPE_CHECKING:
@@ -101,12 +103,36 @@ def config(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     print_document(OmegaConf.to_yaml(OmegaConf.create(to_dict(first_arm_of(overrides, config_dir)))))
 
 
+def _open_closed_streams() -> None:
+    """Open standard streams that are closed on the null device, so that no file gets their numbers.
+
+    `sys.stdout` stays None, since a result that is asked for would be lost.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w")
+
+
+def _check_working_directory() -> None:
+    """Raise InputError when the working directory was deleted: relative paths lead nowhere."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise InputError("the working directory does not exist any more: change to another one") from None
+
+
 def main() -> None:
     """Run the command line; user and system errors become one sentence and their exit code.
 
     typer reports unknown verbs and options itself, with exit code 2. Any other exception is a bug.
     """
+    _open_closed_streams()
     try:
+        _check_working_directory()
         app()
     except BrokenPipeError:  # the reader of standard output closed it, as head does
         sys.exit(EXIT_FAILED)

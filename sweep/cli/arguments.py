@@ -10,6 +10,14 @@ import typer
 
 from sweep.errors import InputError
 
+
+def given_path(text: str) -> Path:
+    """Return the path of an argument, with ~ expanded. Raises InputError as `user_path`."""
+    from sweep.config.places import user_path  # pydantic is slow to import, and --help does not need it
+
+    return user_path(text)
+
+
 if TYPE_CHECKING:  # Hydra is slow to import, and --help does not need it
     from sweep.config import ExperimentConfig
 
@@ -26,10 +34,18 @@ Overrides = Annotated[
         help="Settings of the experiment, in Hydra's grammar; experiment=NAME chooses another experiment.",
     ),
 ]
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a sweep, such as results/demo.")]
+Directory = Annotated[
+    Path,
+    typer.Argument(metavar="DIR", help="Directory of a sweep, such as results/demo.", parser=given_path),
+]
 ConfigDir = Annotated[
     Path | None,
-    typer.Option("--config-dir", metavar="DIR", help="Search this directory for configs before ./configs."),
+    typer.Option(
+        "--config-dir",
+        metavar="DIR",
+        help="Search this directory for configs before ./configs.",
+        parser=given_path,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
@@ -46,12 +62,14 @@ def split_path(first: str | None, others: Sequence[str] | None) -> tuple[Path | 
     paths, overrides = split_arguments(first, others)
     if len(paths) > 1:
         raise InputError(f"{' and '.join(paths)} are both given: give one, and KEY=VALUE after it")
-    return (Path(paths[0]) if paths else None), overrides
+    return (given_path(paths[0]) if paths else None), overrides
 
 
 def _is_override(argument: str) -> bool:
     key, equals, _ = argument.partition("=")
-    return argument.startswith("~") or (bool(equals) and "/" not in key and not Path(argument).exists())
+    if argument.startswith("~"):  # ~KEY removes a key, and ~/DIR is a path
+        return "/" not in argument
+    return bool(equals) and "/" not in key and not Path(argument).exists()
 
 
 def names_experiment(overrides: Sequence[str]) -> bool:
@@ -70,7 +88,7 @@ def arms_of(overrides: Sequence[str] | None, config_dir: Path | None) -> tuple[E
 
     for override in overrides or ():
         if "=" not in override and not override.startswith("~"):
-            raise InputError(f"{override} is not KEY=VALUE: did you mean experiment={override}?")
+            raise InputError(f"{override} is not KEY=VALUE: did you mean experiment={Path(override).stem}?")
     return compose_experiments(overrides or (), config_dir)
 
 
@@ -89,4 +107,28 @@ def directory_of(first: str | None, others: Sequence[str] | None, config_dir: Pa
     sweep_dir, overrides = split_path(first, others)
     if sweep_dir is not None and overrides:
         raise InputError(f"{' '.join(overrides)} has no effect on {sweep_dir}: give the directory alone")
+    if sweep_dir is None and not overrides:
+        return only_sweep()
     return sweep_dir or sweep_directory(first_arm_of(overrides, config_dir))
+
+
+def only_sweep() -> Path:
+    """Return the only sweep in results/. Raises InputError, with the list, where there is none or several."""
+    found = sorted(path.parent for path in Path("results").glob("*/plans") if path.is_dir())
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InputError(
+            "results holds no sweep here: give the directory of one, or start one with sweep run"
+        )
+    raise InputError(f"results holds {len(found)} sweeps: give one of {', '.join(map(str, found))}")
+
+
+def require_experiment(verb: str, overrides: Sequence[str] | None, config_dir: Path | None) -> None:
+    """Raise InputError, with the experiments there are, when no setting is given at all."""
+    if overrides:
+        return
+    from sweep.config.compose import experiment_names
+
+    names = ", ".join(experiment_names(config_dir))
+    raise InputError(f"no experiment is given: write sweep {verb} experiment=NAME with one of {names}")

@@ -18,7 +18,9 @@ from sweep.cli.arguments import (
     SweepDirectory,
     directory_of,
     first_arm_of,
+    given_path,
     names_experiment,
+    only_sweep,
     split_arguments,
     split_path,
     stored_experiment,
@@ -96,6 +98,12 @@ RunParams = Annotated[
 RunTokens = Annotated[
     float | None, typer.Option("--n-tokens", metavar="D", help="Training tokens of the run of --n-params.")
 ]
+PlanHash = Annotated[
+    str | None,
+    typer.Option(
+        "--plan", metavar="HASH", help="Fit the runs of this plan of the sweep; by default of the latest."
+    ),
+]
 InferenceTokens = Annotated[
     float | None,
     typer.Option(
@@ -113,6 +121,7 @@ def fit(
     where: Where = None,
     best_of_cell: BestOfCell = False,
     drop_incomplete: DropIncomplete = False,
+    plan: PlanHash = None,
     reconcile: Reconcile = False,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
@@ -129,6 +138,8 @@ def fit(
     path, overrides = split_path(source, settings)
     _refuse_old_grammar(overrides)
     if path is not None and not path.is_dir() and (path.suffix or path.is_file()):
+        if plan is not None:
+            raise InputError("--plan has no effect on a table: it names a plan of a sweep")
         config = _fit_settings(overrides, config_dir)
         selection = Selection(where=where, best_of_cell=best_of_cell, drop_incomplete=drop_incomplete)
         columns = _columns(column or ())
@@ -151,13 +162,15 @@ def fit(
             raise InputError(
                 f"{option} has no effect on a sweep: it is about the rows and columns of a table"
             )
+    if path is None and not names_experiment(overrides):
+        path = only_sweep()
     if path is None:
         experiment = first_arm_of(overrides, config_dir)
     else:
         _check_fit_only(overrides)
         experiment = stored_experiment(path, overrides, config_dir)
     directory = path or sweep_directory(experiment)
-    fits = fit_arms(directory, experiment.fit, reconcile=reconcile)
+    fits = fit_arms(directory, experiment.fit, reconcile=reconcile, plan=plan)
     try:
         write_fits(directory, fits)
     finally:  # the laws are printed even where the sweep is read-only
@@ -225,7 +238,7 @@ def show_fits(
         for name, document in documents.items() if sweep_dir is not None else ():
             own = [one for one in validations if one.registration.arm == (name or None)]
             document["validations"] = [one.to_json() for one in own]
-        print_json({"arms": documents} if None not in fits else documents[""])
+        print_json(documents[""] if list(fits) == [None] else {"arms": documents})
         return
     from sweep.report.text.fit import fit_text
     from sweep.report.text.validation import validation_line
@@ -279,6 +292,10 @@ def predict(
     _refuse_old_grammar(overrides)
     of_run = n_params is not None or n_tokens is not None
     source, budgets = _source_and_budgets(words, needed=not of_run)
+    if source is None and not names_experiment(overrides):
+        source = str(only_sweep())
+    elif source is not None and source.startswith("~"):
+        source = str(given_path(source))
     if inference_tokens is not None and not 0 < inference_tokens < math.inf:
         raise InputError(f"--inference-tokens {inference_tokens:g} is invalid: give a number above zero")
     family = _family(source, overrides, config_dir)

@@ -23,6 +23,8 @@ from sweep.cli.arguments import (
     SweepDirectory,
     arms_of,
     directory_of,
+    given_path,
+    require_experiment,
     split_arguments,
 )
 from sweep.cli.laws import Verbose, budget_of, next_step, show_fits
@@ -38,6 +40,22 @@ PICTURES = ("answer", "isoflop_curves", "optima")  # in the order in which they 
 RunKey = Annotated[
     str, typer.Argument(metavar="RUN_KEY", help="The 16 hexadecimal digits that sweep status shows.")
 ]
+Runs = Annotated[
+    list[str] | None, typer.Argument(metavar="RUN", help="Keys or names of runs, as sweep status shows them.")
+]
+Plans = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plan",
+        metavar="HASH",
+        help="Exclude the runs that only this plan lists, and set it aside: the name of a file in DIR/plans, "
+        "or its first digits. Can be repeated.",
+    ),
+]
+AsArm = Annotated[
+    bool,
+    typer.Option("--as-arm", help="Add the experiment to the sweep of its name as another arm."),
+]
 Detach = Annotated[
     bool, typer.Option("--detach", help="Return once the workers are started; they go on in the background.")
 ]
@@ -52,28 +70,56 @@ Reindex = Annotated[
 ]
 
 
-def plan(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
-    """Show the runs of an experiment and their cost."""
+def plan(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    as_arm: AsArm = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the runs of an experiment and their cost.
+
+    Exits with 3, after the plan is shown, if the sweep of this name holds runs with other settings.
+    """
+    from sweep.config.places import sweep_directory
     from sweep.report.plans import known_hparams, plan_document, run_states
+    from sweep.store.run_store import RunStore
+    from sweep.study.checks import check_family
     from sweep.study.plan import plan_experiment
 
-    plans = [plan_experiment(arm) for arm in arms_of(overrides, config_dir)]
+    arms = _arms("plan", overrides, config_dir, as_arm)
+    plans = [plan_experiment(arm) for arm in arms]
     states = {key: state for plan in plans for key, state in run_states(plan).items()}
     if as_json:
         print_json(plan_document(plans, states))
-        return
-    from sweep.machine.workers import worker_count
-    from sweep.report.text.plan import plan_text
+    else:
+        from sweep.machine.workers import worker_count
+        from sweep.report.text.plan import plan_text
 
-    workers = worker_count(plans)
+        workers = worker_count(plans)
+        for arm in plans:
+            print_text(plan_text(arm, states, workers.n_workers, workers.speed, known_hparams(arm)))
     for arm in plans:
-        print_text(plan_text(arm, states, workers.n_workers, workers.speed, known_hparams(arm)))
+        check_family(RunStore(sweep_directory(arm.experiment)), arm)
+
+
+def _arms(
+    verb: str, overrides: Sequence[str] | None, config_dir: Path | None, as_arm: bool
+) -> tuple[ExperimentConfig, ...]:
+    """Return the arms of the composed experiment, with `as_arm` as a further arm of its sweep."""
+    require_experiment(verb, overrides, config_dir)
+    arms = arms_of(overrides, config_dir)
+    if not as_arm:
+        return arms
+    from sweep.study import plan as study
+
+    return tuple(study.as_arm(arm) for arm in arms)
 
 
 def run(
     overrides: Overrides = None,
     config_dir: ConfigDir = None,
     only: Only = None,
+    as_arm: AsArm = False,
     detach: Detach = False,
     verbose: Verbose = False,
 ) -> None:
@@ -87,7 +133,7 @@ def run(
     from sweep.study.run import run_experiment
     from sweep.study.upkeep import failed_runs
 
-    arms = arms_of(overrides, config_dir)
+    arms = _arms("run", overrides, config_dir, as_arm)
     directory = sweep_directory(arms[0])
     if only is not None and not failed_runs(directory):
         say(f"no run of {directory} has failed: nothing to train")
@@ -99,6 +145,7 @@ def run(
             *arms,
             on_progress=on_data,
             on_status=on_status,
+            on_notice=say,
             should_stop=lambda: bool(caught),
             only=only,
             detach=detach,
@@ -107,6 +154,7 @@ def run(
         print_text(_how_to_follow(directory))
         return
     say_outcome(outcome)
+    _say_offline_runs(directory)
     if any(seen.status == "done" for seen in outcome.status.runs):
         _fit_and_draw(directory, arms[0], verbose=verbose)
     if outcome.gave_up or outcome.status.n_failed:
@@ -221,6 +269,14 @@ def _refit(sweep_dir: Path) -> None:
     laws.report(sweep_dir)
 
 
+def _say_offline_runs(sweep_dir: Path) -> None:
+    """Say which command sends the runs that wandb recorded offline."""
+    offline = list((sweep_dir / "wandb").glob("offline-run-*"))
+    if offline:
+        pattern = f"{shlex.quote(str(sweep_dir / 'wandb'))}/offline-run-*"
+        say(f"{len(offline)} offline run{'s' if len(offline) > 1 else ''} of wandb: wandb sync {pattern}")
+
+
 def _how_to_follow(sweep_dir: Path) -> str:
     """Return the commands that follow a detached sweep, ready to be copied."""
     directory = shlex.quote(str(sweep_dir))
@@ -269,6 +325,7 @@ def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_
             *arms,
             on_progress=on_data,
             on_status=on_status,
+            on_notice=say,
             should_stop=lambda: bool(caught),
             check_hparams=True,
         )
@@ -351,14 +408,20 @@ def cancel(directory: Directory) -> None:
 
 def exclude(
     directory: Directory,
-    run_key: RunKey,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, kept with the point.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, kept with the points.")],
+    runs: Runs = None,
+    plans: Plans = None,
 ) -> None:
-    """Exclude a run from fits; its point is kept."""
+    """Exclude runs from fits; their points are kept."""
     from sweep.study import upkeep
 
-    problem = upkeep.exclude(directory, run_key, reason)
-    say(f"{run_key} is excluded from fits: {reason}")
+    if not runs and not plans:
+        raise InputError("no run is given: give keys or names that sweep status shows, or --plan HASH")
+    keys, problem = upkeep.exclude(directory, runs or (), reason, plans=plans or ())
+    for key in keys:
+        say(f"{key} is excluded from fits: {reason}")
+    for plan in plans or ():
+        say(f"plan {plan} is set aside: sweep run with the same settings takes it up again")
     if problem:
         say(problem)
 
@@ -366,7 +429,7 @@ def exclude(
 def export(
     directory: Directory,
     run_key: RunKey,
-    to: Annotated[Path, typer.Option("--to", metavar="OUT", help="Directory to create.")],
+    to: Annotated[Path, typer.Option("--to", metavar="OUT", help="Directory to create.", parser=given_path)],
 ) -> None:
     """Export a run's weights and tokenizer for transformers."""
     from sweep.config.places import data_directory

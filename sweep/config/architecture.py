@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import ConfigDict
 
-from sweep.config.values import STRICT, Activation, Count, Norm, Positions, Positive
+from sweep.config.values import STRICT, Activation, Count, Flag, Norm, Positions, Positive
 from sweep.errors import InputError
 
 
@@ -29,11 +29,11 @@ class DecoderConfig:
     """Base of the rotary frequencies. Unit: ratio."""
     activation: Activation = "relu2"
     """Activation of the MLP; swiglu is gated and has a third matrix."""
-    bias: bool = False
+    bias: Flag = False
     """Biases on the linear maps of the blocks and on layer norms. RMS norms and the head never have one."""
-    tied: bool = False
+    tied: Flag = False
     """Use the token table as the head."""
-    qk_norm: bool = False
+    qk_norm: Flag = False
     """Divide queries and keys by their root mean square."""
     qk_gain: Positive = 1.0
     """Factor on the normalised queries and keys. Unit: ratio."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import itertools
 import logging
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from yaml import YAMLError
@@ -22,27 +26,13 @@ from sweep.config.limits import (
     check_references,
     check_texts,
 )
-from sweep.config.reading import in_quotes, literal, with_defaults
+from sweep.config.reading import in_quotes, key_fields, literal, with_defaults
 from sweep.credentials import refuse_credentials
 from sweep.errors import InputError
 
 LOG = logging.getLogger(__name__)
 ROOT = "sweep_root"  # the name of our config.yaml in Hydra's store
 DEFAULT_EXPERIMENT = "demo"
-QUOTED_KEYS = (
-    "results_dir",
-    "data_dir",
-    "store.index_url",
-    "data.dataset",
-    "data.delimiter",
-    "tokenizer.path",
-    "tokenizer.separator",
-    "launch.partition",
-    "launch.gres",
-    "launch.constraint",
-    "launch.address",
-)
-"""Keys of paths and texts, quoted for Hydra because it would interpret commas, spaces and `=`."""
 
 
 def compose_experiment(overrides: Sequence[str] = (), config_dir: Path | None = None) -> ExperimentConfig:
@@ -127,7 +117,7 @@ def _axes(arms: Any) -> dict[str, list[Any]]:
     for key, values in arms.items():
         if not isinstance(values, list) or not values:
             raise InputError(f"arms.{key}={values!r} is not valid: give a list of at least one value")
-        if len({str(value) for value in values}) < len(values):
+        if len({literal(value) for value in values}) < len(values):
             raise InputError(f"arms.{key}={values!r} holds a value twice: give each once")
     return dict(arms)
 
@@ -147,19 +137,20 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> di
 
     check_overrides(overrides)
     directories = search_path(config_dir)
-    first, *rest = directories
+    _check_experiment(overrides, directories)
     check_files(path for path in directories if path != packaged_configs())
-    later = ",".join(in_quotes(f"file://{path}") for path in rest)
     arguments = [_hydra_override(override, directories) for override in overrides]
     # The root is always our own: ./configs may hold the config.yaml of another program.
     ConfigStore.instance().store(ROOT, OmegaConf.load(packaged_configs() / "config.yaml"))
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(config_dir=str(first), version_base="1.3"):
-            config = hydra.compose(ROOT, overrides=[*arguments, f"hydra.searchpath=[{later}]"])
+        with _without_marks(directories) as (first, *rest):
+            later = ",".join(in_quotes(f"file://{path}") for path in rest)
+            with hydra.initialize_config_dir(config_dir=str(first), version_base="1.3"):
+                config = hydra.compose(ROOT, overrides=[*arguments, f"hydra.searchpath=[{later}]"])
         if "experiment" in config:  # only a file without the header puts its keys there
             raise InputError(
-                "the experiment's file does not begin with the line `# @package _global_`: add it"
+                "a file that the experiment is based on does not begin with `# @package _global_`: add it"
             )
         values = with_defaults(_plain(OmegaConf.to_container(config)))
         check_references(values)
@@ -170,6 +161,54 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> di
         raise InputError(_yaml_sentence(error)) from None
     except RecursionError:
         raise InputError("config: a file's defaults list leads back to the file itself") from None
+
+
+def _check_experiment(overrides: Sequence[str], directories: Sequence[Path]) -> None:
+    """Raise InputError for a path as experiment, and for a file of experiments without its first line."""
+    value = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("experiment=")), "")
+    name = value.strip("'\"")
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        raise InputError(
+            f"experiment={value} is a path: give the name alone, experiment={Path(name).stem}, for a file in "
+            f"configs/experiment of the working directory or of --config-dir DIR"
+        )
+    path = next((p for d in directories if (p := d / "experiment" / f"{name}.yaml").is_file()), None)
+    if path is not None and not _HEADER.search(decoded(path.read_bytes())):
+        raise InputError(f"{path} does not begin with the line `# @package _global_`: add it")
+
+
+_HEADER = re.compile(r"\A(?:\s*#[^\n]*\n)*?\s*#\s*@package\s+_global_\s*?(?:\n|\Z)")
+
+
+def decoded(data: bytes) -> str:
+    """Return the text of a YAML file in UTF-8 or, with a byte order mark, UTF-16; line ends as \\n."""
+    for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        if data.startswith(mark):
+            return data.decode("utf-16", "replace").replace("\r\n", "\n")
+    return data.decode("utf-8-sig", "replace").replace("\r\n", "\n")
+
+
+@contextlib.contextmanager
+def _without_marks(directories: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield the directories for Hydra, which reads UTF-8 without a byte order mark only.
+
+    A directory with a file of another form is copied, with its YAML files in that form.
+    """
+    marks = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    with contextlib.ExitStack() as stack:
+        readable = []
+        for directory in directories:
+            files = [] if directory == packaged_configs() else sorted(directory.rglob("*.yaml"))
+            texts = {path: path.read_bytes() for path in files if path.is_file()}
+            if any(data.startswith(marks) for data in texts.values()):
+                copied = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                for path, data in texts.items():
+                    target = copied / path.relative_to(directory)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_text(decoded(data), encoding="utf-8")
+                directory = copied
+            readable.append(directory)
+        yield readable
 
 
 def _plain(values: Any) -> dict[str, Any]:
@@ -188,6 +227,14 @@ def search_path(config_dir: Path | None) -> list[Path]:
     candidates = [config_dir, Path("configs"), packaged_configs()]
     found = [path.resolve() for path in candidates if path is not None and path.is_dir()]
     return list(dict.fromkeys(found))
+
+
+def experiment_names(config_dir: Path | None = None) -> list[str]:
+    """Return the names of all experiments in the config directories."""
+    found = {
+        path.stem for path in itertools.chain(*(d.glob("experiment/*.yaml") for d in search_path(config_dir)))
+    }
+    return sorted(found)
 
 
 def packaged_configs() -> Path:
@@ -223,17 +270,62 @@ def _settable() -> set[str]:
 
 
 def quoted(override: str) -> str:
-    """Return an override in Hydra's grammar, with the value of a path or text in quotes.
+    """Return an override in Hydra's grammar, with paths and other texts in quotes.
+
+    A text that is in quotes already, null and an empty value are left alone. The items of a list of paths are
+    separated by commas outside of quotes and brackets.
 
     >>> quoted("data_dir=my data,1")
     "data_dir='my data,1'"
+    >>> quoted("data.files=[~/my texts/*.txt, b[0-9].txt]")
+    "data.files=['~/my texts/*.txt','b[0-9].txt']"
     >>> quoted("budgets=[1e9]")
     'budgets=[1e9]'
     """
     key, equals, value = override.partition("=")
-    if key not in QUOTED_KEYS or not equals or value in ("", "null") or value[0] in "'\"":
+    kind = _text_keys().get(key)
+    if kind is None or not equals or value in ("", "null"):
         return override
-    return f"{key}={in_quotes(value)}"
+    if kind == "list" and value[0] == "[" and value[-1] == "]":
+        return f"{key}=[{','.join(_text_in_quotes(item) for item in _items(value[1:-1]))}]"
+    return f"{key}={_text_in_quotes(value)}"
+
+
+@cache
+def _text_keys() -> dict[str, Literal["text", "list"]]:
+    """Return the keys of texts and of lists of texts."""
+    kinds: dict[str, Literal["text", "list"]] = {}
+    for key, cls, field in key_fields():
+        hint = get_type_hints(cls)[field.name]
+        if {hint, *get_args(hint)} <= {hint, str, type(None)} and (hint is str or str in get_args(hint)):
+            kinds[key] = "list" if get_origin(hint) is tuple else "text"
+        elif get_origin(hint) is tuple and get_args(hint) == (str, ...):
+            kinds[key] = "list"
+    return kinds
+
+
+def _text_in_quotes(text: str) -> str:
+    is_quoted = len(text) > 1 and text[0] in "'\"" and text[-1] == text[0]
+    return text if is_quoted else in_quotes(text)
+
+
+def _items(text: str) -> Iterator[str]:
+    """Yield the items of a list, separated by commas outside of quotes and brackets."""
+    item, depth, quote = "", 0, ""
+    for char in text:
+        if char == "," and not depth and not quote:
+            yield item.strip()
+            item = ""
+            continue
+        item += char
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"" and not item[:-1].strip():  # a quote inside of a name is part of it
+            quote = char
+        else:
+            depth = max(0, depth + (char == "[") - (char == "]"))
+    if item.strip():
+        yield item.strip()
 
 
 def _check_effects(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from sweep.config.values import STRICT, Count, NonNegativeCount, OpenFraction
+from sweep.config.values import STRICT, Count, Flag, Int, NonNegativeCount, OpenFraction
 from sweep.errors import InputError
 
 
@@ -79,7 +79,7 @@ class HuggingFaceData:
     """Split; null: train on the hub, every file of a directory."""
     column: str = "text"
     """Column that holds the text."""
-    streaming: bool = True
+    streaming: Flag = True
     """Read documents as they arrive and keep no copy; false: download once and keep the files."""
     n_documents: Count | None = None
     """Read only the first documents; null: all. Unit: documents."""
@@ -96,11 +96,11 @@ class SyntheticData:
     """The kind of source."""
     seed: NonNegativeCount = 0
     """Seed of the chain and of its documents. Unit: seed."""
-    n_symbols: Annotated[int, Field(ge=2, le=64)] = 64
+    n_symbols: Annotated[Int, Field(ge=2, le=64)] = 64
     """Size of the alphabet. Unit: symbols."""
     n_documents: Count = 12000
     """Documents. Unit: documents."""
-    document_symbols: Annotated[int, Field(ge=16, le=2**20)] = 1023
+    document_symbols: Annotated[Int, Field(ge=16, le=2**20)] = 1023
     """Length of each document. Unit: symbols."""
     holdout_frac: OpenFraction = 0.05
     """Documents held out for evaluation, chosen by a hash of their content. Unit: fraction of documents."""
@@ -119,7 +119,7 @@ class TokenizerConfig:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Literal["byte", "bpe"]
     """The kind of tokenizer."""
-    vocab_size: Annotated[int, Field(ge=2, le=2**31)]
+    vocab_size: Annotated[Int, Field(ge=2, le=2**31)]
     """Vocabulary: at least 257 for bpe, at most 256 for byte, less only for text of bytes below it. Unit:
     tokens."""
 

@@ -18,6 +18,8 @@ from sweep.config.values import (
     ClosedFraction,
     Count,
     DecayFraction,
+    Flag,
+    Float,
     Fraction,
     MuonScaling,
     Name,
@@ -51,7 +53,7 @@ class GridConfig:
     tokens_per_param: Positive = 20.0
     """Expected D/N at the optimum (Hoffmann et al. 2022): the centre of sizes chosen by the planner, and the
     ratio that a budget's sizes should enclose. Unit: tokens per parameter."""
-    span: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 16.0
+    span: Annotated[Float, Field(gt=1, allow_inf_nan=False)] = 16.0
     """Largest over smallest D/N of a budget. Unit: ratio."""
     n_sizes: Count = 6
     """Sizes at each budget. Unit: sizes."""
@@ -99,7 +101,7 @@ class OptimizerConfig:
     """Largest norm of the gradient over all parameters. Unit: gradient norm."""
     momentum: Fraction = 0.0
     """Momentum of muon and sgd. Unit: ratio per step."""
-    nesterov: bool = False
+    nesterov: Flag = False
     """Nesterov momentum in muon and sgd."""
     ns_steps: NewtonSchulzSteps = 5
     """Newton-Schulz iterations of an update of muon. Unit: iterations."""
@@ -152,7 +154,7 @@ class ScheduleConfig:
     run's steps."""
     final_lr_frac: ClosedFraction = 0.0
     """Learning rate at the end of the run. Unit: fraction of the peak."""
-    cooldown_branches: bool = False
+    cooldown_branches: Flag = False
     """Train the runs of one size and seed as branches that decay from one trunk (Hägele et al. 2024)."""
 
     def __post_init__(self) -> None:
@@ -193,11 +195,11 @@ class TrainerConfig:
     """Sequences per forward pass; null: the whole batch at once. Unit: sequences."""
     checkpoint_interval_s: Positive = 5.0
     """Time between two checkpoints, longer where saving takes more than 2 % of it. Unit: seconds."""
-    keep_checkpoint: bool = False
+    keep_checkpoint: Flag = False
     """Keep the final weights of every run, for `sweep export`."""
-    measure_noise_scale: bool = False
+    measure_noise_scale: Flag = False
     """Store the gradient-noise scale of every run as b_simple_tokens; takes about 2 % longer."""
-    deterministic: bool = False
+    deterministic: Flag = False
     """Repeat a run bit for bit on a GPU, at a loss of speed. A CPU always does."""
     n_devices: Count = 1
     """GPUs (or CPU processes) that train one run together, each a share of every batch. Unit: devices."""
@@ -268,7 +270,7 @@ class ExperimentConfig:
     """Tokens per step: a number or a rule, rounded to whole sequences. Unit: tokens."""
     batch_multiplier: Positive = 1.0
     """Factor on the rule or number. Unit: ratio."""
-    batch_power_of_two: bool = False
+    batch_power_of_two: Flag = False
     """Round a rule's batch to the nearest power of two of sequences."""
     mup_base_width: Count | None = None
     """Scale learning rates and multipliers by mup (Yang et al. 2022) from this width, at which optimizer.lr

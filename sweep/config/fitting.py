@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from sweep.config.values import STRICT, NonNegative, NonNegativeCount, OpenFraction, Positive
+from sweep.config.values import STRICT, Flag, Float, NonNegative, NonNegativeCount, OpenFraction, Positive
 
 Residuals = Literal["log", "linear"]
 Counting = Literal["non_embedding", "total"]
@@ -39,11 +39,11 @@ class IsoflopOptions:
     window: Window = "auto"
     """Sizes of each parabola: those around the minimum without a significant cubic term (auto), all, or a
     number of sizes nearest to the best one. Unit: sizes."""
-    robust: bool = False
+    robust: Flag = False
     """Leave out runs more than six robust standard deviations from their parabola."""
-    weighted: bool = True
+    weighted: Flag = True
     """Weight each minimum by its standard error; false: all equally."""
-    bias_corrected: bool = False
+    bias_corrected: Flag = False
     """Subtract the parabolas' bias, as estimated from the parametric surface."""
 
 
@@ -89,14 +89,14 @@ class FitConfig:
     """Bootstrap resamples; 0: no intervals. Unit: resamples."""
     confidence: OpenFraction = 0.95
     """Confidence of all intervals. Unit: fraction."""
-    max_interval_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 10.0
+    max_interval_factor: Annotated[Float, Field(gt=1, allow_inf_nan=False)] = 10.0
     """Refuse a prediction with a wider interval on N_opt, upper end over lower. Unit: ratio."""
     max_reach: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 300.0
     """Refuse a prediction at more times the largest fitted budget; published extrapolations have been checked
     up to 300 times. Unit: ratio."""
     seed: NonNegativeCount = 0
     """Seed of the resampling. Unit: seed."""
-    allow_mixed_schedules: bool = False
+    allow_mixed_schedules: Flag = False
     """Fit runs of several learning-rate schedules together."""
     filters: FilterConfig = FilterConfig()
     isoflop: IsoflopOptions = IsoflopOptions()

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from sweep.config.values import STRICT, Count, NonNegative, Positive
+from sweep.config.values import STRICT, Count, Flag, Float, Int, NonNegative, Positive
 
 OWN_OPTIONS = frozenset(
     "account array chdir constraint cpus-per-task error export export-file get-user-env gres input job-name "
@@ -45,9 +45,9 @@ def _sbatch_options(options: Mapping[str, str | int | bool]) -> Mapping[str, str
 
 SbatchValue = Annotated[str, AfterValidator(_printable)]
 TimeLimit = Annotated[str, BeforeValidator(_time_limit)]
-Workers = Annotated[int, Field(gt=0, le=10_000)]  # each is a process; more is a typing error
+Workers = Annotated[Int, Field(gt=0, le=10_000)]  # each is a process; more is a typing error
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-SbatchOptions = Annotated[Mapping[str, bool | int | SbatchValue], AfterValidator(_sbatch_options)]
+SbatchOptions = Annotated[Mapping[str, Flag | Int | SbatchValue], AfterValidator(_sbatch_options)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,10 +55,10 @@ class _Launch:
     """Limits on silent and failing workers, the same for every launcher."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    lease_s: Annotated[float, Field(ge=1)] = 120.0
+    lease_s: Annotated[Float, Field(ge=1)] = 120.0
     """A heartbeat unchanged for this long has expired; above the attribute caching of NFS (60 s). Unit:
     seconds."""
-    stall_s: Annotated[float, Field(ge=1)] = 900.0
+    stall_s: Annotated[Float, Field(ge=1)] = 900.0
     """A run without a step for this long stops its heartbeat. Unit: seconds."""
     max_failures: Count = 3
     """Failed attempts after which a run is given up. Unit: attempts."""
@@ -122,7 +122,7 @@ class RayLaunch(_Launch):
     """GPUs of one worker, possibly a fraction. Unit: GPUs."""
     resources: Mapping[str, Positive] | None = None
     """Custom resources of one worker, as {a100: 1}. Unit: as defined by the cluster."""
-    allow_insecure: bool = False
+    allow_insecure: Flag = False
     """Use a running cluster that has no token authentication."""
 
 

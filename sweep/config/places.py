@@ -1,4 +1,4 @@
-"""Directories of an experiment: its sweep, its prepared data, its hyperparameter check."""
+"""Paths that a user gives, and the directories of an experiment."""
 
 from __future__ import annotations
 
@@ -7,16 +7,48 @@ from pathlib import Path
 import platformdirs
 
 from sweep.config import ExperimentConfig
+from sweep.errors import InputError
+
+
+def user_path(text: str, place: str = "") -> Path:
+    """Return the path that `text` names, relative to the working directory, with ~ expanded.
+
+    Raises InputError, with the text as given and the key in `place`, where ~ names no home directory.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"{place}{'=' if place else ''}{text} needs a home directory, and none is known: set HOME, or "
+            f"write the path without ~"
+        ) from None
+
+
+def cache_directory() -> Path | None:
+    """Return the user's cache directory; None for a user without a home directory or XDG_CACHE_HOME."""
+    try:
+        return platformdirs.user_cache_path("sweep")
+    except RuntimeError:  # neither HOME nor an entry in the password database
+        return None
 
 
 def sweep_directory(experiment: ExperimentConfig) -> Path:
     """Return the directory of the experiment's sweep."""
-    return Path(experiment.results_dir) / experiment.name
+    return user_path(experiment.results_dir, "results_dir") / experiment.name
 
 
 def data_directory(experiment: ExperimentConfig) -> Path:
-    """Return the directory of prepared data: `data_dir`, or the user's cache directory."""
-    return Path(experiment.data_dir) if experiment.data_dir else platformdirs.user_cache_path("sweep")
+    """Return the directory of prepared data: `data_dir`, or the user's cache directory.
+
+    Raises InputError where both are missing.
+    """
+    directory = user_path(experiment.data_dir, "data_dir") if experiment.data_dir else cache_directory()
+    if directory is None:
+        raise InputError(
+            "data_dir is not given, and this user has no home directory for a cache: give data_dir=DIR, or "
+            "set HOME or XDG_CACHE_HOME"
+        )
+    return directory
 
 
 def hparam_directory(experiment: ExperimentConfig) -> Path:

@@ -52,6 +52,8 @@ def literal(value: Any) -> str:
 
     >>> literal([1.5, None, "a b"])
     "[1.5,null,'a b']"
+    >>> literal(["1", 1, "true", True])
+    "['1',1,'true',true]"
     """
     if isinstance(value, (list, tuple)):
         return f"[{','.join(literal(item) for item in value)}]"
@@ -60,8 +62,15 @@ def literal(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, str):
-        return value if re.fullmatch(r"[\w.+-]+", value) else in_quotes(value)
+        plain = re.fullmatch(r"[\w.+-]+", value) and not _LOOKS_OTHERWISE.fullmatch(value)
+        return value if plain else in_quotes(value)
     return repr(value)
+
+
+_LOOKS_OTHERWISE = re.compile(
+    r"null|true|false|yes|no|on|off|[+-]?(nan|inf|[\d_]*\.?[\d_]+(e[+-]?\d+)?|\d[\d_]*\.)", re.IGNORECASE
+)
+"""Texts that are read as null, truth values or numbers unless they are quoted."""
 
 
 def in_quotes(text: str) -> str:

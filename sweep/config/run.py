@@ -13,6 +13,7 @@ from sweep.config.values import (
     STRICT,
     ClosedFraction,
     Count,
+    Flag,
     Fraction,
     MuonScaling,
     NewtonSchulzSteps,
@@ -97,7 +98,7 @@ class RunOptimizer:
     weight_decay: NonNegative
     grad_clip: Positive
     momentum: Fraction = 0.0  # muon and sgd
-    nesterov: bool = False  # muon and sgd
+    nesterov: Flag = False  # muon and sgd
     ns_steps: NewtonSchulzSteps = 5  # muon
     muon_scaling: MuonScaling = "match_rms_adamw"
     width_ratio: Positive = 1.0  # d_model / mup's base width, by which mup scales learning rates

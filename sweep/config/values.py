@@ -23,16 +23,33 @@ def _check_rule(value: Any) -> Any:
     return value
 
 
-Count = Annotated[int, Field(gt=0, lt=2**63)]
-NonNegativeCount = Annotated[int, Field(ge=0, lt=2**63)]
-NewtonSchulzSteps = Annotated[int, Field(gt=0, le=20)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]  # the range of torch's generators
-Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]  # a larger number is a typing error
-NonNegative = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-DecayFraction = Annotated[float, Field(gt=0, le=1)]
-ClosedFraction = Annotated[float, Field(ge=0, le=1)]
+def _check_number(value: Any) -> Any:
+    if isinstance(value, (bool, str)):
+        raise ValueError("it should be a number, without quotes")
+    return value
+
+
+def _check_flag(value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise ValueError("it should be true or false, without quotes")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_check_number)]
+Float = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_check_number)]
+"""Numbers; true is not read as 1, and "1" not as 1."""
+Flag = Annotated[bool, BeforeValidator(_check_flag)]
+"""true or false; 1 and "yes" are not read as true."""
+Count = Annotated[Int, Field(gt=0, lt=2**63)]
+NonNegativeCount = Annotated[Int, Field(ge=0, lt=2**63)]
+NewtonSchulzSteps = Annotated[Int, Field(gt=0, le=20)]
+Seed = Annotated[Int, Field(ge=0, lt=2**63)]  # the range of torch's generators
+Positive = Annotated[Float, Field(gt=0, le=1e30, allow_inf_nan=False)]  # a larger number is a typing error
+NonNegative = Annotated[Float, Field(ge=0, le=1e30, allow_inf_nan=False)]
+Fraction = Annotated[Float, Field(ge=0, lt=1)]
+OpenFraction = Annotated[Float, Field(gt=0, lt=1)]
+DecayFraction = Annotated[Float, Field(gt=0, le=1)]
+ClosedFraction = Annotated[Float, Field(ge=0, le=1)]
 Name = Annotated[str, AfterValidator(_check_name)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 

@@ -159,7 +159,11 @@ class SlurmLauncher:
             **(launch.options or {}),
         }
         flags = [f"--{name}" for name, value in named.items() if value is True]
-        values = [f"--{name}={value}" for name, value in named.items() if value not in (None, True, False)]
+        values = [
+            f"--{name}={value}"
+            for name, value in named.items()
+            if value is not None and not isinstance(value, bool)  # 1 equals True, and is a value
+        ]
         return ["--parsable", "--requeue", *flags, *values]
 
     def _query(self) -> tuple[Task, ...] | None:
@@ -224,4 +228,8 @@ def _last_line(text: str) -> str:
 
 
 def _user() -> str:
-    return pwd.getpwuid(os.getuid()).pw_name
+    """Return the user's name, or the number of a user without an entry in the password database."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())

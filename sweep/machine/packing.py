@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
+from sweep.config.places import cache_directory
 from sweep.errors import InputError
 
 WORTH = 0.05  # fraction of the throughput that an additional worker must gain
@@ -44,8 +43,11 @@ ALONE = Packing(n_workers=1, mps=False, speedup=1.0)
 
 
 def packing_file() -> Path:
-    """Return the path of the user's measurements."""
-    return platformdirs.user_cache_path("sweep") / "packing.json"
+    """Return the path of the user's measurements. Raises InputError for a user without a home directory."""
+    directory = cache_directory()
+    if directory is None:
+        raise InputError("measurements have no place without a home directory: set HOME or XDG_CACHE_HOME")
+    return directory / "packing.json"
 
 
 def packing_json(device: str, rows: Sequence[PackingRow]) -> bytes:
@@ -56,6 +58,8 @@ def packing_json(device: str, rows: Sequence[PackingRow]) -> bytes:
 
 def remembered(device: str) -> tuple[PackingRow, ...]:
     """Return the measurements of `device`; empty if there are none. Raises InputError for a damaged file."""
+    if cache_directory() is None:
+        return ()
     path = packing_file()
     try:
         return tuple(_row(row) for row in _read(path).get(device, ()))
@@ -113,7 +117,7 @@ def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
     try:
         content = json.loads(path.read_text())
         devices: dict[str, list[dict[str, Any]]] = dict(content["devices"].items())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(path) from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from sweep import flops
 from sweep.config import ExperimentConfig, ModelConfig, RunConfig
@@ -14,7 +15,7 @@ from sweep.errors import InputError
 from sweep.identity import run_key
 from sweep.plan import estimate, rules
 from sweep.plan.parametrization import parametrized
-from sweep.plan.shapes import nearest_shape, shape_of_width
+from sweep.plan.shapes import nearest_shape, shape_of_width, width_step
 from sweep.plan.trunks import GridCell, branch_cell, run_schedule, share_trunks
 from sweep.records import Dataset, DroppedCell, Plan, PlannedRun
 
@@ -81,12 +82,28 @@ def _shapes(
     """Return the distinct shapes at budget `index`, ascending; a repeated shape is dropped once."""
     shapes: list[ModelConfig] = []
     for model in _requested_shapes(experiment, index, dataset.vocab_size):
-        if model in shapes:
-            name = cell_name(experiment.budgets[index], model)
-            dropped.append(DroppedCell(name=name, reason="two sizes of the grid round to this shape"))
-        else:
+        if model not in shapes:
             shapes.append(model)
+    n_asked = sum(1 for _ in _requested_shapes(experiment, index, dataset.vocab_size))
+    if n_asked > len(shapes):
+        name = cell_name(experiment.budgets[index], shapes[0])
+        dropped.append(DroppedCell(name=name, reason=_rounded(experiment, n_asked, shapes)))
     return sorted(shapes, key=lambda model: flops.n_params(model).total)
+
+
+def _rounded(experiment: ExperimentConfig, n_asked: int, shapes: Sequence[ModelConfig]) -> str:
+    """Return why a budget has fewer sizes than were asked for."""
+    widths = ", ".join(str(width) for width in sorted({model.d_model for model in shapes}))
+    reason = f"the {n_asked} sizes asked for round to d_model {widths}"
+    if experiment.grid.d_model is not None:
+        return f"{reason}: give each width once in grid.d_model"
+    step = width_step(experiment.model)
+    if width_step(replace(experiment.model, width_multiple=1)) == step:
+        return f"{reason}, multiples of {step} for whole heads: lower grid.n_sizes or raise grid.span"
+    return (
+        f"{reason} (model.width_multiple={experiment.model.width_multiple}): lower model.width_multiple, or "
+        f"give grid.d_model"
+    )
 
 
 def _requested_shapes(experiment: ExperimentConfig, index: int, vocab_size: int) -> Iterator[ModelConfig]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,17 @@ class PlanEntry:
     branch_step: int = 0  # steps that the run shares with the trunk
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredPlan:
+    """One plan file."""
+
+    hash: str
+    planned_at: str  # ISO 8601, UTC
+    experiment: ExperimentConfig
+    entries: tuple[PlanEntry, ...]
+    validation: bool = False  # True for the runs of sweep validate
+
+
 def write_plan(sweep_dir: Path, plan: Plan) -> Path:
     """Add a plan to the sweep: first config.json of each run, then plans/HASH.json; both may exist already.
 
@@ -44,7 +56,10 @@ def write_plan(sweep_dir: Path, plan: Plan) -> Path:
         directory.mkdir(exist_ok=True)
     for run in plan.runs:
         _write_config(run_directory(sweep_dir, run.run_key) / "config.json", run)
-    path = sweep_dir / "plans" / f"{plan_hash(plan.experiment)}.json"
+    own_hash = plan_hash(plan.experiment)
+    for run in plan.runs:
+        _restore(run_directory(sweep_dir, run.run_key), own_hash)
+    path = sweep_dir / "plans" / f"{own_hash}.json"
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     content = {
         "schema_version": 1,
@@ -76,11 +91,10 @@ def arm_experiments(sweep_dir: Path) -> list[ExperimentConfig]:
     Raises InputError as `read_entries`.
     """
     latest: dict[str | None, ExperimentConfig] = {}
-    plans = _read_plans(sweep_dir)
-    for plan in [plan for plan in plans if not plan["validation"]] or plans:
-        experiment: ExperimentConfig = plan["experiment"]
-        latest.pop(experiment.arm, None)
-        latest[experiment.arm] = experiment
+    plans = read_plans(sweep_dir)
+    for plan in [plan for plan in plans if not plan.validation] or plans:
+        latest.pop(plan.experiment.arm, None)
+        latest[plan.experiment.arm] = plan.experiment
     return list(latest.values())
 
 
@@ -90,22 +104,60 @@ def read_entries(sweep_dir: Path, retry_group: str | None = None) -> list[PlanEn
     Raises InputError if there is no plan, or one that this version cannot read.
     """
     union: dict[str, PlanEntry] = {}
-    for plan in _read_plans(sweep_dir):
-        union.update((entry.run_key, entry) for entry in plan["entries"])
+    for plan in read_plans(sweep_dir):
+        union.update((entry.run_key, entry) for entry in plan.entries)
     if retry_group is not None:
         groups = {key: read_retry_group(run_directory(sweep_dir, key)) for key in union}
         union = {key: entry for key, entry in union.items() if groups[key] == retry_group}
     return sorted(union.values(), key=lambda entry: (-entry.flops, entry.run_key))
 
 
-def _read_plans(sweep_dir: Path) -> list[dict[str, Any]]:
-    """Return all plans in the order in which they were planned."""
-    plans = sorted((_read_plan(path) for path in plan_files(sweep_dir)), key=lambda plan: plan["planned_at"])
+def read_plans(sweep_dir: Path) -> list[StoredPlan]:
+    """Return all plans in the order in which they were planned. Raises InputError as `read_entries`."""
+    plans = sorted((_read_plan(path) for path in plan_files(sweep_dir)), key=lambda plan: plan.planned_at)
     if not plans:
         raise InputError(
             f"{sweep_dir} holds no plan: give the directory of a sweep, or start one with sweep run"
         )
     return plans
+
+
+def exclude_plans(sweep_dir: Path, hashes: Sequence[str], record: Mapping[str, Any]) -> list[str]:
+    """Set plans aside and exclude the runs that no other plan lists; return their keys.
+
+    `hashes` are plan hashes or unique prefixes of them. Each run gets an excluded.json with `record` and the
+    hash of its plan. Planning the same experiment again restores both. Raises InputError for an unknown plan.
+    """
+    plans = read_plans(sweep_dir)
+    chosen = [find_plan(plans, given) for given in hashes]
+    kept = {entry.run_key for plan in plans if plan not in chosen for entry in plan.entries}
+    excluded: dict[str, str] = {}
+    for plan in chosen:
+        excluded |= {e.run_key: plan.hash for e in plan.entries if e.run_key not in kept}
+    for key, plan_of_run in excluded.items():
+        path = run_directory(sweep_dir, key) / "excluded.json"
+        if path.parent.is_dir() and not path.exists():
+            write_atomic(path, json_bytes({**record, "plan": plan_of_run}))
+    for plan in chosen:
+        path = sweep_dir / "plans" / f"{plan.hash}.json"
+        path.replace(path.with_suffix(".excluded"))
+    return list(excluded)
+
+
+def find_plan(plans: Sequence[StoredPlan], given: str) -> StoredPlan:
+    """Return the only plan with a hash that begins with `given`. Raises InputError for none or several."""
+    found = [plan for plan in plans if given and plan.hash.startswith(given)]
+    if len(found) != 1:
+        listed = ", ".join(f"{plan.hash[:8]} ({len(plan.entries)} runs)" for plan in plans)
+        raise InputError(f"{given!r} is not the hash of one plan of the sweep: choose from {listed}")
+    return found[0]
+
+
+def _restore(run_dir: Path, own_hash: str) -> None:
+    """Delete the excluded.json of a run that was excluded together with the plan `own_hash`."""
+    path = run_dir / "excluded.json"
+    if (read_json(path) or {}).get("plan") == own_hash:
+        path.unlink(missing_ok=True)
 
 
 def plan_files(sweep_dir: Path) -> list[Path]:
@@ -152,18 +204,19 @@ def _run_record(run: PlannedRun) -> dict[str, Any]:
     return labels | costs | {"n_tokens": run.config.n_tokens, "n_steps": run.config.n_steps}
 
 
-def _read_plan(path: Path) -> dict[str, Any]:
+def _read_plan(path: Path) -> StoredPlan:
     """Read a plan file, validate its experiment, and convert its runs to entries."""
     plan = read_kept(path) or {}
     try:
         experiment = read_experiment(upgrade_experiment(plan["experiment"]))
-        entries = [_entry(run, experiment) for run in plan["runs"]]
-        return {
-            "planned_at": str(plan["planned_at"]),
-            "experiment": experiment,
-            "entries": entries,
-            "validation": plan.get("validation", False) is True,
-        }
+        entries = tuple(_entry(run, experiment) for run in plan["runs"])
+        return StoredPlan(
+            hash=path.stem,
+            planned_at=str(plan["planned_at"]),
+            experiment=experiment,
+            entries=entries,
+            validation=plan.get("validation", False) is True,
+        )
     except (AttributeError, InputError, KeyError, TypeError, ValueError) as error:
         detail = f" ({error})" if isinstance(error, InputError) else ""
         raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +20,13 @@ from sweep.store.files import check_filesystem, json_bytes, read_json, read_kept
 from sweep.store.plans import (
     RUN_KEY,
     PlanEntry,
+    StoredPlan,
     arm_experiments,
+    exclude_plans,
     latest_experiment,
     plan_files,
     read_entries,
+    read_plans,
     run_directory,
     write_plan,
 )
@@ -75,6 +78,10 @@ class RunStore:
     def has_plan(self) -> bool:
         """Return True if there is a plan; the directory may exist before it."""
         return bool(plan_files(self.sweep_dir))
+
+    def plans(self) -> list[StoredPlan]:
+        """Return all plans in the order in which they were planned; none for a new sweep."""
+        return read_plans(self.sweep_dir) if self.has_plan() else []
 
     def entries(self) -> list[PlanEntry]:
         """Return the runs of all plans, longest first. Raises InputError if there is no readable plan."""
@@ -165,11 +172,29 @@ class RunStore:
 
     def exclude(self, key: str, reason: str) -> None:
         """Exclude a run from fits, keeping its point. Raises InputError for an unknown run."""
-        if not reason.strip():
-            raise InputError("excluding a run requires a reason: give --reason TEXT")
-        write_atomic(
-            self._existing(key) / "excluded.json", json_bytes({"reason": reason, "excluded_at": _now()})
-        )
+        write_atomic(self._existing(key) / "excluded.json", json_bytes(_exclusion(reason)))
+
+    def exclude_plans(self, hashes: Sequence[str], reason: str) -> list[str]:
+        """Set plans aside and exclude the runs that no other plan lists; return their keys.
+
+        Planning the same experiment again restores them. Raises InputError for an unknown plan.
+        """
+        return exclude_plans(self.sweep_dir, hashes, _exclusion(reason))
+
+    def find_run(self, run: str) -> str:
+        """Return the key of a run given by its key or its name.
+
+        Raises InputError for an unknown run, and for a name that runs of several plans have.
+        """
+        if RUN_KEY.fullmatch(run):
+            self._existing(run)
+            return run
+        keys = [entry.run_key for entry in self.entries() if entry.name == run] if self.has_plan() else []
+        if len(keys) > 1:
+            raise InputError(f"{run} is the name of {len(keys)} runs, {' and '.join(keys)}: give a key")
+        if not keys:
+            raise InputError(f"{run!r} is not a run key or the name of a run: sweep status shows both")
+        return keys[0]
 
     def retry(self, key: str, group: str | None = None) -> None:
         """Reset the failure count of a run that was given up, so that workers claim it again.
@@ -222,6 +247,12 @@ class RunStore:
     def _read_result(self, key: str) -> StoredResult | None:
         path = run_directory(self.sweep_dir, key) / "result.json"
         return read_result(path, key) if path.exists() else None
+
+
+def _exclusion(reason: str) -> dict[str, str]:
+    if not reason.strip():
+        raise InputError("excluding a run requires a reason: give --reason TEXT")
+    return {"reason": reason, "excluded_at": _now()}
 
 
 def _mark_dead(run_dir: Path, worker_id: str, reason: str, log: Path | None) -> bool:

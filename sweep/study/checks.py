@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,12 +16,13 @@ from sweep.config.places import data_directory, sweep_directory
 from sweep.data.batches import TrainBatches, evaluation_windows
 from sweep.data.registry import scan
 from sweep.data.shards import PreparedData
-from sweep.errors import DataError, InputError
+from sweep.errors import DataError, InputError, SafetyError
 from sweep.machine.devices import gpus
 from sweep.machine.workers import worker_count
 from sweep.plan.devices import check_devices
 from sweep.plan.estimate import disk_bytes
 from sweep.records import Plan
+from sweep.store.families import Difference, family_of, nearest, shown
 from sweep.store.files import check_free_space
 from sweep.store.run_store import RunStore
 
@@ -34,6 +38,21 @@ def check_extras() -> None:
     missing = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"training needs {' and '.join(missing)}: pip install 'sweep[train]'")
+
+
+def check_tracking(experiment: ExperimentConfig) -> None:
+    """Raise InputError when the library of the tracking service is not installed."""
+    for name in tracking_packages(experiment):
+        if importlib.util.find_spec(name) is None:
+            raise InputError(
+                f"tracking={experiment.tracking.name} needs the package {name}: pip install 'sweep[{name}]', "
+                f"or set tracking=none"
+            )
+
+
+def tracking_packages(experiment: ExperimentConfig) -> list[str]:
+    """Return the packages that the tracking of an experiment needs."""
+    return [] if experiment.tracking.name == "none" else [experiment.tracking.name]
 
 
 def check_fit_methods(experiment: ExperimentConfig) -> None:
@@ -69,6 +88,38 @@ def check_arms(plans: Sequence[Plan]) -> None:
                 raise InputError(
                     f"arms {owner[run_key]} and {arm} are the same runs: choose keys that change a result"
                 )
+
+
+def check_family(store: RunStore, plan: Plan) -> None:
+    """Raise SafetyError when the sweep holds this arm's runs with other settings and none with these.
+
+    Settings of sizes, budgets, seeds and execution may differ. Runs of two families would be fitted as one.
+    """
+    stored = [old for old in store.plans() if old.experiment.arm == plan.experiment.arm]
+    found = nearest(store, family_of(plan.experiment, plan.runs[0].config), stored)
+    if found is None or not found[1]:
+        return
+    differing = found[1]
+    directory = shlex.quote(str(store.sweep_dir))
+    n_runs = len({entry.run_key for old in stored for entry in old.entries})
+    hashes = " ".join(f"--plan {old.hash[:8]}" for old in stored)
+    as_arm = "" if plan.experiment.arm else "add --as-arm to fit them side by side, "
+    raise SafetyError(
+        f"{store.sweep_dir} holds {n_runs} run{'s' if n_runs > 1 else ''} with {shown(differing, 'stored')}, "
+        f"this plan has {shown(differing, 'given')}, and nothing was trained: "
+        f"give it a name of its own, such as name={_free_name(plan.experiment, differing)}, {as_arm}"
+        f"or first replace the old runs with sweep exclude {directory} {hashes} --reason TEXT"
+    )
+
+
+def _free_name(experiment: ExperimentConfig, differing: Sequence[Difference]) -> str:
+    """Return a name of a sweep that does not exist yet, from the first setting that differs."""
+    key = differing[0].key.rpartition(".")[2]
+    initials = "".join(word[0] for word in re.split(r"[ _]", key))
+    value = re.sub(r"[^A-Za-z0-9.+-]", "", differing[0].given.removeprefix("sha256:"))[:12]
+    base = f"{experiment.name[:80]}_{initials}{value}".rstrip(".")
+    names = itertools.chain([base], (f"{base}_{number}" for number in itertools.count(2)))
+    return next(name for name in names if not sweep_directory(experiment).with_name(name).exists())
 
 
 def check_evaluation(experiment: ExperimentConfig) -> None:

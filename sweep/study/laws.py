@@ -42,8 +42,9 @@ from sweep.plan.shapes import nearest_shape, shape_of_width, width_step
 from sweep.records import POINT_COLUMNS, Point
 from sweep.report.hparam_summary import HPARAMS, hyperparameters
 from sweep.report.hparams import HparamReport, document, measure, read_reports
+from sweep.store.families import outside_of_plan
 from sweep.store.files import read_json, write_atomic
-from sweep.store.run_store import RunStore, StoredPoints
+from sweep.store.run_store import Exclusion, RunStore, StoredPoints
 from sweep.store.status import SweepStatus
 from sweep.store.validations import read_validations
 
@@ -150,14 +151,19 @@ def fit_sweep(sweep_dir: Path, config: FitConfig, *, reconcile: bool = False) ->
     return fits
 
 
-def fit_arms(sweep_dir: Path, config: FitConfig, *, reconcile: bool = False) -> dict[str | None, Fit]:
+def fit_arms(
+    sweep_dir: Path, config: FitConfig, *, reconcile: bool = False, plan: str | None = None
+) -> dict[str | None, Fit]:
     """Fit each arm of a sweep separately and return the fits by arm; the only key is None without arms.
 
-    Writes nothing. Raises InputError when no run has finished, SafetyError when runs with different settings
-    would be fitted together.
+    An arm's runs are those of the plan with the hash `plan`, or of its latest plan, and of every plan with
+    the same settings; the points of other plans are excluded, with the reason.
+
+    Writes nothing. Raises InputError when no run has finished or the plan is unknown, and SafetyError when
+    runs of unknown plans with different settings would be fitted together.
     """
     store = RunStore(sweep_dir)
-    stored = store.points()
+    stored = _of_plan(store, plan)
     if not stored.points:
         if not store.has_plan():
             raise InputError(
@@ -171,6 +177,15 @@ def fit_arms(sweep_dir: Path, config: FitConfig, *, reconcile: bool = False) -> 
         known = hyperparameters(sweep_dir, arm, ((point.name, point.run_key) for point in stored.points))
         fits[arm] = replace(fitted, hyperparameters=known)
     return fits
+
+
+def _of_plan(store: RunStore, plan: str | None) -> StoredPoints:
+    """Return the points of a sweep, with those outside of the plan to fit among the excluded."""
+    stored = store.points()
+    outside, known = outside_of_plan(store, plan), {item.run_key for item in stored.excluded}
+    others = [point.run_key for point in stored.points if point.run_key in outside.keys() - known]
+    exclusions = [Exclusion(run_key=key, reason=outside[key]) for key in others if key is not None]
+    return replace(stored, excluded=(*stored.excluded, *exclusions))
 
 
 def write_fits(sweep_dir: Path, fits: Mapping[str | None, Fit]) -> list[Path]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.config import ExperimentConfig
+from sweep.config.limits import MAX_ARM_CHARS
 from sweep.config.places import data_directory, sweep_directory
 from sweep.data.registry import scan
 from sweep.data.shards import PreparedData, find_manifest, prepare
@@ -18,9 +20,10 @@ from sweep.machine.devices import cores
 from sweep.plan.grid import make_plan
 from sweep.plan.hparam_check import HparamCheck, plan_check
 from sweep.records import Dataset, Plan
+from sweep.store.families import differences, family_of, stored_family
 from sweep.store.run_store import RunStore
 from sweep.store.sql.copy import index_packages
-from sweep.study.checks import check_fit_methods, check_parallel
+from sweep.study.checks import check_fit_methods, check_parallel, tracking_packages
 
 if TYPE_CHECKING:  # slow to import, and a plan does not need it
     from sweep.machine.doctor import Diagnosis
@@ -69,6 +72,35 @@ def plan_experiment(experiment: ExperimentConfig) -> Plan:
     return plan
 
 
+def as_arm(experiment: ExperimentConfig) -> ExperimentConfig:
+    """Return the experiment as a further arm of the sweep of its name.
+
+    The arm is named after the settings in which the experiment differs from the sweep's latest plan without
+    an arm. Raises InputError where there is no such plan, it differs in nothing, or runs would be shared.
+    """
+    store = RunStore(sweep_directory(experiment))
+    base = [plan for plan in store.plans() if plan.experiment.arm is None][-1:]
+    if not base or experiment.arm is not None:
+        reason = "it has arms: add the setting to arms" if base or store.has_plan() else "it has no run yet"
+        raise InputError(f"--as-arm adds an arm to the plain runs of {store.sweep_dir}, and {reason}")
+    plan = plan_experiment(experiment)
+    found = differences(stored_family(store, base[0]), family_of(experiment, plan.runs[0].config))
+    if not found:
+        raise InputError(f"--as-arm needs a setting other than those of {store.sweep_dir}: leave it out")
+    name = ",".join(f"{one.key.removeprefix('content of ')}={one.given}" for one in found)
+    if len(name) > MAX_ARM_CHARS:
+        name = f"{name[: MAX_ARM_CHARS - 9]}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    arm = replace(experiment, arm=name)
+    plain = {entry.run_key for entry in base[0].entries}
+    shared = [run.config.name for run in plan.runs if run.run_key in plain]
+    if shared:
+        raise InputError(
+            f"{name} changes nothing in {len(shared)} of {len(plan.runs)} runs, such as {shared[0]}, which "
+            f"one arm alone can hold: give the experiment a name= of its own"
+        )
+    return arm
+
+
 def hparam_check(experiment: ExperimentConfig) -> HparamCheck:
     """Return the corners of the grid and the runs that check learning rate and batch size there.
 
@@ -110,7 +142,7 @@ def diagnose(experiment: ExperimentConfig) -> Diagnosis:
     packages = ["torch", "safetensors"]
     packages += ["tokenizers"] if experiment.tokenizer.name != "byte" else []
     packages += ["datasets"] if experiment.data.source == "huggingface" else []
-    packages += index_packages(experiment.store)
+    packages += [*index_packages(experiment.store), *tracking_packages(experiment)]
     needs = Needs(
         results_dir=sweep_directory(experiment),
         data_dir=data_directory(experiment),

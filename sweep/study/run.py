@@ -28,10 +28,13 @@ from sweep.study.checks import (
     check_device,
     check_evaluation,
     check_extras,
+    check_family,
     check_results,
     check_space,
+    check_tracking,
 )
 from sweep.study.plan import DataProgress, plan_experiment, plan_hparam_check, prepare_data
+from sweep.tracking.decision import decide, describe, write_decision
 
 POLL_S = 0.5  # between two reads of the status of a running sweep
 
@@ -53,6 +56,7 @@ def run_experiment(
     *experiments: ExperimentConfig,
     on_progress: DataProgress | None = None,
     on_status: Callable[[SweepStatus], None] = lambda status: None,
+    on_notice: Callable[[str], None] = lambda sentence: None,
     should_stop: Callable[[], bool] = lambda: False,
     only: Literal["failed"] | None = None,
     detach: bool = False,
@@ -63,9 +67,10 @@ def run_experiment(
     Several experiments are the arms of one sweep: one queue, in the directory of the first. `check_hparams`
     trains the runs of `plan_hparam_check` instead, in `hparam_directory`.
 
-    `on_status` is called about twice a second; once `should_stop` returns true the workers save their state
-    and end. `only="failed"` limits the training to runs that were given up, at least one. With `detach` the
-    call returns once the workers are started; they go on in the background.
+    `on_notice` gets a sentence about the tracking service. `on_status` is called about twice a second; once
+    `should_stop` returns true the workers save their state and end. `only="failed"` limits the training to
+    runs that were given up, at least one. With `detach` the call returns once the workers are started; they
+    go on in the background.
 
     Raises InputError or SafetyError before anything is trained.
     """
@@ -75,8 +80,10 @@ def run_experiment(
 
     def plan_all(arms: Sequence[ExperimentConfig]) -> list[Plan]:
         plans = [plan_arm(arm) for arm in arms]
-        if not check_hparams:  # runs of a check may serve several arms
+        if not check_hparams:  # runs of a check may serve several arms, and are compared with each other only
             check_arms(plans)
+            for plan in plans:
+                check_family(RunStore(directory_of(experiments[0])), plan)
         return plans
 
     return run_plans(
@@ -85,6 +92,7 @@ def run_experiment(
         directory_of(experiments[0]),
         on_progress=on_progress,
         on_status=on_status,
+        on_notice=on_notice,
         should_stop=should_stop,
         only=only,
         detach=detach,
@@ -98,6 +106,7 @@ def run_plans(
     *,
     on_progress: DataProgress | None = None,
     on_status: Callable[[SweepStatus], None] = lambda status: None,
+    on_notice: Callable[[str], None] = lambda sentence: None,
     should_stop: Callable[[], bool] = lambda: False,
     before_training: Callable[[Sequence[Plan]], None] = lambda plans: None,
     only: Literal["failed"] | None = None,
@@ -138,6 +147,7 @@ def run_plans(
     if before.finished:
         problem = catch_up(store, experiment.store, experiment.name)
         return RunOutcome(status=before, was_finished=True, index_problem=problem)
+    _decide_tracking(store, experiment, on_notice)
     spec = _launch_spec(store, plans, prepared, retry_group)
     if detach:
         start_detached(experiment.launch, spec)
@@ -172,6 +182,7 @@ def _check(plans: Sequence[Plan], store: RunStore) -> None:
     """Raise InputError or SafetyError for every problem that shows before anything is written."""
     experiment = plans[0].experiment
     check_extras()
+    check_tracking(experiment)
     check_index(experiment.store)
     check_device(experiment)
     for plan in plans:
@@ -179,6 +190,14 @@ def _check(plans: Sequence[Plan], store: RunStore) -> None:
     if not all(store.has_result(run.run_key) for plan in plans for run in plan.runs):
         check_launch(experiment.launch)
     check_space(plans, store)
+
+
+def _decide_tracking(store: RunStore, experiment: ExperimentConfig, on_notice: Callable[[str], None]) -> None:
+    """Decide once for all workers of the sweep whether its runs are sent to the tracking service."""
+    if experiment.tracking.name != "none":
+        decision = decide(experiment.tracking)
+        write_decision(store.sweep_dir, decision)
+        on_notice(describe(store.sweep_dir, decision))
 
 
 def _supervise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sweep.store.run_store import RunStore
@@ -11,7 +12,8 @@ from sweep.store.status import RunStatus
 
 def failed_runs(sweep_dir: Path) -> tuple[RunStatus, ...]:
     """Return the runs that `sweep run --only failed` trains; none where there is no sweep yet."""
-    return RunStore(sweep_dir).failed() if (sweep_dir / "plans").is_dir() else ()
+    store = RunStore(sweep_dir)
+    return store.failed() if store.has_plan() else ()
 
 
 def reindex(sweep_dir: Path) -> tuple[Path, ...]:
@@ -26,11 +28,21 @@ def reindex(sweep_dir: Path) -> tuple[Path, ...]:
     return tables
 
 
-def exclude(sweep_dir: Path, run_key: str, reason: str) -> str | None:
-    """Exclude a run's point from fits. Returns why the SQL copy could not be updated, None if it was."""
+def exclude(
+    sweep_dir: Path, runs: Sequence[str], reason: str, *, plans: Sequence[str] = ()
+) -> tuple[list[str], str | None]:
+    """Exclude points from fits: those of `runs`, keys or names, and of `plans`, hashes or prefixes.
+
+    Returns the keys, and why the SQL copy could not be updated, None if it was. Excludes nothing, and raises
+    InputError, if one of them is unknown.
+    """
     store = RunStore(sweep_dir)
-    store.exclude(run_key, reason)
-    if not (sweep_dir / "plans").is_dir():  # points that were copied here without their plans
-        return None
-    experiment = store.latest_experiment()
-    return catch_up(store, experiment.store, experiment.name)
+    experiment = store.latest_experiment() if store.has_plan() else None
+    keys = [store.find_run(run) for run in runs]
+    if plans:
+        keys += store.exclude_plans(plans, reason)
+    for key in keys[: len(runs)]:
+        store.exclude(key, reason)
+    if experiment is None:  # points that were copied here without their plans
+        return keys, None
+    return keys, catch_up(store, experiment.store, experiment.name)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import netrc
-import os
+import logging
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from sweep.config import TrackingConfig
+from sweep.credentials import redact
 from sweep.records import TrackedRun
+from sweep.tracking.decision import Decision, Mode, decide, read_decision, write_decision
 
-DEFAULT_URL = "https://api.wandb.ai"  # wandb's server unless WANDB_BASE_URL is set
+START_S = 10.0  # for the service to accept a run
+FINISH_S = 10.0  # for it to receive the rest of a run; what is left stays on disk for wandb sync
+
+log = logging.getLogger(__name__)
 
 
 class WandbTracker:
@@ -32,14 +35,37 @@ class WandbTracker:
 
 
 def start_wandb(config: TrackingConfig, tracked: TrackedRun) -> WandbTracker:
-    """Start or resume the wandb run of a run key.
+    """Start or resume the wandb run of a run key, in the mode decided for the sweep.
 
-    Only metrics, config and point are recorded. Console output, system statistics, code, git state and the
-    description of the machine are switched off: command lines and paths may contain secrets.
+    Where the service does not answer within START_S seconds, this run and the later ones of the sweep are
+    recorded offline. Only metrics, config and point are recorded. Console output, system statistics, code,
+    git state and the description of the machine are switched off: command lines and paths may contain
+    secrets.
     """
+    decision = read_decision(tracked.sweep_dir)
+    mode: Mode = decision.mode if decision is not None else decide(config).mode
+    try:
+        return WandbTracker(_start(config, tracked, mode))
+    except Exception as error:
+        if mode != "online":
+            raise
+        reason = f"{type(error).__name__}: {redact(str(error))}"
+        write_decision(tracked.sweep_dir, Decision(mode="offline", reason=reason))
+        log.warning("wandb does not answer, this and later runs are recorded offline: %s", reason)
+        _forget_run()
+        return WandbTracker(_start(config, tracked, "offline"))
+
+
+def _forget_run() -> None:
+    """End wandb's service, which holds the id of the run that could not be started."""
     import wandb
 
-    mode = config.mode if config.mode != "auto" else ("online" if _has_key() else "offline")
+    wandb.teardown()
+
+
+def _start(config: TrackingConfig, tracked: TrackedRun, mode: Mode) -> Any:
+    import wandb
+
     settings = wandb.Settings(
         mode=mode,
         root_dir=str(tracked.sweep_dir),
@@ -49,8 +75,11 @@ def start_wandb(config: TrackingConfig, tracked: TrackedRun) -> WandbTracker:
         disable_git=True,
         x_disable_meta=True,
         x_disable_stats=True,
+        init_timeout=START_S,
     )
-    run = wandb.init(
+    if "finish_timeout" in wandb.Settings.model_fields:  # of newer versions
+        settings.finish_timeout = FINISH_S
+    return wandb.init(
         project=config.project or tracked.sweep_name,
         entity=config.entity,
         group=tracked.sweep_name,
@@ -60,15 +89,3 @@ def start_wandb(config: TrackingConfig, tracked: TrackedRun) -> WandbTracker:
         config=dict(tracked.config),
         settings=settings,
     )
-    return WandbTracker(run)
-
-
-def _has_key() -> bool:
-    """Return True if the environment or the netrc file has an API key; contacts no server."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", DEFAULT_URL)).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

@@ -84,7 +84,7 @@ REFUSED = [
     ),
     (["plan", "demo"], "error: demo is not KEY=VALUE: did you mean experiment=demo?"),
     (["run", "trainer.device=cuda"], "error: trainer.device=cuda, and this machine shows no GPU"),
-    (["predict", "1e20"], "error: results/demo holds no sweep: start one with sweep run"),
+    (["predict", "1e20"], "error: results holds no sweep here: give the directory of one"),
     (
         ["predict", "nowhere"],
         "error: no budget is given: add training FLOPs, as in sweep predict nowhere",
@@ -180,7 +180,7 @@ def test_verbs_without_training_import_no_torch(tmp_path):
     (tmp_path / "fit.json").write_text(law)
     for arguments in (
         ["--help"],
-        ["plan"],
+        ["plan", "experiment=demo"],
         ["plan", "experiment=smoke", "--json"],
         ["config"],
         ["data", "inspect"],

@@ -43,7 +43,7 @@ def test_whole_floats_are_counts_and_fractions_are_not(demo):
 REFUSED = [
     ("budgets", [-1e9], "budgets=-1000000000.0 is not valid: it should be greater than 0"),
     ("budgets", [1e10, 1e40], "budgets=1e+40 is not valid: it should be less than or equal to 1e+30"),
-    ("budgets", [1e10, "much"], "budgets='much' is not valid: it should be a valid number"),
+    ("budgets", [1e10, "much"], "budgets='much' is not valid: it should be a number, without quotes"),
     ("budgets", [], "budgets=[] is not valid: list should have at least 1 item, not 0"),
     (
         "budgets",

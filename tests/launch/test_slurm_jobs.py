@@ -68,7 +68,7 @@ def test_sbatch_gets_every_option_as_one_argument_and_a_named_environment(
         constraint="a|b",
         cpus_per_worker=3,
         mem="2G",
-        options={"qos": "high", "exclusive": True, "reservation": False},
+        options={"qos": "high", "exclusive": True, "reservation": False, "gpus": 1, "nice": 0},
         export=("WANDB_API_KEY", "NOT_SET"),
     )
     store = sweep(tmp_path / "my sweep")
@@ -78,6 +78,9 @@ def test_sbatch_gets_every_option_as_one_argument_and_a_named_environment(
         "--partition=gpu; touch owned",
         "--account=me",
         "--gres=gpu:1",
+        "--gpus=1",
+        "--nice=0",
+        "--ntasks=1",
         "--time=01:00:00",
         "--constraint=a|b",
         "--cpus-per-task=3",

@@ -81,7 +81,8 @@ def test_dropped_cells_say_why():
     coarse = plan("batch_tokens=65536", "grid.min_steps=1", "schedule.warmup_frac=0")
     assert any("miss the budget by" in cell.reason for cell in coarse.dropped)
     twice = plan("grid.d_model=[16,16,24,32,40]")
-    assert [cell.reason for cell in twice.dropped] == ["two sizes of the grid round to this shape"] * 4
+    reason = "the 5 sizes asked for round to d_model 16, 24, 32, 40: give each width once in grid.d_model"
+    assert [cell.reason for cell in twice.dropped] == [reason] * 4
 
 
 def test_a_warmup_longer_than_a_run_is_refused_with_the_most_there_can_be():

@@ -291,17 +291,6 @@ def test_arms_share_a_sweep_and_are_fitted_apart(tmp_path, data_dir):
     assert "are the same runs" in refused.stderr
 
 
-@pytest.mark.ci
-def test_variants_of_one_name_are_not_fitted_together(finished, tmp_path, data_dir):
-    """Another learning rate under the same name is another run of the same cell: refused, exit 3."""
-    shutil.copytree(finished[0] / "results", tmp_path / "results")
-    few = ("budgets=[5e8]", "grid.d_model=[16,24]", "launch.n_workers=1")
-    done = forked("run", *SMALL, *few, "optimizer.lr=0.001", f"data_dir={data_dir}", cwd=tmp_path)
-    assert done.returncode == 3
-    assert "which differ in lr_peak: give variants a name= of their own" in done.stderr
-    assert len(results(tmp_path)) == 14
-
-
 def test_a_damaged_result_is_excluded(finished, tmp_path):
     shutil.copytree(finished[0] / "results", tmp_path / "results")
     victim = sorted(results(tmp_path))[0]

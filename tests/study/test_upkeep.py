@@ -113,14 +113,14 @@ def test_reindex_and_exclude_update_tables_and_copy(tmp_path, experiment):
         assert len(pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)) == 4
     assert len(table(tmp_path)) == 4
     victim = RunStore(directory).points().points[0]
-    assert upkeep.exclude(directory, str(victim.run_key), "a spike") is None
+    assert upkeep.exclude(directory, [str(victim.name)], "a spike") == ([victim.run_key], None)
     assert table(tmp_path)[victim.name] == "a spike"
     (tmp_path / "p.db").write_text("no database" * 1000)
     (directory / "points.csv").unlink()
     with pytest.raises(IndexUnavailable, match="not a database"):
         upkeep.reindex(directory)
     assert (directory / "points.csv").exists()
-    assert "--reindex" in str(upkeep.exclude(directory, str(victim.run_key), "still a spike"))
+    assert "--reindex" in str(upkeep.exclude(directory, [str(victim.run_key)], "still a spike")[1])
     assert RunStore(directory).status().runs  # the files were not touched
 
 

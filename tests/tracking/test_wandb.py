@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import http.server
+import importlib.util
 import json
 import os
+import socket
 import struct
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sweep.config import TrackingConfig
+from sweep.config.compose import compose_experiment
+from sweep.errors import InputError
+from sweep.machine.doctor import packages
 from sweep.records import TrackedRun
-from sweep.tracking import wandb as module
+from sweep.study.plan import diagnose
+from sweep.study.run import run_experiment
 from sweep.tracking.base import GuardedTracker, NoTracker, track
+from sweep.tracking.decision import PROBE_S, Decision, decide, read_decision, write_decision
+from sweep.tracking.wandb import START_S
 from tests.faults.processes import wait_until
 from tests.shell import environment, sweep
 from tests.study.test_run import SMALL
@@ -27,7 +41,9 @@ BLOCK, HEADER = 32_768, 7
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))  # which a login writes to
 
 
 def records(path: Path) -> Iterator[pb.Record]:
@@ -79,6 +95,7 @@ def written(sweep_dir: Path, n_runs: int = 1) -> list[tuple[str, dict, dict, lis
 
 
 def tracked(directory: Path) -> TrackedRun:
+    write_decision(directory, Decision(mode="offline", reason="a test"))
     return TrackedRun(
         sweep_dir=directory,
         sweep_name="demo",
@@ -109,16 +126,95 @@ def test_a_second_attempt_resumes_the_same_run(tmp_path):
     assert [run_id for run_id, *_ in written(tmp_path, n_runs=2)] == [KEY, KEY]
 
 
-def test_without_a_key_it_is_offline(monkeypatch, tmp_path):
-    assert not module._has_key()
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
-    (tmp_path / "netrc").chmod(0o600)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert module._has_key()
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not module._has_key()
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    assert module._has_key()
+@pytest.fixture
+def server():
+    """The address of a server that answers every request with 404."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{serving.server_port}"
+        serving.shutdown()
+
+
+def log_in(url: str) -> None:
+    """Store a key as `wandb login` does, in a process of its own."""
+    call = f"import wandb; wandb.login(key='{'0' * 40}', host={url!r}, verify=False)"
+    subprocess.run([sys.executable, "-c", call], check=True, capture_output=True)
+
+
+def test_without_a_key_it_is_offline(server, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", server)
+    decision = decide(WANDB)
+    assert decision.mode == "offline"
+    assert "run wandb login" in str(decision.reason)
+    log_in(server)  # the advice
+    assert decide(WANDB) == Decision(mode="online", reason=None)
+    assert decide(replace(WANDB, mode="offline")).mode == "offline"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert decide(WANDB) == Decision(mode="offline", reason="WANDB_MODE=offline")
+    assert decide(replace(WANDB, mode="online")).mode == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert decide(WANDB).mode == "disabled"
+
+
+def test_a_server_that_refuses_or_is_silent_costs_seconds_and_is_left_out(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for mode in ("auto", "online"):
+            monkeypatch.setenv("WANDB_BASE_URL", url)
+            started = time.monotonic()
+            decision = decide(replace(WANDB, mode=mode))
+            assert decision.mode == "offline"
+            assert url in decision.reason
+            assert time.monotonic() - started < PROBE_S + 5
+    assert decide(WANDB).mode == "offline"  # closed now
+
+
+FAILING = """
+import sys, time
+from pathlib import Path
+from sweep.tracking.base import track
+from tests.tracking.test_wandb import KEY, WANDB, tracked
+from sweep.tracking.decision import Decision, write_decision
+run = tracked(Path(sys.argv[1]))
+write_decision(run.sweep_dir, Decision(mode="online", reason=None))
+started = time.monotonic()
+tracker = track(WANDB, run)
+print(time.monotonic() - started)
+tracker.log({"step": 1, "train_loss": 1.0})
+tracker.finish({"run_key": KEY, "loss": 2.5})
+"""
+
+
+@pytest.mark.ci
+def test_a_service_that_fails_after_the_decision_is_left_out_by_all_later_runs(tmp_path, monkeypatch):
+    """In a process of its own, since wandb reads its settings once."""
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        done = subprocess.run(
+            [sys.executable, "-c", FAILING, str(tmp_path)], capture_output=True, text=True, env=environment()
+        )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) < 3 * START_S
+    assert read_decision(tmp_path).mode == "offline"
+    assert [run_id for run_id, *_ in written(tmp_path)] == [KEY]
+
+
+def test_tracking_without_the_package_is_refused_before_training(tmp_path, monkeypatch):
+    settings = (*SMALL, "tracking=wandb", f"data_dir={tmp_path / 'data'}", f"results_dir={tmp_path / 'r'}")
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name, find=importlib.util.find_spec: None if name == "wandb" else find(name),
+    )
+    with pytest.raises(InputError, match=r"needs the package wandb: pip install 'sweep\[wandb\]', or set"):
+        run_experiment(compose_experiment(settings))
+    assert not (tmp_path / "r").exists()
+    monkeypatch.setattr(
+        packages, "version_of", lambda name, find=packages.version_of: None if name == "wandb" else find(name)
+    )
+    [check] = [check for check in diagnose(compose_experiment(settings)).checks if check.name == "wandb"]
+    assert (check.state, check.remedy) == ("missing", "pip install 'sweep[wandb]'")
 
 
 def test_a_failing_tracker_logs_one_warning_and_raises_nothing(caplog):
@@ -143,6 +239,8 @@ def test_a_whole_sweep_is_tracked_without_secrets(tmp_path, monkeypatch):
     few = ("budgets=[5e8]", "grid.d_model=[16,24]", "launch.n_workers=1", "fit.n_bootstrap=2")
     done = sweep("run", *SMALL, *few, "tracking=wandb", f"data_dir={tmp_path / 'data'}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "runs are kept in results/smoke/wandb and not sent, since there is no API key" in done.stderr
+    assert "2 offline runs of wandb: wandb sync results/smoke/wandb/offline-run-*" in done.stderr
     root = tmp_path / "results/smoke"
     points = {
         path.parent.name: json.loads(path.read_text())["point"] for path in root.glob("runs/*/result.json")

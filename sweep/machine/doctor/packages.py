@@ -17,9 +17,19 @@ def check_packages(packages: Iterable[str]) -> list[Check]:
     return [
         Check(name=package, state="ok", found=version)
         if version is not None
-        else Check(name=package, state="missing", found="not installed", remedy="pip install 'sweep[train]'")
+        else Check(name=package, state="missing", found="not installed", remedy=_remedy(package))
         for package, version in found.items()
     ]
+
+
+def _remedy(package: str) -> str:
+    """Return the command that installs a package: the first extra that holds it, or the package alone."""
+    try:
+        extras = extras_of(metadata.requires("sweep") or [])
+    except metadata.PackageNotFoundError:
+        extras = {}
+    names = [extra for extra, packages in sorted(extras.items()) if package in packages]
+    return f"pip install 'sweep[{names[0]}]'" if names else f"pip install {package}"
 
 
 def check_extras() -> list[Check]:

@@ -83,9 +83,16 @@ def print_document(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print one line of progress, a warning or an error on stderr."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    """Print one line of progress, a warning or an error on stderr.
+
+    Where stderr cannot be written, as on a full disk, the line and all later ones are dropped: a message must
+    not end a sweep.
+    """
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _stderr_console() -> Console:
