@@ -129,7 +129,8 @@ GPT2_KEYS = "vocab_size n_positions n_embd n_layer n_head n_inner layer_norm_eps
 
 def _gpt2_read(config: Json) -> ModelConfig:
     activations = {stock: own for own, stock in GPT2_ACTIVATIONS.items()} | {"gelu_pytorch_tanh": "gelu"}
-    needs = COMMON_NEEDS | {
+    needs: dict[str, tuple[Any, ...]] = {
+        **COMMON_NEEDS,
         "activation_function": tuple(activations),
         "scale_attn_weights": (True,),
         "scale_attn_by_inverse_layer_idx": (False,),
@@ -192,7 +193,8 @@ LLAMA_KEYS = (
 def _llama_read(config: Json) -> ModelConfig:
     d_model, n_heads = config["hidden_size"], config["num_attention_heads"]
     n_layers = config["num_hidden_layers"]
-    needs = COMMON_NEEDS | {
+    needs: dict[str, tuple[Any, ...]] = {
+        **COMMON_NEEDS,
         "hidden_act": ("silu",),
         "head_dim": (d_model // n_heads, None),
         "pretraining_tp": (1,),  # other values only split the matrices, with other rounding
