@@ -11,7 +11,7 @@ from sweep.config import ExperimentConfig
 from sweep.config.places import data_directory, sweep_directory
 from sweep.data.registry import scan
 from sweep.data.shards import PreparedData, find_manifest, prepare
-from sweep.data.tokenizers.tokenizers import tokenizer_sha256, vocab_size
+from sweep.data.tokenizers.tokenizers import check_tokenizer, tokenizer_sha256, vocab_size
 from sweep.errors import InputError, SweepError
 from sweep.launch.choose import check_launch
 from sweep.machine.devices import cores
@@ -38,8 +38,9 @@ def dataset(experiment: ExperimentConfig) -> Dataset:
     """Return the experiment's corpus and tokenizer, with the corpus size once it is prepared.
 
     Writes only its cache of the corpus' files, in `data_directory`. Raises DataError when there is no corpus
-    to read.
+    to read, or the tokenizer cannot be used.
     """
+    check_tokenizer(experiment.tokenizer)
     corpus = scan(experiment.data, data_directory(experiment))
     recipe = tokenizer_sha256(experiment.tokenizer, corpus.sha256)
     manifest = find_manifest(data_directory(experiment), corpus.sha256, recipe)
