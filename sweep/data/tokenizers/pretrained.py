@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sweep.config import PretrainedTokenizerConfig
 from sweep.data.documents import Document
+from sweep.data.sources.first_bytes import read_text
 from sweep.data.sources.hub import check_pinned, download, is_path
 from sweep.data.tokenizers.bpe import encode_batch, tokenizers_library
 from sweep.errors import DataError, InputError
@@ -211,16 +212,17 @@ def read_pretrained(config: PretrainedTokenizerConfig) -> PretrainedFile:
     """
     path = _file(config)
     try:
-        content = path.read_bytes()
+        path.stat()
     except OSError as error:
         raise DataError(f"tokenizer.path={path} cannot be read ({error.strerror}): check the path") from None
+    content = read_text(path)
     return _described(path, content, config.separator, config.vocab_size)
 
 
 @lru_cache(maxsize=4)  # a plan reads it several times
 def _described(path: Path, content: bytes, separator: str | None, vocab_size: int | None) -> PretrainedFile:
     try:
-        text = content.decode("utf-8-sig")  # editors add a byte order mark
+        text = content.decode()
         values = json.loads(text)
         added = {int(token["id"]): str(token["content"]) for token in values["added_tokens"]}
         vocabulary = values["model"]["vocab"]
