@@ -13,11 +13,16 @@ data_app = typer.Typer(help="Prepare or inspect the data of an experiment.", no_
 @data_app.command("prepare")
 def data_prepare(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     """Tokenise the corpus once, for all runs of the experiment."""
-    from sweep.study.plan import prepare_data
+    from sweep.study.plan import dataset, prepare_data
 
     for arm in arms_of(overrides, config_dir):
         with progress() as (on_data, _):
             prepared = prepare_data(arm, on_data)
+        found = dataset(arm)
+        if found.n_copies or found.n_blank:
+            say(
+                f"dropped {found.n_copies} copies of documents and {found.n_blank} rows or parts without text"
+            )
         say(f"prepared in {prepared.directory}")
 
 

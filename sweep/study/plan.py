@@ -11,6 +11,7 @@ from sweep.config import ExperimentConfig
 from sweep.config.places import data_directory, sweep_directory
 from sweep.data.registry import scan
 from sweep.data.shards import PreparedData, find_manifest, prepare
+from sweep.data.sources.hub import is_path
 from sweep.data.tokenizers.tokenizers import check_tokenizer, tokenizer_sha256, vocab_size
 from sweep.errors import InputError, SweepError
 from sweep.launch.choose import check_launch
@@ -47,6 +48,8 @@ def dataset(experiment: ExperimentConfig) -> Dataset:
     return Dataset(
         corpus=corpus.name,
         corpus_sha256=corpus.sha256,
+        n_copies=None if corpus.n_documents is None else corpus.n_copies,
+        n_blank=None if corpus.n_documents is None else corpus.n_blank,
         tokenizer=experiment.tokenizer.name,
         tokenizer_sha256=recipe,
         vocab_size=vocab_size(experiment.tokenizer),
@@ -110,7 +113,8 @@ def diagnose(experiment: ExperimentConfig) -> Diagnosis:
         refusal = str(error)
     packages = ["torch", "safetensors"]
     packages += ["tokenizers"] if experiment.tokenizer.name != "byte" else []
-    packages += ["datasets"] if experiment.data.source == "huggingface" else []
+    data = experiment.data
+    packages += ["datasets"] if data.source == "huggingface" and not is_path(data.dataset) else []
     packages += index_packages(experiment.store)
     needs = Needs(
         results_dir=sweep_directory(experiment),
