@@ -96,18 +96,24 @@ def fit(
     _refuse_old_grammar(overrides)
     if path is not None and not path.is_dir() and (path.suffix or path.is_file()):
         config = _fit_settings(overrides, config_dir)
-        table = fit_table(path, config, columns=_columns(column or ()), reconcile=reconcile)
+        table = fit_table(path, config, columns=columns_of(column or ()), reconcile=reconcile)
         show_fits({None: table}, as_json)
         return
     if column:
         raise InputError("--column has no effect on a sweep: it names the columns of a .csv or .parquet file")
     if path is None:
         experiment = first_arm_of(overrides, config_dir)
+        directory, config = sweep_directory(experiment), experiment.fit
     else:
         _check_fit_only(overrides)
-        experiment = stored_experiment(path, overrides, config_dir)
-    directory = path or sweep_directory(experiment)
-    fits = fit_arms(directory, experiment.fit, reconcile=reconcile)
+        directory = path
+        is_planned = (path / "plans").is_dir()  # false for imported points alone
+        config = (
+            stored_experiment(path, overrides, config_dir).fit
+            if is_planned
+            else _fit_settings(overrides, config_dir)
+        )
+    fits = fit_arms(directory, config, reconcile=reconcile)
     try:
         write_fits(directory, fits)
     finally:  # the laws are printed even where the sweep is read-only
@@ -128,7 +134,7 @@ def _check_fit_only(overrides: Sequence[str]) -> None:
             )
 
 
-def _columns(given: Sequence[str]) -> ColumnsConfig:
+def columns_of(given: Sequence[str]) -> ColumnsConfig:
     """Return the columns of a table, from FIELD=NAME. Raises InputError for an unknown field."""
     from dataclasses import asdict
 

@@ -30,4 +30,23 @@ def test_copies_and_rows_without_text_are_shown(
     found = json.loads(capfd.readouterr().out)
     assert (found["n_copies"], found["n_blank"], found["n_train_tokens"]) == (3, 2, None)
     assert sweep(monkeypatch, "data", "prepare", *settings) == 0
-    assert "dropped 3 copies of documents and 2 rows or parts of no text" in capfd.readouterr().err
+    assert "dropped 3 copies of documents and 2 rows without text" in capfd.readouterr().err
+
+
+def test_imported_points_are_fitted_without_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        (n, c / (6 * n), c)
+        for c in (1e15, 1e16, 1e17)
+        for n in [(c / 120) ** 0.5 * 1.5**k for k in range(-3, 4)]
+    ]
+    lines = [f"{n},{d},{c},{1.5 + 400 / n**0.35 + 600 / d**0.3}" for n, d, c in rows]
+    (tmp_path / "older.csv").write_text("\n".join(["n_params,n_tokens,flops,val", *lines]) + "\n")
+    words = ("import", str(tmp_path / "older.csv"), "--into", str(tmp_path / "store"), "--column", "loss=val")
+    assert sweep(monkeypatch, *words) == 0
+    assert capfd.readouterr().out == f"21 points imported: {tmp_path / 'store' / 'points.csv'}\n"
+    assert sweep(monkeypatch, *words) == 0
+    assert "0 points imported, 21 were there" in capfd.readouterr().out
+    assert sweep(monkeypatch, "fit", str(tmp_path / "store"), "fit.n_bootstrap=0") == 0
+    assert (tmp_path / "store" / "fit.json").is_file()
