@@ -38,7 +38,7 @@ def import_table(
     """Add the rows of a .csv or .parquet table to a sweep as finished runs, and rebuild its points.csv.
 
     `sweep_dir` may be a new directory. In a sweep with points, the rows must have been evaluated like them:
-    their columns of `EVALUATION` must be equal, or absent with `same_evaluation`, by which the caller vouches
+    their columns of `EVALUATION` must be equal, or absent with `same_evaluation`; the caller then says
     that they are. That is recorded with each point.
 
     Raises:

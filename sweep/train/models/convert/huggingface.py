@@ -179,7 +179,7 @@ def _taken(
 
 
 def _is_bias_of(parameter: str, modules: tuple[str, ...]) -> bool:
-    """Return True for the bias of a block's module whose name starts with one of `modules`."""
+    """Return True for the bias of a block module with a name that starts with one of `modules`."""
     _, _, inside = parameter.partition("blocks.")
     return parameter.endswith(".bias") and inside.partition(".")[2].startswith(modules or ("-",))
 
