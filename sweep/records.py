@@ -17,6 +17,8 @@ class Dataset:
 
     corpus: str
     corpus_sha256: str
+    n_copies: int | None = None  # documents dropped because they equal another; None for data on the hub
+    n_blank: int | None = None  # rows and parts of files dropped because they have no text; None as above
     tokenizer: str
     tokenizer_sha256: str
     vocab_size: int
@@ -163,13 +165,14 @@ class Point:
     started_at: str | None = None  # ISO 8601, UTC
     finished_at: str | None = None
     attempts: int | None = None
+    provenance: str | None = None  # table and row of an imported point; None for a run of this sweep
 
 
 POINT_COLUMNS = tuple(field.name for field in dataclasses.fields(Point))
 
 BOOKKEEPING_COLUMNS = frozenset(
     "wall_time_s tokens_per_second mfu mfu_causal peak_memory_bytes device torch_version code_version "
-    "started_at finished_at attempts flops_spent".split()
+    "started_at finished_at attempts flops_spent provenance".split()
 )
 """Columns that differ between two executions of the same run; all others are science."""
 

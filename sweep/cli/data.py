@@ -1,11 +1,15 @@
-"""The verbs below `sweep data`."""
+"""The verbs below `sweep data`, and the verb `import`."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from sweep.cli.arguments import ConfigDir, Overrides, arms_of, first_arm_of
-from sweep.report.text.terminal import print_json, progress, say
+from sweep.cli.laws import Columns, columns_of
+from sweep.report.text.terminal import print_json, print_text, progress, say
 
 data_app = typer.Typer(help="Prepare or inspect the data of an experiment.", no_args_is_help=True)
 
@@ -13,11 +17,14 @@ data_app = typer.Typer(help="Prepare or inspect the data of an experiment.", no_
 @data_app.command("prepare")
 def data_prepare(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     """Tokenise the corpus once, for all runs of the experiment."""
-    from sweep.study.plan import prepare_data
+    from sweep.study.plan import dataset, prepare_data
 
     for arm in arms_of(overrides, config_dir):
         with progress() as (on_data, _):
             prepared = prepare_data(arm, on_data)
+        found = dataset(arm)
+        if found.n_copies or found.n_blank:
+            say(f"dropped {found.n_copies} copies of documents and {found.n_blank} rows without text")
         say(f"prepared in {prepared.directory}")
 
 
@@ -29,3 +36,37 @@ def data_inspect(overrides: Overrides = None, config_dir: ConfigDir = None) -> N
     from sweep.study.plan import dataset
 
     print_json(asdict(dataset(first_arm_of(overrides, config_dir))))
+
+
+Table = Annotated[
+    Path, typer.Argument(metavar="TABLE", help="A .csv or .parquet file with one finished run a row.")
+]
+Into = Annotated[
+    Path, typer.Option("--into", metavar="DIR", help="Directory of a sweep, or a new directory.")
+]
+Arm = Annotated[str | None, typer.Option("--arm", metavar="NAME", help="Arm of the sweep.")]
+SameEvaluation = Annotated[
+    bool,
+    typer.Option(
+        "--same-evaluation",
+        help="The losses are on the sweep's own held-out text, tokenizer and windows, though the table "
+        "has no columns that say so.",
+    ),
+]
+
+
+def import_runs(
+    table: Table, into: Into, column: Columns = None, arm: Arm = None, same_evaluation: SameEvaluation = False
+) -> None:
+    """Add finished runs of another trainer to a sweep, to be fitted together with its own.
+
+    The table needs n_params, n_tokens, flops and loss, under these names or those given with --column. Every
+    point keeps its table and row as provenance.
+    """
+    from sweep.study.imports import import_table
+
+    done = import_table(
+        table, into, columns=columns_of(column or ()), arm=arm, same_evaluation=same_evaluation
+    )
+    known = f", {done.n_known} were there" if done.n_known else ""
+    print_text(f"{done.n_new} points imported{known}: {done.tables[0]}")

@@ -142,7 +142,7 @@ def fit(
             raise InputError("--plan has no effect on a table: it names a plan of a sweep")
         config = _fit_settings(overrides, config_dir)
         selection = Selection(where=where, best_of_cell=best_of_cell, drop_incomplete=drop_incomplete)
-        columns = _columns(column or ())
+        columns = columns_of(column or ())
         fitted = fit_table(
             path, config, columns=columns, selection=selection, reconcile=reconcile, on_note=say
         )
@@ -166,17 +166,23 @@ def fit(
         path = only_sweep()
     if path is None:
         experiment = first_arm_of(overrides, config_dir)
+        directory, config = sweep_directory(experiment), experiment.fit
     else:
         _check_fit_only(overrides)
-        experiment = stored_experiment(path, overrides, config_dir)
-    directory = path or sweep_directory(experiment)
-    fits = fit_arms(directory, experiment.fit, reconcile=reconcile, plan=plan)
+        directory = path
+        is_planned = (path / "plans").is_dir()  # false for imported points alone
+        config = (
+            stored_experiment(path, overrides, config_dir).fit
+            if is_planned
+            else _fit_settings(overrides, config_dir)
+        )
+    fits = fit_arms(directory, config, reconcile=reconcile, plan=plan)
     try:
         write_fits(directory, fits)
     finally:  # the laws are printed even where the sweep is read-only
         show_fits(
             fits,
-            experiment.fit,
+            config,
             sweep_dir=directory,
             closing=[
                 f"picture: sweep report {shlex.quote(str(directory))} draws it",
@@ -201,7 +207,7 @@ def _check_fit_only(overrides: Sequence[str]) -> None:
             )
 
 
-def _columns(given: Sequence[str]) -> ColumnsConfig:
+def columns_of(given: Sequence[str]) -> ColumnsConfig:
     """Return the columns of a table, from FIELD=NAME. Raises InputError for an unknown field."""
     from dataclasses import asdict
 

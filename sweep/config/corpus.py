@@ -45,7 +45,7 @@ class PythonData:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextData:
-    """Text files in UTF-8."""
+    """Text files in UTF-8, also compressed with gzip or zstd."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     source: Literal["text"]
@@ -64,13 +64,13 @@ class TextData:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HuggingFaceData:
-    """A data set of the Hugging Face hub, or a directory of Parquet or JSON Lines files."""
+    """A data set of the Hugging Face hub, or local Parquet, Arrow, JSON Lines or CSV files."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     source: Literal["huggingface"]
     """The kind of source."""
     dataset: Annotated[str, Field(min_length=1)]
-    """OWNER/NAME on the hub, or the path of a directory."""
+    """OWNER/NAME on the hub, or the path of a directory or file."""
     revision: str | None = None
     """Commit on the hub, 40 hex digits; required there."""
     subset: str | None = None
@@ -80,7 +80,7 @@ class HuggingFaceData:
     column: str = "text"
     """Column that holds the text."""
     streaming: Flag = True
-    """Read documents as they arrive and keep no copy; false: download once and keep the files."""
+    """Read documents of the hub as they arrive and keep no copy; false: download once and keep the files."""
     n_documents: Count | None = None
     """Read only the first documents; null: all. Unit: documents."""
     holdout_frac: OpenFraction = 0.02

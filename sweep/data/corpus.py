@@ -9,16 +9,16 @@ import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
 from sweep.config import DataConfig, to_dict
-from sweep.data.documents import HOLDOUT_RULE, Document, distinct, is_held_out
+from sweep.data.documents import HOLDOUT_RULE, Document, Dropped, distinct, is_held_out
 from sweep.data.sources.source import FileState, Source
 from sweep.errors import DataError
 from sweep.identity import canonical_json, sha256_json
 
-SCAN_VERSION = 1
+SCAN_VERSION = 2
 """Increased when the same files would yield other documents; invalidates cached hashes."""
 
 MIN_CACHED_BYTES = 50_000_000  # smaller corpora are read and hashed again in a tenth of a second
@@ -34,6 +34,8 @@ class Corpus:
     """
 
     name: str
+    n_copies: int = 0  # documents dropped because they equal an earlier one
+    n_blank: int = 0  # rows or parts of files dropped because they have no text
     sha256: str  # of the documents' hashes in order, the held-out rule and holdout_frac
     n_documents: int | None
     n_bytes: int | None
@@ -96,6 +98,7 @@ def check_split(corpus: Corpus, holdout_frac: float) -> None:
         raise DataError(
             f"the corpus {corpus.name} is empty: no text found, choose other files or another corpus"
         )
+    copies = f" ({corpus.n_copies} copies were dropped)" if corpus.n_copies else ""
     for side, n_bytes, remedy in (
         ("train on", corpus.n_bytes - corpus.n_bytes_held_out, "lower"),
         ("hold out", corpus.n_bytes_held_out, "raise"),
@@ -103,7 +106,7 @@ def check_split(corpus: Corpus, holdout_frac: float) -> None:
         if not n_bytes:
             raise DataError(
                 f"data.holdout_frac={holdout_frac} leaves no text to {side} in {corpus.n_documents} "
-                f"documents: {remedy} it, or use a corpus with more documents"
+                f"documents{copies}: {remedy} it, or use a corpus with more documents"
             )
 
 
@@ -131,7 +134,17 @@ def scan_source(source: Source, config: DataConfig, cache_dir: Path | None) -> C
 
 
 def _read(source: Source, config: DataConfig) -> Corpus:
-    corpus = corpus_of(source.name, distinct(source.documents()), config.holdout_frac)
+    dropped = Dropped()
+    documents = distinct(source.documents(dropped), dropped)
+    corpus = corpus_of(source.name, documents, config.holdout_frac)
+    corpus = replace(corpus, n_copies=dropped.n_copies, n_blank=dropped.n_blank)
+    if corpus.n_documents == 1 and corpus.n_bytes:
+        copies = f" after {corpus.n_copies} copies of it were dropped" if corpus.n_copies else ""
+        remedy = source.remedy_for_one_document or "use a corpus with more documents"
+        raise DataError(
+            f"the corpus {corpus.name} is a single document{copies}, and held-out text is chosen by "
+            f"document: {remedy}"
+        )
     check_split(corpus, config.holdout_frac)
     return corpus
 

@@ -70,8 +70,18 @@ def is_held_out(document: Document, holdout_frac: float) -> bool:
     return int(document.sha256[:16], 16) < holdout_frac * 2**64
 
 
-def distinct(documents: Iterable[Document]) -> Iterator[Document]:
+@dataclass(kw_only=True, slots=True)
+class Dropped:
+    """Counts of what is left out of a corpus."""
+
+    n_copies: int = 0  # documents equal to an earlier one
+    n_blank: int = 0  # rows or parts of files without text
+
+
+def distinct(documents: Iterable[Document], dropped: Dropped | None = None) -> Iterator[Document]:
     """Yield the documents in order without duplicates of earlier ones; about ten bytes of memory for each.
+
+    `dropped` counts the duplicates.
 
     Documents are compared by 64 bits of their hash, so among n documents the probability that a distinct one
     is dropped is n² / 2⁶⁵: 3e-8 for a million.
@@ -82,7 +92,10 @@ def distinct(documents: Iterable[Document]) -> Iterator[Document]:
     seen = _Seen()
     for chunk in chunks(documents, CHUNK_BYTES, CHUNK_DOCUMENTS):
         keys = np.array([int(found.sha256[16:32], 16) for found in chunk], dtype=np.uint64)
-        yield from compress(chunk, seen.add(keys).tolist())
+        is_new = seen.add(keys)
+        if dropped is not None:
+            dropped.n_copies += len(chunk) - int(is_new.sum())
+        yield from compress(chunk, is_new.tolist())
 
 
 def chunks(documents: Iterable[Document], n_bytes: int, n_documents: int = 2**31) -> Iterator[list[Document]]:

@@ -142,6 +142,7 @@ class Encoder:
             raise corpus_changed()
 
     def _add(self, document: Document, ids: NDArray[np.int64]) -> None:
+        ids = np.append(ids, self._tokenizer.separator)
         n_bytes = int(self._tokenizer.token_bytes[ids].sum())
         if n_bytes != len(document.content):  # bits per byte would be wrong
             raise DataError(
@@ -149,7 +150,6 @@ class Encoder:
                 f"the tokenizer is not lossless, choose another"
             )
         self.corpus_hash.add(document)
-        ids = np.append(ids, self._tokenizer.separator)
         if is_held_out(document, self._holdout_frac):
             self._writers[1].append(ids, document.name)
             self._heldout = self._heldout.plus(document, len(ids))

@@ -8,7 +8,7 @@ from typing import Any
 
 from sweep.config import DataConfig
 from sweep.data.corpus import Corpus, scan_source
-from sweep.data.documents import Document, distinct
+from sweep.data.documents import Document, Dropped, distinct
 from sweep.data.sources.huggingface import huggingface_source
 from sweep.data.sources.python_files import python_source, stdlib_source
 from sweep.data.sources.source import Source
@@ -41,7 +41,7 @@ def documents(config: DataConfig) -> Iterator[Document]:
     Raises:
         DataError: The source is unknown, or a document cannot be read or is not UTF-8.
     """
-    return distinct(source_of(config).documents())
+    return distinct(source_of(config).documents(Dropped()))
 
 
 def scan(config: DataConfig, data_dir: Path | None = None) -> Corpus:

@@ -37,7 +37,7 @@ class HeldOut:
 
     tokens: Tokens
     document_ends: NDArray[np.int64]  # (n_documents,): index after each document's separator
-    token_bytes: NDArray[np.int64]  # (vocab_size,): bytes that each id represents, 0 for the separator
+    token_bytes: NDArray[np.int64]  # (vocab_size,): bytes that each id represents (`Tokenizer`)
     corpus_sha256: str
     tokenizer_file_sha256: str
 

@@ -141,7 +141,7 @@ def read_result(path: Path, key: str) -> StoredResult:
         raise ResultError(f"{path} is not valid JSON of a result: delete it to train the run again")
     values = {name: stored["point"].get(name) for name in POINT_COLUMNS}
     try:
-        _check(values)
+        (check_imported if "provenance" in stored else _check)(values)
         if values["run_key"] != key:
             raise ResultError(f"it belongs to run {values['run_key']}")
         curve = tuple(CurvePoint(**record) for record in stored.get("curve", ()))
@@ -173,14 +173,19 @@ def not_fitted(run_dir: Path, stored: StoredResult) -> str | None:
     return None
 
 
-def _check(values: Mapping[str, Any]) -> None:
+def check_imported(values: Mapping[str, Any]) -> None:
+    """Raise ResultError for an imported point as `_check` does; its training loss may be unknown."""
+    _check(values, needed=tuple(name for name in _NEEDED if name != "train_loss"))
+
+
+def _check(values: Mapping[str, Any], needed: tuple[str, ...] = _NEEDED) -> None:
     """Raise ResultError unless values have their column's type, are finite, and the needed ones positive."""
     status = values["status"]
     if status not in ("done", "diverged"):
         raise ResultError(f"status={status!r} is invalid, expected done or diverged")
     for name, value in values.items():
         _check_value(name, value)
-    for name in _NEEDED if status == "done" else _NEEDED_DIVERGED:
+    for name in needed if status == "done" else _NEEDED_DIVERGED:
         if values[name] is None or values[name] <= 0:
             raise ResultError(
                 f"{name}={values[name]!r} is invalid, expected a positive number for a {status} run"

@@ -13,7 +13,8 @@ from sweep.config.limits import MAX_ARM_CHARS
 from sweep.config.places import data_directory, sweep_directory
 from sweep.data.registry import scan
 from sweep.data.shards import PreparedData, find_manifest, prepare
-from sweep.data.tokenizers.tokenizers import tokenizer_sha256, vocab_size
+from sweep.data.sources.hub import is_path
+from sweep.data.tokenizers.tokenizers import check_tokenizer, tokenizer_sha256, vocab_size
 from sweep.errors import InputError, SweepError
 from sweep.launch.choose import check_launch
 from sweep.machine.devices import cores
@@ -41,14 +42,17 @@ def dataset(experiment: ExperimentConfig) -> Dataset:
     """Return the experiment's corpus and tokenizer, with the corpus size once it is prepared.
 
     Writes only its cache of the corpus' files, in `data_directory`. Raises DataError when there is no corpus
-    to read.
+    to read, or the tokenizer cannot be used.
     """
+    check_tokenizer(experiment.tokenizer)
     corpus = scan(experiment.data, data_directory(experiment))
     recipe = tokenizer_sha256(experiment.tokenizer, corpus.sha256)
     manifest = find_manifest(data_directory(experiment), corpus.sha256, recipe)
     return Dataset(
         corpus=corpus.name,
         corpus_sha256=corpus.sha256,
+        n_copies=None if corpus.n_documents is None else corpus.n_copies,
+        n_blank=None if corpus.n_documents is None else corpus.n_blank,
         tokenizer=experiment.tokenizer.name,
         tokenizer_sha256=recipe,
         vocab_size=vocab_size(experiment.tokenizer),
@@ -141,7 +145,8 @@ def diagnose(experiment: ExperimentConfig) -> Diagnosis:
         refusal = str(error)
     packages = ["torch", "safetensors"]
     packages += ["tokenizers"] if experiment.tokenizer.name != "byte" else []
-    packages += ["datasets"] if experiment.data.source == "huggingface" else []
+    data = experiment.data
+    packages += ["datasets"] if data.source == "huggingface" and not is_path(data.dataset) else []
     packages += [*index_packages(experiment.store), *tracking_packages(experiment)]
     needs = Needs(
         results_dir=sweep_directory(experiment),

@@ -130,7 +130,7 @@ REFUSED = [
     (["status", "results/none"], "error: results/none holds no plan"),
     (["status", "a", "b"], "error: a and b are both given"),
     (["fit", "missing.csv"], "error: missing.csv not found: give a sweep's directory, or a .csv"),
-    (["fit", "nowhere"], "error: nowhere holds no plan"),
+    (["fit", "nowhere"], "error: nowhere holds no sweep"),
     (["predict", "nothing.json", "1e20"], "error: nothing.json not found: give a sweep's directory"),
     (["report", "nowhere"], "error: nowhere holds no sweep"),
     (["cancel", "nowhere"], "error: nowhere is not the directory of a sweep"),

@@ -45,6 +45,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_bpe(generated(80), 300, place / "tokenizer.json")
     (place / "model").mkdir()
     shutil.copy(place / "tokenizer.json", place / "model")
+    sizes = [1.5**step for step in range(-3, 4)]
+    cells = [((c / 120) ** 0.5 * size, c) for c in (1e15, 1e16, 1e17) for size in sizes]
+    rows = [(n, c / (6 * n), c, 1.5 + 400 / n**0.35 + 600 / (c / (6 * n)) ** 0.3) for n, c in cells]
+    lines = ["n_params,n_tokens,flops,val_loss", *(",".join(map(str, row)) for row in rows)]
+    (place / "older.csv").write_text("\n".join(lines))
     (place / "configs" / "experiment").mkdir(parents=True)
     (config,) = blocks("yaml")
     (place / "configs" / "experiment" / "mine.yaml").write_text(config)
@@ -58,7 +63,8 @@ def sweep(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     words = shlex.split(command)
     assert words[0] == "sweep"
     monkeypatch.chdir(place)
-    monkeypatch.setattr(sys, "argv", [*words, f"data_dir={place / 'data'}"])
+    settings = [] if words[1] in ("import", "fit") else [f"data_dir={place / 'data'}"]
+    monkeypatch.setattr(sys, "argv", [*words, *settings])
     try:
         main()
     except SystemExit as left:

@@ -96,7 +96,7 @@ def test_data_is_prepared_once(
 def test_prepare_reads_the_configured_source(
     texts: list[Document], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    source = Source(name="stdlib", documents=lambda: iter([*texts, texts[0]]))
+    source = Source(name="stdlib", documents=lambda _: iter([*texts, texts[0]]))
     monkeypatch.setitem(sources.SOURCES, "stdlib", lambda config: source)
     config = StdlibData(source="stdlib", holdout_frac=HOLDOUT_FRAC)
     seen: list[tuple[str, int, int]] = []

@@ -1,10 +1,11 @@
-"""Corpora read with the `datasets` library: pinned data sets of the hub, and Parquet or JSON Lines files.
+"""Corpora of tables: pinned data sets of the hub, read with the `datasets` library, and local files.
 
 No code of a data set is executed: only plain data formats are read.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,19 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from sweep.config import HuggingFaceData
-from sweep.data.documents import Document, document
+from sweep.data.documents import Document, Dropped, document
+from sweep.data.sources.first_bytes import read_text
 from sweep.data.sources.hub import check_pinned, check_reachable, first_line, is_path
 from sweep.data.sources.source import Source, file_state
-from sweep.data.sources.text_files import pieces
+from sweep.data.sources.tables import BATCH_ROWS, check_column, is_text, not_text, table_documents
 from sweep.errors import DataError, DataInterrupted, InputError, SweepError
 
-FORMATS = {".parquet": "parquet", ".jsonl": "json", ".ndjson": "json"}
-"""The library's reader by suffix of local files; other files are ignored."""
+SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".csv", ".tsv", ".arrow")
+"""Suffixes of data files in a directory, also with .gz or .zst; other files are ignored."""
 
 HUB_FORMATS = frozenset({"parquet", "json", "csv", "text", "arrow"})
 """The library's readers of plain data. Its other readers unpickle, or read more than text."""
-
-BATCH_ROWS = 64
 
 READ_RETRIES = 3  # of an interrupted stream, 5 s apart; the library's default is 20
 
@@ -45,7 +45,7 @@ def huggingface_source(config: HuggingFaceData) -> Source:
     paths = _data_files(config)
     return Source(
         name=Path(config.dataset).expanduser().resolve().name,
-        documents=lambda: islice(_file_documents(paths, config), config.n_documents),
+        documents=lambda dropped: islice(_file_documents(paths, config.column, dropped), config.n_documents),
         files=lambda: map(file_state, paths),
     )
 
@@ -64,16 +64,16 @@ def _hub_source(config: HuggingFaceData) -> Source:
     }
     return Source(
         name=config.dataset,
-        documents=lambda: islice(_hub_documents(config, split), config.n_documents),
+        documents=lambda dropped: islice(_hub_documents(config, split, dropped), config.n_documents),
         recipe=recipe,
     )
 
 
-def _hub_documents(config: HuggingFaceData, split: str) -> Iterator[Document]:
+def _hub_documents(config: HuggingFaceData, split: str, dropped: Dropped) -> Iterator[Document]:
     place = f"data.dataset={config.dataset}"
     try:
         with _library() as library:
-            yield from _texts(_hub_rows(library, config, split), config.column, config.dataset)
+            yield from _texts(_hub_rows(library, config, split), config.column, config.dataset, dropped)
     except SweepError:
         raise
     except (ValueError, KeyError, TypeError) as error:
@@ -104,53 +104,36 @@ def _hub_rows(library: Any, config: HuggingFaceData, split: str) -> Any:
         raise DataError(f"{place} cannot be opened: {first_line(error)}") from None
 
 
-def _file_documents(paths: list[Path], config: HuggingFaceData) -> Iterator[Document]:
-    with _library() as library:
-        for path in paths:
-            reader = FORMATS[path.suffix]
-            if reader == "json":
-                for _ in pieces(path, b"\n"):  # raises for other encodings and long lines, with the offset
-                    pass
-            try:
-                rows = library.load_dataset(
-                    reader, data_files=str(path.absolute()), split="train", streaming=config.streaming
-                )
-                yield from _texts(rows, config.column, str(path))
-            except SweepError:
-                raise
-            except Exception as error:  # pyarrow and the library also raise bare Exceptions
-                cause = error.__cause__ or error
-                raise DataError(f"{path} cannot be read as {reader}: {first_line(cause)}") from None
+def _file_documents(paths: list[Path], column: str, dropped: Dropped) -> Iterator[Document]:
+    for path in paths:
+        yield from table_documents(path, column, dropped)
 
 
-def _texts(rows: Any, column: str, place: str) -> Iterator[Document]:
+def _texts(rows: Any, column: str, place: str, dropped: Dropped) -> Iterator[Document]:
     """Yield one document per row, without rows that have no text. Raises DataError."""
-    import pyarrow  # type: ignore[import-untyped]
-
     number = 0
     for table in rows.with_format("arrow").iter(batch_size=BATCH_ROWS):
-        if column not in table.column_names:
-            choices = ", ".join(table.column_names)
-            raise DataError(f"data.column={column} not found in {place}: choose from {choices}")
+        check_column(table.column_names, column, place)
         kind = table.schema.field(column).type
-        is_text = pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
-        if not is_text and not pyarrow.types.is_null(kind):
-            raise DataError(
-                f"data.column={column} of {place} has type {kind}, not text: choose another column"
-            )
+        if not is_text(kind):
+            raise not_text(column, place, kind)
         for text in table.column(column).to_pylist():
             number += 1
             if text and not text.isspace():
                 yield document(f"{place}, row {number}", text.encode())
+            else:
+                dropped.n_blank += 1
 
 
 def _data_files(config: HuggingFaceData) -> list[Path]:
     """Return the data files of `config.dataset` and `config.split`, sorted by name."""
     root = Path(config.dataset).expanduser()
+    if root.is_file() and config.split is None:
+        return [root]
     if not root.exists():
         raise DataError(f"data.dataset={config.dataset} not found: check the path")
-    found = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
-    files = [path for path in found if path.suffix in FORMATS]
+    found = [root] if root.is_file() else sorted(path for path in root.rglob("*") if not path.is_dir())
+    files = [path for path in found if _is_data(path)]
     if config.split is not None:
         part = re.compile(rf"(^|/){re.escape(config.split)}([-._/]|$)")
         base = root if root.is_dir() else root.parent
@@ -160,9 +143,23 @@ def _data_files(config: HuggingFaceData) -> list[Path]:
         remedy = "" if config.split is None else f", named {config.split}/… or {config.split}-….parquet"
         raise DataError(
             f"data.dataset={config.dataset}: no file{of_split} found: "
-            f"give a directory with {', '.join(FORMATS)} files{remedy}"
+            f"give a directory with {', '.join(SUFFIXES)} files{remedy}, or read plain text with data=text"
         )
     return files
+
+
+def _is_data(path: Path) -> bool:
+    """Return True for a data file by its name; of a directory of `save_to_disk`, only for those it lists."""
+    name = path.name.removesuffix(".gz").removesuffix(".zst")
+    if not name.endswith(SUFFIXES):
+        return False
+    state = path.parent / "state.json"
+    if path.suffix != ".arrow" or not state.is_file():
+        return True
+    try:
+        return path.name in {file["filename"] for file in json.loads(read_text(state))["_data_files"]}
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{state} is not a valid file of save_to_disk: save the data set again") from None
 
 
 @contextmanager

@@ -24,7 +24,7 @@ BUILD_PREFIXES = ("_sysconfigdata", "config-", "sitecustomize", "usercustomize")
 
 def stdlib_source(config: StdlibData) -> Source:
     """Return the source files of the running interpreter's standard library."""
-    return Source(name="stdlib", documents=stdlib_documents, files=_stdlib_files)
+    return Source(name="stdlib", documents=lambda _: stdlib_documents(), files=_stdlib_files)
 
 
 def stdlib_documents(root: Path | None = None) -> Iterator[Document]:
@@ -67,7 +67,7 @@ def python_source(config: PythonData) -> Source:
                     decoded(found)
                     yield found
 
-    return Source(name="python", documents=documents, files=files)
+    return Source(name="python", documents=lambda _: documents(), files=files)
 
 
 def _is_library(name: str) -> bool:

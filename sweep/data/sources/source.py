@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.data.documents import Document
+from sweep.data.documents import Document, Dropped
 from sweep.errors import DataError
 
 
@@ -28,9 +28,9 @@ class Source:
     """The documents of one config. Its corpus is identified by `recipe` if there is one, else by content."""
 
     name: str  # of the corpus, as recorded in points
-    documents: Callable[[], Iterator[Document]]
-    """Yields all documents, duplicates included, in an order that depends only on the documents. Can be
-    called repeatedly. Raises DataError."""
+    documents: Callable[[Dropped], Iterator[Document]]
+    """Yields all documents, duplicates included, in an order that depends only on the documents; counts rows
+    without text. Can be called repeatedly. Raises DataError."""
 
     files: Callable[[], Iterable[FileState]] | None = None
     """Yields the state of all source files, in order; if unchanged, the documents are unchanged. Raises
@@ -38,6 +38,9 @@ class Source:
 
     recipe: Mapping[str, Any] | None = None
     """JSON that identifies documents which are expensive or impossible to read again."""
+
+    remedy_for_one_document: str | None = None
+    """Advice for a corpus that is a single document."""
 
 
 def read_file(path: Path) -> bytes:
@@ -50,6 +53,13 @@ def read_file(path: Path) -> bytes:
 
 def unreadable(path: Path | str, error: OSError) -> DataError:
     """Return the error for a file or directory that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        if Path(path).is_symlink():
+            return DataError(
+                f"{path} is a link to {os.readlink(path)}, which does not exist: restore that file, "  # noqa: PTH115
+                f"for example with git annex get, or remove the link"
+            )
+        return DataError(f"{path} cannot be read ({error.strerror}): check the path")
     return DataError(f"{path} cannot be read ({error.strerror}): check its permissions")
 
 

@@ -59,7 +59,7 @@ def synthetic_source(config: SyntheticData) -> Source:
         "n_documents": config.n_documents,
         "document_symbols": config.document_symbols,
     }
-    return Source(name="synthetic", documents=lambda: synthetic_documents(config), recipe=recipe)
+    return Source(name="synthetic", documents=lambda _: synthetic_documents(config), recipe=recipe)
 
 
 def synthetic_documents(config: SyntheticData) -> Iterator[Document]:

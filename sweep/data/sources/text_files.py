@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import codecs
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from sweep.config import TextData
-from sweep.data.documents import MAX_DOCUMENT_BYTES, Document, document, not_utf8, too_long
-from sweep.data.sources.source import Source, file_state, matching_files, unreadable
-from sweep.errors import DataError
+from sweep.data.documents import MAX_DOCUMENT_BYTES, Document, Dropped, document, not_utf8, too_long
+from sweep.data.sources.first_bytes import text_chunks
+from sweep.data.sources.source import Source, file_state, matching_files
 
 READ_BYTES = 2**23  # small next to a document's limit, large enough that appending costs little
 
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",  # first, because it starts with the UTF-16 mark
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
-"""First bytes of files in other encodings (Unicode 16.0, section 23.8)."""
+ONE_DOCUMENT_REMEDY = (
+    "split it into documents with data.delimiter, such as 'data.delimiter=\\n\\n' for an empty line"
+)
 
 
 def text_source(config: TextData) -> Source:
@@ -28,7 +25,10 @@ def text_source(config: TextData) -> Source:
     delimiter = None if config.delimiter is None else unescaped(config.delimiter).encode()
     return Source(
         name="text",
-        documents=lambda: (found for path in paths for found in file_documents(path, delimiter)),
+        documents=lambda dropped: (
+            found for path in paths for found in file_documents(path, delimiter, dropped)
+        ),
+        remedy_for_one_document=None if delimiter else ONE_DOCUMENT_REMEDY,
         files=lambda: map(file_state, paths),
     )
 
@@ -43,55 +43,64 @@ def unescaped(delimiter: str) -> str:
     return "\\".join(piece.replace("\\n", "\n").replace("\\t", "\t") for piece in pieces)
 
 
-def file_documents(path: Path, delimiter: bytes | None) -> Iterator[Document]:
-    """Yield the documents of one file: the whole file, or its parts between delimiters, without blank ones.
+def file_documents(path: Path, delimiter: bytes | None, dropped: Dropped) -> Iterator[Document]:
+    """Yield the documents of one file: the whole file, or its parts between delimiters.
 
-    Needs memory for one document at a time. A UTF-8 byte order mark is dropped.
+    Blank parts are left out and counted in `dropped`. Needs memory for one document at a time. The file may
+    be compressed with gzip or zstd; a UTF-8 byte order mark is dropped.
 
     Raises:
         DataError: The file cannot be read, is not UTF-8, or contains a document that is too long.
     """
-    for offset, content in pieces(path, delimiter):
+    for _, line, content in pieces(path, delimiter):
         if content.strip():
-            yield document(str(path) if delimiter is None else f"{path}, at byte {offset}", content)
+            yield document(str(path) if delimiter is None else f"{path}, line {line}", content)
+        else:
+            dropped.n_blank += 1
 
 
-def pieces(path: Path, delimiter: bytes | None) -> Iterator[tuple[int, bytes]]:
-    """Yield the offset and the bytes of each piece of a file. Raises DataError as `file_documents`."""
-    for offset, content in _split(path, delimiter):
+class Piece(NamedTuple):
+    """Part of a file between two delimiters."""
+
+    offset: int  # of its first byte in the file's text
+    line: int  # of its first byte, from 1
+    content: bytes
+
+
+def pieces(path: Path, delimiter: bytes | None) -> Iterator[Piece]:
+    """Yield the pieces of a file; one that ends with a delimiter has no empty piece after it.
+
+    A line end in the delimiter also matches CR LF. Raises DataError as `file_documents`.
+    """
+    for piece in _split(path, delimiter):
         try:
-            content.decode("utf-8")
+            piece.content.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise not_utf8(str(path), content[error.start], offset + error.start) from None
-        yield offset, content
+            place, line = error.start, piece.line + piece.content.count(b"\n", 0, error.start)
+            raise not_utf8(f"{path}, line {line}", piece.content[place], piece.offset + place) from None
+        yield piece
 
 
-def _split(path: Path, delimiter: bytes | None) -> Iterator[tuple[int, bytes]]:
-    offset, rest = 0, b""
-    try:
-        with path.open("rb") as stream:
-            while chunk := stream.read(READ_BYTES):
-                if offset == 0 and not rest:
-                    chunk, offset = _without_mark(path, chunk)
-                rest += chunk
-                *whole, rest = [rest] if delimiter is None else rest.split(delimiter)
-                for piece in whole:
-                    yield offset, piece
-                    offset += len(piece) + len(delimiter or b"")
-                if len(rest) > MAX_DOCUMENT_BYTES:
-                    raise too_long(str(path) if delimiter is None else f"{path}, from byte {offset} on,")
-    except OSError as error:
-        raise unreadable(path, error) from None
-    yield offset, rest
+def _split(path: Path, delimiter: bytes | None) -> Iterator[Piece]:
+    offset, line, rest = -1, 1, b""
+    for place, chunk in text_chunks(path, READ_BYTES):
+        offset = place if offset < 0 else offset
+        rest += chunk
+        *whole, (rest, _) = [(rest, b"")] if delimiter is None else _parts(rest, delimiter)
+        for content, end in whole:
+            yield Piece(offset, line, content)
+            offset += len(content) + len(end)
+            line += content.count(b"\n") + end.count(b"\n")
+        if len(rest) > MAX_DOCUMENT_BYTES:
+            raise too_long(str(path) if delimiter is None else f"{path}, from line {line} on,")
+    if rest:
+        yield Piece(offset, line, rest)
 
 
-def _without_mark(path: Path, beginning: bytes) -> tuple[bytes, int]:
-    """Return the beginning of a file without its UTF-8 mark, and the mark's length."""
-    for mark, encoding in BYTE_ORDER_MARKS.items():
-        if beginning.startswith(mark):
-            raise DataError(
-                f"{path} is {encoding} (it begins with {mark.hex(' ')}), not UTF-8: "
-                f"convert it with iconv -f {encoding} -t UTF-8"
-            )
-    n_mark = len(codecs.BOM_UTF8) if beginning.startswith(codecs.BOM_UTF8) else 0
-    return beginning[n_mark:], n_mark
+def _parts(content: bytes, delimiter: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the parts of `content` between delimiters, each with the delimiter that ends it."""
+    if b"\n" not in delimiter or b"\r\n" not in content:
+        return [(part, delimiter) for part in content.split(delimiter)]
+    pattern = rb"\r?\n".join(re.escape(part) for part in delimiter.split(b"\n"))
+    parts = [*re.split(b"(" + pattern + b")", content), b""]
+    return list(zip(parts[::2], parts[1::2], strict=True))

@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sweep.config import PretrainedTokenizerConfig
 from sweep.data.documents import Document
+from sweep.data.sources.first_bytes import read_text
 from sweep.data.sources.hub import check_pinned, download, is_path
 from sweep.data.tokenizers.bpe import encode_batch, tokenizers_library
 from sweep.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as FastTokenizer
 
 SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|end_of_sentence|>", "</s>", "<eos>")
 """End-of-document tokens of published tokenizers, in order of preference."""
 
 PROBE = " Two  spaces, a\ttab,\n\na naïve → 🦊, UPPER, ½ ﬁ e\u0301 and a tail "
 """Text that a tokenizer with any normalisation, stripping or unknown token cannot reproduce."""
+
+PROBES = (
+    *("words", "Upper", "two  spaces", "a\ttab", "a\n\nline", "CR\r\nLF", "naïve", "→", "🦊", "½", "ﬁ"),
+    *("e\u0301", "tail ", "0123", PROBE.strip()),
+)
+"""Texts without a leading space, each with one thing that tokenizers change; reported one at a time."""
+
+SAMPLING_KEYS = ("dropout", "alpha", "nbest_size")
+"""Keys of a model that make it sample: BPE dropout (Provilkov et al. 2020), subword regularisation
+(Kudo 2018)."""
 
 SPACE = "\u2581"  # represents a space in SentencePiece vocabularies
 
@@ -38,11 +53,25 @@ class PretrainedFile:
     vocab_size: int  # including the padding set in the config
     separator: int
     byte_level: bool  # True: each character of a token represents a byte, as in GPT-2
+    text: str  # of the file, without a byte order mark
     added: Mapping[int, str]  # texts of tokens outside the model's vocabulary
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeadingSpace:
+    """The space that a SentencePiece tokenizer puts before every text, and removes when decoding."""
+
+    n_bytes: int  # 1: it adds one; 0: it does not
+    is_shared: bool = False  # True: it adds none before a text that begins with one, which then loses its own
+
+
 class PretrainedTokenizer:
-    """A lossless tokenizer.json of any model: byte-level BPE, or with byte fallback."""
+    """A lossless tokenizer.json of any model: byte-level BPE, or with byte fallback.
+
+    Tokenizers converted from SentencePiece (Llama 2, Mistral, T5) put a space before every document. The
+    separator takes its byte back: it represents -1 byte, so that the bytes of a document's ids and its
+    separator add up to the document.
+    """
 
     def __init__(self, config: PretrainedTokenizerConfig) -> None:
         """Raise InputError without the `tokenizers` library, DataError for an unsuitable file."""
@@ -50,30 +79,122 @@ class PretrainedTokenizer:
         self.vocab_size = described.vocab_size
         self.separator = described.separator
         self.sha256 = described.sha256
-        try:
-            self._fast = tokenizers_library("pretrained").Tokenizer.from_file(str(described.path))
-        except Exception as error:  # the library raises bare Exceptions
-            if isinstance(error, InputError):
-                raise
-            raise DataError(f"{described.path} is not a valid tokenizer ({error}): choose another") from None
-        self._fast.no_truncation()
-        self._fast.no_padding()
-        self._fast.encode_special_tokens = True  # the separator's text in a document is ordinary text
+        self._fast = _load(described)
         self.token_bytes = _token_bytes(self._fast.get_vocab(with_added_tokens=True), described)
-        self._check_lossless(described.path)
+        self._leading = _check_lossless(self._fast, self.token_bytes, described.path)
+        self.token_bytes[self.separator] = -self._leading.n_bytes
+        self._decodes_mark = _round_trip(self._fast, self.token_bytes, f"a{SPACE}")[1] == f"a{SPACE}"
 
     def encode(self, documents: Sequence[Document]) -> list[NDArray[np.int64]]:
-        """Return the ids of each document, without special tokens."""
+        """Return the ids of each document, without special tokens.
+
+        Raises DataError for text that contains SentencePiece's mark for a space, which decodes as a space.
+        """
+        if not self._decodes_mark:
+            for found in documents:
+                place = found.content.find(SPACE.encode())
+                if place >= 0:
+                    raise DataError(
+                        f"{found.name}: {SPACE} (U+2581) at offset {place} is a space in this tokenizer: "
+                        f"replace it in the text, or choose a byte-level tokenizer such as GPT-2's"
+                    )
+        if self._leading.is_shared:
+            documents = [
+                replace(found, content=b" " + found.content) if _begins_with_space(found.content) else found
+                for found in documents
+            ]
         return encode_batch(self._fast, documents)
 
-    def _check_lossless(self, path: Path) -> None:
-        ids = self._fast.encode(PROBE, add_special_tokens=False).ids
-        n_bytes = int(self.token_bytes[ids].sum())
-        if n_bytes != len(PROBE.encode()) or self._fast.decode(ids, skip_special_tokens=False) != PROBE:
+
+def _begins_with_space(content: bytes) -> bool:
+    return content.startswith(b" ")
+
+
+def check_pretrained(config: PretrainedTokenizerConfig) -> None:
+    """Raise what building the tokenizer would raise; nothing more than `read_pretrained` without the library.
+
+    Raises:
+        InputError: The revision of a name on the hub is not a commit.
+        DataError: The file is unsuitable: invalid, not deterministic or not lossless.
+    """
+    described = read_pretrained(config)
+    if importlib.util.find_spec("tokenizers") is not None:
+        _check_once(described.sha256, config)
+
+
+@lru_cache(maxsize=4)  # experiments with arms plan several times, and large tokenizers load slowly
+def _check_once(sha256: str, config: PretrainedTokenizerConfig) -> None:
+    PretrainedTokenizer(config)
+
+
+def _load(described: PretrainedFile) -> FastTokenizer:
+    """Return the library's tokenizer without truncation, padding and special tokens in text."""
+    library = tokenizers_library("pretrained")
+    try:
+        fast = library.Tokenizer.from_str(described.text)
+    except Exception as error:  # the library raises bare Exceptions
+        raise DataError(
+            f"{described.path} cannot be read by version {library.__version__} of the tokenizers library "
+            f"({error}): choose another tokenizer, or update with pip install -U tokenizers if the file is "
+            f"newer"
+        ) from None
+    fast.no_truncation()
+    fast.no_padding()
+    fast.encode_special_tokens = True  # the separator's text in a document is ordinary text
+    return fast  # type: ignore[no-any-return]
+
+
+def _check_lossless(fast: FastTokenizer, token_bytes: NDArray[np.int64], path: Path) -> LeadingSpace:
+    """Return the tokenizer's treatment of leading spaces. Raises DataError, with an example, for a lossy one.
+
+    A tokenizer is lossless if decoding returns every text and the bytes of the ids add up to the text's,
+    except for one space that the decoder removes.
+    """
+    for text in (*PROBES, PROBE):
+        ids, back, _ = _round_trip(fast, token_bytes, text)
+        if ids != fast.encode(text, add_special_tokens=False).ids:
             raise DataError(
-                f"{path} is not lossless (it adds, drops or replaces characters), as bits per byte require: "
-                f"choose a byte-level tokenizer, such as GPT-2's or Llama 3's"
+                f"{path} is not deterministic: it encodes {text!r} in two ways, choose a tokenizer without "
+                f"sampling"
             )
+    plain = [_round_trip(fast, token_bytes, text) for text in PROBES]
+    spaced = [_round_trip(fast, token_bytes, " " + text) for text in PROBES]
+    if all(back == " " + text for text, (_, back, _) in zip(PROBES, plain, strict=True)):
+        raise DataError(
+            f"{path} is not lossless: it adds a space before text that begins without one "
+            f"({PROBES[0]!r} is decoded as {plain[0][1]!r}), so bits per byte would be wrong: set "
+            f"add_prefix_space to false in a copy of the file"
+        )
+    n_added = plain[0][2]
+    is_shared = n_added == 1 and spaced[0][2] == 0 and spaced[0][1] == PROBES[0]
+    for text, (_, back, n_surplus) in zip(PROBES, plain, strict=True):
+        _check_text(path, text, back, n_surplus - n_added if n_added == 1 else n_surplus)
+    for text, (_, back, n_surplus) in zip(PROBES, spaced, strict=True):
+        wanted = text if is_shared else " " + text
+        _check_text(path, wanted, back, n_surplus - (0 if is_shared else n_added))
+    return LeadingSpace(n_bytes=n_added, is_shared=is_shared)
+
+
+def _round_trip(fast: FastTokenizer, token_bytes: NDArray[np.int64], text: str) -> tuple[list[int], str, int]:
+    """Return a text's ids, the text they decode to, and the bytes that they represent beyond its own."""
+    ids = fast.encode(text, add_special_tokens=False).ids
+    back = fast.decode(ids, skip_special_tokens=False)
+    return ids, back, int(token_bytes[ids].sum()) - len(text.encode())
+
+
+def _check_text(path: Path, text: str, back: str, n_surplus: int) -> None:
+    if back == text and n_surplus == 0:
+        return
+    change = (
+        f"decodes {text!r} as {back!r}"
+        if back != text
+        else f"encodes {text!r} in tokens of {len(text.encode()) + n_surplus} bytes instead of "
+        f"{len(text.encode())}"
+    )
+    raise DataError(
+        f"{path} is not lossless, as bits per byte require: it {change}: "
+        f"choose a byte-level tokenizer, such as GPT-2's or Llama 3's"
+    )
 
 
 def pretrained_identity(config: PretrainedTokenizerConfig) -> Mapping[str, Any]:
@@ -91,16 +212,18 @@ def read_pretrained(config: PretrainedTokenizerConfig) -> PretrainedFile:
     """
     path = _file(config)
     try:
-        content = path.read_bytes()
+        path.stat()
     except OSError as error:
         raise DataError(f"tokenizer.path={path} cannot be read ({error.strerror}): check the path") from None
+    content = read_text(path)
     return _described(path, content, config.separator, config.vocab_size)
 
 
 @lru_cache(maxsize=4)  # a plan reads it several times
 def _described(path: Path, content: bytes, separator: str | None, vocab_size: int | None) -> PretrainedFile:
     try:
-        values = json.loads(content)
+        text = content.decode()
+        values = json.loads(text)
         added = {int(token["id"]): str(token["content"]) for token in values["added_tokens"]}
         vocabulary = values["model"]["vocab"]
         ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
@@ -110,6 +233,12 @@ def _described(path: Path, content: bytes, separator: str | None, vocab_size: in
         raise DataError(
             f"{path} is not in the format of the tokenizers library: give a valid tokenizer.json"
         ) from None
+    for key in SAMPLING_KEYS:
+        if values["model"].get(key):
+            raise DataError(
+                f"{path} is not deterministic: its model has {key}={values['model'][key]}, which encodes a "
+                f"text differently each time: set {key} to null in a copy of the file"
+            )
     if vocab_size is not None and vocab_size < n_tokens:
         raise DataError(
             f"tokenizer.vocab_size={vocab_size} is less than the {n_tokens} tokens in {path}: "
@@ -122,6 +251,7 @@ def _described(path: Path, content: bytes, separator: str | None, vocab_size: in
         vocab_size=vocab_size or n_tokens,
         separator=_separator(path, separator, {text: token for token, text in added.items()}),
         byte_level='"ByteLevel"' in decoder,
+        text=text,
         added=added,
     )
 

@@ -13,20 +13,26 @@ from numpy.typing import NDArray
 from sweep.config import AnyTokenizerConfig, PretrainedTokenizerConfig, TokenizerConfig
 from sweep.data.documents import Document
 from sweep.data.tokenizers.bpe import BpeTokenizer, train_bpe
-from sweep.data.tokenizers.pretrained import PretrainedTokenizer, pretrained_identity, read_pretrained
+from sweep.data.tokenizers.pretrained import (
+    PretrainedTokenizer,
+    check_pretrained,
+    pretrained_identity,
+    read_pretrained,
+)
 from sweep.errors import DataError, InputError
 from sweep.identity import sha256_json
 
 
 class Tokenizer(Protocol):
-    """Lossless mapping of text to ids: the ids of a document represent exactly its bytes."""
+    """Lossless mapping of text to ids: a document's ids and its separator represent exactly its bytes."""
 
     vocab_size: int
     separator: int
-    """The id that ends every document; it represents no bytes."""
+    """The id that ends every document."""
 
     token_bytes: NDArray[np.int64]
-    """Number of bytes that each id represents, shape (vocab_size,); 0 for the separator."""
+    """Number of bytes that each id represents, shape (vocab_size,). The separator represents 0, or -1 where
+    the tokenizer adds a space to every document."""
 
     sha256: str
     """Identity of the mapping; for a trained tokenizer, the hash of its file."""
@@ -142,6 +148,12 @@ def vocab_size(config: AnyTokenizerConfig) -> int:
     if isinstance(config, PretrainedTokenizerConfig):
         return read_pretrained(config).vocab_size
     return config.vocab_size
+
+
+def check_tokenizer(config: AnyTokenizerConfig) -> None:
+    """Raise InputError or DataError, before any text is read, for a tokenizer that cannot be used."""
+    if isinstance(config, PretrainedTokenizerConfig):
+        check_pretrained(config)
 
 
 def tokenizer_file(data_dir: Path, tokenizer_sha256: str) -> Path:

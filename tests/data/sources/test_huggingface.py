@@ -71,7 +71,7 @@ def test_a_directory_yields_the_texts_of_its_files_in_order(
     config = replace(LOCAL, dataset=str(tmp_path), streaming=streaming)
     assert read(config) == TALES
     first = next(documents(config))
-    assert first.name == f"{tmp_path / f'train-0.{kind}'}, row 1"
+    assert first.name == f"{tmp_path / f'train-0.{kind}'}, {'row' if kind == 'parquet' else 'line'} 1"
     assert read(replace(config, n_documents=120)) == TALES[:120]
     one = replace(config, dataset=str(tmp_path / f"train-1.{kind}"))
     assert read(one) == TALES[90:]
@@ -103,7 +103,7 @@ def test_a_split_is_a_directory_or_a_prefix_of_file_names(tmp_path: Path) -> Non
     assert read(replace(config, split="test")) == ["d"]
     assert sorted(read(config)) == ["a", "b", "c", "d"]
     with pytest.raises(
-        DataError, match=r"no file of split dev found: .* \.parquet, .* files, named dev/… or dev-….parquet"
+        DataError, match=r"no file of split dev found: .* \.arrow files, named dev/… or dev-….parquet"
     ):
         read(replace(config, split="dev"))
 
@@ -111,11 +111,17 @@ def test_a_split_is_a_directory_or_a_prefix_of_file_names(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (lines(["fine"]).encode() + "größer\n".encode("latin-1"), r"byte 0xf6 at offset 31 is not UTF-8"),
+        (
+            lines(["fine"]).encode() + "größer\n".encode("latin-1"),
+            r"x\.jsonl, line 2: byte 0xf6 at offset 31 is",
+        ),
         (lines(["fine"]).encode("utf-16"), r"x\.jsonl is UTF-16 \(it begins with ff fe\)"),
-        (b'{"text": "half', r"x\.jsonl cannot be read as json: "),
+        (b'{"text": "half', r"x\.jsonl, line 1 is not valid JSON \(Unterminated string.*: correct it"),
+        (b'[\n{"text": "a"}\n]', r"x\.jsonl, line 1 is not valid JSON .* jq -c '\.\[\]'"),
+        (b'{"text": "a"}\n["b"]\n', r"x\.jsonl, line 2 is JSON but not an object"),
+        (b'\n{"text": "a\\ud83db"}\n', r"x\.jsonl, line 2: character 2 is \\ud83d, half of a surrogate pair"),
         (b'{"txt": "other"}\n', r"data\.column=text not found in .*x\.jsonl: choose from txt"),
-        (b'{"text": 7}\n', r"data\.column=text of .*x\.jsonl has type int64, not text"),
+        (b'{"text": 7}\n', r"data\.column=text of .*x\.jsonl, line 1 has type int, not text"),
     ],
 )
 def test_invalid_files_are_rejected(tmp_path: Path, content: bytes, sentence: str) -> None:
@@ -128,13 +134,13 @@ def test_invalid_files_are_rejected(tmp_path: Path, content: bytes, sentence: st
 def test_a_too_long_line_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sweep.data.sources.text_files.MAX_DOCUMENT_BYTES", 2**10)
     (tmp_path / "x.jsonl").write_text('{"text": "' + "x" * 2**11)
-    with pytest.raises(DataError, match=r"x\.jsonl, from byte 0 on, is one document of more than 64 MiB"):
+    with pytest.raises(DataError, match=r"x\.jsonl, from line 1 on, is one document of more than 64 MiB"):
         read(replace(LOCAL, dataset=str(tmp_path)))
 
 
 def test_an_invalid_parquet_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1 or so")
-    with pytest.raises(DataError, match=r"x\.parquet cannot be read as parquet: "):
+    with pytest.raises(DataError, match=r"x\.parquet, row 1 cannot be read as parquet: "):
         read(replace(LOCAL, dataset=str(tmp_path)))
 
 
@@ -142,7 +148,8 @@ def test_missing_paths_and_directories_without_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.dataset=.*/gone not found: check the path"):
         huggingface_source(replace(LOCAL, dataset=str(tmp_path / "gone")))
     with pytest.raises(
-        DataError, match=r"data\.dataset=.*: no file found: .* \.parquet, \.jsonl, \.ndjson files$"
+        DataError,
+        match=r"data\.dataset=.*: no file found: .* \.parquet, .* files, or read .* with data=text$",
     ):
         huggingface_source(replace(LOCAL, dataset=str(tmp_path)))
     (tmp_path / "x.jsonl").write_text(lines(["x"]))
@@ -150,15 +157,14 @@ def test_missing_paths_and_directories_without_data(tmp_path: Path) -> None:
         huggingface_source(replace(LOCAL, dataset=str(tmp_path), revision=COMMIT))
 
 
-def test_a_missing_library_is_reported_with_the_install_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_files_need_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.jsonl").write_text(lines(["x"]))
     monkeypatch.setitem(sys.modules, "datasets", None)
+    assert read(replace(LOCAL, dataset=str(tmp_path))) == ["x"]
     with pytest.raises(
         InputError, match=r"data=huggingface needs the datasets library: pip install 'sweep\[train\]'"
     ):
-        read(replace(LOCAL, dataset=str(tmp_path)))
+        read(replace(LOCAL, dataset="me/tales", revision=COMMIT))
 
 
 # --- the hub -----------------------------------------------------------------------------------------

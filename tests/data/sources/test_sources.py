@@ -89,7 +89,7 @@ def test_invalid_utf8_is_rejected_with_its_offset(library: Path) -> None:
 def test_an_unreadable_file_is_rejected(library: Path) -> None:
     (library / "b.py").unlink()
     (library / "b.py").symlink_to(library / "gone")
-    with pytest.raises(DataError, match=r"b\.py cannot be read \(No such file"):
+    with pytest.raises(DataError, match=r"b\.py is a link to .*gone, which does not exist"):
         list(stdlib_documents(library))
 
 
@@ -149,7 +149,7 @@ def test_a_corpus_with_an_empty_split_is_rejected() -> None:
 
 def test_a_source_without_text_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     for empty in ([], [document("nothing", b"")]):
-        source = Source(name="none", documents=lambda empty=empty: iter(empty))
+        source = Source(name="none", documents=lambda _, empty=empty: iter(empty))
         monkeypatch.setitem(sources.SOURCES, "stdlib", lambda config, source=source: source)
         with pytest.raises(DataError, match="the corpus none is empty: no text found"):
             scan(STDLIB)

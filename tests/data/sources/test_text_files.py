@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,8 @@ from hypothesis import strategies as st
 
 from sweep.config import TextData
 from sweep.data import documents as documents_module
-from sweep.data.registry import documents
+from sweep.data.documents import Dropped
+from sweep.data.registry import documents, scan
 from sweep.data.sources import text_files
 from sweep.data.sources.text_files import file_documents, pieces, unescaped
 from sweep.errors import DataError
@@ -55,8 +57,11 @@ def test_pieces_equal_those_of_split_for_any_read_size(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_files, "READ_BYTES", read_bytes)
         found = list(pieces(path, delimiter.encode()))
-    assert [content for _, content in found] == whole.split(delimiter.encode())
-    assert all(whole[offset:].startswith(content) for offset, content in found)
+    expected = whole.split(delimiter.encode())
+    assert [piece.content for piece in found] == (expected if expected[-1] else expected[:-1])
+    for offset, line, content in found:
+        assert whole[offset:].startswith(content)
+        assert line == 1 + whole[:offset].count(b"\n")
 
 
 def test_documents_are_split_at_a_delimiter_without_blank_ones(tmp_path: Path) -> None:
@@ -64,10 +69,52 @@ def test_documents_are_split_at_a_delimiter_without_blank_ones(tmp_path: Path) -
     path.write_text("\ufeffone\ntale\n<|endoftext|>\n <|endoftext|>another", "utf-8")
     found = list(documents(text(path, delimiter="<|endoftext|>")))
     assert [document.content for document in found] == [b"one\ntale\n", b"another"]
-    assert found[1].name == f"{path}, at byte {path.read_bytes().index(b'another')}"
+    assert found[1].name == f"{path}, line 4"
     assert [document.content for document in documents(text(path))] == [path.read_bytes()[3:]]
     lines = [document.content for document in documents(text(path, delimiter="\\n"))]
     assert lines == [b"one", b"tale", b"<|endoftext|>", b" <|endoftext|>another"]
+
+
+@pytest.mark.parametrize("delimiter", ["\\n", "\\n\\n", "\\n--\\n"])
+@pytest.mark.parametrize("read_bytes", [1, 5, 2**23])
+def test_windows_line_ends_separate_documents_too(
+    tmp_path: Path, delimiter: str, read_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "READ_BYTES", read_bytes)
+    whole = unescaped(delimiter).join(["one", "two", "three"]) + "\n"
+    (tmp_path / "unix.txt").write_bytes(whole.encode())
+    (tmp_path / "windows.txt").write_bytes(b"\xef\xbb\xbf" + whole.replace("\n", "\r\n").encode())
+    unix, windows = (
+        [found.content.strip() for found in documents(text(tmp_path / name, delimiter=delimiter))]
+        for name in ("unix.txt", "windows.txt")
+    )
+    assert unix == windows == [b"one", b"two", b"three"]
+    lines = [
+        list(pieces(tmp_path / f"{name}.txt", unescaped(delimiter).encode())) for name in ("unix", "windows")
+    ]
+    assert [piece.line for piece in lines[0]] == [piece.line for piece in lines[1]]
+
+
+def test_blank_parts_and_copies_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n\ntwo\none\n  \nthree\none\n")
+    corpus = scan(
+        TextData(source="text", files=(str(tmp_path / "a.txt"),), delimiter="\\n", holdout_frac=0.5)
+    )
+    assert (corpus.n_documents, corpus.n_copies, corpus.n_blank) == (3, 2, 2)
+
+
+def test_one_document_is_refused_with_advice_that_works(tmp_path: Path) -> None:
+    path = tmp_path / "one.txt"
+    path.write_text("\n\n".join(f"tale {i}" for i in range(50)))
+    with pytest.raises(
+        DataError, match=r"text is a single document, and .* 'data\.delimiter=(.*)' for an"
+    ) as found:
+        scan(text(path))
+    delimiter = re.search(r"'data\.delimiter=(.*)'", str(found.value)).group(1)  # type: ignore[union-attr]
+    assert scan(text(path, delimiter=delimiter)).n_documents == 50
+    path.write_text("copy\n" * 5000)
+    with pytest.raises(DataError, match=r"single document after 4999 copies of it were dropped.*: use a"):
+        scan(text(path, delimiter="\\n"))
 
 
 def test_escapes_in_a_delimiter() -> None:
@@ -87,8 +134,10 @@ def test_an_invalid_byte_is_rejected_with_file_and_offset(
     for beginning in (b"", b"\xef\xbb\xbf"):
         content = beginning + "größe\nund ".encode() + "Größe".encode("latin-1") + b"\nmore"
         path.write_bytes(content)
-        with pytest.raises(DataError, match=rf"mixed\.txt: byte 0xf6 at offset {content.index(0xF6)} is not"):
-            list(file_documents(path, delimiter))
+        with pytest.raises(
+            DataError, match=rf"mixed\.txt, line 2: byte 0xf6 at offset {content.index(0xF6)} is"
+        ):
+            list(file_documents(path, delimiter, Dropped()))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from sweep.config import PretrainedTokenizerConfig, to_dict
 from sweep.data.documents import document
 from sweep.data.tokenizers.pretrained import PROBE, PretrainedTokenizer
-from sweep.data.tokenizers.tokenizers import build_tokenizer, tokenizer_sha256, vocab_size
+from sweep.data.tokenizers.tokenizers import (
+    build_tokenizer,
+    check_tokenizer,
+    tokenizer_sha256,
+    vocab_size,
+)
 from sweep.errors import DataError, InputError
 from tests.data.corpora import Prepare, generated
 from tests.data.fake_hub import COMMIT, fake_hub
@@ -87,26 +92,90 @@ def saved(tmp_path: Path) -> Callable[[Tokenizer], Path]:
     return save
 
 
-@pytest.mark.parametrize("make", [byte_level, byte_fallback])
+def sentencepiece(scheme: str) -> Tokenizer:
+    """Return a tokenizer like Llama 2's as newer versions of transformers convert it."""
+    fast = byte_fallback()
+    fast.normalizer = None
+    fast.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    fast.decoder = decoders.Sequence(
+        [
+            decoders.Replace("\u2581", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            *([] if scheme == "never" else [decoders.Strip(" ", 1, 0)]),
+        ]
+    )
+    return fast
+
+
+def llama() -> Tokenizer:
+    return byte_fallback(prefix=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "n_added"),
+    [
+        (byte_level, 0),
+        (byte_fallback, 0),
+        (llama, 1),
+        (lambda: sentencepiece("never"), 0),
+        (lambda: sentencepiece("always"), 1),
+        (lambda: sentencepiece("first"), 1),
+    ],
+)
 def test_decoding_is_lossless_and_byte_counts_are_exact(
-    saved: Callable[[Tokenizer], Path], make: Callable[[], Tokenizer]
+    saved: Callable[[Tokenizer], Path], make: Callable[[], Tokenizer], n_added: int
 ) -> None:
     fast = make()
-    fast.add_tokens([AddedToken("one→two", normalized=False)])
     tokenizer = PretrainedTokenizer(config(saved(fast)))
     texts = [
         *generated(20),
         STRANGE,
         document("probe", PROBE.encode()),
-        document("added", "a one→two b".encode()),
+        document("spaces", b"   x"),
+        document("none", b"x"),
     ]
     for text, ids in zip(texts, tokenizer.encode(texts), strict=True):
         assert fast.decode(ids.tolist(), skip_special_tokens=False).encode() == text.content
-        assert tokenizer.token_bytes[ids].sum() == len(text.content)
+        assert tokenizer.token_bytes[[*ids, tokenizer.separator]].sum() == len(text.content)
         assert tokenizer.separator not in ids
     assert tokenizer.vocab_size == fast.get_vocab_size() == len(tokenizer.token_bytes)
-    assert tokenizer.token_bytes[tokenizer.separator] == 0
-    assert fast.token_to_id("one→two") in tokenizer.encode(texts)[-1]
+    assert tokenizer.token_bytes[tokenizer.separator] == -n_added
+
+
+@pytest.mark.parametrize("make", [byte_level, byte_fallback])
+def test_added_tokens_represent_their_text(
+    saved: Callable[[Tokenizer], Path], make: Callable[[], Tokenizer]
+) -> None:
+    fast = make()
+    fast.add_tokens([AddedToken("one→two", normalized=False)])
+    tokenizer = PretrainedTokenizer(config(saved(fast)))
+    (ids,) = tokenizer.encode([document("added", "a one→two b".encode())])
+    assert fast.token_to_id("one→two") in ids
+    assert tokenizer.token_bytes[ids].sum() == len("a one→two b".encode())
+
+
+def test_a_leading_space_is_not_counted_in_prepared_data(
+    saved: Callable[[Tokenizer], Path], prepare_texts: Prepare
+) -> None:
+    data = prepare_texts(tokenizer=config(saved(llama())))
+    for tokens, split in ((data.train, data.manifest.train), (data.heldout.tokens, data.manifest.heldout)):
+        assert data.heldout.token_bytes[tokens.read(0, split.n_tokens)].sum() == split.n_bytes
+
+
+def test_text_with_the_mark_for_spaces(saved: Callable[[Tokenizer], Path]) -> None:
+    tokenizer = PretrainedTokenizer(config(saved(llama())))
+    with pytest.raises(DataError, match=r"odd: ▁ \(U\+2581\) at offset 2 is a space in this tokenizer"):
+        tokenizer.encode([document("odd", "ab▁".encode())])
+    ids = PretrainedTokenizer(config(saved(byte_level()))).encode([document("odd", "ab▁".encode())])
+    assert len(ids) == 1
+
+
+def test_a_byte_order_mark_is_harmless(saved: Callable[[Tokenizer], Path]) -> None:
+    path = saved(byte_level())
+    plain = PretrainedTokenizer(config(path)).encode([STRANGE])[0]
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert PretrainedTokenizer(config(path)).encode([STRANGE])[0].tolist() == plain.tolist()
 
 
 def test_prepared_data(saved: Callable[[Tokenizer], Path], prepare_texts: Prepare) -> None:
@@ -174,7 +243,15 @@ def lower_casing() -> Tokenizer:
 
 
 def prefixing() -> Tokenizer:
-    return byte_fallback(prefix=True)
+    fast = byte_level()
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    return fast
+
+
+def normalising() -> Tokenizer:
+    fast = byte_level()
+    fast.normalizer = normalizers.NFKC()
+    return fast
 
 
 def word_level() -> Tokenizer:
@@ -184,12 +261,54 @@ def word_level() -> Tokenizer:
     return fast
 
 
-@pytest.mark.parametrize("make", [lower_casing, prefixing, word_level])
-def test_a_tokenizer_that_changes_text(
-    saved: Callable[[Tokenizer], Path], make: Callable[[], Tokenizer]
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lower_casing, r"it decodes 'Upper' as 'upper': choose a byte-level"),
+        (normalising, r"it decodes '½' as '1⁄2': choose a byte-level"),
+        (word_level, r"it decodes '\w+' as '.*': choose a byte-level"),
+        (prefixing, r"adds a space before text .* \('words' is decoded as ' words'\).* set add_prefix_space"),
+    ],
+)
+def test_a_plan_refuses_a_tokenizer_that_changes_text(
+    saved: Callable[[Tokenizer], Path], make: Callable[[], Tokenizer], reason: str
 ) -> None:
-    with pytest.raises(DataError, match=r"is not lossless .* choose a byte-level"):
-        PretrainedTokenizer(config(saved(make())))
+    with pytest.raises(DataError, match=rf"is not lossless.*{reason}"):
+        check_tokenizer(config(saved(make())))
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def test_the_remedy_for_a_prefix_space_works(saved: Callable[[Tokenizer], Path]) -> None:
+    path = saved(prefixing())
+    edit(path, lambda values: values["pre_tokenizer"].update(add_prefix_space=False))
+    check_tokenizer(config(path))
+
+
+@pytest.mark.parametrize(("key", "value"), [("dropout", 0.1), ("alpha", 0.5), ("nbest_size", 4)])
+def test_a_plan_refuses_a_tokenizer_that_samples(
+    saved: Callable[[Tokenizer], Path], key: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(byte_level())
+    edit(path, lambda values: values["model"].update({key: value}))
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(DataError, match=rf"is not deterministic: .* {key}={value}.*: set {key} to null in"):
+        vocab_size(config(path))
+    monkeypatch.undo()
+    edit(path, lambda values: values["model"].update({key: None}))
+    check_tokenizer(config(path))
+
+
+def test_a_plan_without_the_library_checks_what_it_can(
+    saved: Callable[[Tokenizer], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(lower_casing())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    check_tokenizer(config(path))
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "\x00", '{"added_tokens": [], "model": {}}'])
@@ -199,11 +318,14 @@ def test_a_file_that_is_not_a_tokenizer(tmp_path: Path, content: str) -> None:
         vocab_size(config(tmp_path))
 
 
-def test_an_invalid_tokenizer_file(saved: Callable[[Tokenizer], Path]) -> None:
+def test_a_file_of_a_newer_library(saved: Callable[[Tokenizer], Path]) -> None:
     path = saved(byte_level())
-    path.write_text(json.dumps({**json.loads(path.read_text()), "pre_tokenizer": {"type": "Psychic"}}))
-    with pytest.raises(DataError, match=r"tokenizer\.json is not a valid tokenizer \("):
-        PretrainedTokenizer(config(path))
+    edit(path, lambda values: values.update(pre_tokenizer={"type": "NotYet"}))
+    with pytest.raises(
+        DataError,
+        match=r"cannot be read by version [\d.]+ of the tokenizers library \(.*: choose another.*update",
+    ):
+        check_tokenizer(config(path))
 
 
 def test_paths_and_names(tmp_path: Path) -> None:

@@ -75,7 +75,11 @@ def from_huggingface(checkpoint: StockCheckpoint) -> GPT:
     except KeyError as error:
         raise DataError(f"config.json has no {error.args[0]}, which {stock.name} requires") from None
     left = {name.removeprefix(stock.prefix): tensor for name, tensor in checkpoint.tensors.items()}
-    converted = {name: _taken(stock, config, name, shape, left) for name, shape in _parameters(config)}
+    unbiased = stock.unbiased(checkpoint.config)
+    converted = {
+        name: torch.zeros(shape) if _is_bias_of(name, unbiased) else _taken(stock, config, name, shape, left)
+        for name, shape in _parameters(config)
+    }
     if config.tied:
         left.pop("lm_head.weight", None)
     unknown = [name for name in left if not BUFFERS.search(name)]
@@ -160,10 +164,8 @@ def _named(stock: StockClass, config: ModelConfig, parameter: str, tensor: Tenso
 def _taken(
     stock: StockClass, config: ModelConfig, parameter: str, shape: torch.Size, left: dict[str, Tensor]
 ) -> Tensor:
-    """Assemble one decoder tensor from stock tensors, removing them from `left`; missing biases are zeros."""
+    """Assemble one decoder tensor from stock tensors, removing them from `left`."""
     names = _stock_names(stock, parameter)
-    if parameter.endswith("bias") and not any(name in left for name in names):
-        return torch.zeros(shape)
     missing = [name for name in names if name not in left]
     if missing:
         raise DataError(f"the checkpoint has no {missing[0]}, which {stock.name} requires")
@@ -174,6 +176,12 @@ def _taken(
             f"{names[0]} of the checkpoint has shape {tuple(tensor.shape)}, config.json gives {tuple(shape)}"
         )
     return tensor
+
+
+def _is_bias_of(parameter: str, modules: tuple[str, ...]) -> bool:
+    """Return True for the bias of a block module with a name that starts with one of `modules`."""
+    _, _, inside = parameter.partition("blocks.")
+    return parameter.endswith(".bias") and inside.partition(".")[2].startswith(modules or ("-",))
 
 
 def _transposed(stock: StockClass, parameter: str, tensor: Tensor) -> bool:

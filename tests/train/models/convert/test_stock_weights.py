@@ -166,7 +166,63 @@ REFUSED = [
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
     ("llama", {"head_dim": 8}, "head_dim=8, which is not supported: it must be 6"),
     ("llama", {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope_type='llama3'"),
+    ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope_scaling.factor=2.0, which is"),
+    ("llama", {"rope_scaling": {"type": "linear"}}, "rope_scaling.type='linear', which is not supported"),
+    ("llama", {"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "rope_scaling.factor=4.0"),
+    ("llama", {"rope_scaling": "linear"}, "rope_scaling='linear', which is not supported: it must be an"),
+    ("llama", {"rope_theta": 7.0}, "rope_theta=7.0, rope_parameters.rope_theta=500.0, which contradict"),
+    ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5, which is not supported"),
+    (
+        "llama",
+        {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}},
+        "rope_parameters.partial_rotary_factor=0.25, which is not supported: it must be 1.0",
+    ),
+    ("llama", {"sliding_window": 8}, "sliding_window=8, which is not supported: it must be None"),
+    ("llama", {"layer_types": ["sliding_attention", "full_attention"]}, "layer_types=['sliding_attention'"),
+    ("llama", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0, which is unknown and may"),
+    ("llama", {"residual_multiplier": 0.2}, "residual_multiplier=0.2, which is unknown and may change"),
+    ("llama", {"quantization_config": {"bits": 4}}, "quantization_config={'bits': 4}, which is not"),
+    ("gpt2", {"n_query_groups": 1}, "n_query_groups=1, which is unknown and may change the model: remove"),
 ]
+
+PUBLISHED = {  # keys of published checkpoints, with other sizes
+    "gpt2": {
+        "architectures": ["GPT2LMHeadModel"], "n_ctx": 16, "task_specific_params": {"text-generation": {}},
+        "summary_type": "cls_index", "resid_pdrop": 0.1, "output_past": None,
+    },
+    "llama": {
+        "_name_or_path": "x", "pretraining_tp": 1, "rope_scaling": None, "torch_dtype": "float16",
+        "rope_theta": 500.0, "transformers_version": "4.31.0.dev0", "use_cache": True,
+        "sliding_window": None, "partial_rotary_factor": 1.0, "layer_types": ["full_attention"] * 2,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_keys_of_published_checkpoints_are_known(name):
+    ours = from_huggingface(checkpoint(name, **PUBLISHED[name]))
+    assert_equal_logits(logits(ours), logits(stock_model(name)))
+
+
+def test_rotary_embeddings_in_the_spelling_of_transformers_4():
+    whole = checkpoint("llama")
+    old = {key: value for key, value in whole.config.items() if key != "rope_parameters"}
+    ours = from_huggingface(replace(whole, config=old | {"rope_theta": 500.0, "rope_scaling": None}))
+    assert_equal_logits(logits(ours), logits(stock_model("llama")))
+
+
+def test_biases_are_read_exactly_where_the_config_has_them():
+    whole = checkpoint("llama biased in attention")
+    tensors = dict(whole.tensors)
+    del tensors["model.layers.0.self_attn.k_proj.bias"]
+    with pytest.raises(DataError, match=r"has no layers\.0\.self_attn\.k_proj\.bias, which LlamaFor"):
+        from_huggingface(replace(whole, tensors=tensors))
+    biased = checkpoint("llama tied, biased")
+    with pytest.raises(DataError, match=r"unknown tensor layers\.0\.self_attn\.\w_proj\.bias"):
+        from_huggingface(replace(biased, config={**biased.config, "attention_bias": False}))
+    gone = {name: tensor for name, tensor in biased.tensors.items() if "proj.bias" not in name}
+    with pytest.raises(DataError, match=r"q_proj\.bias, which LlamaForCausalLM requires"):
+        from_huggingface(replace(biased, tensors=gone))
 
 
 @pytest.mark.parametrize(("name", "changes", "sentence"), REFUSED)

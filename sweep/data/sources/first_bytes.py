@@ -1,0 +1,163 @@
+"""Recognition of file formats by their first bytes, and reading of text through gzip and zstd."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import IO, Literal
+
+from sweep.data.sources.source import unreadable
+from sweep.errors import DataError
+
+Kind = Literal["text", "gzip", "zstd", "parquet", "arrow"]
+"""The content of a file that can be read; "text" is everything that is not recognised as something else."""
+
+HEAD_BYTES = 1024  # enough for every signature, and for UTF-16 without a byte order mark
+
+READABLE: tuple[tuple[bytes, Kind], ...] = (
+    (b"\x1f\x8b", "gzip"),  # RFC 1952, section 2.3.1
+    (b"\x28\xb5\x2f\xfd", "zstd"),  # RFC 8878, section 3.1.1
+    (b"PAR1", "parquet"),
+    (b"ARROW1\x00\x00", "arrow"),  # the file format
+    (b"\xff\xff\xff\xff", "arrow"),  # the streaming format, which `save_to_disk` of datasets writes
+)
+"""First bytes of formats that can be read."""
+
+UNREADABLE = (
+    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file: run git lfs pull"),
+    (b"/annex/objects/", "a git-annex pointer, not the file: run git annex get"),
+    (b"\xfd7zXZ\x00", "compressed with xz: decompress it with xz -d"),
+    (b"BZh", "compressed with bzip2: decompress it with bzip2 -d"),
+    (b"\x04\x22\x4d\x18", "compressed with lz4: decompress it with lz4 -d"),
+    (b"PK\x03\x04", "a zip archive: unpack it with unzip"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it with 7z x"),
+    (b"%PDF-", "a PDF document: extract its text with pdftotext"),
+    (b"SQLite format 3\x00", "an SQLite database: export its text with sqlite3 -csv"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file: export its text to Parquet or JSON Lines"),
+)
+"""First bytes of formats that cannot be read, with what the file is and the tool that helps."""
+
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",  # first, because it starts with the UTF-16 mark
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+"""First bytes of text in other encodings (Unicode 16.0, section 23.8)."""
+
+MIN_NUL_SHARE = 0.4  # of every second byte, in UTF-16 text of mostly Latin letters
+
+
+def kind_of(path: Path) -> Kind:
+    """Return the format of a file's content. Raises DataError when it cannot be read, with a remedy."""
+    try:
+        with _open(path) as stream:
+            head = stream.read(HEAD_BYTES)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return _kind(path, head)
+
+
+def text_chunks(path: Path, n_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the offset and the content of consecutive parts of a text file, of at most `n_bytes` each.
+
+    A file compressed with gzip or zstd is decompressed, and offsets are those in its text. A UTF-8 byte order
+    mark is dropped.
+
+    Raises:
+        DataError: The file cannot be read, is damaged, or is not UTF-8 text as far as its first bytes show.
+    """
+    kind = kind_of(path)
+    if kind in ("parquet", "arrow"):
+        raise DataError(
+            f"{path} is a file in {kind.capitalize()} format, not text: read it with data=huggingface "
+            f"data.dataset={path} data.column=COLUMN"
+        )
+    try:
+        with closing(_decompressed(path, kind)) as stream:
+            head = _read(stream, HEAD_BYTES)
+            if kind != "text" and (inner := _kind(path, head)) != "text":
+                raise DataError(f"{path} holds a {inner} file compressed with {kind}: decompress it first")
+            offset = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+            head = head[offset:]
+            for first in range(0, len(head), n_bytes):
+                yield offset + first, head[first : first + n_bytes]
+            offset += len(head)
+            while chunk := stream.read(n_bytes):
+                yield offset, chunk
+                offset += len(chunk)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unreadable(path, error) from None
+        raise DataError(
+            f"{path} is damaged or incomplete ({kind}: {error}): download or write it again"
+        ) from None
+
+
+def read_text(path: Path) -> bytes:
+    """Return a small text file's content as `text_chunks` reads it. Raises DataError."""
+    return b"".join(chunk for _, chunk in text_chunks(path, 2**20))
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Open a regular file. Raises DataError for a pipe or device, which can be read only once."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        raise DataError(f"{path} is a pipe or device, which cannot be read twice: write it to a file")
+    return path.open("rb")
+
+
+def _decompressed(path: Path, kind: Kind) -> IO[bytes]:
+    if kind == "gzip":
+        return gzip.open(path)  # type: ignore[return-value]
+    if kind == "zstd":
+        import pyarrow  # type: ignore[import-untyped]  # slow to import
+
+        return pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd")  # type: ignore[no-any-return]
+    return path.open("rb")
+
+
+def _read(stream: IO[bytes], n_bytes: int) -> bytes:
+    """Read `n_bytes` from a stream that may return fewer at a time."""
+    content = b""
+    while len(content) < n_bytes and (chunk := stream.read(n_bytes - len(content))):
+        content += chunk
+    return content
+
+
+def _kind(path: Path, head: bytes) -> Kind:
+    for mark, encoding in BYTE_ORDER_MARKS.items():
+        if head.startswith(mark):
+            raise _not_utf8(path, f"begins with {mark.hex(' ')}", encoding, encoding)
+    for signature, description in UNREADABLE:
+        if head.startswith(signature):
+            raise DataError(f"{path} is {description}")
+    for signature, kind in READABLE:
+        if head.startswith(signature):
+            return kind
+    order = _utf16_order(head)
+    if order is not None:
+        raise _not_utf8(path, "has a byte 0 at every second place", "UTF-16", f"UTF-16{order}")
+    return "text"
+
+
+def _utf16_order(head: bytes) -> Literal["LE", "BE"] | None:
+    """Return the byte order of UTF-16 text without a byte order mark; None for anything else."""
+    half = len(head) // 2
+    n_even, n_odd = head[0::2].count(0), head[1::2].count(0)
+    if half < 4 or min(n_even, n_odd) > MIN_NUL_SHARE * half:
+        return None
+    if max(n_even, n_odd) <= MIN_NUL_SHARE * half:
+        return None
+    return "LE" if n_odd > n_even else "BE"
+
+
+def _not_utf8(path: Path, evidence: str, encoding: str, name: str) -> DataError:
+    return DataError(
+        f"{path} is {encoding} (it {evidence}), not UTF-8: convert it with iconv -f {name} -t UTF-8"
+    )

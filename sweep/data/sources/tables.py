@@ -1,0 +1,184 @@
+"""Text columns of local files: JSON Lines, CSV, Parquet and Arrow."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sweep.data.documents import MAX_DOCUMENT_BYTES, Document, Dropped, document
+from sweep.data.sources.first_bytes import kind_of
+from sweep.data.sources.source import unreadable
+from sweep.data.sources.text_files import pieces
+from sweep.errors import DataError
+
+BATCH_ROWS = 64
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+
+Row = tuple[int, Any]
+"""Number of a row or line, from 1, and the value of its text column."""
+
+
+def table_documents(path: Path, column: str, dropped: Dropped) -> Iterator[Document]:
+    """Yield one document per row of a file, without rows that have no text, which `dropped` counts.
+
+    The content decides between Parquet, Arrow and text, which may be compressed with gzip or zstd; text is
+    CSV if the name says so, else JSON Lines. Raises DataError, with file and line, for what cannot be read.
+    """
+    kind = kind_of(path)
+    if kind in ("parquet", "arrow"):
+        rows = _parquet_rows(path, column) if kind == "parquet" else _arrow_rows(path, column)
+        unit = "row"
+    else:
+        unit = "line"
+        suffix = next((suffix for suffix in path.suffixes[-2:] if suffix in SEPARATORS), None)
+        rows = _csv_rows(path, column, SEPARATORS[suffix]) if suffix else _json_rows(path, column)
+    for number, text in rows:
+        if text is None or (isinstance(text, str) and (not text or text.isspace())):
+            dropped.n_blank += 1
+            continue
+        yield document(f"{path}, {unit} {number}", _encoded(text, f"{path}, {unit} {number}", column))
+
+
+def is_text(kind: Any) -> bool:
+    """Return True for an Arrow type that holds text or only nulls."""
+    import pyarrow  # type: ignore[import-untyped]  # slow to import
+
+    types = pyarrow.types
+    if types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return any(
+        check(kind) for check in (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
+    )
+
+
+def check_column(names: Iterable[str], column: str, place: str) -> None:
+    """Raise DataError, with the names of the columns, when `column` is not one of them."""
+    if column not in names:
+        raise DataError(f"data.column={column} not found in {place}: choose from {', '.join(names)}")
+
+
+def not_text(column: str, place: str, kind: object) -> DataError:
+    """Return the error for a column that holds something else than text."""
+    return DataError(f"data.column={column} of {place} has type {kind}, not text: choose another column")
+
+
+def _encoded(text: Any, place: str, column: str) -> bytes:
+    if not isinstance(text, str):
+        raise not_text(column, place, type(text).__name__)
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        unit = f"\\u{ord(text[error.start]):04x}"
+        raise DataError(
+            f"{place}: character {error.start + 1} is {unit}, half of a surrogate pair, which UTF-8 cannot "
+            f"represent: correct or remove the text"
+        ) from None
+
+
+def _json_rows(path: Path, column: str) -> Iterator[Row]:
+    names: list[str] | None = None  # of the first row
+    is_found = False
+    for _, line, content in pieces(path, b"\n"):
+        if content.strip():
+            values = _json_object(path, line, content)
+            names = list(values) if names is None else names
+            is_found = is_found or column in values
+            yield line, values.get(column)
+    if names is not None and not is_found:
+        check_column(names, column, str(path))
+
+
+def _json_object(path: Path, line: int, content: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        form = ".[]" if line == 1 and content.lstrip().startswith(b"[") else "."
+        other = f", convert other JSON with jq -c '{form}', or read plain text with data=text"
+        remedy = other if line == 1 else ""
+        raise DataError(f"{path}, line {line} is not valid JSON ({error}): correct it{remedy}") from None
+    if not isinstance(values, dict):
+        remedy = " with jq -c '.[]'" if isinstance(values, list) else ""
+        raise DataError(
+            f"{path}, line {line} is JSON but not an object: convert the file to one object per line{remedy}"
+        )
+    return values
+
+
+def _csv_rows(path: Path, column: str, separator: str) -> Iterator[Row]:
+    csv.field_size_limit(max(MAX_DOCUMENT_BYTES, csv.field_size_limit()))
+    lines = (content.decode() + "\n" for _, _, content in pieces(path, b"\n"))
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    header: list[str] | None = None
+    first = 1  # line on which the row begins
+    try:
+        for row in reader:
+            if row and header is None:
+                header = row
+                check_column(header, column, str(path))
+            elif row and header is not None:
+                if len(row) != len(header):
+                    raise DataError(
+                        f"{path}, line {first} has {len(row)} fields and the header {len(header)}: correct it"
+                    )
+                yield first, row[header.index(column)]
+            first = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path}, line {first} is not valid CSV ({error}): correct it") from None
+
+
+def _parquet_rows(path: Path, column: str) -> Iterator[Row]:
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    def batches() -> Iterator[Any]:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            _check_schema(file.schema_arrow, column, path)
+            yield from file.iter_batches(BATCH_ROWS, columns=[column])
+
+    return _batch_rows(path, column, "parquet", batches())
+
+
+def _arrow_rows(path: Path, column: str) -> Iterator[Row]:
+    import pyarrow
+
+    def batches() -> Iterator[Any]:
+        with pyarrow.memory_map(str(path)) as source:
+            is_file = source.read(6) == b"ARROW1"
+            source.seek(0)
+            if is_file:
+                file = pyarrow.ipc.open_file(source)
+                _check_schema(file.schema, column, path)
+                yield from (file.get_batch(i) for i in range(file.num_record_batches))
+            else:
+                stream = pyarrow.ipc.open_stream(source)
+                _check_schema(stream.schema, column, path)
+                yield from stream
+
+    return _batch_rows(path, column, "arrow", batches())
+
+
+def _check_schema(schema: Any, column: str, path: Path) -> None:
+    check_column(schema.names, column, str(path))
+    kind = schema.field(column).type
+    if not is_text(kind):
+        raise not_text(column, str(path), kind)
+
+
+def _batch_rows(path: Path, column: str, kind: str, batches: Iterator[Any]) -> Iterator[Row]:
+    import pyarrow
+
+    number = 0
+    try:
+        for batch in batches:
+            for first in range(0, batch.num_rows, BATCH_ROWS):
+                for text in batch.column(column).slice(first, BATCH_ROWS).to_pylist():
+                    number += 1
+                    yield number, text
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unreadable(path, error) from None
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+        raise DataError(f"{path}, row {number + 1} cannot be read as {kind}: {reason}") from None
