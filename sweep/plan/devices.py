@@ -6,9 +6,7 @@ from typing import Literal
 
 from sweep.config import RunConfig
 from sweep.errors import InputError
-from sweep.plan.estimate import memory
-
-USABLE_FRAC = 0.9  # of a device's memory; the rest is for its context and the allocator's fragmentation
+from sweep.plan.estimate import USABLE_FRAC, memory
 
 Parallel = Literal["auto", "ddp", "fsdp"]
 

@@ -17,13 +17,19 @@ RUNTIME_BYTES = {
     "cpu": 110_000_000,  # library pages first touched by a run; torch 2.13
     "cuda": 32 << 20,  # one cuBLAS workspace on Hopper, counted by torch's allocator
 }
-LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**29}
-"""Most logits the head has in memory at once; 4 MB in fp32 on the CPU, the size of a level-2 or -3 cache."""
+LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**27}
+"""Most logits the head has in memory at once in eager code, in three fp32 tensors: 4 MB each on the CPU, the
+size of a level-2 or -3 cache, and 0.5 GB on a GPU."""
+
+LOGITS_COMPILED = 2**30
+"""The same in compiled code: logits and their gradient in the run's precision, 2 GiB each in bf16."""
 
 MIN_CHUNK_ROWS = 64  # rows of one chunk of the head, at least
 NOISE_PARTS = 8  # parts of a batch for the noise scale; its small batch is one part, or one sequence
 MLP_COPIES = {"relu2": 2, "gelu": 2, "gelu_exact": 2, "swiglu": 4}
 """Tensors of width d_ff that one MLP keeps for the backward pass."""
+
+USABLE_FRAC = 0.9  # of a device's memory; the rest is for the allocator's fragmentation
 
 FRAGMENTATION = {"cpu": 1.25, "cuda": 1.0}
 """Resident over requested bytes of activations. Measured on a CPU, where the heap has holes; a GPU's figure
@@ -69,6 +75,25 @@ def time_s(run: RunConfig, estimate: EstimateConfig) -> float:
     training += flops.optimizer_flops_per_step(run.model, run.optimizer) * run.n_steps
     evaluation = flops.flops_per_token(run.model) * run.evaluation.n_tokens / 3
     return (training + evaluation) / estimate.flops_per_second + run.n_steps * estimate.step_overhead_s
+
+
+def equal_parts(n_sequences: int, at_most: int) -> int:
+    """Return the sequences of one of the fewest micro-batches of at most `at_most`, as equal as possible.
+
+    >>> equal_parts(66, 32), equal_parts(7, 3), equal_parts(4, 100)
+    (22, 3, 4)
+    """
+    n_parts = -(-n_sequences // at_most)
+    return -(-n_sequences // n_parts)
+
+
+def fitting_micro_batch(run: RunConfig, n_sequences: int, device_bytes: int) -> int:
+    """Return the largest of n, n/2, n/4, ... sequences that a GPU holds by estimate; at least 1."""
+    while n_sequences > 1:
+        if memory(run, n_sequences, device="cuda").total <= USABLE_FRAC * device_bytes:
+            break
+        n_sequences = (n_sequences + 1) // 2
+    return n_sequences
 
 
 def cost(seconds: float, estimate: EstimateConfig) -> float:
