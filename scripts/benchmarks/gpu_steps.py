@@ -252,7 +252,8 @@ def _experiment(options: Options) -> list[str]:
     out = Path(options["out"])
     places = [f"data_dir={out / 'data'}", f"results_dir={out / 'results'}"]
     if options["tiny"]:
-        small = [
+        small = ["experiment=smoke", "budgets=[1e9,2e9]", "grid.d_model=[8,12,16,20]"]
+        small += ["evaluation.n_tokens=8192", "name=gpu_check"]
             "experiment=smoke",
             "budgets=[1e9,2e9]",
             "grid.d_model=[8,12,16,20]",

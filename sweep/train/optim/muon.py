@@ -66,7 +66,7 @@ class StackedMuon(torch.optim.Muon):
         """Update all parameters that have a gradient; `closure` is evaluated first."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            by_shape: dict[torch.Size, list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
@@ -74,9 +74,9 @@ class StackedMuon(torch.optim.Muon):
                 self._update(group, shape, parameters)
         return loss
 
-    def _update(self, group: dict[str, Any], shape: torch.Size, parameters: list[nn.Parameter]) -> None:
+    def _update(self, group: dict[str, Any], shape: torch.Size, parameters: list[Tensor]) -> None:
         """Update matrices of one shape (a, b)."""
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         for parameter in parameters:
             self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
         means = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
