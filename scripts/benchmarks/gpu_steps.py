@@ -254,12 +254,6 @@ def _experiment(options: Options) -> list[str]:
     if options["tiny"]:
         small = ["experiment=smoke", "budgets=[1e9,2e9]", "grid.d_model=[8,12,16,20]"]
         small += ["evaluation.n_tokens=8192", "name=gpu_check"]
-            "experiment=smoke",
-            "budgets=[1e9,2e9]",
-            "grid.d_model=[8,12,16,20]",
-            "evaluation.n_tokens=8192",
-            "name=gpu_check",
-        ]
         return [*small, f"trainer.device={options['device']}", *places]
     roots = ",".join(str(path) for path in _package_roots())
     return ["experiment=gpu_check", f"data.roots=[{roots}]", f"trainer.device={options['device']}", *places]
