@@ -55,7 +55,7 @@ class StackedMuon(torch.optim.Muon):
     many for every shape. Sums of products in bf16 may be ordered differently.
     """
 
-    @overload  # type: ignore[override]
+    @overload
     def step(self, closure: None = None) -> None: ...
 
     @overload
