@@ -1,7 +1,7 @@
 # Image for running sweeps: on the CPU by default, on NVIDIA GPUs with a CUDA runtime as the base.
 #
 #   docker build -t sweep .
-#   docker build -t sweep-cuda --build-arg BASE=nvidia/cuda:12.8.1-runtime-ubuntu24.04 .
+#   docker build -t sweep-cuda --build-arg BASE=nvidia/cuda:13.0.1-runtime-ubuntu24.04 .
 #   docker run --rm -v "$PWD/results:/sweeps/results" sweep sweep run experiment=demo
 #   docker run --rm --gpus all -v "$PWD/results:/sweeps/results" sweep-cuda sweep doctor
 #
@@ -16,12 +16,14 @@ ARG PIP_EXTRA_INDEX_URL
 # Replaces the pinned torch, for example torch==2.13.0+cpu: the pinned one includes CUDA.
 ARG TORCH=""
 
-# tini forwards SIGTERM and reaps orphaned processes of workers. Versions are those of the base.
+# tini forwards SIGTERM and reaps orphaned processes of workers. On a GPU, Triton builds its launcher with a C compiler
+# and Python's headers on first use; the CPU image does without. Versions are those of the base.
 # hadolint ignore=DL3008
 RUN export DEBIAN_FRONTEND=noninteractive \
     && apt-get update \
     && apt-get install -y --no-install-recommends tini \
-    && if ! command -v python3; then apt-get install -y --no-install-recommends python3 python3-venv; fi \
+    && if ! command -v python3; then \
+        apt-get install -y --no-install-recommends python3 python3-venv python3-dev gcc libc6-dev; fi \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -c 'import sys; sys.version_info >= (3, 11) or sys.exit("sweep needs Python 3.11 or newer")' \
     && python3 -m venv /opt/sweep \

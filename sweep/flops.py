@@ -7,21 +7,36 @@ A multiply-add counts as 2 FLOPs; the backward pass costs twice the forward (Kap
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from sweep.config import ModelConfig, RunOptimizer
 from sweep.config.values import MLP_MATRICES
 
 PEAK_FLOPS_PER_SECOND = {
+    "GB200": 2500e12,
+    "B200": 2250e12,
+    "H200 NVL": 836e12,
     "H200": 989e12,
+    "GH200": 989e12,
+    "H100 NVL": 836e12,
     "H100 PCIe": 756e12,
     "H100": 989e12,
+    "H800": 989e12,
+    "H20": 148e12,
     "A100": 312e12,
     "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "RTX 6000 Ada": 364e12,
+    "A6000": 155e12,
+    "A40": 150e12,
     "A10G": 70e12,
+    "A10": 125e12,
+    "RTX 5090": 210e12,
     "RTX 4090": 165e12,
 }
-"""Dense bf16, from NVIDIA's data sheets; the first key contained in a device's name applies."""
+"""Dense bf16, from NVIDIA's data sheets; the first key that a name contains as whole words applies."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +171,8 @@ def _chinchilla_flops_per_sequence(model: ModelConfig) -> int:
 def peak_flops_per_second(device: str) -> float | None:
     """Return the peak bf16 FLOP/s of a device by its vendor's name, or None if unknown.
 
-    >>> peak_flops_per_second("NVIDIA H200")
-    989000000000000.0
+    >>> peak_flops_per_second("NVIDIA H200"), peak_flops_per_second("NVIDIA RTX A1000")
+    (989000000000000.0, None)
     """
-    return next((peak for key, peak in PEAK_FLOPS_PER_SECOND.items() if key in device), None)
+    peaks = PEAK_FLOPS_PER_SECOND.items()
+    return next((peak for key, peak in peaks if re.search(rf"(?<!\w){key}(?!\w)", device)), None)

@@ -206,6 +206,7 @@ class Placement:
     deterministic: bool = False  # repeat to the bit on a GPU; a CPU always does
     n_devices: int = 1  # that share every step; the worker's own and those after it
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"  # fsdp spreads the weights too
+    compile: bool = True  # on a GPU; False where compiling is expected to take longer than it saves
     trunk: Trunk | None = None  # None: no other run shares one
 
 

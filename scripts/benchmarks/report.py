@@ -24,7 +24,9 @@ from scripts.benchmarks.shapes import (
 )
 from scripts.benchmarks.timing import median, ratio, rounds, seconds
 from sweep import flops
+from sweep.plan.estimate import memory
 from sweep.train.device import device_name, model_flops_utilisation
+from sweep.train.step import TrainingStep
 
 PARTS = ("steps", "r2", "r1", "r1_large")
 RATIOS = ("r1_sequential", "r1_parallel", "r2_fp32", "r2_bf16", "r3")
@@ -86,13 +88,31 @@ def _steps(document: Document, request: BenchRequest, device: str) -> None:
     document["rows"] = []
     for shape in _chosen(CPU_SHAPES if device == "cpu" else GPU_SHAPES, request):
         for precision in ("fp32", "bf16") if device == "cpu" else ("bf16",):
+            _reset_memory(device)
             step = stepper(shape, precision, device, request.scratch)
             call = counted(step)
             seconds(call, 5)
-            row = _row(shape, precision, device, seconds(call, CALLS))
-            document["rows"].append(row | {"micro_batch_size": step.micro_batch_size})
+            row = _row(shape, precision, device, seconds(call, CALLS)) | _execution(step)
+            del step, call  # its memory is not part of the next row
+            document["rows"].append(row)
             _print(row)
             request.save(document)
+
+
+def _reset_memory(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _execution(step: TrainingStep) -> Document:
+    """Return how a step was executed: choices, compilation, and peak memory next to its estimate."""
+    needed = memory(step.run, step.micro_batch_size, device=step.device.type)
+    found: Document = {"choices": dict(step.choices), "compile_s": step.compile_s}
+    if step.device.type == "cuda":
+        found["max_memory_allocated"] = torch.cuda.max_memory_allocated()
+        found["max_memory_reserved"] = torch.cuda.max_memory_reserved()
+    return found | {"estimated_rise_bytes": needed.rise, "micro_batch_size": step.micro_batch_size}
 
 
 def _row(shape: Shape, precision: str, device: str, step_s: float) -> Document:

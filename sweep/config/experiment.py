@@ -276,8 +276,9 @@ class ExperimentConfig:
     """Scale learning rates and multipliers by mup (Yang et al. 2022) from this width, at which optimizer.lr
     was tuned and mup equals the standard parametrization; null: standard parametrization. Unit: channels."""
     schedule: ScheduleConfig
-    precision: Precision = "fp32"
-    """Precision of the forward and backward pass; weights and optimizer states are fp32."""
+    precision: Precision | Literal["auto"] = "auto"
+    """Precision of the forward and backward pass; weights and optimizer states are fp32. auto: bf16 if the
+    plan's device is a GPU, else fp32; the plan and every point hold the one chosen."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     launch: LaunchConfig

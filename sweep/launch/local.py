@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -97,17 +98,26 @@ class LocalLauncher:
         self._services = contextlib.ExitStack()
         self._mps = packing is not None and packing.mps
         self._slots = self._make_slots(n_workers or launch.n_workers, device, packing, n_devices)
+        self._without_mps = partial(self._make_slots, launch.n_workers, device, None, n_devices)
 
     def start(self) -> None:
         """Start the workers."""
         self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if self._mps:
-            for visible in {slot.environment["CUDA_VISIBLE_DEVICES"] for slot in self._slots}:
-                service = self._services.enter_context(mps_daemon(visible)) or {}
-                for slot in self._slots:
-                    if slot.environment["CUDA_VISIBLE_DEVICES"] == visible:
-                        slot.environment |= service
+        if self._mps and not self._start_mps():
+            self._slots = self._without_mps()  # the number of workers was measured with the service
         self._poll()
+
+    def _start_mps(self) -> bool:
+        """Start an MPS daemon for each GPU; return whether all could be started."""
+        for visible in {slot.environment["CUDA_VISIBLE_DEVICES"] for slot in self._slots}:
+            service = self._services.enter_context(mps_daemon(visible))
+            if service is None:
+                self._services.close()
+                return False
+            for slot in self._slots:
+                if slot.environment["CUDA_VISIBLE_DEVICES"] == visible:
+                    slot.environment |= service
+        return True
 
     def wait(self, timeout_s: float) -> LaunchState:
         """Supervise the workers until all have exited, for at most `timeout_s` seconds."""

@@ -18,6 +18,7 @@ from sweep.machine.devices import Device, core_shares
 from sweep.machine.environment import THREAD_VARIABLES
 from sweep.machine.mps import mps_daemon
 from sweep.machine.packing import PackingRow
+from sweep.plan.estimate import compilation_pays
 from sweep.records import PlannedRun
 
 SECONDS = 2.0  # of timed training in each round
@@ -69,17 +70,25 @@ def _measure(
     service: Mapping[str, str],
     on_row: Callable[[PackingRow], None],
 ) -> list[PackingRow]:
-    """Return the median over rounds for each size and number of workers."""
+    """Return the median over rounds for each size and number of workers; each process is started once."""
+    rows = []
     sizes = sizes_to_measure(runs)
     numbers = _candidates(bench, max(run.memory_bytes for run in sizes))
-    cases = [(run, n_workers) for run in sizes for n_workers in numbers]
-    rounds = [[_steps_per_second(run, bench, n, service) for run, n in cases] for _ in range(bench.n_rounds)]
-    rows = []
-    for (run, n_workers), rates in zip(cases, zip(*rounds, strict=True), strict=True):
-        rate = statistics.median(rates)
-        row = PackingRow(n_params=run.n_params, n_workers=n_workers, mps=bool(service), steps_per_second=rate)
-        on_row(row)
-        rows.append(row)
+    for run in sizes:
+        with _warm_processes(run, bench, numbers[-1], service) as processes:
+            rounds = [
+                [_steps_per_second(processes[:n_workers], bench) for n_workers in numbers]
+                for _ in range(bench.n_rounds)
+            ]
+        for n_workers, rates in zip(numbers, zip(*rounds, strict=True), strict=True):
+            row = PackingRow(
+                n_params=run.n_params,
+                n_workers=n_workers,
+                mps=bool(service),
+                steps_per_second=statistics.median(rates),
+            )
+            on_row(row)
+            rows.append(row)
     return rows
 
 
@@ -91,30 +100,40 @@ def _candidates(bench: Bench, memory_bytes: int) -> list[int]:
     return sorted({n for n in (1, 2, 4, 8) if n <= most} | {most})
 
 
-def _steps_per_second(run: PlannedRun, bench: Bench, n_workers: int, service: Mapping[str, str]) -> float:
-    """Return the steps per second of all processes together; all are warmed up before any is timed."""
+@contextlib.contextmanager
+def _warm_processes(
+    run: PlannedRun, bench: Bench, n_processes: int, service: Mapping[str, str]
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start processes that train `run` on request, warm them up, and kill them after the block."""
     on_gpu = bool(bench.device.visible)
-    n_threads = max(1, len(bench.cores) // n_workers) if on_gpu else 1
     task = {
         "run": to_dict(run.config),
         "device": "cuda:0" if on_gpu else "cpu",
-        "n_threads": n_threads,
         "micro_batch_size": bench.micro_batch_size,
+        "compile": compilation_pays(run.time_s),
     }
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": bench.device.visible} | dict(service)
-    environment |= dict.fromkeys(THREAD_VARIABLES, str(n_threads))
+    environment |= dict.fromkeys(THREAD_VARIABLES, "1")
     with contextlib.ExitStack() as stack:
-        processes = [stack.enter_context(_process(environment)) for _ in range(n_workers)]
-        shares = core_shares(bench.cores, n_workers, on_gpu=on_gpu) or []
-        for process, share in zip(processes, shares, strict=bool(shares)):
-            os.sched_setaffinity(process.pid, share)
+        processes = [stack.enter_context(_process(environment)) for _ in range(n_processes)]
         for process in processes:
             _send(process, json.dumps(task))
         for process in processes:
             _receive(process, "ready")
-        for process in processes:
-            _send(process, str(bench.seconds))
-        done = [json.loads(_receive(process)) for process in processes]
+        yield processes
+
+
+def _steps_per_second(processes: Sequence[subprocess.Popen[str]], bench: Bench) -> float:
+    """Return the steps per second of `processes` together; the others stay idle."""
+    on_gpu = bool(bench.device.visible)
+    n_threads = max(1, len(bench.cores) // len(processes)) if on_gpu else 1
+    shares = core_shares(bench.cores, len(processes), on_gpu=on_gpu)
+    for index, process in enumerate(processes):
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(process.pid, shares[index] if shares else bench.cores)
+    for process in processes:
+        _send(process, f"{bench.seconds} {n_threads}")
+    done = [json.loads(_receive(process)) for process in processes]
     return math.fsum(each["n_steps"] / each["seconds"] for each in done)
 
 

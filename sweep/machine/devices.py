@@ -1,16 +1,20 @@
-"""The GPUs and processor cores of this machine, found without torch."""
+"""The GPUs and processor cores of this machine."""
 
 from __future__ import annotations
 
 import os
 import platform
-import subprocess
+import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from sweep.machine.torch_probe import installed_gpus, probe_torch
+
+GPU_FILE = Path("/dev/nvidiactl")  # there also in containers without nvidia-smi
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Linux control groups v2; set by docker --cpus
 
 
@@ -18,7 +22,7 @@ CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Linux control groups v2; set by do
 class Device:
     """A device that several workers may share."""
 
-    visible: str  # value for CUDA_VISIBLE_DEVICES; empty for the CPU
+    visible: str  # value for CUDA_VISIBLE_DEVICES, a UUID; empty for the CPU
     name: str  # product name; for the CPU followed by the number of cores this process may use
     key: str  # unique on this machine
     memory_bytes: int
@@ -26,8 +30,8 @@ class Device:
 
 def devices(wanted: str) -> tuple[Device, ...]:
     """Return the GPUs that workers may use with `wanted` (auto, cpu or cuda); the CPU if there are none."""
-    found = gpus() if wanted in ("auto", "cuda") else ()
-    return tuple(_gpu(visible) for visible in found) or (_cpu(),)
+    found = _gpus(os.environ.get("CUDA_VISIBLE_DEVICES")) if wanted in ("auto", "cuda") else ()
+    return found or (_cpu(),)
 
 
 def cores() -> tuple[int, ...]:
@@ -63,38 +67,49 @@ def core_shares(all_cores: tuple[int, ...], n_slots: int, *, on_gpu: bool) -> li
 
 
 def gpus() -> tuple[str, ...]:
-    """Return the GPUs this process may use, as values for CUDA_VISIBLE_DEVICES; empty without GPUs."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        names = tuple(name.strip() for name in visible.split(",") if name.strip())
-        return () if names in (("-1",), ("NoDevFiles",)) or not _listed_gpus() else names
-    return tuple(listed.visible for listed in _listed_gpus())
+    """Return the GPUs that torch can use here, as values for CUDA_VISIBLE_DEVICES; empty without GPUs."""
+    return tuple(gpu.visible for gpu in _gpus(os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+
+def unusable_gpus() -> str | None:
+    """Return why this machine's GPUs cannot be used, in one clause; None without GPUs or with usable ones."""
+    names = installed_gpus()
+    if not names or gpus():
+        return None
+    found = _probe(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    reason = found.get("no_gpu_because") or found.get("error") or "CUDA_VISIBLE_DEVICES hides them"
+    return f"torch cannot use {', '.join(names)} ({reason})"
+
+
+def _gpus(visible: str | None) -> tuple[Device, ...]:
+    """Return the GPUs by UUID, in torch's order.
+
+    An index would mean another GPU to nvidia-smi than to CUDA, and another one again to a client of MPS. A
+    slice of a GPU (MIG) keeps the name by which CUDA_VISIBLE_DEVICES selects it.
+    """
+    if not _may_have_gpu() or visible in ("", "-1", "NoDevFiles"):
+        return ()
+    found = _probe(visible).get("devices", {})
+    names = [name.strip() for name in (visible or "").split(",")]
+    listed = []
+    for index, (_, device) in enumerate((name, each) for name, each in found.items() if name != "cpu"):
+        is_slice = index < len(names) and names[index].startswith("MIG-")
+        name = names[index] if is_slice else f"GPU-{device['uuid']}"
+        listed.append(
+            Device(visible=name, key=name, name=device["name"], memory_bytes=device["memory_bytes"])
+        )
+    return tuple(listed)
+
+
+def _may_have_gpu() -> bool:
+    """Return False where no GPU can be, without the seconds that importing torch takes."""
+    return shutil.which("nvidia-smi") is not None or GPU_FILE.exists()
 
 
 @cache
-def _listed_gpus() -> tuple[Device, ...]:
-    query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total,name", "--format=csv,noheader,nounits"]
-    try:
-        listing = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    rows = (line.split(", ", 3) for line in listing.stdout.splitlines() if line.count(", ") >= 3)
-    return tuple(
-        Device(visible=index, key=uuid, memory_bytes=_mebibytes(memory), name=name)
-        for index, uuid, memory, name in rows
-    )
-
-
-def _mebibytes(number: str) -> int:
-    """Convert a memory size printed by nvidia-smi to bytes; 0 if it is not a number, as for shared memory."""
-    return int(number) * 2**20 if number.isdigit() else 0
-
-
-def _gpu(visible: str) -> Device:
-    for listed in _listed_gpus():
-        if visible == listed.visible or listed.key.startswith(visible):
-            return Device(visible=visible, name=listed.name, key=listed.key, memory_bytes=listed.memory_bytes)
-    return Device(visible=visible, name="unknown GPU", key=visible, memory_bytes=0)
+def _probe(visible: str | None) -> dict[str, Any]:
+    """Probe torch once per process and value of CUDA_VISIBLE_DEVICES, which the probe inherits."""
+    return probe_torch()
 
 
 def _cpu() -> Device:

@@ -1,16 +1,39 @@
-"""Limits on the number of devices of one run, and the choice between ddp and fsdp."""
+"""The device a plan is made for, limits on the devices of one run, and the choice between ddp and fsdp."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
-from sweep.config import RunConfig
+from sweep.config import ExperimentConfig, RunConfig
 from sweep.errors import InputError
-from sweep.plan.estimate import memory
-
-USABLE_FRAC = 0.9  # of a device's memory; the rest is for its context and the allocator's fragmentation
+from sweep.plan.estimate import USABLE_FRAC, memory
 
 Parallel = Literal["auto", "ddp", "fsdp"]
+DeviceType = Literal["cpu", "cuda"]
+
+
+def planned_device(experiment: ExperimentConfig, *, has_gpu: bool) -> DeviceType:
+    """Return the type of device that the workers of an experiment will use.
+
+    With trainer.device=auto, local workers use the GPU of this machine if `has_gpu`; those of SLURM and Ray
+    use one if a worker asks for it.
+    """
+    launch = experiment.launch
+    if experiment.trainer.device != "auto":
+        return experiment.trainer.device
+    if launch.name == "slurm":
+        has_gpu = "gpu" in (launch.gres or "") or any("gpu" in name for name in launch.options or {})
+    elif launch.name == "ray":
+        has_gpu = launch.gpus_per_worker > 0
+    return "cuda" if has_gpu else "cpu"
+
+
+def with_precision(experiment: ExperimentConfig, device: DeviceType) -> ExperimentConfig:
+    """Return the experiment with precision=auto resolved: bf16 on a GPU, fp32 on a CPU."""
+    if experiment.precision != "auto":
+        return experiment
+    return replace(experiment, precision="bf16" if device == "cuda" else "fp32")
 
 
 def check_devices(run: RunConfig, n_devices: int, parallel: Parallel) -> None:

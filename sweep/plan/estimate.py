@@ -12,18 +12,32 @@ from dataclasses import dataclass, replace
 from sweep import flops
 from sweep.config import EVALUATION_BATCH_TOKENS, EstimateConfig, ModelConfig, RunConfig
 
-PROCESS_BYTES = 270_000_000  # resident size of a worker after its imports; CPU build of torch 2.13
+PROCESS_BYTES = {
+    "cpu": 270_000_000,  # resident size of a worker after its imports; CPU build of torch 2.13
+    "cuda": 700_000_000,  # of device memory: CUDA context and libraries, 0.5 to 0.8 GB; not yet measured
+}
 RUNTIME_BYTES = {
     "cpu": 110_000_000,  # library pages first touched by a run; torch 2.13
-    "cuda": 32 << 20,  # one cuBLAS workspace on Hopper, counted by torch's allocator
+    "cuda": 4 * (32 << 20),  # cuBLAS workspaces on Hopper: two streams, on the caller's and autograd's thread
 }
-LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**29}
-"""Most logits the head has in memory at once; 4 MB in fp32 on the CPU, the size of a level-2 or -3 cache."""
+COMPILE_S = 4.0
+"""Compilation of one GPU run, by estimate: 7 s for the first of a width, 2 s with a warm cache, none for
+later runs of the process."""
+
+COMPILE_PAYS = 10  # a run is compiled if it takes this many times COMPILE_S
+LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**27}
+"""Most logits the head has in memory at once in eager code, in three fp32 tensors: 4 MB each on the CPU, the
+size of a level-2 or -3 cache, and 0.5 GB on a GPU."""
+
+LOGITS_COMPILED = 2**30
+"""The same in compiled code: logits and their gradient in the run's precision, 2 GiB each in bf16."""
 
 MIN_CHUNK_ROWS = 64  # rows of one chunk of the head, at least
 NOISE_PARTS = 8  # parts of a batch for the noise scale; its small batch is one part, or one sequence
 MLP_COPIES = {"relu2": 2, "gelu": 2, "gelu_exact": 2, "swiglu": 4}
 """Tensors of width d_ff that one MLP keeps for the backward pass."""
+
+USABLE_FRAC = 0.9  # of a device's memory; the rest is for the allocator's fragmentation
 
 FRAGMENTATION = {"cpu": 1.25, "cuda": 1.0}
 """Resident over requested bytes of activations. Measured on a CPU, where the heap has holes; a GPU's figure
@@ -60,15 +74,41 @@ RUN_BYTES = 98_304  # config, claim, metrics, curve and result: a dozen files, m
 SWEEP_BYTES = 16_777_216  # plans, tables, fit, figures and logs
 
 
-def time_s(run: RunConfig, estimate: EstimateConfig) -> float:
+def time_s(run: RunConfig, estimate: EstimateConfig, *, device: str = "cpu") -> float:
     """Return seconds on one worker: all FLOPs at the sustained rate, plus a fixed overhead per step.
 
-    FLOPs include the optimizer's. The held-out evaluation costs a third of a training pass over its tokens.
+    On a GPU also the compilation, where it pays. FLOPs include the optimizer's. The held-out evaluation costs
+    a third of a training pass over its tokens.
     """
     training = flops.count(run.model, run.n_tokens).flops
     training += flops.optimizer_flops_per_step(run.model, run.optimizer) * run.n_steps
     evaluation = flops.flops_per_token(run.model) * run.evaluation.n_tokens / 3
-    return (training + evaluation) / estimate.flops_per_second + run.n_steps * estimate.step_overhead_s
+    seconds = (training + evaluation) / estimate.flops_per_second + run.n_steps * estimate.step_overhead_s
+    return seconds + (COMPILE_S if device == "cuda" and compilation_pays(seconds) else 0.0)
+
+
+def compilation_pays(seconds: float) -> bool:
+    """Return whether a GPU run that takes `seconds` by estimate is compiled."""
+    return seconds >= COMPILE_PAYS * COMPILE_S
+
+
+def equal_parts(n_sequences: int, at_most: int) -> int:
+    """Return the sequences of one of the fewest micro-batches of at most `at_most`, as equal as possible.
+
+    >>> equal_parts(66, 32), equal_parts(7, 3), equal_parts(4, 100)
+    (22, 3, 4)
+    """
+    n_parts = -(-n_sequences // at_most)
+    return -(-n_sequences // n_parts)
+
+
+def fitting_micro_batch(run: RunConfig, n_sequences: int, device_bytes: int) -> int:
+    """Return the largest of n, n/2, n/4, ... sequences that a GPU holds by estimate; at least 1."""
+    while n_sequences > 1:
+        if memory(run, n_sequences, device="cuda").total <= USABLE_FRAC * device_bytes:
+            break
+        n_sequences = (n_sequences + 1) // 2
+    return n_sequences
 
 
 def cost(seconds: float, estimate: EstimateConfig) -> float:
@@ -76,9 +116,11 @@ def cost(seconds: float, estimate: EstimateConfig) -> float:
     return seconds / 3600 * estimate.price_per_hour
 
 
-def memory_bytes(run: RunConfig, micro_batch_size: int | None, *, measures_noise: bool = False) -> int:
-    """Return the peak bytes of a worker with this run on the CPU."""
-    return memory(run, micro_batch_size, measures_noise=measures_noise).total
+def memory_bytes(
+    run: RunConfig, micro_batch_size: int | None, *, device: str = "cpu", measures_noise: bool = False
+) -> int:
+    """Return the peak bytes of a worker with this run, in the memory of the device ("cpu" or "cuda")."""
+    return memory(run, micro_batch_size, device=device, measures_noise=measures_noise).total
 
 
 def memory(
@@ -87,7 +129,7 @@ def memory(
     """Return a run's peak memory by component: the largest of training, scoring and measuring noise.
 
     On "cpu" it estimates the rise of the resident high-water mark, measured to be within 20 % above 200 MB;
-    on "cuda" torch's max_memory_allocated in eager mode, not yet measured.
+    on "cuda" the rise of torch's max_memory_allocated, not yet measured.
     """
     passes = [_training_pass(run, micro_batch_size, device), _scoring_pass(run, device)]
     if measures_noise:
@@ -99,23 +141,26 @@ def _training_pass(run: RunConfig, micro_batch_size: int | None, device: str) ->
     """Return the peak of a forward and backward pass: in the head's chunk, its backward pass, or a block's.
 
     The head keeps its gradients from its forward pass, and has each twice while it scales them. A chunk's
-    logits are there three times in fp32. The gradient of a tied embedding waits for the end of the pass.
+    logits are there three times in fp32, in compiled code as logits and gradient in the run's precision. The
+    gradient of a tied embedding waits for the end of the pass.
     """
     model = run.model
-    tokens = min(micro_batch_size or run.batch_size, run.batch_size) * model.seq_len
+    tokens = equal_parts(run.batch_size, micro_batch_size or run.batch_size) * model.seq_len
     table = 4 * model.vocab_size * model.d_model
-    chunk = 12 * min(
-        tokens * model.vocab_size, max(MIN_CHUNK_ROWS * model.vocab_size, LOGITS_AT_ONCE[device])
-    )
+    logits = tokens * model.vocab_size
+    chunk = 12 * min(logits, max(MIN_CHUNK_ROWS * model.vocab_size, LOGITS_AT_ONCE[device]))
+    if device == "cuda":  # compiled or not
+        chunk = max(chunk, (4 if run.precision == "bf16" else 8) * min(logits, LOGITS_COMPILED))
     of_hidden = 4 * tokens * model.d_model
     in_block = tokens * 4 * (3 * model.d_ff + 5 * model.d_model)
     at_head = max(table + of_hidden + chunk, 2 * (table + of_hidden))
     further = max(at_head, in_block + (table if model.tied else 0), 2 * table)
     kept = tokens * model.n_layers * _kept_by_block(run, device)
+    copies = 2 if device == "cuda" else 1  # while a graph is captured
     return _with_weights(
         run,
         device,
-        gradients=4 * flops.n_params(model).total,
+        gradients=copies * 4 * flops.n_params(model).total,
         activations=round(FRAGMENTATION[device] * kept),
         head=further,
     )
@@ -154,7 +199,7 @@ def _with_weights(run: RunConfig, device: str, *, gradients: int, activations: i
         activations=activations,
         head=head,
         runtime=RUNTIME_BYTES[device],
-        process=PROCESS_BYTES if device == "cpu" else 0,
+        process=PROCESS_BYTES[device],
     )
 
 

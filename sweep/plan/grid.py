@@ -14,6 +14,7 @@ from sweep.config import ExperimentConfig, ModelConfig, RunConfig
 from sweep.errors import InputError
 from sweep.identity import run_key
 from sweep.plan import estimate, rules
+from sweep.plan.devices import DeviceType, with_precision
 from sweep.plan.parametrization import parametrized
 from sweep.plan.shapes import nearest_shape, shape_of_width, width_step
 from sweep.plan.trunks import GridCell, branch_cell, run_schedule, share_trunks
@@ -23,12 +24,15 @@ MAX_CELLS = 100_000  # budgets x sizes x seeds of one plan
 MIN_SIZES = 4  # a parabola has three coefficients; one more point tests its fit
 
 
-def make_plan(experiment: ExperimentConfig, dataset: Dataset) -> Plan:
+def make_plan(experiment: ExperimentConfig, dataset: Dataset, device: DeviceType = "cpu") -> Plan:
     """Expand an experiment into its runs, budgets in the given order, sizes ascending.
+
+    The estimates, and the precision if it is auto, are those of workers on `device`.
 
     Raises:
         InputError: No cell can be trained, the grid has more than MAX_CELLS, or a rule is unknown.
     """
+    experiment = with_precision(experiment, device)
     rules.check_rules(experiment)
     _refuse_huge(experiment)
     runs: list[PlannedRun] = []
@@ -38,7 +42,7 @@ def make_plan(experiment: ExperimentConfig, dataset: Dataset) -> Plan:
     for budget, models in zip(experiment.budgets, shapes, strict=True):
         kept = []
         for model in models:
-            outcome = plan_cell(experiment, dataset, cell_of(experiment, shapes, model, budget))
+            outcome = plan_cell(experiment, dataset, cell_of(experiment, shapes, model, budget), device)
             if isinstance(outcome, DroppedCell):
                 dropped.append(outcome)
             else:
@@ -177,13 +181,13 @@ def cell_of(
 
 
 def plan_cell(
-    experiment: ExperimentConfig, dataset: Dataset, cell: GridCell
+    experiment: ExperimentConfig, dataset: Dataset, cell: GridCell, device: DeviceType
 ) -> list[PlannedRun] | DroppedCell:
-    """Return the runs of one cell, one per seed, or the reason for dropping it."""
+    """Return the runs of one cell, one per seed, or the reason for dropping it; precision is not auto."""
     problem = _problem(experiment, dataset, cell)
     if problem is not None:
         return DroppedCell(name=cell_name(cell.own.budget, cell.own.model), reason=problem)
-    return [_planned(experiment, dataset, cell, seed) for seed in experiment.seeds]
+    return [_planned(experiment, dataset, cell, seed, device) for seed in experiment.seeds]
 
 
 def _problem(experiment: ExperimentConfig, dataset: Dataset, planned: GridCell) -> str | None:
@@ -219,10 +223,12 @@ def _too_long(experiment: ExperimentConfig, cell: rules.Cell, warmup: int, decay
     )
 
 
-def _planned(experiment: ExperimentConfig, dataset: Dataset, planned: GridCell, seed: int) -> PlannedRun:
+def _planned(
+    experiment: ExperimentConfig, dataset: Dataset, planned: GridCell, seed: int, device: DeviceType
+) -> PlannedRun:
     run, cell = _run_config(experiment, dataset, planned, seed), planned.own
     exact = flops.count(cell.model, cell.n_tokens).flops
-    seconds = estimate.time_s(run, experiment.estimate)
+    seconds = estimate.time_s(run, experiment.estimate, device=device)
     return PlannedRun(
         run_key=run_key(run),
         config=run,
@@ -233,6 +239,7 @@ def _planned(experiment: ExperimentConfig, dataset: Dataset, planned: GridCell, 
         memory_bytes=estimate.memory_bytes(
             run,
             experiment.trainer.micro_batch_size,
+            device=device,
             measures_noise=experiment.trainer.measure_noise_scale,
         ),
         time_s=seconds,
@@ -244,6 +251,7 @@ def _run_config(experiment: ExperimentConfig, dataset: Dataset, planned: GridCel
     """Return a cell's run; rules are applied to `planned.tuned`, with cooldown branches the trunk."""
     cell = planned.own
     scaled = parametrized(experiment, cell.model)
+    assert experiment.precision != "auto"
     return RunConfig(
         name="-".join(filter(None, (cell_name(cell.budget, cell.model), f"s{seed}", experiment.arm))),
         experiment=experiment.name,

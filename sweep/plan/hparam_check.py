@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sweep.config import ExperimentConfig, ModelConfig
+from sweep.plan.devices import DeviceType, with_precision
 from sweep.plan.grid import cell_name, cell_of, grid_shapes, make_plan, plan_cell
 from sweep.records import Dataset, DroppedCell, Plan, PlannedRun
 
@@ -46,7 +47,7 @@ class HparamCheck:
     seeds: tuple[int, ...]
 
 
-def plan_check(experiment: ExperimentConfig, dataset: Dataset) -> HparamCheck:
+def plan_check(experiment: ExperimentConfig, dataset: Dataset, device: DeviceType = "cpu") -> HparamCheck:
     """Return the check of an experiment: the extreme sizes at its smallest and its largest budget.
 
     Along `lr` the batch is fixed. Along `batch` the learning rate follows its rule, as with batch_multiplier:
@@ -55,13 +56,14 @@ def plan_check(experiment: ExperimentConfig, dataset: Dataset) -> HparamCheck:
     Raises:
         InputError: As `make_plan`.
     """
+    experiment = with_precision(experiment, device)
     check = replace(experiment, seeds=experiment.hparam_check.seeds)
-    grid, shapes = make_plan(check, dataset), grid_shapes(check, dataset, [])
+    grid, shapes = make_plan(check, dataset, device), grid_shapes(check, dataset, [])
     runs: dict[str, PlannedRun] = {}
     dropped: list[DroppedCell] = []
     corners = []
     for budget, model in _corner_cells(grid):
-        cell = _CornerCell(check, dataset, shapes, model, budget)
+        cell = _CornerCell(check, dataset, shapes, model, budget, device)
         corners.append(cell.corner(dropped))
         runs |= {run.run_key: run for run in cell.runs}
     plan = Plan(experiment=experiment, runs=tuple(runs.values()), dropped=tuple(dropped), warnings=())
@@ -89,7 +91,9 @@ class _CornerCell:
         shapes: list[list[ModelConfig]],
         model: ModelConfig,
         budget: float,
+        device: DeviceType,
     ) -> None:
+        self.device = device
         self.experiment, self.dataset, self.shapes = experiment, dataset, shapes
         self.model, self.budget = model, budget
         self.runs: list[PlannedRun] = []
@@ -131,7 +135,7 @@ class _CornerCell:
 
     def _runs(self, experiment: ExperimentConfig, name: str) -> list[PlannedRun] | DroppedCell:
         cell = cell_of(experiment, self.shapes, self.model, self.budget)
-        runs = plan_cell(experiment, self.dataset, cell)
+        runs = plan_cell(experiment, self.dataset, cell, self.device)
         return runs if isinstance(runs, DroppedCell) else [_labelled(run, name) for run in runs]
 
 

@@ -17,7 +17,7 @@ from sweep.data.batches import TrainBatches, evaluation_windows
 from sweep.data.registry import scan
 from sweep.data.shards import PreparedData
 from sweep.errors import DataError, InputError, SafetyError
-from sweep.machine.devices import gpus
+from sweep.machine.devices import gpus, unusable_gpus
 from sweep.machine.workers import worker_count
 from sweep.plan.devices import check_devices
 from sweep.plan.estimate import disk_bytes
@@ -151,7 +151,8 @@ def check_space(plans: Sequence[Plan], store: RunStore) -> None:
 def check_device(experiment: ExperimentConfig) -> None:
     """Raise InputError when local workers are to use a GPU and this machine has none."""
     if experiment.launch.name == "local" and experiment.trainer.device == "cuda" and not gpus():
-        raise InputError("trainer.device=cuda, and this machine shows no GPU: choose trainer.device=cpu")
+        reason = unusable_gpus() or "this machine shows no NVIDIA GPU"
+        raise InputError(f"trainer.device=cuda, and {reason}: choose trainer.device=cpu, or see sweep doctor")
 
 
 def check_results(store: RunStore, experiment: ExperimentConfig) -> None:
@@ -165,9 +166,10 @@ def check_results(store: RunStore, experiment: ExperimentConfig) -> None:
 
 
 def launch_warnings(experiment: ExperimentConfig) -> list[str]:
-    """Return a sentence for each directory that workers on other machines may not see."""
+    """Return a sentence for unused GPUs, and for each directory that other machines may not see."""
     if experiment.launch.name == "local":
-        return []
+        unusable = unusable_gpus() if experiment.trainer.device == "auto" else None
+        return [] if unusable is None else [f"{unusable}: runs train on the CPU; see sweep doctor"]
     return sharing_warnings(
         [("results_dir", sweep_directory(experiment)), ("data_dir", data_directory(experiment))]
     )

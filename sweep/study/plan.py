@@ -17,7 +17,8 @@ from sweep.data.sources.hub import is_path
 from sweep.data.tokenizers.tokenizers import check_tokenizer, tokenizer_sha256, vocab_size
 from sweep.errors import InputError, SweepError
 from sweep.launch.choose import check_launch
-from sweep.machine.devices import cores
+from sweep.machine.devices import cores, gpus
+from sweep.plan.devices import DeviceType, planned_device, with_precision
 from sweep.plan.grid import make_plan
 from sweep.plan.hparam_check import HparamCheck, plan_check
 from sweep.records import Dataset, Plan
@@ -71,7 +72,7 @@ def plan_experiment(experiment: ExperimentConfig) -> Plan:
     Raises InputError when no run can be trained, or one of them not on `trainer.n_devices` devices.
     """
     check_fit_methods(experiment)
-    plan = make_plan(experiment, dataset(experiment))
+    plan = make_plan(experiment, dataset(experiment), device_of(experiment))
     check_parallel(plan)
     return plan
 
@@ -110,7 +111,13 @@ def hparam_check(experiment: ExperimentConfig) -> HparamCheck:
 
     Writes only what `dataset` writes. Raises InputError when no run can be trained.
     """
-    return plan_check(experiment, dataset(experiment))
+    return plan_check(experiment, dataset(experiment), device_of(experiment))
+
+
+def device_of(experiment: ExperimentConfig) -> DeviceType:
+    """Return the type of device that workers of the experiment use, started on this machine."""
+    asks = experiment.trainer.device == "auto" and experiment.launch.name == "local"
+    return planned_device(experiment, has_gpu=asks and bool(gpus()))
 
 
 def plan_hparam_check(experiment: ExperimentConfig) -> Plan:
@@ -135,6 +142,7 @@ def diagnose(experiment: ExperimentConfig) -> Diagnosis:
     from sweep.machine.doctor import Needs, examine
 
     memory_bytes, refusal, launch_refusal = 0, None, None
+    precision = with_precision(experiment, device_of(experiment)).precision
     try:
         check_launch(experiment.launch)
     except SweepError as error:
@@ -152,7 +160,7 @@ def diagnose(experiment: ExperimentConfig) -> Diagnosis:
         results_dir=sweep_directory(experiment),
         data_dir=data_directory(experiment),
         device=experiment.trainer.device,
-        precision=experiment.precision,
+        precision="fp32" if precision == "auto" else precision,
         packages=tuple(packages),
         memory_bytes=memory_bytes,
         refusal=refusal,

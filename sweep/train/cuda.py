@@ -1,26 +1,26 @@
-"""Training steps on a CUDA device: compiled, and captured as CUDA graphs where launches dominate.
+"""Training steps on a CUDA device: compiled where that pays, captured as CUDA graphs if small.
 
-Choices made by timing are kept in `CudaStep.choices`, so that a resumed run uses the same kernels.
+`CudaStep.choices` records how the steps are executed, so that a resumed run executes them the same way.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from types import FunctionType
+from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sweep import flops
 from sweep.config import RunConfig
 from sweep.errors import is_out_of_memory
-from sweep.plan.estimate import LOGITS_AT_ONCE
-from sweep.train.models.cross_entropy import chunk_rows, summed_cross_entropy
+from sweep.plan.estimate import LOGITS_AT_ONCE, LOGITS_COMPILED
+from sweep.train.models.cross_entropy import chunk_loss, chunk_rows, fusible_chunk_loss, summed_cross_entropy
 from sweep.train.models.gpt import GPT
 from sweep.train.update import FlatUpdate, Update
 
@@ -29,42 +29,51 @@ GRAPH_BELOW_PARAMS = 30_000_000
 
 WARM_UP = 3  # backward passes before a capture, as torch's notes on CUDA graphs require
 MAX_SHAPES = 256  # compiled shapes per process
-ATTENTION = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "math": SDPBackend.MATH,
-}
-CHUNK_ELEMENTS = (2**25, 2**27, LOGITS_AT_ONCE["cuda"])  # candidates for the logits per chunk
+FASTEST_FIRST = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+REPEATABLE = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]  # with a deterministic backward pass
 
-Hidden = Callable[[GPT, Tensor], Tensor]
-_compiled: dict[str, Hidden] = {}  # by attention kernel; shared by all runs of the process
+Pool = Any  # a memory pool of CUDA graphs
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
-def compiled_hidden(attention: str) -> Hidden:
-    """Return `GPT.hidden` under torch.compile; models of one shape and micro-batch share one compilation.
+def run_block(block: nn.Module, x: Tensor, rotary: Tensor | None) -> Tensor:
+    """Apply one block with the fastest attention kernel that supports its shapes.
 
-    Parameters are inputs of the compiled code, so another run's model does not compile again. The cache on
-    disk, at TORCHINDUCTOR_CACHE_DIR, is shared by all workers. Compiled code keeps the attention kernel of
-    its compilation, which is part of neither torch's guards nor the key of its autograd cache: so each kernel
-    has a function of its own, and the autograd cache is off.
+    The choice is made inside the function, so that it is part of the compiled code.
     """
-    if attention not in _compiled:
-        import torch._dynamo.config
-        import torch._functorch.config  # `import torch` alone does not load these two
-
-        torch._functorch.config.enable_autograd_cache = False
-        for name in ("recompile_limit", "accumulated_recompile_limit"):
-            if hasattr(torch._dynamo.config, name):
-                setattr(torch._dynamo.config, name, MAX_SHAPES)
-        _compiled[attention] = torch.compile(hidden_under(attention), dynamic=False, fullgraph=True)
-    return _compiled[attention]
+    with sdpa_kernel(FASTEST_FIRST, set_priority=True):
+        return block(x, rotary)
 
 
-def hidden_under(attention: str) -> Hidden:
-    """Return a copy of `GPT.hidden` with its own code object, by which torch keys compiled code."""
-    code = GPT.hidden.__code__.replace(co_name=f"hidden_under_{attention}")
-    return FunctionType(code, GPT.hidden.__globals__, code.co_name)
+def run_block_repeatably(block: nn.Module, x: Tensor, rotary: Tensor | None) -> Tensor:
+    """Apply one block with an attention kernel that repeats bit for bit under deterministic algorithms."""
+    with sdpa_kernel(REPEATABLE, set_priority=True):
+        return block(x, rotary)
+
+
+@functools.cache
+def compiled(function: Function) -> Function:
+    """Return `function` under torch.compile, shared by all runs of the process.
+
+    Parameters are inputs of the compiled code: one compilation of `run_block` serves all layers and models of
+    a width and micro-batch.
+    """
+    import torch._dynamo.config  # `import torch` alone does not load it
+
+    torch._dynamo.config.recompile_limit = MAX_SHAPES
+    torch._dynamo.config.accumulated_recompile_limit = MAX_SHAPES
+    return torch.compile(function, dynamic=False, fullgraph=True)  # type: ignore[return-value]
+
+
+@functools.cache
+def capture_stream() -> torch.cuda.Stream:
+    """Return the stream of all warm-ups and captures: cuBLAS keeps a workspace for each stream."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 class CudaStep:
@@ -77,10 +86,14 @@ class CudaStep:
         device: torch.device,
         choices: dict[str, str | int | float],
         *,
+        compile_blocks: bool = True,
         deterministic: bool = False,
     ) -> None:
+        """Compile and capture on first use; `choices` gains "compile" and "graph"."""
         self.model, self.run, self.device = model, run, device
         self.choices, self.deterministic = choices, deterministic
+        small = flops.n_params(run.model).non_embedding <= GRAPH_BELOW_PARAMS
+        choices |= {"compile": compile_blocks and not deterministic, "graph": small}
         self.compile_s = 0.0
         self._graphs: dict[int, _Graph] = {}  # by sequences per micro-batch
         self._warm: set[int] = set()  # micro-batch sizes that are compiled and captured
@@ -92,8 +105,6 @@ class CudaStep:
         if tokens.size(0) in self._warm:
             return self._pass(tokens)
         with self._compiling():
-            if "attention" not in self.choices:
-                self._choose(tokens.size(0))
             loss = self._first_pass(tokens)
         self._warm.add(tokens.size(0))
         return loss
@@ -153,7 +164,9 @@ class CudaStep:
             return self._eager(tokens)
         graph = self._graphs.get(tokens.size(0))
         if graph is None:
-            graph = self._graphs[tokens.size(0)] = _Graph(self._eager, self.model, tokens)
+            pools = [known.graph.pool() for known in self._graphs.values()]
+            pool = pools[0] if pools else None  # replays take turns, so their memory is shared
+            graph = self._graphs[tokens.size(0)] = _Graph(self._eager, self.model, tokens, pool)
         return graph(tokens)
 
     def release(self) -> None:
@@ -162,73 +175,21 @@ class CudaStep:
         self._warm.clear()
 
     def _eager(self, tokens: Tensor) -> Tensor:
-        bf16 = self.run.precision == "bf16"
-        attention = str(self.choices["attention"])
-        hidden = compiled_hidden(attention) if self.choices["compile"] else GPT.hidden
-        with sdpa_kernel(ATTENTION[attention]):
-            with torch.autocast("cuda", torch.bfloat16, enabled=bf16, cache_enabled=False):
-                state = hidden(self.model, tokens[:, :-1]).flatten(0, 1)
-            targets = tokens[:, 1:].flatten()
-            n_rows = min(int(self.choices["head_rows"]), state.size(0))
-            total = summed_cross_entropy(state, self.model.head.weight, targets, n_rows=n_rows, bf16=bf16)
-            loss = total / self.run.batch_tokens
-            loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
-
-    def _choose(self, n_sequences: int) -> None:
-        """Choose kernels by timing them, or fixed ones in deterministic mode."""
-        model, fastest = self.run.model, not self.deterministic
-        n_rows = n_sequences * model.seq_len
-        small = flops.n_params(model).non_embedding <= GRAPH_BELOW_PARAMS
-        self.choices |= {
-            "compile": fastest,
-            "graph": fastest and small,
-            "attention": self._fastest_attention(n_sequences) if fastest else "math",
-            "head_rows": self._fastest_head(n_rows)
-            if fastest
-            else chunk_rows(n_rows, model.vocab_size, CHUNK_ELEMENTS[0]),
-        }
-
-    def _fastest_attention(self, n_sequences: int) -> str:
-        model = self.run.model
-        dtype = torch.bfloat16 if self.run.precision == "bf16" else torch.float32
-        shape = (n_sequences, model.n_heads, model.seq_len, model.head_dim)
-        query, key, value = (
-            torch.randn(shape, device=self.device, dtype=dtype, requires_grad=True) for _ in range(3)
+        bf16, vocab_size = self.run.precision == "bf16", self.run.model.vocab_size
+        if self.choices["compile"]:
+            block, chunk, at_once = compiled(run_block), compiled(fusible_chunk_loss), LOGITS_COMPILED
+        else:
+            block = run_block_repeatably if self.deterministic else run_block
+            chunk, at_once = chunk_loss, LOGITS_AT_ONCE["cuda"]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
+            state = self.model.hidden(tokens[:, :-1], block).flatten(0, 1)
+        n_rows = chunk_rows(state.size(0), vocab_size, at_once)
+        total = summed_cross_entropy(
+            state, self.model.head.weight, tokens[:, 1:].flatten(), n_rows=n_rows, bf16=bf16, chunk=chunk
         )
-
-        def attend() -> None:
-            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-            torch.autograd.grad(mixed.sum(), (query, key, value))
-
-        seconds = {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # kernels that do not support the shape warn before they fail
-            for name, backend in ATTENTION.items():
-                with contextlib.suppress(RuntimeError), sdpa_kernel(backend):
-                    seconds[name] = _seconds(attend)
-        if not seconds:
-            raise torch.OutOfMemoryError(f"no attention kernel fits in memory for {n_sequences} sequences")
-        return min(seconds, key=seconds.__getitem__)
-
-    def _fastest_head(self, n_rows: int) -> int:
-        model = self.run.model
-        hidden = torch.randn(n_rows, model.d_model, device=self.device, requires_grad=True)
-        weight = torch.randn(model.vocab_size, model.d_model, device=self.device, requires_grad=True)
-        targets = torch.zeros(n_rows, dtype=torch.long, device=self.device)
-        seconds = {}
-        for rows in {chunk_rows(n_rows, model.vocab_size, n) for n in CHUNK_ELEMENTS}:
-
-            def score(rows: int = rows) -> None:
-                bf16 = self.run.precision == "bf16"
-                loss = summed_cross_entropy(hidden, weight, targets, n_rows=rows, bf16=bf16)
-                torch.autograd.grad(loss, (hidden, weight))
-
-            with contextlib.suppress(torch.OutOfMemoryError):
-                seconds[rows] = _seconds(score)
-        if not seconds:
-            raise torch.OutOfMemoryError(f"the head does not fit in memory for {n_rows} positions")
-        return min(seconds, key=seconds.__getitem__)
+        loss = total / self.run.batch_tokens
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
 
 class _Graph:
@@ -237,17 +198,23 @@ class _Graph:
     It accumulates into the gradient tensors that the parameters held at capture.
     """
 
-    def __init__(self, backward: Callable[[Tensor], Tensor], model: GPT, tokens: Tensor) -> None:
+    def __init__(
+        self,
+        backward: Callable[[Tensor], Tensor],
+        model: GPT,
+        tokens: Tensor,
+        pool: Pool | None,
+    ) -> None:
         self.tokens = tokens.clone()
         kept = _copied_gradients(model)
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side = capture_stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
                 backward(self.tokens)
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        with capture(self.graph):
+        with capture(self.graph, pool):
             self.loss = backward(self.tokens)
         _put_back(model, kept)
 
@@ -269,18 +236,6 @@ def _put_back(model: GPT, gradients: list[Tensor | None]) -> None:
             parameter.grad.zero_() if gradient is None else parameter.grad.copy_(gradient)
 
 
-def capture(graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:
+def capture(graph: torch.cuda.CUDAGraph, pool: Pool | None = None) -> torch.cuda.graph:
     """Capture the current stream; other threads, as the one that watches ranks, may call CUDA meanwhile."""
-    return torch.cuda.graph(graph, capture_error_mode="thread_local")
-
-
-def _seconds(call: Callable[[], None], repeats: int = 5) -> float:
-    """Return the least time of `repeats` calls on the device."""
-    times = []
-    for _ in range(repeats):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        call()
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return torch.cuda.graph(graph, pool=pool, stream=capture_stream(), capture_error_mode="thread_local")

@@ -9,6 +9,7 @@ import platform
 import sys
 from pathlib import Path
 
+import platformdirs
 import psutil
 import torch
 
@@ -49,13 +50,28 @@ def initialise_device(device: torch.device, *, deterministic: bool) -> None:
     torch.cuda.init()  # type: ignore[no-untyped-call]
     torch.cuda.set_device(device)
     torch.use_deterministic_algorithms(deterministic)
+    torch.cuda.empty_cache()  # left by a run that failed
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled kernels in the user's cache directory, by machine, for all workers and later sweeps.
+
+    torch's cache holds pickles, so a directory that others may write to is not used; without a private one,
+    torch keeps its default, below the directory for temporary files.
+    """
+    directory = platformdirs.user_cache_path("sweep") / "compiled" / platform.node()
+    with contextlib.suppress(OSError):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = directory.stat()
+        if status.st_uid == os.getuid() and not status.st_mode & 0o022:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(directory))
 
 
 class PeakMemory:
     """Peak memory of a run above the level at its start.
 
-    On a GPU the peak of allocated bytes; on the CPU the rise of the process's resident high-water mark,
-    which includes library pages that the run touches first.
+    On a GPU the rise of the peak of allocated bytes; on the CPU the rise of the process's resident high-water
+    mark, which includes library pages that the run touches first.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -63,6 +79,7 @@ class PeakMemory:
         self._before = 0
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+            self._before = torch.cuda.memory_allocated(device)
         else:
             return_freed_memory()
             _forget_high_water_mark()
@@ -71,7 +88,7 @@ class PeakMemory:
     def bytes(self) -> int:
         """Return the peak since this object was made."""
         if self.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self.device))
+            return int(torch.cuda.max_memory_allocated(self.device)) - self._before
         return max(0, _resident_peak_bytes() - self._before)
 
 
@@ -89,6 +106,12 @@ def _forget_high_water_mark() -> None:
     """Reset the high-water mark to the resident size (Linux only: proc(5), clear_refs)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def return_cached_memory(device: torch.device) -> None:
+    """Return a GPU's cached memory to the driver, for the other workers of the device."""
+    if device.type == "cuda" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
 
 
 def return_freed_memory() -> None:

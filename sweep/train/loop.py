@@ -22,6 +22,7 @@ from sweep.train.device import (
     device_name,
     initialise_device,
     model_flops_utilisation,
+    return_cached_memory,
     return_freed_memory,
 )
 from sweep.train.evaluate import Score
@@ -41,9 +42,16 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
     is missing or damaged; RankLost when the process of another device of the run died.
     """
     torch.set_num_threads(placement.n_threads)
-    ledger, device = TimeLedger(), torch.device(placement.device)
+    device = torch.device(placement.device)
     initialise_device(device, deterministic=placement.deterministic)
-    memory = PeakMemory(device)
+    try:
+        return _train(run, placement, session, PeakMemory(device))
+    finally:
+        return_cached_memory(device)
+
+
+def _train(run: RunConfig, placement: Placement, session: TrainSession, memory: PeakMemory) -> RunResult:
+    ledger = TimeLedger()
     data = open_prepared(placement.data_dir, run.corpus_sha256, run.tokenizer_sha256)
     windows = evaluation_windows(data.heldout, run.model.seq_len, run.evaluation.n_tokens)
     with start_ranks(run, placement, session.checkpoint_dir) as ranks:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -14,8 +13,10 @@ from torch import Tensor
 
 from sweep.config import RunConfig
 from sweep.errors import is_out_of_memory
+from sweep.plan.estimate import equal_parts, fitting_micro_batch
 from sweep.records import Placement
 from sweep.train.cuda import CudaStep
+from sweep.train.device import use_compilation_cache
 from sweep.train.models.gpt import GPT
 from sweep.train.optim.optimizers import build_optimizer, set_lr
 from sweep.train.optim.schedules import lr_frac
@@ -29,8 +30,8 @@ Rows = Callable[[int, int, int], NDArray[np.int64]]
 class TrainingStep:
     """Takes the optimizer steps of one run on one device; owns the optimizer.
 
-    `choices` holds the micro-batch size and the kernels chosen by timing. Checkpoints store it, so that a
-    resumed run executes the same way.
+    `choices` holds the micro-batch size, and on a GPU the use of compilation and graphs. Checkpoints store
+    it, so that a resumed run executes the same way.
     """
 
     def __init__(
@@ -42,19 +43,30 @@ class TrainingStep:
         self.update = build_update(model, self.optimizer, run.optimizer.grad_clip)
         self.share = ranks.share(run.batch_size)
         self.choices: dict[str, str | int | float] = {}
-        self.micro_batch_size = min(placement.micro_batch_size or run.batch_size, len(self.share))
+        self.micro_batch_size = placement.micro_batch_size or self._fitting_sequences()
         self._cuda: CudaStep | None = None
         if self.device.type == "cuda" and not ranks.sharded:  # FSDP's hooks need the plain forward pass
-            # one compilation cache for all workers of a machine and for later sweeps
-            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(placement.data_dir / "compiled"))
+            use_compilation_cache()
             self._cuda = CudaStep(
-                model, run, self.device, self.choices, deterministic=placement.deterministic
+                model,
+                run,
+                self.device,
+                self.choices,
+                compile_blocks=placement.compile,
+                deterministic=placement.deterministic,
             )
         self._ahead: tuple[int, int, Tensor] | None = None  # first rows of the next step
 
+    def _fitting_sequences(self) -> int:
+        """Return the sequences of this rank's share that a GPU's memory holds at once by estimate."""
+        if self.device.type != "cuda" or self.ranks.sharded:
+            return len(self.share)
+        total_bytes = torch.cuda.get_device_properties(self.device).total_memory
+        return fitting_micro_batch(self.run, len(self.share), total_bytes)
+
     @property
     def compile_s(self) -> float:
-        """Seconds of compiling, capturing and timing kernels since this was last set to 0."""
+        """Seconds of compiling and capturing since this was last set to 0."""
         return 0.0 if self._cuda is None else self._cuda.compile_s
 
     @compile_s.setter
@@ -68,8 +80,8 @@ class TrainingStep:
         return int(self.choices["micro_batch_size"])
 
     @micro_batch_size.setter
-    def micro_batch_size(self, n_sequences: int) -> None:
-        self.choices["micro_batch_size"] = n_sequences
+    def micro_batch_size(self, at_most: int) -> None:
+        self.choices["micro_batch_size"] = equal_parts(len(self.share), at_most)
 
     def choose(self, choices: Mapping[str, str | int | float]) -> None:
         """Adopt the choices of a checkpoint, except for a micro-batch larger than the configured one."""

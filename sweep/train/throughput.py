@@ -1,7 +1,8 @@
 """Training throughput of one process, measured on request: `python -m sweep.train.throughput`.
 
-Protocol, one line each: read a task as JSON, write "ready" once the model is warm, read a number of seconds,
-write the steps done in that time as JSON. The caller starts several such processes at once.
+Protocol, one line each: read a task as JSON, write "ready" once the model is warm; then, until the input
+ends, read a number of seconds and of threads, and write the steps done in that time as JSON. The caller
+starts several such processes once and lets some of them train at the same time.
 """
 
 from __future__ import annotations
@@ -18,28 +19,39 @@ from numpy.typing import NDArray
 
 from sweep.config import RunConfig, read_run
 from sweep.records import Placement
+from sweep.train.device import initialise_device
 from sweep.train.models.gpt import GPT
 from sweep.train.step import TrainingStep
 
 WARM_STEPS = 5  # include compilation, graph capture and the allocator's first requests
+IN_A_ROW = 20  # steps queued before the clock is read, since training waits for the device at records only
 
 
 def measure(task: dict[str, Any], lines: IO[str], out: IO[str]) -> None:
-    """Serve one task: {"run": .., "device": .., "n_threads": .., "micro_batch_size": ..}."""
+    """Serve one task: {"run": .., "device": .., "micro_batch_size": .., "compile": ..}."""
     run = read_run(task["run"])
-    torch.set_num_threads(task["n_threads"])
+    initialise_device(torch.device(task["device"]), deterministic=False)
+    torch.set_num_threads(1)
     take_step = _training_step(run, task)
     for step in range(WARM_STEPS):
         take_step(step % run.n_steps)
     _wait(take_step.device)
     _write_line(out, "ready")
-    seconds = float(lines.readline())
+    for line in lines:
+        seconds, n_threads = line.split()
+        torch.set_num_threads(int(n_threads))
+        _write_line(out, json.dumps(_train_for(float(seconds), take_step)))
+
+
+def _train_for(seconds: float, take_step: TrainingStep) -> dict[str, float]:
+    in_a_row = IN_A_ROW if take_step.device.type == "cuda" else 1
     n_steps, started = 0, time.monotonic()
     while (taken_s := time.monotonic() - started) < seconds:
-        take_step(n_steps % run.n_steps)
+        for _ in range(in_a_row):
+            take_step(n_steps % take_step.run.n_steps)
+            n_steps += 1
         _wait(take_step.device)
-        n_steps += 1
-    _write_line(out, json.dumps({"n_steps": n_steps, "seconds": taken_s}))
+    return {"n_steps": n_steps, "seconds": taken_s}
 
 
 def _training_step(run: RunConfig, task: dict[str, Any]) -> TrainingStep:
@@ -47,9 +59,10 @@ def _training_step(run: RunConfig, task: dict[str, Any]) -> TrainingStep:
     placement = Placement(
         data_dir=Path(),
         device=task["device"],
-        n_threads=task["n_threads"],
+        n_threads=1,
         micro_batch_size=task["micro_batch_size"],
         checkpoint_interval_s=1e9,
+        compile=task["compile"],
     )
     model = GPT(run.model)
     model.initialise(torch.Generator().manual_seed(0))

@@ -1,7 +1,6 @@
 """Local launcher with real processes: restarts, poisonous runs, two supervisors, orphans, placement."""
 
 import os
-import stat
 import sys
 import time
 from contextlib import nullcontext
@@ -148,25 +147,32 @@ def test_one_single_thread_worker_is_pinned_to_each_core(tmp_path):
         assert (environment["SWEEP_DEVICE"], environment["CUDA_VISIBLE_DEVICES"]) == ("cpu", "")
 
 
+MEMORY_BYTES = 81559 * 2**20
+
+
 @pytest.fixture
-def three_gpus(tmp_path, monkeypatch):
-    """A stand-in for nvidia-smi that lists three."""
-    tool = tmp_path / "bin" / "nvidia-smi"
-    tool.parent.mkdir()
-    tool.write_text('#!/bin/sh\nfor i in 0 1 2; do echo "$i, GPU-$i, 81559, Some GPU"; done\n')
-    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+def three_gpus(monkeypatch):
+    """A machine without nvidia-smi on which torch finds three GPUs, as CUDA_VISIBLE_DEVICES selects them."""
+
+    def probe():
+        chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "0,1,2").split(",")
+        gpu = {"name": "Some GPU", "memory_bytes": MEMORY_BYTES}
+        found = {f"cuda:{at}": gpu | {"uuid": name[-1]} for at, name in enumerate(chosen)}
+        return {"devices": {"cpu": {}} | found, "no_gpu_because": None}
+
+    monkeypatch.setattr(devices, "probe_torch", probe)
+    monkeypatch.setattr(devices, "GPU_FILE", Path("/"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    devices._listed_gpus.cache_clear()
+    devices._probe.cache_clear()
     yield
-    devices._listed_gpus.cache_clear()
+    devices._probe.cache_clear()
 
 
 @pytest.mark.usefixtures("three_gpus")
 def test_one_worker_goes_to_each_gpu(tmp_path):
     store = toy_sweep(tmp_path / "sweep", 1, n_workers=None)
     shown = shown_environments(store, device="auto")
-    assert [environment["CUDA_VISIBLE_DEVICES"] for environment, _ in shown] == ["0", "1", "2"]
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment, _ in shown] == ["GPU-0", "GPU-1", "GPU-2"]
     assert {environment["SWEEP_DEVICE"] for environment, _ in shown} == {"cuda:0"}
 
 
@@ -177,9 +183,9 @@ def test_measured_packing_puts_several_workers_on_a_gpu_and_tells_them_of_its_me
     store = toy_sweep(tmp_path / "sweep", 1, n_workers=None)
     packing = Packing(n_workers=2, mps=True, speedup=1.5)
     shown = [environment for environment, _ in shown_environments(store, device="auto", packing=packing)]
-    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in shown] == ["0", "1", "2"] * 2
-    assert [environment["MPS"] for environment in shown] == ["of 0", "of 1", "of 2"] * 2
-    assert {environment["SWEEP_ADMISSION_BYTES"] for environment in shown} == {str(int(0.92 * 81559 * 2**20))}
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in shown] == ["GPU-0", "GPU-1", "GPU-2"] * 2
+    assert [environment["MPS"] for environment in shown] == ["of GPU-0", "of GPU-1", "of GPU-2"] * 2
+    assert {environment["SWEEP_ADMISSION_BYTES"] for environment in shown} == {str(int(0.92 * MEMORY_BYTES))}
     assert len({environment["SWEEP_ADMISSION_DIR"] for environment in shown}) == 3
 
 
@@ -187,7 +193,7 @@ def test_measured_packing_puts_several_workers_on_a_gpu_and_tells_them_of_its_me
 def test_a_worker_gets_as_many_gpus_as_a_run_wants(tmp_path):
     store = toy_sweep(tmp_path / "sweep", 1, n_workers=None)
     (shown,) = shown_environments(store, device="auto", n_devices=2)
-    assert shown[0]["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert shown[0]["CUDA_VISIBLE_DEVICES"] == "GPU-0,GPU-1"
     with pytest.raises(InputError, match=r"trainer.n_devices=4, but this machine has 3 GPUs"):
         launcher(store, device="auto", n_devices=4)
 
@@ -195,12 +201,47 @@ def test_a_worker_gets_as_many_gpus_as_a_run_wants(tmp_path):
 @pytest.mark.usefixtures("three_gpus")
 @pytest.mark.parametrize(
     ("visible", "names"),
-    [("2,0", ("2", "0")), ("GPU-1", ("GPU-1",)), ("", ()), ("-1", ()), (None, ("0", "1", "2"))],
+    [
+        ("2,0", ("GPU-2", "GPU-0")),
+        ("GPU-1", ("GPU-1",)),
+        ("MIG-7,0", ("MIG-7", "GPU-0")),
+        ("", ()),
+        ("-1", ()),
+        (None, ("GPU-0", "GPU-1", "GPU-2")),
+    ],
 )
 def test_only_visible_gpus_are_used(monkeypatch, visible, names):
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert devices.gpus() == names
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_without_the_service_there_are_as_many_workers_as_gpus(tmp_path, monkeypatch):
+    """Their number was measured with it."""
+    monkeypatch.setattr(local, "mps_daemon", lambda visible: nullcontext(None))
+    store = toy_sweep(tmp_path / "sweep", 1, n_workers=None)
+    packing = Packing(n_workers=4, mps=True, speedup=1.5)
+    shown = shown_environments(store, device="auto", packing=packing)
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment, _ in shown] == ["GPU-0", "GPU-1", "GPU-2"]
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_a_gpu_that_torch_cannot_use_is_not_used(monkeypatch):
+    broken = {"devices": {"cpu": {}}, "no_gpu_because": "the driver is too old"}
+    monkeypatch.setattr(devices, "probe_torch", lambda: broken)
+    monkeypatch.setattr(devices, "installed_gpus", lambda: ["H200"])
+    assert devices.gpus() == ()
+    assert devices.devices("auto")[0].key == "cpu"
+    assert devices.unusable_gpus() == "torch cannot use H200 (the driver is too old)"
+
+
+def test_torch_is_not_probed_where_no_gpu_can_be(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(devices, "GPU_FILE", tmp_path / "nvidiactl")
+    monkeypatch.setattr(devices, "probe_torch", lambda: pytest.fail("probed"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert devices.gpus() == ()
 
 
 def test_cuda_without_a_gpu_is_bad_input(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -71,7 +72,10 @@ def test_a_process_that_cannot_train_is_named(monkeypatch):
 
 def test_memory_and_cores_limit_how_many_are_tried(monkeypatch):
     tried = []
-    monkeypatch.setattr(packing, "_steps_per_second", lambda run, bench, n, service: tried.append(n) or n)
+    monkeypatch.setattr(packing, "_warm_processes", lambda run, bench, n, service: nullcontext([None] * n))
+    monkeypatch.setattr(
+        packing, "_steps_per_second", lambda processes, bench: tried.append(len(processes)) or 1.0
+    )
     device = devices.Device(visible="0", name="GPU", key="GPU-0", memory_bytes=10_000)
     monkeypatch.setattr(packing, "mps_daemon", mps.mps_daemon)
     monkeypatch.setenv("PATH", "")

@@ -7,6 +7,8 @@ import pytest
 from sweep import flops
 from sweep.errors import InputError
 from sweep.identity import run_key
+from sweep.plan.devices import planned_device
+from sweep.plan.estimate import COMPILE_S, compilation_pays, memory
 from sweep.plan.grid import log_spaced, make_plan
 from sweep.records import Dataset
 from tests.configs import composed
@@ -135,3 +137,34 @@ def test_depth_from_the_aspect_ratio():
     )
     assert [run.config.model.n_layers for run in planned.runs] == [2, 4, 8, 16]
     assert {run.config.model.head_dim for run in planned.runs} == {64}
+
+
+def test_precision_and_estimates_are_those_of_the_device():
+    """A CPU's plan is what it was before precision could be auto."""
+    experiment = composed("experiment=demo_bytes", "precision=auto", "estimate.flops_per_second=1e8")
+    cpu, gpu = make_plan(experiment, DATASET), make_plan(experiment, DATASET, "cuda")
+    assert (cpu.experiment.precision, gpu.experiment.precision) == ("fp32", "bf16")
+    assert {run.config.precision for run in gpu.runs} == {"bf16"}
+    asked = make_plan(replace(experiment, precision="fp32"), DATASET, "cuda")
+    assert [run.run_key for run in asked.runs] == [run.run_key for run in cpu.runs]
+    for on_cpu, on_gpu in zip(cpu.runs, asked.runs, strict=True):
+        assert on_gpu.memory_bytes == memory(on_gpu.config, None, device="cuda").total != on_cpu.memory_bytes
+        assert on_gpu.time_s == pytest.approx(on_cpu.time_s + COMPILE_S * compilation_pays(on_cpu.time_s))
+    assert any(compilation_pays(run.time_s) for run in cpu.runs)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "has_gpu", "device"),
+    [
+        ([], True, "cuda"),
+        ([], False, "cpu"),
+        (["trainer.device=cpu"], True, "cpu"),
+        (["trainer.device=cuda"], False, "cuda"),
+        (["launch=slurm"], True, "cpu"),
+        (["launch=slurm", "launch.gres=gpu:1"], False, "cuda"),
+        (["launch=ray", "launch.gpus_per_worker=0.5"], False, "cuda"),
+    ],
+)
+def test_the_device_of_a_plan(overrides, has_gpu, device):
+    has_gpu = has_gpu and "launch=slurm" not in overrides
+    assert planned_device(composed("experiment=demo_bytes", *overrides), has_gpu=has_gpu) == device

@@ -9,9 +9,11 @@ import torch
 import torch._inductor.exc
 
 from sweep.records import Placement
-from sweep.train.cuda import CudaStep
+from sweep.train.cuda import CudaStep, run_block
 from sweep.train.loop import train
+from sweep.train.models.cross_entropy import fusible_chunk_loss
 from sweep.train.models.gpt import GPT
+from sweep.train.optim.optimizers import OPTIMIZERS
 from sweep.train.step import TrainingStep
 from tests.configs import tiny_run
 from tests.train.sessions import Session, placement, run_on
@@ -33,17 +35,21 @@ def test_cuda_is_initialised_before_memory_statistics_are_reset(corpus, tmp_path
     monkeypatch.setattr(torch.cuda, "init", lambda: calls.append("init"))
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append("set_device"))
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("empty_cache"))
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda wanted: None)
     with pytest.raises(Stop):
         train(run_on(corpus), placement(corpus, device="cuda:0"), Session(tmp_path))
-    assert calls == ["init", "set_device", "reset_peak_memory_stats"]
+    assert calls == ["init", "set_device", "empty_cache", "reset_peak_memory_stats"]
 
 
 @pytest.mark.ci
-def test_compiling_works_in_a_fresh_process():
-    """AdamW does not import torch._dynamo, so the configuration of the compiler must."""
-    code = "from sweep.train.cuda import compiled_hidden; compiled_hidden('flash')"
-    subprocess.run([sys.executable, "-c", code], check=True)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_compiling_works_in_a_fresh_process(name):
+    """AdamW does not import torch._dynamo, so the configuration of the compiler must.
+
+    Each optimizer is built and used before the first compiled step, as in a worker.
+    """
+    subprocess.run([sys.executable, "-m", "tests.train.compiled_step", name], check=True)
 
 
 @pytest.mark.parametrize("fails_in", ["forward", "backward"])
@@ -58,24 +64,25 @@ def test_a_failed_compilation_is_reported_and_training_continues(tmp_path, monke
         )
         made = TrainingStep(model, run, place, lambda number, start, stop: DATA[start:stop])
         made._cuda = CudaStep(model, run, torch.device("cpu"), made.choices)
-        made.choose({"attention": "math", "head_rows": 64, "graph": False, "compile": False} | choices)
+        made.choose({"graph": False, "compile": False} | choices)
         return made
 
     class Broken(torch.autograd.Function):
         @staticmethod
-        def forward(ctx, hidden):
-            return hidden.clone()
+        def forward(ctx, x):
+            return x.clone()
 
         @staticmethod
         def backward(ctx, grad):
             raise torch._inductor.exc.InductorError(RuntimeError("Failed to find C compiler"), None)
 
-    def hidden(model, tokens):
+    def failing(block, x, rotary):
         if fails_in == "forward":
             raise torch._inductor.exc.InductorError(RuntimeError("Failed to find C compiler"), None)
-        return Broken.apply(model.hidden(tokens))
+        return Broken.apply(block(x, rotary))
 
-    monkeypatch.setattr("sweep.train.cuda.compiled_hidden", lambda attention: hidden)
+    stand_ins = {run_block: failing, fusible_chunk_loss: fusible_chunk_loss}
+    monkeypatch.setattr("sweep.train.cuda.compiled", stand_ins.__getitem__)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
     plain, broken = step(), step(compile=True)
     with pytest.warns(RuntimeWarning, match="torch.compile failed, continuing without it: .*C compiler"):

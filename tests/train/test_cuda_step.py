@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 RUN = tiny_run(model=replace(TINY, d_model=64, d_ff=256, seq_len=64, vocab_size=256), batch_tokens=512,
                n_tokens=512 * 40, precision="bf16")  # fmt: skip
 DATA = np.random.default_rng(0).integers(0, 256, (8, 8, 65))
-EAGER = {"attention": "math", "head_rows": 512, "compile": False, "graph": False}
+EAGER = {"compile": False, "graph": False}
 
 
 def stepper(tmp_path, micro_batch_size=None, chosen=EAGER, run=RUN, **choices):
@@ -103,7 +103,7 @@ def test_choices_are_made_once_and_can_be_taken_over(tmp_path):
     assert second.choices == first.choices
 
 
-def test_eager_deterministic_steps_repeat_to_the_bit(tmp_path, monkeypatch):
+def test_deterministic_steps_repeat_to_the_bit(tmp_path, monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     try:

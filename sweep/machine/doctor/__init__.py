@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 
-from sweep.machine.doctor.devices import check_torch, probe_torch, wanted_devices
+from sweep.machine.doctor.devices import check_torch, wanted_devices
 from sweep.machine.doctor.diagnosis import Check, Diagnosis, Needs
 from sweep.machine.doctor.machine import check_disk, check_links, check_memory
 from sweep.machine.doctor.packages import check_extras, check_packages, version_of
+from sweep.machine.torch_probe import probe_torch
 
 __all__ = ["Check", "Diagnosis", "Needs", "examine"]
 

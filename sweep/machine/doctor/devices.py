@@ -1,64 +1,18 @@
-"""Checks of torch and its devices; torch is imported in a subprocess only."""
+"""Checks of torch, its devices and the compiler it needs on a GPU."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import os
+import shutil
+import sysconfig
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sweep.machine.doctor.diagnosis import Check, Needs, State
+from sweep.machine.torch_probe import installed_gpus
 
-PROBE_TIMEOUT_S = 120.0  # importing torch from a network disk can be slow
-
-TORCH_PROBE = """
-import json, torch
-def try_dtypes(device):
-    found = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        try:
-            ones = torch.ones(8, 8, device=device, dtype=dtype)
-            found[name] = float((ones @ ones).sum()) == 512.0
-        except Exception:
-            found[name] = False
-    return found
-devices = {"cpu": {"name": "CPU", "memory_bytes": None, "dtypes": try_dtypes("cpu")}}
-reason = None
-if torch.version.cuda is None and torch.version.hip is None:
-    reason = "this torch is built for the CPU"
-elif not torch.cuda.is_available():
-    try:
-        torch.zeros(1, device="cuda")
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-else:
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        devices[f"cuda:{index}"] = {"name": properties.name, "memory_bytes": properties.total_memory,
-                                    "dtypes": try_dtypes(f"cuda:{index}")}
-print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda or torch.version.hip,
-                  "no_gpu_because": reason, "devices": devices}))
-"""
-"""Prints, as JSON, the devices of torch and the precisions in which a small matrix product is correct."""
-
-
-def probe_torch() -> dict[str, Any]:
-    """Return the version and devices of torch, or {"error": message} if it cannot be imported."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-W", "ignore", "-c", TORCH_PROBE],
-            capture_output=True,
-            text=True,
-            timeout=PROBE_TIMEOUT_S,
-        )
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-    except subprocess.TimeoutExpired:
-        return {"error": f"does not import within {PROBE_TIMEOUT_S:.0f} s"}
-    except ValueError:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return {"error": f"does not import: {last}"}
+COMPILERS = ("gcc", "clang", "cc")
 
 
 def check_torch(torch: Mapping[str, Any] | None, needs: Needs) -> list[Check]:
@@ -79,7 +33,38 @@ def check_torch(torch: Mapping[str, Any] | None, needs: Needs) -> list[Check]:
         found = f"{seen}; torch {torch['version']} cannot use a GPU: {torch['no_gpu_because']}"
         remedy = "install a build of torch for this machine's driver: https://pytorch.org/get-started"
         checks.append(Check(name="gpu", state=state, found=found, remedy=remedy))
+    if wanted - {"cpu"}:
+        checks += [check_compiler(), *_check_management_tool()]
     return checks
+
+
+def check_compiler() -> Check:
+    """Check for the C compiler and the Python headers with which Triton builds its launcher.
+
+    Without them torch.compile fails at the first step, and training continues in eager code.
+    """
+    wanted = (os.environ["CC"],) if os.environ.get("CC") else COMPILERS
+    compiler = next(filter(None, map(shutil.which, wanted)), None)
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    problems = [] if compiler else [f"no C compiler ({', '.join(wanted)})"]
+    problems += [] if header.exists() else [f"{header} not found"]
+    if not problems:
+        return Check(name="compiler", state="ok", found=f"{compiler}, {header}")
+    return Check(
+        name="compiler",
+        state="absent",
+        found=f"{' and '.join(problems)}: torch.compile cannot run, GPU runs train in slower eager code",
+        remedy="install a C compiler and the headers of Python: apt-get install gcc python3-dev",
+    )
+
+
+def _check_management_tool() -> list[Check]:
+    """Report a missing nvidia-smi: training does not use it, but operators do."""
+    if shutil.which("nvidia-smi"):
+        return []
+    found = "not found: GPUs are detected by torch alone"
+    remedy = "optional; in a container, set NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+    return [Check(name="nvidia-smi", state="absent", found=found, remedy=remedy)]
 
 
 def wanted_devices(device: str, torch: Mapping[str, Any] | None) -> set[str]:
@@ -100,13 +85,3 @@ def _check_device(name: str, device: Mapping[str, Any], needs: Needs | None) -> 
     else:
         return Check(name=name, state="ok", found=found)
     return Check(name=name, state="missing", found=found, remedy=remedy)
-
-
-def installed_gpus() -> list[str]:
-    """Return the names of the NVIDIA GPUs of this machine, usable by torch or not."""
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        listing = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in listing.stdout.splitlines() if line.strip()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 from sweep.config import ModelConfig
 from sweep.plan.estimate import LOGITS_AT_ONCE
 from sweep.train.models.attention import rotary_table
-from sweep.train.models.cross_entropy import GPU_CHUNK_ELEMENTS, chunk_rows, summed_cross_entropy
+from sweep.train.models.cross_entropy import chunk_rows, summed_cross_entropy
 from sweep.train.models.layers import NORMS, Block
+
+RunBlock = Callable[[nn.Module, Tensor, Tensor | None], Tensor]
+"""A call of one block: (block, x, rotary) to the new x, shapes as in `Block.forward`."""
 
 POSITION_STD = 0.5
 """Initial std of learned positions over that of token embeddings: 0.01 / 0.02 in GPT-2's released code."""
@@ -63,10 +67,11 @@ class GPT(nn.Module):
                     std *= POSITION_STD
                 parameter.normal_(std=std, generator=generator)
 
-    def hidden(self, tokens: Tensor) -> Tensor:
+    def hidden(self, tokens: Tensor, run_block: RunBlock | None = None) -> Tensor:
         """Return the input of the head, the last norm times output_scale: (B, T) ids to (B, T, d_model).
 
-        Raises ValueError for more positions than the config's seq_len.
+        `run_block` applies a block in place of its own call, for instance compiled. Raises ValueError for
+        more positions than the config's seq_len.
         """
         seq_len = tokens.size(1)
         if seq_len > self.config.seq_len:
@@ -77,7 +82,7 @@ class GPT(nn.Module):
         x = x * self.input_scale
         rotary = None if self.rotary is None else self.rotary[:, :seq_len]
         for block in self.blocks:
-            x = block(x, rotary)
+            x = block(x, rotary) if run_block is None else run_block(block, x, rotary)
         x = self.norm(x)
         return x if self.config.output_scale == 1 else x * self.config.output_scale
 
@@ -93,7 +98,7 @@ class GPT(nn.Module):
         """
         hidden = self.hidden(tokens).flatten(0, 1)
         device_type = hidden.device.type
-        at_once = LOGITS_AT_ONCE["cpu"] if device_type == "cpu" else GPU_CHUNK_ELEMENTS
+        at_once = LOGITS_AT_ONCE["cpu" if device_type == "cpu" else "cuda"]
         rows = n_rows or chunk_rows(hidden.size(0), self.config.vocab_size, at_once)
         bf16 = torch.is_autocast_enabled(device_type)
         return summed_cross_entropy(hidden, self.head.weight, targets.flatten(), n_rows=rows, bf16=bf16)

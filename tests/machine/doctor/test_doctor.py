@@ -13,9 +13,11 @@ import pytest
 
 from sweep.config.compose import compose_experiment
 from sweep.errors import SafetyError
-from sweep.machine.doctor import Diagnosis, Needs, devices, examine, machine, packages
-from sweep.machine.doctor.devices import check_torch, installed_gpus, probe_torch, wanted_devices
+from sweep.machine import torch_probe
+from sweep.machine.doctor import Check, Diagnosis, Needs, devices, examine, machine, packages
+from sweep.machine.doctor.devices import check_compiler, check_torch, wanted_devices
 from sweep.machine.doctor.packages import check_extras, extras_of
+from sweep.machine.torch_probe import installed_gpus, probe_torch
 from sweep.study.plan import diagnose
 
 
@@ -52,6 +54,9 @@ ONE_GPU: dict[str, Any] = {
     "no_gpu_because": None,
     "devices": {"cpu": CPU, "cuda:0": {"name": "H200", "memory_bytes": 150 * 2**30, "dtypes": WORKS}},
 }
+
+
+WITH_COMPILER = Check(name="compiler", state="ok", found="gcc")
 
 
 def missing(diagnosis: Diagnosis) -> list[str]:
@@ -214,14 +219,35 @@ def test_a_gpu_that_torch_cannot_use(needs: Needs, monkeypatch: pytest.MonkeyPat
     ]
 
 
-def test_a_gpu_that_torch_can_use(needs: Needs) -> None:
-    assert [check.state for check in check_torch(ONE_GPU, needs)] == ["ok", "ok"]
+def test_a_gpu_that_torch_can_use(needs: Needs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "check_compiler", lambda: WITH_COMPILER)
+    monkeypatch.setattr(devices.shutil, "which", lambda name: name)
+    assert [check.state for check in check_torch(ONE_GPU, needs)] == ["ok", "ok", "ok"]
     large = check_torch(ONE_GPU, replace(needs, memory_bytes=200 * 2**30))
-    assert [check.state for check in large] == ["ok", "missing"]
+    assert [check.state for check in large] == ["ok", "missing", "ok"]
     old = {"name": "V100", "memory_bytes": 16 * 2**30, "dtypes": {"fp32": True, "bf16": False}}
     without_bf16 = {**ONE_GPU, "devices": {"cpu": CPU, "cuda:0": old}}
-    (cpu, gpu) = check_torch(without_bf16, replace(needs, precision="bf16"))
+    (cpu, gpu, _) = check_torch(without_bf16, replace(needs, precision="bf16"))
     assert (cpu.state, gpu.state, gpu.found) == ("ok", "missing", "V100, 16 GiB, supports fp32")
+    monkeypatch.setattr(devices.shutil, "which", lambda name: None)
+    assert [check.name for check in check_torch(ONE_GPU, needs)][-1] == "nvidia-smi"
+
+
+def test_the_compiler_and_the_headers_that_triton_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(devices.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    lacking = check_compiler()
+    assert lacking.state == "absent"  # runs train without compilation
+    assert "no C compiler (gcc, clang, cc) and" in lacking.found
+    assert "Python.h not found" in lacking.found
+    for name in ("clang", "Python.h"):
+        (tmp_path / name).touch(mode=0o755)
+    assert check_compiler().state == "ok"
+    monkeypatch.setenv("CC", "elsewhere")
+    assert "no C compiler (elsewhere)" in check_compiler().found
 
 
 @pytest.mark.parametrize(
@@ -238,8 +264,8 @@ def test_a_gpu_that_torch_can_use(needs: Needs) -> None:
 def test_a_torch_that_does_not_import(
     needs: Needs, monkeypatch: pytest.MonkeyPatch, script: str, reason: str
 ) -> None:
-    monkeypatch.setattr(devices, "TORCH_PROBE", script)
-    monkeypatch.setattr(devices, "PROBE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(torch_probe, "TORCH_PROBE", script)
+    monkeypatch.setattr(torch_probe, "PROBE_TIMEOUT_S", 1.0)
     (check,) = check_torch(probe_torch(), needs)
     assert check.state == "missing"
     assert reason in check.found
