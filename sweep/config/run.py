@@ -121,6 +121,9 @@ class EvaluationConfig:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     n_tokens: Count = 131072
     """Held-out positions scored, in the same windows for every run. Unit: tokens."""
+    selection: Literal["even", "stratified"] = "even"
+    """Windows in proportion to the difficulty of the training text (stratified), or spread evenly over the
+    held-out text (even; sweeps of earlier versions)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
