@@ -24,7 +24,7 @@ from sweep.cli.arguments import (
     stored_experiment,
 )
 from sweep.errors import InputError
-from sweep.report.text.terminal import print_json, print_text
+from sweep.report.text.terminal import print_json, print_text, say
 
 if TYPE_CHECKING:  # scipy and pandas are slow to import, and --help does not need them
     from sweep.config import ColumnsConfig, ExperimentConfig, FitConfig
@@ -91,6 +91,7 @@ def fit(
     """
     from sweep.config.places import sweep_directory
     from sweep.study.laws import fit_arms, fit_table, write_fits
+    from sweep.study.plan import held_out_warnings
 
     path, overrides = split_path(source, settings)
     _refuse_old_grammar(overrides)
@@ -107,6 +108,8 @@ def fit(
         _check_fit_only(overrides)
         experiment = stored_experiment(path, overrides, config_dir)
     directory = path or sweep_directory(experiment)
+    for warning in held_out_warnings(directory):
+        say(f"warning: {warning}")
     fits = fit_arms(directory, experiment.fit, reconcile=reconcile)
     try:
         write_fits(directory, fits)

@@ -122,8 +122,8 @@ class EvaluationConfig:
     n_tokens: Count = 131072
     """Held-out positions scored, in the same windows for every run. Unit: tokens."""
     selection: Literal["even", "stratified"] = "even"
-    """Windows in proportion to the difficulty of the training text (stratified), or spread evenly over the
-    held-out text (even; sweeps of earlier versions)."""
+    """stratified, which the packaged configs set: windows as difficult as the training text. even, as in
+    sweeps of earlier versions: windows spread evenly over the held-out text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -134,3 +134,18 @@ def test_depth_from_the_aspect_ratio():
     )
     assert [run.config.model.n_layers for run in planned.runs] == [2, 4, 8, 16]
     assert {run.config.model.head_dim for run in planned.runs} == {64}
+
+
+@pytest.mark.parametrize(
+    ("n_held_out", "message"), [(1, "only 1 document is"), (29, "only 29 documents are")]
+)
+def test_few_held_out_documents_give_a_warning(n_held_out, message):
+    (warning,) = plan(dataset=replace(DATASET, n_documents_held_out=n_held_out)).warnings
+    assert warning.startswith(f"{message} held out")
+    assert "data.delimiter" in warning
+    assert "data.holdout_frac" in warning
+
+
+@pytest.mark.parametrize("n_held_out", [None, 30])
+def test_enough_or_unknown_held_out_documents_give_no_warning(n_held_out):
+    assert plan(dataset=replace(DATASET, n_documents_held_out=n_held_out)).warnings == ()
