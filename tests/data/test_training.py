@@ -89,13 +89,8 @@ def test_a_point_is_committed(choice: list[str], files: Path, tmp_path: Path) ->
 def test_few_held_out_documents_give_a_warning_when_the_data_is_prepared_and_when_it_is_fitted(
     files: Path, tmp_path: Path
 ) -> None:
-    data = [
-        "data=text",
-        f"data.files={files}/1*.txt",
-        "data.holdout_frac=0.4",
-        f"data_dir={tmp_path / 'data'}",
-    ]
-    sweep = [*TINY, *data, f"results_dir={tmp_path / 'results'}"]
+    places = [f"results_dir={tmp_path / 'results'}", f"data_dir={tmp_path / 'data'}"]
+    sweep = [*TINY, "data=text", f"data.files={files}/1*.txt", "data.holdout_frac=0.4", *places]
     prepared = forked("data", "prepare", *sweep, cwd=tmp_path)
     inspected = json.loads(forked("data", "inspect", *sweep, cwd=tmp_path).stdout)
     n_held_out = inspected["n_documents_held_out"]
