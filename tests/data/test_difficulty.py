@@ -67,6 +67,14 @@ def test_a_large_training_split_is_sampled_in_blocks(monkeypatch: pytest.MonkeyP
     assert means[0] == pytest.approx(means[1], abs=100)
 
 
+def test_text_between_two_blocks_of_the_sample_ends_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = Tokens([np.ones(201, dtype=np.uint16)])
+    monkeypatch.setattr(module, "BLOCK_TOKENS", 10)
+    assert len(set(module._sample(train, SEPARATOR)[2].tolist())) == 1
+    monkeypatch.setattr(module, "SAMPLE_TOKENS", 40)
+    assert module._sample(train, SEPARATOR)[2].tolist() == np.repeat(np.arange(4), 10).tolist()
+
+
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     found = measured([[1, 2, 3], [3, 2, 1]], [[1, 1], [2, 3]])
     assert read_difficulty(tmp_path, 2) is None

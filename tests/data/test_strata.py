@@ -58,14 +58,16 @@ def test_short_documents_give_all_they_have_and_the_others_the_rest() -> None:
     assert (np.diff(selected.starts[selected.documents == 1]) <= 2 * T).all()  # spread over the document
 
 
-def test_every_stratum_has_two_scored_documents() -> None:
-    found = difficulty(list(range(1000, 1040)), train=[1000] * 999 + [1039])
-    for n_windows in (1, 2, 3, 5, 20, 300):
+@pytest.mark.parametrize("train", [None, [1000] * 999 + [1039]])
+def test_every_stratum_has_two_scored_documents(train: list[int] | None) -> None:
+    found = difficulty(list(range(1000, 1040)), train)
+    for n_windows in (1, 2, 3, 10, 15, 300):
         selected = select(found, [10] * 40, n_windows)
         assert len(selected.starts) == n_windows
         for stratum in np.unique(selected.strata).tolist():
             documents = np.unique(selected.documents[selected.strata == stratum])
             assert len(documents) >= min(2, n_windows)
+    assert len(np.unique(select(found, [10] * 40, 300).strata)) == 10
 
 
 def test_the_order_of_documents_does_not_matter() -> None:
