@@ -23,6 +23,10 @@ class Dataset:
     tokenizer_sha256: str
     vocab_size: int
     n_train_tokens: int | None  # None while the data is not prepared
+    n_documents: int | None = None  # None for a recipe that was not read yet, as for the next
+    n_documents_held_out: int | None = None
+    n_tokens_held_out: int | None = None  # None while the data is not prepared, as for the next
+    bytes_per_token: float | None = None  # of all text, separators counted as tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

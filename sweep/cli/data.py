@@ -17,6 +17,7 @@ data_app = typer.Typer(help="Prepare or inspect the data of an experiment.", no_
 @data_app.command("prepare")
 def data_prepare(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     """Tokenise the corpus once, for all runs of the experiment."""
+    from sweep.plan.grid import heldout_warnings
     from sweep.study.plan import dataset, prepare_data
 
     for arm in arms_of(overrides, config_dir):
@@ -26,11 +27,13 @@ def data_prepare(overrides: Overrides = None, config_dir: ConfigDir = None) -> N
         if found.n_copies or found.n_blank:
             say(f"dropped {found.n_copies} copies of documents and {found.n_blank} rows without text")
         say(f"prepared in {prepared.directory}")
+        for warning in heldout_warnings(prepared.manifest.heldout.n_documents):
+            say(f"warning: {warning}")
 
 
 @data_app.command("inspect")
 def data_inspect(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
-    """Print the corpus and the tokenizer as JSON, with their size once the data is prepared."""
+    """Print the corpus and the tokenizer as JSON: documents and, once the data is prepared, tokens."""
     from dataclasses import asdict
 
     from sweep.study.plan import dataset

@@ -134,6 +134,7 @@ def fit(
     from sweep.config.places import sweep_directory
     from sweep.fit import OptimaLaw, Selection
     from sweep.study.laws import fit_arms, fit_table, write_fits
+    from sweep.study.plan import held_out_warnings
 
     path, overrides = split_path(source, settings)
     _refuse_old_grammar(overrides)
@@ -176,6 +177,8 @@ def fit(
             if is_planned
             else _fit_settings(overrides, config_dir)
         )
+    for warning in held_out_warnings(directory):
+        say(f"warning: {warning}")
     fits = fit_arms(directory, config, reconcile=reconcile, plan=plan)
     try:
         write_fits(directory, fits)

@@ -122,6 +122,9 @@ class EvaluationConfig:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     n_tokens: Count = 131072
     """Held-out positions scored, in the same windows for every run. Unit: tokens."""
+    selection: Literal["even", "stratified"] = "even"
+    """stratified, which the packaged configs set: windows as difficult as the training text. even, as in
+    sweeps of earlier versions: windows spread evenly over the held-out text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sweep.config import EvaluationConfig
 from sweep.data.permutation import epoch_order
 from sweep.data.shards import HeldOut
+from sweep.data.strata import select_stratified
 from sweep.data.token_files import Tokens
 from sweep.errors import DataError
 from sweep.identity import sha256_json
@@ -76,6 +78,7 @@ class EvaluationWindows:
 
     tokens: NDArray[np.int64]  # (n, seq_len + 1): inputs [:, :-1], targets [:, 1:]
     documents: NDArray[np.int64]  # (n, seq_len): index of each target's held-out document
+    strata: NDArray[np.int64] | None  # (n, seq_len): stratum of each target; None: not stratified
     n_bytes: int  # of text in all targets, exact; bits per byte = nats / ln 2 / n_bytes
     sha256: str  # of the windows, corpus and tokenizer
 
@@ -85,26 +88,57 @@ class EvaluationWindows:
         return self.documents.size
 
 
-def evaluation_windows(heldout: HeldOut, seq_len: int, n_tokens: int) -> EvaluationWindows:
-    """Return the fewest whole windows that score `n_tokens` positions, spread evenly over the held-out split.
+def evaluation_windows(heldout: HeldOut, seq_len: int, config: EvaluationConfig) -> EvaluationWindows:
+    """Return the fewest whole windows that score `config.n_tokens` positions of the held-out split.
 
-    Windows share no target, and documents count in proportion to their length, so the mean loss over the
-    windows estimates the mean over the split. They depend only on the split, `seq_len` and `n_tokens`.
+    Windows share no target. With `selection="stratified"` they represent the training text
+    (`sweep.data.strata`), and a window's targets belong to the document of the first. With "even" they are
+    spread evenly over the split, and documents count in proportion to their length. They depend only on the
+    prepared data, `seq_len` and `config`.
 
     Raises:
-        DataError: The held-out split has too few tokens.
+        DataError: The held-out split has too few tokens, or its difficulty has not been measured.
     """
-    n_windows = -(-n_tokens // seq_len)
+    n_windows = -(-config.n_tokens // seq_len)
     n_spare = len(heldout.tokens) - 1 - n_windows * seq_len
     if n_spare < 0:
         raise DataError(
-            f"evaluation.n_tokens={n_tokens} is too large: the held-out split has {len(heldout.tokens)} "
-            f"tokens at seq_len={seq_len}, lower evaluation.n_tokens or raise data.holdout_frac"
+            f"evaluation.n_tokens={config.n_tokens} is too large: the held-out split has "
+            f"{len(heldout.tokens)} tokens at seq_len={seq_len}, lower evaluation.n_tokens or raise "
+            f"data.holdout_frac"
         )
+    if config.selection == "stratified":
+        return _stratified(heldout, seq_len, n_windows)
     gaps = np.arange(n_windows, dtype=np.int64) * n_spare // max(1, n_windows - 1)
     starts = np.arange(n_windows, dtype=np.int64) * seq_len + gaps
-    tokens = heldout.tokens.windows(starts, seq_len + 1)
     positions = starts[:, None] + np.arange(1, seq_len + 1)
+    documents = np.searchsorted(heldout.document_ends, positions, side="right").astype(np.int64)
+    return _windows(heldout, seq_len, starts, documents, None)
+
+
+def _stratified(heldout: HeldOut, seq_len: int, n_windows: int) -> EvaluationWindows:
+    if heldout.difficulty is None:
+        raise DataError(
+            "the data was prepared without the difficulty of its held-out documents, which evaluation."
+            "selection=stratified needs: run sweep data prepare with write access to data_dir"
+        )
+    selected = select_stratified(
+        heldout.difficulty, heldout.document_ends, len(heldout.tokens), seq_len, n_windows
+    )
+    documents, strata = (
+        np.repeat(of_window[:, None], seq_len, axis=1) for of_window in (selected.documents, selected.strata)
+    )
+    return _windows(heldout, seq_len, selected.starts, documents, strata)
+
+
+def _windows(
+    heldout: HeldOut,
+    seq_len: int,
+    starts: NDArray[np.int64],
+    documents: NDArray[np.int64],
+    strata: NDArray[np.int64] | None,
+) -> EvaluationWindows:
+    tokens = heldout.tokens.windows(starts, seq_len + 1)
     identity = {
         "corpus_sha256": heldout.corpus_sha256,
         "tokenizer_sha256": heldout.tokenizer_file_sha256,
@@ -114,7 +148,8 @@ def evaluation_windows(heldout: HeldOut, seq_len: int, n_tokens: int) -> Evaluat
     }
     return EvaluationWindows(
         tokens=tokens,
-        documents=np.searchsorted(heldout.document_ends, positions, side="right").astype(np.int64),
+        documents=documents,
+        strata=strata,
         n_bytes=int(heldout.token_bytes[tokens[:, 1:]].sum()),
         sha256=sha256_json(identity),
     )

@@ -40,6 +40,7 @@ class Corpus:
     n_documents: int | None
     n_bytes: int | None
     n_bytes_held_out: int | None
+    n_documents_held_out: int | None
 
 
 class CorpusHash:
@@ -54,6 +55,7 @@ class CorpusHash:
         self.n_documents = 0
         self.n_bytes = 0
         self.n_bytes_held_out = 0
+        self.n_documents_held_out = 0
 
     def add(self, document: Document) -> None:
         """Add the next document."""
@@ -62,6 +64,7 @@ class CorpusHash:
         self.n_bytes += len(document.content)
         if is_held_out(document, self._holdout_frac):
             self.n_bytes_held_out += len(document.content)
+            self.n_documents_held_out += 1
 
     @property
     def so_far(self) -> str:
@@ -79,6 +82,7 @@ class CorpusHash:
             n_documents=self.n_documents,
             n_bytes=self.n_bytes,
             n_bytes_held_out=self.n_bytes_held_out,
+            n_documents_held_out=self.n_documents_held_out,
         )
 
 
@@ -122,7 +126,14 @@ def scan_source(source: Source, config: DataConfig, cache_dir: Path | None) -> C
     if source.recipe is not None:
         identity = {**source.recipe, "holdout_frac": config.holdout_frac, "holdout_rule": HOLDOUT_RULE}
         name, sha256 = source.name, sha256_json(identity)
-        return Corpus(name=name, sha256=sha256, n_documents=None, n_bytes=None, n_bytes_held_out=None)
+        return Corpus(
+            name=name,
+            sha256=sha256,
+            n_documents=None,
+            n_bytes=None,
+            n_bytes_held_out=None,
+            n_documents_held_out=None,
+        )
     if source.files is None or cache_dir is None:
         return _read(source, config)
     cache = _Cache(cache_dir, config, list(source.files()))

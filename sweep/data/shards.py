@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from sweep.config import AnyTokenizerConfig, DataConfig
 from sweep.data.corpus import Corpus, check_split, corpus_of
+from sweep.data.difficulty import Difficulty, measure_difficulty, read_difficulty, write_difficulty
 from sweep.data.documents import Document, is_held_out
 from sweep.data.encoding import Encoder, corpus_changed
 from sweep.data.manifest import FORMAT_VERSION, Manifest, SplitManifest, parse_manifest
@@ -38,6 +40,7 @@ class HeldOut:
     tokens: Tokens
     document_ends: NDArray[np.int64]  # (n_documents,): index after each document's separator
     token_bytes: NDArray[np.int64]  # (vocab_size,): bytes that each id represents (`Tokenizer`)
+    difficulty: Difficulty | None  # None: not measured
     corpus_sha256: str
     tokenizer_file_sha256: str
 
@@ -113,6 +116,7 @@ def open_prepared(data_dir: Path, corpus_sha256: str, tokenizer_sha256: str) -> 
             tokens=_open_tokens(directory, manifest.heldout),
             document_ends=open_array(directory, manifest.heldout_document_ends),
             token_bytes=open_array(directory, manifest.token_bytes),
+            difficulty=read_difficulty(directory, manifest.heldout.n_documents),
             corpus_sha256=manifest.corpus_sha256,
             tokenizer_file_sha256=manifest.tokenizer_file_sha256,
         ),
@@ -216,7 +220,24 @@ def _prepare(
             )
             write_durably(directory / "manifest.json", (canonical_json(asdict(manifest)) + "\n").encode())
             encoder.forget_checkpoint()
-    return open_prepared(data_dir, corpus.sha256, recipe_sha256)
+    return _with_difficulty(data_dir, open_prepared(data_dir, corpus.sha256, recipe_sha256))
+
+
+def _with_difficulty(data_dir: Path, prepared: PreparedData) -> PreparedData:
+    """Measure the difficulty of the held-out documents where it is missing and the directory is writable."""
+    manifest, heldout = prepared.manifest, prepared.heldout
+    if heldout.difficulty is not None or len(prepared.train) < 2:
+        return prepared
+    difficulty = measure_difficulty(
+        prepared.train,
+        heldout.tokens,
+        heldout.document_ends,
+        vocab_size=manifest.vocab_size,
+        separator=manifest.separator,
+    )
+    with suppress(OSError):
+        write_difficulty(prepared.directory, difficulty)
+    return open_prepared(data_dir, manifest.corpus_sha256, manifest.tokenizer_sha256)
 
 
 def _check_unchanged(encoded: Corpus, corpus: Corpus, holdout_frac: float) -> None:

@@ -40,12 +40,13 @@ METHOD_PRIORS: Mapping[str, Mapping[Target, float]] = {
     "trend": {"n_params": 0.05, "loss": 0.012},
     "isoflop": {"n_params": 0.20, "loss": 0.012},
     "parametric": {"n_params": 0.30, "loss": 0.025},
-    "envelope": {"n_params": 0.40, "loss": 0.030},
     "kaplan": {"n_params": 0.50, "loss": 0.035},
     "overtraining": {"n_params": 0.20, "loss": 0.040},
     "data_constrained": {"n_params": 0.40, "loss": 0.040},
 }
 """Median form error per e-fold of reach, in ln N and ln L; scripts/benchmarks/calibrate_answer.py."""
+LEFT_OUT = frozenset(("envelope",))
+"""Methods that have no part: the losses of the envelope's hull are training losses, shifted by one gap."""
 OTHER_METHOD: Mapping[Target, float] = {"n_params": 0.5, "loss": 0.05}
 METHOD_LOG_SD = 0.35
 DOUBTED = 2.0  # factor on the form error of a method with lack of fit
@@ -241,7 +242,7 @@ def combine(
     A law with estimates that are not finite has no part in it. `without` are runs left out of the laws.
     """
     flops_max = _largest(observations)
-    usable = {name: law for name, law in laws.items() if _is_usable(law, flops_max)}
+    usable = {name: law for name, law in laws.items() if name not in LEFT_OUT and _is_usable(law, flops_max)}
     if not usable:
         return Refusal(
             kind="no_law",

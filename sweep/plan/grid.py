@@ -21,6 +21,7 @@ from sweep.plan.trunks import GridCell, branch_cell, run_schedule, share_trunks
 from sweep.records import Dataset, DroppedCell, Plan, PlannedRun
 
 MAX_CELLS = 100_000  # budgets x sizes x seeds of one plan
+MIN_HELD_OUT = 30  # documents; the error of a standard error from fewer exceeds 13 %
 MIN_SIZES = 4  # a parabola has three coefficients; one more point tests its fit
 
 
@@ -56,7 +57,7 @@ def make_plan(experiment: ExperimentConfig, dataset: Dataset, device: DeviceType
         experiment=experiment,
         runs=share_trunks(runs, experiment.estimate),
         dropped=tuple(dropped),
-        warnings=(*_epoch_warnings(runs), *warnings),
+        warnings=(*_epoch_warnings(runs), *heldout_warnings(dataset.n_documents_held_out), *warnings),
     )
 
 
@@ -287,6 +288,21 @@ def _epoch_warnings(runs: Sequence[PlannedRun]) -> list[str]:
     return [
         f"{len(repeated)} of {len(runs)} runs read the corpus more than once, {worst.config.name} "
         f"{worst.epochs:.2g} times: repeated tokens lower the loss less than new ones"
+    ]
+
+
+def heldout_warnings(n_held_out: int | None) -> list[str]:
+    """Return a warning if few documents are held out, so that the level of the loss depends on which.
+
+    None: their number is not known yet.
+    """
+    if n_held_out is None or n_held_out >= MIN_HELD_OUT:
+        return []
+    documents = "document is" if n_held_out == 1 else "documents are"
+    return [
+        f"only {n_held_out} {documents} held out: the loss and its floor E depend on which, and fewer than "
+        f"{MIN_HELD_OUT} do not show by how much; add documents, split files with data.delimiter, or raise "
+        f"data.holdout_frac"
     ]
 
 

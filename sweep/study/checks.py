@@ -73,7 +73,7 @@ def check_parallel(plan: Plan) -> None:
 def check_corpus_size(plan: Plan, prepared: PreparedData) -> None:
     """Raise DataError when the corpus is too small for a batch or for the plan's held-out windows."""
     for config in {run.config.model.seq_len: run.config for run in plan.runs}.values():
-        evaluation_windows(prepared.heldout, config.model.seq_len, config.evaluation.n_tokens)
+        evaluation_windows(prepared.heldout, config.model.seq_len, config.evaluation)
     largest = max(plan.runs, key=lambda run: run.config.batch_tokens).config
     TrainBatches(prepared.train, largest.model.seq_len, largest.batch_size, largest.seed)
 

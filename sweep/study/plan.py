@@ -19,7 +19,7 @@ from sweep.errors import InputError, SweepError
 from sweep.launch.choose import check_launch
 from sweep.machine.devices import cores, gpus
 from sweep.plan.devices import DeviceType, planned_device, with_precision
-from sweep.plan.grid import make_plan
+from sweep.plan.grid import heldout_warnings, make_plan
 from sweep.plan.hparam_check import HparamCheck, plan_check
 from sweep.records import Dataset, Plan
 from sweep.store.families import differences, family_of, stored_family
@@ -49,6 +49,7 @@ def dataset(experiment: ExperimentConfig) -> Dataset:
     corpus = scan(experiment.data, data_directory(experiment))
     recipe = tokenizer_sha256(experiment.tokenizer, corpus.sha256)
     manifest = find_manifest(data_directory(experiment), corpus.sha256, recipe)
+    splits = None if manifest is None else (manifest.train, manifest.heldout)
     return Dataset(
         corpus=corpus.name,
         corpus_sha256=corpus.sha256,
@@ -57,13 +58,33 @@ def dataset(experiment: ExperimentConfig) -> Dataset:
         tokenizer=experiment.tokenizer.name,
         tokenizer_sha256=recipe,
         vocab_size=vocab_size(experiment.tokenizer),
-        n_train_tokens=None if manifest is None else manifest.train.n_tokens,
+        n_train_tokens=splits[0].n_tokens if splits else None,
+        n_documents=sum(split.n_documents for split in splits) if splits else corpus.n_documents,
+        n_documents_held_out=splits[1].n_documents if splits else corpus.n_documents_held_out,
+        n_tokens_held_out=splits[1].n_tokens if splits else None,
+        bytes_per_token=(
+            sum(split.n_bytes for split in splits) / sum(split.n_tokens for split in splits)
+            if splits
+            else None
+        ),
     )
 
 
 def prepare_data(experiment: ExperimentConfig, on_progress: DataProgress | None = None) -> PreparedData:
     """Tokenise the corpus into `data_directory` unless it is there. Raises DataError or InputError."""
     return prepare(experiment.data, experiment.tokenizer, data_directory(experiment), on_progress=on_progress)
+
+
+def held_out_warnings(sweep_dir: Path) -> list[str]:
+    """Return a warning if few documents are held out in a sweep whose prepared data is on this machine."""
+    store = RunStore(sweep_dir)
+    try:
+        run = store.run_config(min(store.run_keys()))
+        data_dir = data_directory(store.latest_experiment())
+        manifest = find_manifest(data_dir, run.corpus_sha256, run.tokenizer_sha256)
+    except (SweepError, ValueError):  # no run, or no readable plan or data: a fit needs neither
+        return []
+    return [] if manifest is None else heldout_warnings(manifest.heldout.n_documents)
 
 
 def plan_experiment(experiment: ExperimentConfig) -> Plan:

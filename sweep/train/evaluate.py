@@ -22,7 +22,7 @@ class Score:
     """Held-out score of a model."""
 
     loss: float  # nats per token
-    loss_stderr: float | None  # clustered by document; None with a single document
+    loss_stderr: float | None  # clustered by document, by stratum if there are strata; None with one document
     bits_per_byte: float
 
 
@@ -48,7 +48,8 @@ def evaluate(model: GPT, windows: EvaluationWindows, *, on_batch: Callable[[], N
         done += len(batch)
         on_batch()
     per_token = np.concatenate(losses)
-    loss, stderr = clustered_mean(per_token, windows.documents.reshape(-1))
+    strata = None if windows.strata is None else windows.strata.reshape(-1)
+    loss, stderr = clustered_mean(per_token, windows.documents.reshape(-1), strata)
     return Score(
         loss=loss,
         loss_stderr=stderr,
@@ -63,17 +64,24 @@ def _losses(model: GPT, tokens: Tensor) -> NDArray[np.float64]:
     return scored
 
 
-def clustered_mean(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> tuple[float, float | None]:
+def clustered_mean(
+    values: NDArray[np.float64], clusters: NDArray[np.int64], strata: NDArray[np.int64] | None = None
+) -> tuple[float, float | None]:
     """Return the mean of `values`, shape (n,), and its cluster-robust standard error.
 
     With S_g the sum of residuals in cluster g of G: stderr = sqrt(G/(G-1) · sum_g S_g^2) / n, the
-    Liang & Zeger (1986) sandwich estimator for a mean. None with a single cluster.
+    Liang & Zeger (1986) sandwich estimator for a mean. With strata, residuals are from the stratum's mean and
+    the terms of each stratum add up, each with its own G (Cochran 1977, §5A.3). A cluster belongs to one
+    stratum. None where a stratum has a single cluster.
     """
+    of_value = np.zeros_like(clusters) if strata is None else strata
+    means = np.bincount(of_value, weights=values) / np.maximum(1, np.bincount(of_value))
+    _, first, index = np.unique(clusters, return_index=True, return_inverse=True)
+    residual_sums = np.bincount(index.reshape(-1), weights=values - means[of_value])
+    of_cluster = of_value[first]
+    n_clusters = np.bincount(of_cluster)[of_cluster]
     mean = float(values.mean())
-    _, index = np.unique(clusters, return_inverse=True)
-    residual_sums = np.bincount(index, weights=values - mean)
-    n_clusters = len(residual_sums)
-    if n_clusters < 2:
+    if (n_clusters < 2).any():
         return mean, None
-    variance = n_clusters / (n_clusters - 1) * float((residual_sums**2).sum())
+    variance = float((n_clusters / (n_clusters - 1) * residual_sums**2).sum())
     return mean, math.sqrt(variance) / len(values)

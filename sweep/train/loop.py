@@ -53,7 +53,7 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
 def _train(run: RunConfig, placement: Placement, session: TrainSession, memory: PeakMemory) -> RunResult:
     ledger = TimeLedger()
     data = open_prepared(placement.data_dir, run.corpus_sha256, run.tokenizer_sha256)
-    windows = evaluation_windows(data.heldout, run.model.seq_len, run.evaluation.n_tokens)
+    windows = evaluation_windows(data.heldout, run.model.seq_len, run.evaluation)
     with start_ranks(run, placement, session.checkpoint_dir) as ranks:
         trainer = Trainer(run, placement, data, ranks, ledger)
         taken = take_state(run, placement.trunk, session.checkpoint_dir)

@@ -49,7 +49,7 @@ def serve(spec: dict[str, Any]) -> None:
         elif command is Command.RESTORE:
             trainer.restore(load_step(Path(spec["checkpoint_dir"]), step))
         elif command is Command.EVALUATE:
-            trainer.score(evaluation_windows(data.heldout, run.model.seq_len, run.evaluation.n_tokens))
+            trainer.score(evaluation_windows(data.heldout, run.model.seq_len, run.evaluation))
         else:
             break
     leave()

@@ -133,6 +133,7 @@ CASES: dict[str, Case] = {
     "schedule.final_lr_frac": Case(0.5),
     "schedule.cooldown_branches": Case(True, WSD),
     "evaluation.n_tokens": Case(1000),
+    "evaluation.selection": Case("even"),
     "trainer.device": Case("cuda", ("trainer.device=cpu",), observe="placement"),
     "trainer.micro_batch_size": Case(1, BATCH, observe="placement"),
     "trainer.checkpoint_interval_s": Case(60, observe="placement"),

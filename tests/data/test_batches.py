@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.data.batches import TrainBatches, evaluation_windows
-from sweep.data.shards import PreparedData
+from sweep.config import EvaluationConfig
+from sweep.data import difficulty
+from sweep.data.batches import EvaluationWindows, TrainBatches, evaluation_windows
+from sweep.data.shards import HeldOut, PreparedData, open_prepared
 from sweep.data.token_files import Tokens
 from sweep.errors import DataError
 from tests.data.corpora import BPE, Prepare
@@ -96,6 +98,10 @@ def test_fewer_tokens_than_one_batch_are_rejected(n_tokens: int, seq_len: int, b
 # --- held-out windows --------------------------------------------------------------------------------
 
 
+def even_windows(heldout: HeldOut, seq_len: int, n_tokens: int) -> EvaluationWindows:
+    return evaluation_windows(heldout, seq_len, EvaluationConfig(n_tokens=n_tokens))
+
+
 @pytest.fixture
 def prepared(prepare_texts: Prepare) -> PreparedData:
     return prepare_texts(tokenizer=BPE, max_shard_tokens=700)
@@ -106,7 +112,7 @@ def test_windows_have_the_requested_size_and_their_documents(
     prepared: PreparedData, seq_len: int, n_tokens: int
 ) -> None:
     heldout = prepared.heldout
-    windows = evaluation_windows(heldout, seq_len, n_tokens)
+    windows = even_windows(heldout, seq_len, n_tokens)
     assert windows.tokens.shape == (-(-n_tokens // seq_len), seq_len + 1)
     assert windows.n_tokens == windows.documents.size == len(windows.tokens) * seq_len
     # reference: search for each window token by token in the whole split
@@ -126,7 +132,7 @@ def test_windows_have_the_requested_size_and_their_documents(
 
 def test_windows_cover_the_whole_split(prepared: PreparedData) -> None:
     n_tokens = len(prepared.heldout.tokens)
-    windows = evaluation_windows(prepared.heldout, 8, n_tokens // 3)
+    windows = even_windows(prepared.heldout, 8, n_tokens // 3)
     assert windows.documents[0, 0] == 0
     assert windows.documents[-1, -1] == prepared.manifest.heldout.n_documents - 1
     lengths = np.diff(prepared.heldout.document_ends, prepend=0)
@@ -135,14 +141,58 @@ def test_windows_cover_the_whole_split(prepared: PreparedData) -> None:
 
 
 def test_the_hash_of_windows_depends_on_their_size_and_number(prepared: PreparedData) -> None:
-    same = evaluation_windows(prepared.heldout, 8, 80)
-    assert evaluation_windows(prepared.heldout, 8, 80).sha256 == same.sha256
-    others = [evaluation_windows(prepared.heldout, 8, 88), evaluation_windows(prepared.heldout, 16, 80)]
+    same = even_windows(prepared.heldout, 8, 80)
+    assert even_windows(prepared.heldout, 8, 80).sha256 == same.sha256
+    others = [even_windows(prepared.heldout, 8, 88), even_windows(prepared.heldout, 16, 80)]
     assert len({same.sha256, *(other.sha256 for other in others)}) == 3
 
 
 def test_at_most_the_whole_split_can_be_scored(prepared: PreparedData) -> None:
     n_tokens = len(prepared.heldout.tokens)
-    assert evaluation_windows(prepared.heldout, 1, n_tokens - 1).n_tokens == n_tokens - 1
+    assert even_windows(prepared.heldout, 1, n_tokens - 1).n_tokens == n_tokens - 1
     with pytest.raises(DataError, match=rf"evaluation\.n_tokens=10000000 is too large: .* {n_tokens} tokens"):
-        evaluation_windows(prepared.heldout, 8, 10_000_000)
+        even_windows(prepared.heldout, 8, 10_000_000)
+
+
+def test_stratified_windows_have_the_requested_size_and_stay_in_the_document_they_begin_in(
+    prepared: PreparedData,
+) -> None:
+    heldout = prepared.heldout
+    windows = evaluation_windows(heldout, 8, EvaluationConfig(n_tokens=161, selection="stratified"))
+    assert windows.tokens.shape == (21, 9)
+    whole = heldout.tokens.read(0, len(heldout.tokens)).tolist()
+    tiles = {tuple(whole[start : start + 9]): start for start in range(0, len(whole) - 8, 8)}
+    assert len(tiles) == (len(whole) - 1) // 8
+    starts = [tiles[tuple(row)] for row in windows.tokens.tolist()]
+    assert starts == sorted(set(starts))
+    first = np.searchsorted(heldout.document_ends, np.array(starts) + 1, side="right")
+    assert windows.documents.tolist() == np.repeat(first[:, None], 8, axis=1).tolist()
+    assert windows.strata is not None
+    assert windows.strata.shape == windows.documents.shape
+    assert windows.sha256 != even_windows(heldout, 8, 161).sha256
+
+
+def test_all_windows_can_be_selected(prepared: PreparedData) -> None:
+    n_windows = (len(prepared.heldout.tokens) - 1) // 8
+    config = EvaluationConfig(n_tokens=8 * n_windows, selection="stratified")
+    assert len(np.unique(evaluation_windows(prepared.heldout, 8, config).tokens, axis=0)) == n_windows
+
+
+def test_data_prepared_by_an_earlier_version_gets_its_difficulty_by_preparing_it_again(
+    prepare_texts: Prepare,
+) -> None:
+    config = EvaluationConfig(n_tokens=80, selection="stratified")
+    before = prepare_texts()
+    path = before.directory / difficulty.FILE
+    content = path.read_bytes()
+    path.unlink()
+    manifest = before.manifest
+    old = open_prepared(
+        before.directory.parents[1], manifest.corpus_sha256, manifest.tokenizer_sha256
+    ).heldout
+    with pytest.raises(DataError, match="selection=stratified needs: run sweep data prepare"):
+        evaluation_windows(old, 8, config)
+    again = prepare_texts().heldout
+    assert path.read_bytes() == content
+    windows = [evaluation_windows(heldout, 8, config) for heldout in (before.heldout, again)]
+    assert windows[0].sha256 == windows[1].sha256

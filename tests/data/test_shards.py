@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from sweep.config import StdlibData, TokenizerConfig
+from sweep.data import difficulty, shards, staging
 from sweep.data import registry as sources
-from sweep.data import shards, staging
 from sweep.data.documents import Document, is_held_out
 from sweep.data.shards import PreparedData, find_manifest, open_prepared, prepare, prepare_documents
 from sweep.data.sources.source import Source
@@ -190,6 +190,7 @@ def test_a_killed_process_leaves_no_directory_that_looks_finished(
     data.verify()
     assert {path.name for path in data.directory.iterdir()} == {
         "manifest.json",
+        difficulty.FILE,
         *(array.file for array in data.manifest.files),
     }
 

@@ -1,5 +1,6 @@
 """A few real training steps with each source and tokenizer, up to a committed point."""
 
+import json
 import random
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sweep.study.plan import plan_experiment, prepare_data
 from sweep.train.loop import train
 from sweep.worker.__main__ import work
 from tests.data.corpora import generated
+from tests.verbs import forked
 
 TINY = [
     "experiment=smoke",
@@ -82,3 +84,22 @@ def test_a_point_is_committed(choice: list[str], files: Path, tmp_path: Path) ->
     assert point.vocab_size == (256 if point.tokenizer == "byte" else 300)
     if isinstance(experiment.data, SyntheticData):
         assert point.loss > loss_floor(experiment.data, experiment.model.seq_len)
+
+
+def test_few_held_out_documents_give_a_warning_when_the_data_is_prepared_and_when_it_is_fitted(
+    files: Path, tmp_path: Path
+) -> None:
+    places = [f"results_dir={tmp_path / 'results'}", f"data_dir={tmp_path / 'data'}"]
+    sweep = [*TINY, "data=text", f"data.files={files}/1*.txt", "data.holdout_frac=0.4", *places]
+    prepared = forked("data", "prepare", *sweep, cwd=tmp_path)
+    inspected = json.loads(forked("data", "inspect", *sweep, cwd=tmp_path).stdout)
+    n_held_out = inspected["n_documents_held_out"]
+    assert inspected["n_documents"] == 11
+    warning = f"warning: only {n_held_out} documents are held out"
+    assert warning in prepared.stderr
+    experiment = compose_experiment(sweep)
+    store = RunStore(sweep_directory(experiment))
+    store.add_plan(plan_experiment(experiment))
+    assert work(store.sweep_dir, train=train).n_done == 1
+    fitted = forked("fit", store.sweep_dir, cwd=tmp_path)
+    assert fitted.stderr.count(warning) == 1

@@ -168,3 +168,18 @@ def test_precision_and_estimates_are_those_of_the_device():
 def test_the_device_of_a_plan(overrides, has_gpu, device):
     has_gpu = has_gpu and "launch=slurm" not in overrides
     assert planned_device(composed("experiment=demo_bytes", *overrides), has_gpu=has_gpu) == device
+
+
+@pytest.mark.parametrize(
+    ("n_held_out", "message"), [(1, "only 1 document is"), (29, "only 29 documents are")]
+)
+def test_few_held_out_documents_give_a_warning(n_held_out, message):
+    (warning,) = plan(dataset=replace(DATASET, n_documents_held_out=n_held_out)).warnings
+    assert warning.startswith(f"{message} held out")
+    assert "data.delimiter" in warning
+    assert "data.holdout_frac" in warning
+
+
+@pytest.mark.parametrize("n_held_out", [None, 30])
+def test_enough_or_unknown_held_out_documents_give_no_warning(n_held_out):
+    assert plan(dataset=replace(DATASET, n_documents_held_out=n_held_out)).warnings == ()

@@ -234,6 +234,9 @@ def test_data_is_prepared_once_and_inspected(finished, tmp_path, data_dir):
     assert forked("data", "prepare", *SMALL, f"data_dir={data_dir}", cwd=tmp_path).returncode == 0
     inspected = json.loads(forked("data", "inspect", *SMALL, f"data_dir={data_dir}", cwd=tmp_path).stdout)
     assert inspected["n_train_tokens"] > 1_000_000
+    assert inspected["n_train_tokens"] > 8 * inspected["n_tokens_held_out"] > 1_000_000
+    assert inspected["n_documents"] > 8 * inspected["n_documents_held_out"] > 300
+    assert 0.98 < inspected["bytes_per_token"] < 1  # of bytes, with a separator for each document
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sweep.config import EvaluationConfig
 from sweep.config.compose import compose_experiment
 from sweep.data.batches import evaluation_windows
 from sweep.errors import DataError, InputError
@@ -61,7 +62,7 @@ def test_transformers_scores_the_committed_loss(finished, corpus, tmp_path, name
     ]  # fmt: skip
     model = transformers.AutoModelForCausalLM.from_pretrained(out)
     assert type(model).__name__ == name
-    windows = evaluation_windows(corpus.heldout, 32, 4096)
+    windows = evaluation_windows(corpus.heldout, 32, EvaluationConfig(n_tokens=4096))
     tokens = torch.from_numpy(windows.tokens)
     with torch.no_grad():
         logits = model(tokens[:, :-1]).logits.flatten(0, 1).double()

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sweep.config import EvaluationConfig
 from sweep.data.batches import TrainBatches, evaluation_windows
 from sweep.errors import DataError, Interrupted
 from sweep.records import BOOKKEEPING_COLUMNS, CurvePoint
@@ -56,7 +57,7 @@ def test_a_run_equals_a_plain_loop(corpus, tmp_path):
             group["lr"] = 0.01 * frac
         optimizer.step()
         losses.append(loss.item())
-    windows = evaluation_windows(corpus.heldout, 32, 4096)
+    windows = evaluation_windows(corpus.heldout, 32, EvaluationConfig(n_tokens=4096))
     tokens = torch.from_numpy(windows.tokens)
     with torch.no_grad():
         logits = model(tokens[:, :-1]).reshape(-1, 256).double()

@@ -78,6 +78,7 @@ class Observations:
     n_tokens_unique: FloatArray | None
     curves: tuple[LossCurve, ...]  # of fitted points; empty for a table
     replicate_noise: RunNoise | None
+    level_se: float | None  # standard error of the common level of the losses, in nats; None: not known
     filters: tuple[AppliedFilter, ...]
     excluded: tuple[ExcludedPoint, ...]
     refusal: Refusal | None  # reason why no method may fit these points
@@ -170,6 +171,7 @@ def observe(
         n_tokens_unique=_optional(kept, "n_tokens_unique"),
         curves=loss_curves([point for point, _ in kept], cluster, curves or {}),
         replicate_noise=noise,
+        level_se=_level_se([point for point, _ in kept]),
         filters=applied,
         excluded=tuple(left_out),
         refusal=refusal,
@@ -224,6 +226,16 @@ def _optional(kept: Sequence[tuple[Point, str]], field: str) -> FloatArray | Non
     if not values or any(value is None or not math.isfinite(value) or value <= 0 for value in values):
         return None
     return np.array(values, dtype=np.float64)
+
+
+def _level_se(points: Sequence[Point]) -> float | None:
+    """Return the median standard error of a held-out loss over held-out documents.
+
+    Runs that are scored on the same windows share this error: it cancels between them, but not in E or in a
+    predicted loss on other text. None unless every point has it.
+    """
+    errors = [point.loss_stderr for point in points if point.loss_stderr is not None]
+    return float(np.median(errors)) if points and len(errors) == len(points) else None
 
 
 def _clusters(points: Sequence[Point]) -> IntArray:

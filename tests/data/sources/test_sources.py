@@ -137,11 +137,18 @@ def test_the_hash_so_far_depends_on_the_documents_added() -> None:
 
 
 def test_a_corpus_with_an_empty_split_is_rejected() -> None:
-    whole = Corpus(name="mine", sha256="0" * 64, n_documents=20, n_bytes=100, n_bytes_held_out=10)
+    whole = Corpus(
+        name="mine", sha256="0" * 64, n_documents=20, n_bytes=100, n_bytes_held_out=10, n_documents_held_out=2
+    )
     check_split(whole, 0.1)
     for n_held_out, message in ((0, "hold out in 20 documents: raise"), (100, "train on in 20 .* lower")):
         corpus = corpus_module.Corpus(
-            name="mine", sha256="0" * 64, n_documents=20, n_bytes=100, n_bytes_held_out=n_held_out
+            name="mine",
+            sha256="0" * 64,
+            n_documents=20,
+            n_bytes=100,
+            n_bytes_held_out=n_held_out,
+            n_documents_held_out=2,
         )
         with pytest.raises(DataError, match=rf"holdout_frac=0\.1 leaves no text to {message}"):
             check_split(corpus, 0.1)

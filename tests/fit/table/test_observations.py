@@ -94,3 +94,10 @@ def test_flops_per_token_follow_the_models_inside_and_their_tangent_beyond():
 def test_flops_per_token_of_one_size_or_of_six_n():
     assert FlopsPerToken.through(np.array([1e6]), np.array([7e6]))(2e6) == pytest.approx(14e6)
     assert FlopsPerToken.six_nd()(np.array([1e6, 2e9])) == pytest.approx([6e6, 12e9])
+
+
+def test_the_error_of_the_level_is_the_median_of_the_losses_errors_and_needs_all_of_them():
+    points = [dataclasses.replace(point, loss_stderr=0.01 * i) for i, point in enumerate(grid()[:5])]
+    assert observe(points).level_se == 0.02
+    assert observe([*points, grid()[5]]).level_se is None
+    assert observe(grid()).level_se is None

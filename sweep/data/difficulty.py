@@ -1,0 +1,194 @@
+"""Difficulty of documents: their cross-entropy under a bigram model of the training split.
+
+It predicts most of the differences between documents in the loss of a trained model, so that held-out windows
+can be stratified by it: a few tables, licences or generated files then count by their share of the training
+text, and not by their share of the few held-out documents.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweep.data.token_files import Tokens
+from sweep.errors import DataError
+from sweep.identity import canonical_json
+
+FILE = "difficulty-1.json"
+"""File in a directory of prepared data; another way to measure difficulty needs another name."""
+
+SAMPLE_TOKENS = 2**21  # of the training split, in blocks spread over it: bounds time and memory
+BLOCK_TOKENS = 2**13
+PRIOR_TOKENS = 20.0  # weight of the unigram frequencies in those after each token
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Difficulty:
+    """Difficulty of the held-out documents, and its distribution over the training text.
+
+    In thousandths of a nat per token: whole numbers make the selection of windows exact on every machine.
+    """
+
+    heldout: IntArray  # (n_documents,), in the order of the split
+    train: IntArray  # (n_values,), ascending
+    train_tokens: IntArray  # (n_values,): sampled training tokens of documents with that difficulty
+
+
+def measure_difficulty(
+    train: Tokens, heldout: Tokens, document_ends: IntArray, *, vocab_size: int, separator: int
+) -> Difficulty:
+    """Return the difficulty of all held-out documents and of a sample of the training text.
+
+    P(t | c) = (n(c, t) + PRIOR_TOKENS · P(t)) / (n(c) + PRIOR_TOKENS), with n counted in the sample; a
+    training document's own tokens are left out of the counts that score it.
+    """
+    contexts, targets, documents = _sample(train, separator)
+    model = _Bigrams(contexts, targets, vocab_size)
+    values, sizes = _per_document(model.own_losses(contexts, targets, documents), documents)
+    distinct, index = np.unique(values, return_inverse=True)
+    return Difficulty(
+        heldout=_of_heldout(model, heldout, document_ends),
+        train=distinct,
+        train_tokens=np.bincount(index.reshape(-1), weights=sizes).astype(np.int64),
+    )
+
+
+def _of_heldout(model: _Bigrams, heldout: Tokens, document_ends: IntArray) -> IntArray:
+    """Return the difficulty of each held-out document, read in parts of about `SAMPLE_TOKENS`."""
+    sums = np.zeros(len(document_ends))
+    for first in range(1, len(heldout), SAMPLE_TOKENS):
+        stop = min(first + SAMPLE_TOKENS, len(heldout))
+        ids = heldout.read(first - 1, stop)
+        documents = np.searchsorted(document_ends, np.arange(first, stop), side="right")
+        sums += np.bincount(documents, model.losses(ids[:-1], ids[1:]), minlength=len(sums))
+    return _thousandths(sums / np.diff(document_ends, prepend=0))
+
+
+def _sample(train: Tokens, separator: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Return contexts, targets and the document of each target, in blocks spread over the training split."""
+    width = min(BLOCK_TOKENS, len(train) - 1)
+    n_there = (len(train) - 1) // width
+    n_blocks = min(n_there, max(1, SAMPLE_TOKENS // width))
+    starts = np.arange(n_blocks) * n_there // n_blocks * width
+    blocks = train.windows(starts, width + 1)
+    contexts = blocks[:, :-1]
+    begins = contexts == separator
+    begins[1:, 0] |= np.diff(starts) > width  # text between the blocks is not part of the sample
+    documents = np.cumsum(begins.reshape(-1))
+    return contexts.reshape(-1), blocks[:, 1:].reshape(-1), documents
+
+
+class _Bigrams:
+    """Bigram model of a sample of text, with frequencies of single tokens as its prior."""
+
+    def __init__(self, contexts: IntArray, targets: IntArray, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
+        self._codes, self._pairs = np.unique(contexts * vocab_size + targets, return_counts=True)
+        self._contexts = np.bincount(contexts, minlength=vocab_size)
+        self._targets = np.bincount(targets, minlength=vocab_size)
+
+    def losses(self, contexts: IntArray, targets: IntArray) -> NDArray[np.float64]:
+        """Return -ln P of each target."""
+        _, pairs = self._find(contexts, targets)
+        return self._losses(pairs, self._contexts[contexts], self._targets[targets], len_own=0)
+
+    def own_losses(self, contexts: IntArray, targets: IntArray, documents: IntArray) -> NDArray[np.float64]:
+        """Return -ln P of each target of the sample, without its own document in the counts."""
+        places, pairs = self._find(contexts, targets)
+        return self._losses(
+            pairs - _repetitions(documents, places),
+            self._contexts[contexts] - _repetitions(documents, contexts),
+            self._targets[targets] - _repetitions(documents, targets),
+            len_own=np.bincount(documents)[documents],
+        )
+
+    def _find(self, contexts: IntArray, targets: IntArray) -> tuple[IntArray, IntArray]:
+        """Return the place of each pair among the known ones, and its count, 0 for an unknown pair."""
+        codes = contexts * self._vocab_size + targets
+        places = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
+        return places, np.where(self._codes[places] == codes, self._pairs[places], 0)
+
+    def _losses(
+        self, pairs: IntArray, contexts: IntArray, targets: IntArray, len_own: IntArray | int
+    ) -> NDArray[np.float64]:
+        n_tokens = self._targets.sum() - len_own
+        prior = (targets + 0.5) / (n_tokens + 0.5 * self._vocab_size)
+        found: NDArray[np.float64] = np.log((contexts + PRIOR_TOKENS) / (pairs + PRIOR_TOKENS * prior))
+        return found
+
+
+def _repetitions(documents: IntArray, items: IntArray) -> IntArray:
+    """Return how often each item occurs in its document, shape (n,)."""
+    _, index, counts = np.unique(
+        documents * (int(items.max()) + 1) + items, return_inverse=True, return_counts=True
+    )
+    found: IntArray = counts[index.reshape(-1)]
+    return found
+
+
+def _per_document(losses: NDArray[np.float64], documents: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the difficulty and the number of tokens of each document that has any."""
+    sizes = np.bincount(documents)
+    sums = np.bincount(documents, losses)
+    return _thousandths(sums[sizes > 0] / sizes[sizes > 0]), sizes[sizes > 0]
+
+
+def _thousandths(nats: NDArray[np.float64]) -> IntArray:
+    return np.rint(nats * 1000).astype(np.int64)
+
+
+# --- storage -----------------------------------------------------------------------------------------
+
+
+def write_difficulty(directory: Path, difficulty: Difficulty) -> None:
+    """Write the file of a prepared data set, in one rename. Raises OSError where it cannot be written."""
+    values = {name: getattr(difficulty, name).tolist() for name in ("heldout", "train", "train_tokens")}
+    temporary = directory / f".{FILE}.{uuid.uuid4().hex}"
+    try:
+        with temporary.open("w") as stream:
+            stream.write(canonical_json(values) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(directory / FILE)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def read_difficulty(directory: Path, n_documents: int) -> Difficulty | None:
+    """Return the difficulty stored for prepared data, or None where it has not been measured.
+
+    Raises:
+        DataError: The file is damaged or cannot be read.
+    """
+    path = directory / FILE
+    try:
+        values = json.loads(path.read_bytes())
+        arrays = {name: _whole(values[name]) for name in ("heldout", "train", "train_tokens")}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({error}): delete it and run sweep data prepare") from None
+    if len(arrays["heldout"]) != n_documents or len(arrays["train"]) != len(arrays["train_tokens"]):
+        raise DataError(
+            f"{path} does not match its manifest of {n_documents} held-out documents: delete it and run "
+            f"sweep data prepare"
+        )
+    return Difficulty(**arrays)
+
+
+def _whole(values: Any) -> IntArray:
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.size and array.dtype.kind != "i"):
+        raise ValueError("not a list of whole numbers")
+    return array.astype(np.int64)
