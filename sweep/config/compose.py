@@ -163,6 +163,15 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> di
         raise InputError("config: a file's defaults list leads back to the file itself") from None
 
 
+def _is_yaml(path: Path) -> bool:
+    """Return True for a file that can be parsed; composition reports the others, with the line."""
+    try:
+        yaml.safe_load(decoded(path.read_bytes()))
+    except YAMLError:
+        return False
+    return True
+
+
 def _check_experiment(overrides: Sequence[str], directories: Sequence[Path]) -> None:
     """Raise InputError for a path as experiment, and for a file of experiments without its first line."""
     value = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("experiment=")), "")
@@ -173,7 +182,7 @@ def _check_experiment(overrides: Sequence[str], directories: Sequence[Path]) -> 
             f"configs/experiment of the working directory or of --config-dir DIR"
         )
     path = next((p for d in directories if (p := d / "experiment" / f"{name}.yaml").is_file()), None)
-    if path is not None and not _HEADER.search(decoded(path.read_bytes())):
+    if path is not None and not _HEADER.search(decoded(path.read_bytes())) and _is_yaml(path):
         raise InputError(f"{path} does not begin with the line `# @package _global_`: add it")
 
 

@@ -83,7 +83,7 @@ REFUSED = [
         "error: schedule.warmup_tokens=1e+09 is a warmup of",
     ),
     (["plan", "demo"], "error: demo is not KEY=VALUE: did you mean experiment=demo?"),
-    (["run", "trainer.device=cuda"], "error: trainer.device=cuda, and this machine shows no GPU"),
+    (["run", "trainer.device=cuda"], "error: trainer.device=cuda, and this machine shows no NVIDIA GPU"),
     (["predict", "1e20"], "error: results holds no sweep here: give the directory of one"),
     (
         ["predict", "nowhere"],
@@ -200,7 +200,7 @@ def test_verbs_without_training_import_no_torch(tmp_path):
 
 def test_an_unexpected_exception_is_reported_as_a_bug(tmp_path):
     broken = "import sweep.config.compose as c; c.compose_experiments = lambda *a: 1 / 0"
-    done = sweep("plan", cwd=tmp_path, before=broken)
+    done = sweep("plan", "experiment=smoke", cwd=tmp_path, before=broken)
     assert done.returncode == 70
     assert "this is a bug in sweep" in done.stderr
 

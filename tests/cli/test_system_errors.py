@@ -104,7 +104,7 @@ def test_a_file_in_place_of_a_sweep_is_bad_input(tmp_path, name):
 def test_ctrl_c_before_anything_runs(tmp_path):
     stop = "def stop(*_): raise KeyboardInterrupt"
     before = f"import sweep.config.compose as c\n{stop}\nc.compose_experiments = stop"
-    done = sweep("plan", cwd=tmp_path, before=before)
+    done = sweep("plan", "experiment=smoke", cwd=tmp_path, before=before)
     assert done.returncode == 130
     assert done.stderr.strip().startswith("interrupted: ")
 

@@ -58,7 +58,7 @@ def test_an_outlier_shifts_robust_parabolas_little():
 
 
 def test_sizes_far_apart_around_a_minimum_give_a_warning():
-    points = isoflop_points(TINY, (1e11, 4e11, 1.6e12), n_sizes=4, span=12)
+    points = isoflop_points(TINY, (1e12, 4e12, 1.6e13), n_sizes=4, span=12)
     warnings = answer(points, "isoflop", BARE).to_json()["warnings"]
     assert any("apart" in warning for warning in warnings)
 

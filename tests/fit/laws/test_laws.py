@@ -267,9 +267,9 @@ def test_predict_gives_every_method_and_the_shape(noisy_fit):
     assert parametric["ci"].keys() == set(QUANTITIES)
     assert len(parametric["prediction_interval"]["loss"]) == 2
     assert document["shape"] == {
-        "method": "parametric",
+        "method": "answer",
         "d_model": 64,
-        "n_tokens": parametric["n_tokens_opt"],
+        "n_tokens": document["answer"]["n_tokens_opt"],
     }
     for bad in (0, -1e9, math.inf, math.nan):
         with pytest.raises(InputError, match="is not a valid budget"):
