@@ -55,6 +55,7 @@ def without_home(monkeypatch):
     return 'exec unshare --user --map-user=12345 "$@"'
 
 
+@pytest.mark.ci
 def test_without_a_home_directory_data_dir_must_be_given(tmp_path, without_home):
     refused = shell(without_home, "plan", *SMALL, cwd=tmp_path)
     assert refused.returncode == 2

@@ -63,6 +63,7 @@ def test_configured_workers_override_the_measurement():
     assert (asked.n_workers, asked.speed, asked.packing) == (3, 3.0, None)
 
 
+@pytest.mark.ci
 def test_a_process_that_cannot_train_is_named(monkeypatch):
     bench = Bench(device=devices.devices("cpu")[0], cores=devices.cores(), micro_batch_size=None, n_rounds=1)
     broken = replace(planned(tiny_run()).config, precision="neither")

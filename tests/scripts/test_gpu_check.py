@@ -46,6 +46,7 @@ def test_a_step_without_enough_time_is_skipped(check, capsys):
     assert not list(check.out.iterdir())
 
 
+@pytest.mark.ci
 def test_a_failed_step_is_reported_with_the_end_of_its_log(check, monkeypatch):
     monkeypatch.setattr(gpu_check, "PARTS", {"A": {"unknown": 60}})
     assert run_part("A", check, 100) == 1

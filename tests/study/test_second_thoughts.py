@@ -84,6 +84,7 @@ def test_a_changed_setting_is_refused_before_anything_is_trained(settings, tmp_p
     assert forked("plan", *settings, *changed, name[0], cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.ci
 def test_a_grown_corpus_is_refused_and_the_old_one_still_fitted(settings, tmp_path):
     run_experiment(experiment(*settings))
     (tmp_path / "corpus/new.txt").write_text("one more")
@@ -136,6 +137,7 @@ def test_as_arm_without_a_difference_or_with_shared_runs_is_refused(settings):
         as_arm(experiment(*settings, "optimizer.lr_max=1000"))
 
 
+@pytest.mark.ci
 def test_the_old_runs_are_replaced_as_the_message_says(settings, tmp_path):
     run_experiment(experiment(*settings))
     changed = experiment(*settings, "optimizer.lr_multiplier=0.5")

@@ -156,6 +156,7 @@ def test_without_a_key_it_is_offline(server, monkeypatch):
     assert decide(WANDB).mode == "disabled"
 
 
+@pytest.mark.ci
 def test_a_server_that_refuses_or_is_silent_costs_seconds_and_is_left_out(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers

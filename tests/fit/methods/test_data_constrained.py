@@ -93,6 +93,7 @@ def repeated_points(r_d):
     return points
 
 
+@pytest.mark.ci
 def test_a_planted_repetition_is_found_again_by_a_joint_fit():
     config = dataclasses.replace(CONFIG, data_constrained=DataConstrainedOptions(base=None))
     found = fit(repeated_points(8.0), config)

@@ -142,6 +142,7 @@ def test_the_law_of_learning_curves_and_the_critical_batch_are_found_again():
     assert "none" in entry["interval_note"]
 
 
+@pytest.mark.ci
 def test_two_batch_sizes_are_enough():
     entry = curve_entry((2**16, 2**19))
     assert entry["B_star"] == pytest.approx(B_STAR, rel=1e-2)

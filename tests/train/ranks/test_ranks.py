@@ -74,6 +74,7 @@ def test_two_ranks_give_the_losses_of_one_and_may_become_one(corpus, tmp_path, r
     assert children() == []
 
 
+@pytest.mark.ci
 def test_a_worker_carries_out_a_plan_on_two_processes(corpus, tmp_path, run):
     keys = ["trainer.device=cpu", "trainer.n_devices=2", f"data_dir={corpus.directory.parents[1]}"]
     experiment = compose_experiment(["experiment=smoke", *keys])
