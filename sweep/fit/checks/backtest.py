@@ -35,7 +35,8 @@ CUT_DRAWS = 20  # resamples for the noise of a prediction: its standard deviatio
 N_BANDS = 8  # of ln C, for tables without budgets or sizes in common
 MIN_PER_BAND = 3
 MIN_RUNS_PER_SIZE = 2
-MIN_REACH = 0.1  # e-folds: levels that overlap in C count as this far apart
+MIN_REACH = 0.1  # e-folds between budgets, at least
+MIN_STEP = 0.3  # e-folds: sizes or bands that overlap in C do not test an extrapolation in C
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -344,17 +345,17 @@ def _best_run_error(
     best = int(np.argmin(level.loss))
     flops, loss = float(level.flops[best]), float(level.loss[best])
     predicted = law.loss_opt(flops)
-    losses = law.predicted_losses(level)
+    losses, reach = law.predicted_losses(level), float(np.log(level.flops).mean()) - origin
     found = BudgetError(
         flops=flops, loss_of_best_run=loss, loss_opt=predicted, loss_opt_error=predicted / loss - 1.0
     )
-    if losses is None or levels.kind == "budget":
+    if losses is None or levels.kind == "budget" or reach < MIN_STEP:
         return found
     noise = 0.0 if law.noise is None else law.noise.sd**2
     return dataclasses.replace(
         found,
         loss_opt_error=float(np.mean(losses / level.loss)) - 1.0,
-        reach=max(float(np.log(level.flops).mean()) - origin, MIN_REACH),
+        reach=reach,
         loss_variance=_variance(law, "loss", flops) + noise / len(level),
     )
 
