@@ -21,7 +21,7 @@ from tests.shell import ROOT, command, environment, sweep
 
 pytestmark = [
     pytest.mark.service,
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(800),
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
 ]
 
@@ -77,12 +77,12 @@ def test_a_node_that_dies_loses_and_doubles_nothing(
     )
     store = RunStore(tmp_path / "results/smoke")
     until(
-        lambda: (store.sweep_dir / "plans").is_dir() and bool(list(store.sweep_dir.glob("plans/*.json"))), 120
+        lambda: (store.sweep_dir / "plans").is_dir() and bool(list(store.sweep_dir.glob("plans/*.json"))), 240
     )
-    until(lambda: saved_by(store.sweep_dir, {process.pid for process in family_of_raylet(socket_name)}), 120)
+    until(lambda: saved_by(store.sweep_dir, {process.pid for process in family_of_raylet(socket_name)}), 240)
     for process in family_of_raylet(socket_name):  # as a loss of power does
         process.kill()
-    errors = running.communicate(timeout=300)[1]
+    errors = running.communicate(timeout=600)[1]
     assert running.returncode == 0, errors
     assert science(store.sweep_dir) == undisturbed
     assert check_resumed(store.sweep_dir) >= 1
@@ -118,5 +118,5 @@ def test_detached_a_supervisor_holds_the_tasks(
     done = sweep("run", "--detach", *settings, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     store = RunStore(tmp_path / "results/smoke")
-    until(lambda: store.status().finished, 180)
+    until(lambda: store.status().finished, 360)
     assert store.status().counts == {"done": 3}
