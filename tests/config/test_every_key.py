@@ -17,7 +17,7 @@ import pytest
 from sweep.config import ExperimentConfig, known_keys, read_experiment
 from sweep.config.compose import compose
 from sweep.config.places import data_directory, sweep_directory
-from sweep.data.registry import scan
+from sweep.data.registry import scan, source_of
 from sweep.data.tokenizers.tokenizers import tokenizer_sha256
 from sweep.plan.devices import check_devices
 from sweep.plan.grid import make_plan
@@ -36,6 +36,7 @@ from tests.config.observers import (
 )
 
 SWEEP = Path(__file__).parents[2] / "sweep"
+FAKES = Path(__file__).parent / "fakes"
 DATASET = Dataset(
     corpus="test",
     corpus_sha256="0" * 64,
@@ -61,6 +62,8 @@ MUON, SGD = ("optimizer=muon",), ("optimizer=sgd", "optimizer.lr=0.3")
 WSD = ("schedule=wsd",)
 TEXT = ("data=text", f"data.files={SWEEP}/*/*.py", "data.holdout_frac=0.3")
 BATCH = ("batch_tokens=640",)
+TALES = ("data=huggingface", f"data.dataset={FAKES}/tales.jsonl", "data.holdout_frac=0.3")
+HUB = ("data=huggingface", "data.dataset=me/tales", f"data.revision='{'0' * 40}'")
 SYNTHETIC = ("data=synthetic", "data.n_documents=40", "data.document_symbols=64")
 SLURM, RAY = ("launch=slurm",), ("launch=ray",)
 FAR = (*RAY, "launch.address=auto", "launch.allow_insecure=true")
@@ -108,7 +111,7 @@ CASES: dict[str, Case] = {
     "model.qk_gain": Case(1.0),
     "model.embedding_scale": Case(1.0),
     "model.init_std": Case(0.02),
-    "data.source": Case("data", observe="read by"),
+    "data.source": Case("synthetic", observe="data"),
     "data.holdout_frac": Case(0.3, SYNTHETIC, observe="data"),
     "data.roots": Case([str(SWEEP / "data")], ("data=python", f"data.roots={SWEEP}"), "data"),
     "data.files": Case([f"{SWEEP}/*/[a-m]*.py"], TEXT, observe="data"),
@@ -117,11 +120,11 @@ CASES: dict[str, Case] = {
     "data.n_symbols": Case(8, SYNTHETIC, observe="data"),
     "data.n_documents": Case(30, SYNTHETIC, observe="data"),
     "data.document_symbols": Case(32, SYNTHETIC, observe="data"),
-    "data.dataset": Case("data/sources", observe="read by"),
-    "data.revision": Case("data/sources", observe="read by"),
-    "data.subset": Case("data/sources", observe="read by"),
-    "data.split": Case("data/sources", observe="read by"),
-    "data.column": Case("data/sources", observe="read by"),
+    "data.dataset": Case(str(FAKES / "letters.jsonl"), TALES, "data"),
+    "data.revision": Case("1" * 40, HUB, "source"),
+    "data.subset": Case("short", HUB, "source"),
+    "data.split": Case("test", HUB, "source"),
+    "data.column": Case("title", TALES, "data"),
     "data.streaming": Case("data/sources", observe="read by"),
     "tokenizer.name": Case("data/tokenizers", observe="read by"),
     "tokenizer.vocab_size": Case(200, SYNTHETIC, observe="data"),
@@ -239,7 +242,12 @@ def test_a_key_changes_what_it_is_for(key, case):
 
 
 def test_the_other_keys_are_read_where_they_are_for():
-    """Those whose effect needs a data set or a tokenizer of the hub, or other keys changed with them."""
+    """Keys with an effect that is not seen cheaply, each with tests of its own in tests/data.
+
+    data.streaming changes a download from the hub, and no document. The tokenizer's path, revision and
+    separator need a tokenizer file and its library. No other name of a tokenizer is valid with the same
+    vocab_size: bpe has more tokens than byte, and pretrained needs a path.
+    """
     packages = {key: case.value for key, case in CASES.items() if case.observe == "read by"}
     assert packages
     unread = [
@@ -290,12 +298,17 @@ def _data(experiment: ExperimentConfig) -> Any:
     return corpus, tokenizer_sha256(experiment.tokenizer, corpus.sha256)
 
 
+def _source(experiment: ExperimentConfig) -> Any:
+    return source_of(experiment.data).recipe
+
+
 OBSERVERS = {
     "plan": _plan,
     "check": _check,
     "places": _places,
     "placement": _placement,
     "data": _data,
+    "source": _source,
     "fit": fit_effect,
     "law": law_effect,
     "fit of two schedules": mixed_fit_effect,
