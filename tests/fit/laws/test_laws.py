@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.config import FitConfig
+from sweep.config import FitConfig, IsoflopOptions
 from sweep.errors import InputError
 from sweep.fit import Question, Refusal, fit, predict, read_fit
 from sweep.fit.laws.base import QUANTITIES
@@ -145,7 +145,8 @@ def test_budgets_given_twice_change_no_estimate(seed):
     """Every run has a twin of another key and the same loss."""
     points = tiny_points(sd=0.004, seed=seed)
     twins = tuple(dataclasses.replace(point, run_key=f"{row:016x}") for row, point in enumerate(points))
-    every = dataclasses.replace(NONE, methods=EVERY)
+    classical = IsoflopOptions(window="all", weighted=False)  # variances, and so weights, count runs
+    every = dataclasses.replace(NONE, methods=EVERY, isoflop=classical)
     once, twice = fit(points, every), fit(points + twins, every)
     assert set(once.laws) == set(twice.laws) >= {"isoflop", "parametric", "kaplan", "overtraining"}
     for name, law in once.laws.items():

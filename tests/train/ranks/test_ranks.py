@@ -68,8 +68,12 @@ def test_two_ranks_give_the_losses_of_one_and_may_become_one(corpus, tmp_path, r
         assert losses(result) == pytest.approx(losses(one), rel=REL)
         assert result.loss_stderr == pytest.approx(one.loss_stderr, rel=1e-4)
         assert [p.flops for p in result.curve] == [p.flops for p in one.curve]
-    assert two.choices == {"micro_batch_size": 3, "n_devices": 2, "parallel": parallel}
-    assert alone.choices == {"micro_batch_size": 3, "n_devices": 1, "parallel": "none"}
+    assert two.choices == {
+        "micro_batch_size": 2,
+        "n_devices": 2,
+        "parallel": parallel,
+    }  # its rows in equal parts
+    assert alone.choices == {"micro_batch_size": 2, "n_devices": 1, "parallel": "none"}
     assert not torch.distributed.is_initialized()
     assert children() == []
 
