@@ -28,7 +28,7 @@ _MAX_SHOWN = 5  # differences listed in a message
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
-    """What the runs of a plan have in common, independent of their size."""
+    """Settings that the runs of a plan have in common, independent of their size."""
 
     experiment: ExperimentConfig
     corpus_sha256: str | None  # None: no config.json of the plan is left

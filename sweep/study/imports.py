@@ -20,7 +20,7 @@ EVALUATION = ("corpus_sha256", "tokenizer_sha256", "evaluation_sha256")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Imported:
-    """What an import added."""
+    """Result of an import: the rows added and skipped."""
 
     n_new: int
     n_known: int  # rows that had been imported before

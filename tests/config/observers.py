@@ -94,7 +94,7 @@ def _rounded(values: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def launch_effect(experiment: ExperimentConfig) -> Any:
-    """What the launcher submits or starts: processes, sbatch and its script, or Ray's options and tasks."""
+    """Return the processes, the sbatch script, or the Ray options and tasks that a launcher starts."""
     calls: list[Any] = []
     with tempfile.TemporaryDirectory() as directory, _recorded(calls):
         spec = LaunchSpec(sweep_dir=f"{directory}/sweep", device="cpu")
