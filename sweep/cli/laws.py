@@ -133,7 +133,7 @@ def fit(
     """
     from sweep.config.places import sweep_directory
     from sweep.fit import OptimaLaw, Selection
-    from sweep.study.laws import fit_arms, fit_table, write_fits
+    from sweep.study.laws import fit_any_table, fit_arms, write_fits
     from sweep.study.plan import held_out_warnings
 
     path, overrides = split_path(source, settings)
@@ -144,7 +144,7 @@ def fit(
         config = _fit_settings(overrides, config_dir)
         selection = Selection(where=where, best_of_cell=best_of_cell, drop_incomplete=drop_incomplete)
         columns = columns_of(column or ())
-        fitted = fit_table(
+        fitted = fit_any_table(
             path, config, columns=columns, selection=selection, reconcile=reconcile, on_note=say
         )
         if isinstance(fitted, OptimaLaw):
