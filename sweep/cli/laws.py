@@ -25,6 +25,7 @@ from sweep.cli.arguments import (
     split_path,
     stored_experiment,
 )
+from sweep.cli.completion import complete_directory_or_setting
 from sweep.errors import InputError
 from sweep.report.text.terminal import print_json, print_text, say
 
@@ -38,7 +39,8 @@ FitSource = Annotated[
     typer.Argument(
         metavar="DIR|TABLE",
         help="Directory of a sweep, or a table with one run a row (.csv, .tsv, .parquet, .jsonl); by default "
-        "the directory of the experiment.",
+        "the only sweep in results.",
+        autocompletion=complete_directory_or_setting,
     ),
 ]
 FitSettings = Annotated[
@@ -50,7 +52,8 @@ LawSource = Annotated[
     typer.Argument(
         metavar="DIR|FIT.JSON|LAW",
         help="Directory of a fitted sweep, its fit.json, or the name of a published law; by default the "
-        "directory of the experiment.",
+        "only sweep in results.",
+        autocompletion=complete_directory_or_setting,
     ),
 ]
 Budgets = Annotated[
@@ -288,9 +291,9 @@ def predict(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Predict the compute-optimal model at one or more budgets, or the loss of a given run.
+    """Predict the compute-optimal model at larger budgets.
 
-    Parameters, tokens and loss come with intervals and, where the law belongs to a sweep, with the concrete
+    Or the loss of a given run, with --n-params and --n-tokens. Parameters, tokens and loss come with intervals and, where the law belongs to a sweep, with the concrete
     run to train.
     """
     from sweep.config.places import sweep_directory

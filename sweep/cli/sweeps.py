@@ -211,9 +211,9 @@ def validate(
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register the prediction at a larger budget, train it, and compare it with the result.
+    """Test a prediction: register it, train it, and compare.
 
-    The prediction is written before training and never changed. Its run and the sizes on either side then
+    The answer at a larger budget is written before training and never changed. Its run and the sizes on either side then
     become part of the sweep. The command can be repeated and interrupted.
     """
     from sweep.report.text.validation import validation_text
