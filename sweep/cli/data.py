@@ -63,8 +63,8 @@ def import_runs(
 ) -> None:
     """Add finished runs of another trainer to a sweep.
 
-    They are fitted together with its own. The table needs n_params, n_tokens, flops and loss, under these names or those given with --column. Every
-    point keeps its table and row as provenance.
+    They are fitted together with its own. The table needs n_params, n_tokens, flops and loss, under these
+    names or those given with --column. Every point keeps its table and row as provenance.
     """
     from sweep.study.imports import import_table
 

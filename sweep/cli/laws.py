@@ -293,8 +293,8 @@ def predict(
 ) -> None:
     """Predict the compute-optimal model at larger budgets.
 
-    Or the loss of a given run, with --n-params and --n-tokens. Parameters, tokens and loss come with intervals and, where the law belongs to a sweep, with the concrete
-    run to train.
+    Or the loss of a given run, with --n-params and --n-tokens. Parameters, tokens and loss come with
+    intervals and, where the law belongs to a sweep, with the concrete run to train.
     """
     from sweep.config.places import sweep_directory
     from sweep.fit import read_fit

@@ -213,8 +213,8 @@ def validate(
 ) -> None:
     """Test a prediction: register it, train it, and compare.
 
-    The answer at a larger budget is written before training and never changed. Its run and the sizes on either side then
-    become part of the sweep. The command can be repeated and interrupted.
+    The answer at a larger budget is written before training and never changed. Its run and the sizes on
+    either side then become part of the sweep. The command can be repeated and interrupted.
     """
     from sweep.report.text.validation import validation_text
     from sweep.study import validate as study
