@@ -82,7 +82,7 @@ def doctor(
     if packing:
         _measure_packing(arms_of(overrides, config_dir), as_json)
         return
-    diagnosis = diagnose(first_arm_of(overrides, config_dir))
+    diagnosis = diagnose(first_arm_of(overrides, config_dir), say)
     if as_json:
         print_json(diagnosis.to_json())
     else:
