@@ -12,12 +12,14 @@ Train it, fit it and predict from it:
 
     sweep.run_experiment(experiment)
     smoke = sweep.open_sweep("results/smoke")
-    smoke.points                    # a DataFrame, one row a run
-    smoke.fit()
-    smoke.predict(1e12)
+    smoke.points()                   # a DataFrame, one row a run
+    fitted = smoke.fit()             # fitted.a, fitted.b, fitted.E; fitted.methods
+    smoke.answer(1e11)               # N, D and loss with intervals
+    smoke.figure("isoflop")          # a matplotlib figure
     smoke.report()
+    smoke.validate()
 
-Fit a table of somebody else's runs:
+Fit a table of somebody else's runs, a file or a DataFrame:
 
     sweep.fit_table("runs.csv")
 """
@@ -29,16 +31,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sweep.config.compose import compose_experiment
-    from sweep.fit import read_table
-    from sweep.study.laws import fit_table, open_sweep
+    from sweep.fit import read_fit, read_table
+    from sweep.study.laws import fit_optima, fit_table
     from sweep.study.run import run_experiment
+    from sweep.study.sweep import open_sweep
 
-__all__ = ["compose_experiment", "fit_table", "open_sweep", "read_table", "run_experiment"]
+__all__ = [
+    "compose_experiment",
+    "fit_optima",
+    "fit_table",
+    "open_sweep",
+    "read_fit",
+    "read_table",
+    "run_experiment",
+]
 
 _HOMES = {
     "compose_experiment": "sweep.config.compose",
+    "fit_optima": "sweep.study.laws",
     "fit_table": "sweep.study.laws",
-    "open_sweep": "sweep.study.laws",
+    "open_sweep": "sweep.study.sweep",
+    "read_fit": "sweep.fit",
     "read_table": "sweep.fit",
     "run_experiment": "sweep.study.run",
 }

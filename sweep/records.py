@@ -99,6 +99,7 @@ class RunResult:
     choices: Mapping[str, str | int | float] | None = None  # execution choices made at run time
     n_tokens_shared: int = 0  # of the run's tokens, those of a trunk that another run had trained
     mfu_causal: float | None = None  # counting T(T+1)/2 attention pairs
+    step_s: float | None = None  # seconds of a step of the last attempt; processor time on one core
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

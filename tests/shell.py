@@ -20,7 +20,7 @@ def command(*arguments: object, before: str = "") -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SWEEP_MEASURE_SPEED": "0"}
 
 
 def sweep(

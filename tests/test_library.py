@@ -4,14 +4,19 @@ import doctest
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import sweep
 from sweep.config import FitConfig
 from sweep.errors import InputError
+from sweep.fit.methods.parametric import ParametricLaw
 from sweep.worker.__main__ import work
 from tests.shell import environment
 from tests.toy_trainer import toy_sweep, train
+
+PLANTED_E, ALPHA_BETA = 1.8, (0.35, 0.33)
 
 
 def test_importing_sweep_loads_nothing_heavy():
@@ -43,8 +48,8 @@ def test_a_sweep_is_opened_fitted_and_asked(tmp_path):
     assert toy.experiment.name == "toy"
     assert toy.arms == ()
     assert toy.status().counts == {"done": 4}
-    assert list(toy.points["loss"]) == [point.loss for point in store.points().points]
-    assert toy.points["run_key"].is_unique
+    assert list(toy.points()["loss"]) == [point.loss for point in store.points().points]
+    assert toy.points()["run_key"].is_unique
     with pytest.raises(InputError, match=r"no fit.json yet"):
         toy.predict(1e12)
     fitted = toy.fit()
@@ -55,6 +60,55 @@ def test_a_sweep_is_opened_fitted_and_asked(tmp_path):
     near, far = toy.predict(1e12, 1e13)
     assert (near.flops, far.flops) == (1e12, 1e13)
     assert all(path.is_file() for path in toy.report())
+
+
+def test_the_answer_of_a_sweep_is_asked_drawn_and_refused(tmp_path):
+    store = toy_sweep(tmp_path / "toy", 4)
+    work(store.sweep_dir, train=train)
+    toy = sweep.open_sweep(tmp_path / "toy")
+    toy.fit()
+    with pytest.raises(InputError, match="there is no answer: 1e12 FLOPs are"):
+        toy.answer(1e12)
+    with pytest.raises(InputError, match="'iso' is not the name of one figure: choose from isoflop_curves"):
+        toy.figure("iso")
+    with pytest.raises(InputError, match="no numbers for the figure validations"):
+        toy.figure("validations")
+    assert toy.figure("utilisation")._repr_png_().startswith(b"\x89PNG")
+    assert toy.validations == ()
+    with pytest.raises(InputError):
+        toy.validate()
+
+
+def test_a_fit_shows_constants_with_intervals_in_ten_lines():
+    fitted = sweep.fit_table(planted_table(), FitConfig(n_bootstrap=50))
+    assert len(repr(fitted).splitlines()) == 10
+    assert repr(fitted).splitlines()[2].startswith(f"answer            {fitted.a}")
+    law = fitted.laws["parametric"]
+    assert isinstance(law, ParametricLaw)
+    for estimate, planted in ((law.a, ALPHA_BETA[1] / sum(ALPHA_BETA)), (law.E, PLANTED_E)):
+        assert estimate.interval is not None
+        assert estimate.interval[0] < float(estimate) < estimate.interval[1]
+        assert float(estimate) == pytest.approx(planted, rel=0.1)
+    assert float(fitted.E) == float(law.E)
+    low, high = fitted.answer.a.interval
+    assert low < law.a.value < high
+    assert len(repr(law)) < 400
+    with pytest.raises(AttributeError, match="has no constant E: it has Nc"):
+        fitted.laws["kaplan"].E  # noqa: B018
+    with pytest.raises(AttributeError, match="no n_params_opt: the method is refused, because the number of"):
+        fitted.methods["data_constrained"].n_params_opt(1e20)
+    assert not hasattr(fitted.methods["data_constrained"], "__array__")
+
+
+def planted_table() -> pd.DataFrame:
+    """Return runs of L = E + A/N^alpha + B/D^beta with noise, at four budgets."""
+    rng, rows = np.random.default_rng(0), []
+    for flops in (1e17, 3e17, 1e18, 3e18):
+        for n_params in np.sqrt(flops / 120) * np.geomspace(0.3, 3, 7):
+            n_tokens = flops / (6 * n_params)
+            loss = PLANTED_E + 400 / n_params ** ALPHA_BETA[0] + 400 / n_tokens ** ALPHA_BETA[1]
+            rows.append((n_params, n_tokens, flops, loss * np.exp(0.001 * rng.standard_normal())))
+    return pd.DataFrame(rows, columns=["n_params", "n_tokens", "flops", "loss"])
 
 
 def test_a_table_is_fitted_with_settings_and_columns(tmp_path):

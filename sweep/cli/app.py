@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +15,7 @@ import typer
 from sweep.cli import laws, sweeps
 from sweep.cli.arguments import AsJson, ConfigDir, Overrides, arms_of, first_arm_of
 from sweep.cli.data import data_app, import_runs
+from sweep.cli.help import DAILY, MACHINE, STUDIES, GroupedVerbs, examples
 from sweep.errors import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, InputError, user_error
 from sweep.report.text.terminal import print_document, print_json, print_text, say
 
@@ -24,10 +25,18 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="sweep",
+    cls=GroupedVerbs,
     help="Train sweeps of small decoders, fit scaling laws to them, and predict larger runs. "
     "Results are printed on standard output; progress, warnings and errors on standard error.",
+    epilog=examples(
+        (
+            "sweep plan experiment=smoke           the runs, their time and cost",
+            "sweep run experiment=smoke            train them, fit and draw; repeat to resume",
+            "sweep predict results/smoke 1e11      N, D and loss at a larger budget",
+            "sweep predict besiroglu_2024 1e21     the same from a published law",
+        )
+    ),
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -37,18 +46,30 @@ Packing = Annotated[
     typer.Option("--packing", help="Measure how many workers should share a device, and store the result."),
 ]
 
-for verb in (sweeps.plan, sweeps.run, laws.fit, laws.predict, laws.report, sweeps.status, sweeps.cancel):
-    app.command()(verb)
-app.command("check-hparams")(sweeps.check_hparams)
-app.command()(sweeps.validate)
-app.command("import")(import_runs)
-app.command()(sweeps.exclude)
-app.command()(sweeps.export)
-app.command()(sweeps.worker)
-app.add_typer(data_app, name="data")
+
+def _add(group: str, verb: Callable[..., None], *lines: str, name: str | None = None) -> None:
+    """Add a verb to a group, with the commands that its help shows."""
+    app.command(name, rich_help_panel=group, epilog=examples([f"sweep {line}" for line in lines]))(verb)
 
 
-@app.command()
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print_text(f"sweep {version('sweep')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Take the options before the verb."""
+
+
 def doctor(
     overrides: Overrides = None,
     config_dir: ConfigDir = None,
@@ -61,7 +82,7 @@ def doctor(
     if packing:
         _measure_packing(arms_of(overrides, config_dir), as_json)
         return
-    diagnosis = diagnose(first_arm_of(overrides, config_dir))
+    diagnosis = diagnose(first_arm_of(overrides, config_dir), say)
     if as_json:
         print_json(diagnosis.to_json())
     else:
@@ -94,7 +115,6 @@ def _measure_packing(arms: Sequence[ExperimentConfig], as_json: bool) -> None:
     )
 
 
-@app.command()
 def config(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     """Print the resolved config of an experiment as YAML."""
     from omegaconf import OmegaConf
@@ -102,6 +122,53 @@ def config(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     from sweep.config import to_dict
 
     print_document(OmegaConf.to_yaml(OmegaConf.create(to_dict(first_arm_of(overrides, config_dir)))))
+
+
+_add(
+    DAILY,
+    sweeps.plan,
+    "plan experiment=smoke",
+    "plan experiment=smoke optimizer.lr_multiplier=0.5 name=slow",
+    "plan experiment=mine --json",
+)
+_add(
+    DAILY,
+    sweeps.run,
+    "run experiment=smoke",
+    "run experiment=smoke --detach",
+    "run experiment=smoke arms='{optimizer: [adamw, muon]}'",
+)
+_add(DAILY, sweeps.status, "status", "status results/smoke --watch")
+_add(
+    DAILY,
+    laws.predict,
+    "predict results/smoke 1e11 1e12",
+    "predict besiroglu_2024 1e21 --inference-tokens 1e13",
+    "predict besiroglu_2024 --n-params 7e9 --n-tokens 2e12",
+)
+_add(DAILY, laws.report, "report results/smoke")
+_add(
+    STUDIES,
+    laws.fit,
+    "fit results/smoke",
+    "fit runs.csv",
+    "fit runs.csv --column n_params='Model Size' --where 'n_params > 1e8'",
+)
+_add(STUDIES, sweeps.validate, "validate results/smoke 4x", "validate results/smoke 1e12 --json")
+_add(STUDIES, sweeps.check_hparams, "check-hparams experiment=smoke", name="check-hparams")
+_add(STUDIES, sweeps.exclude, "exclude results/smoke 5e09-d8-L2-s0 --reason 'loss spike at step 40'")
+_add(STUDIES, import_runs, "import runs.csv --into results/theirs", name="import")
+_add(
+    MACHINE,
+    doctor,
+    "doctor experiment=smoke",
+    "doctor experiment=smoke --packing",
+)
+_add(MACHINE, config, "config experiment=smoke")
+_add(MACHINE, sweeps.worker, "worker results/smoke")
+_add(MACHINE, sweeps.cancel, "cancel results/smoke")
+_add(MACHINE, sweeps.export, "export results/smoke 0123456789abcdef --to model")
+app.add_typer(data_app, name="data", rich_help_panel=MACHINE)
 
 
 def _open_closed_streams() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sweep.cli.completion import complete_directory, complete_directory_or_setting, complete_setting
 from sweep.errors import InputError
 
 
@@ -24,19 +25,27 @@ if TYPE_CHECKING:  # Hydra is slow to import, and --help does not need it
 SweepDirectory = Annotated[
     str | None,
     typer.Argument(
-        metavar="DIR", help="Directory of a sweep, such as results/demo; by default that of the experiment."
+        metavar="DIR",
+        help="Directory of a sweep, such as results/demo; by default the only one in results.",
+        autocompletion=complete_directory_or_setting,
     ),
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Settings of the experiment, in Hydra's grammar; experiment=NAME chooses another experiment.",
+        help="Settings of the experiment, in Hydra's grammar; experiment=NAME chooses the experiment.",
+        autocompletion=complete_setting,
     ),
 ]
 Directory = Annotated[
     Path,
-    typer.Argument(metavar="DIR", help="Directory of a sweep, such as results/demo.", parser=given_path),
+    typer.Argument(
+        metavar="DIR",
+        help="Directory of a sweep, such as results/demo.",
+        parser=given_path,
+        autocompletion=complete_directory,
+    ),
 ]
 ConfigDir = Annotated[
     Path | None,

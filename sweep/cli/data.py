@@ -61,10 +61,10 @@ SameEvaluation = Annotated[
 def import_runs(
     table: Table, into: Into, column: Columns = None, arm: Arm = None, same_evaluation: SameEvaluation = False
 ) -> None:
-    """Add finished runs of another trainer to a sweep, to be fitted together with its own.
+    """Add finished runs of another trainer to a sweep.
 
-    The table needs n_params, n_tokens, flops and loss, under these names or those given with --column. Every
-    point keeps its table and row as provenance.
+    They are fitted together with its own. The table needs n_params, n_tokens, flops and loss, under these
+    names or those given with --column. Every point keeps its table and row as provenance.
     """
     from sweep.study.imports import import_table
 

@@ -25,6 +25,7 @@ from sweep.cli.arguments import (
     split_path,
     stored_experiment,
 )
+from sweep.cli.completion import complete_directory_or_setting
 from sweep.errors import InputError
 from sweep.report.text.terminal import print_json, print_text, say
 
@@ -38,7 +39,8 @@ FitSource = Annotated[
     typer.Argument(
         metavar="DIR|TABLE",
         help="Directory of a sweep, or a table with one run a row (.csv, .tsv, .parquet, .jsonl); by default "
-        "the directory of the experiment.",
+        "the only sweep in results.",
+        autocompletion=complete_directory_or_setting,
     ),
 ]
 FitSettings = Annotated[
@@ -50,7 +52,8 @@ LawSource = Annotated[
     typer.Argument(
         metavar="DIR|FIT.JSON|LAW",
         help="Directory of a fitted sweep, its fit.json, or the name of a published law; by default the "
-        "directory of the experiment.",
+        "only sweep in results.",
+        autocompletion=complete_directory_or_setting,
     ),
 ]
 Budgets = Annotated[
@@ -133,7 +136,7 @@ def fit(
     """
     from sweep.config.places import sweep_directory
     from sweep.fit import OptimaLaw, Selection
-    from sweep.study.laws import fit_arms, fit_table, write_fits
+    from sweep.study.laws import fit_any_table, fit_arms, write_fits
     from sweep.study.plan import held_out_warnings
 
     path, overrides = split_path(source, settings)
@@ -144,7 +147,7 @@ def fit(
         config = _fit_settings(overrides, config_dir)
         selection = Selection(where=where, best_of_cell=best_of_cell, drop_incomplete=drop_incomplete)
         columns = columns_of(column or ())
-        fitted = fit_table(
+        fitted = fit_any_table(
             path, config, columns=columns, selection=selection, reconcile=reconcile, on_note=say
         )
         if isinstance(fitted, OptimaLaw):
@@ -288,10 +291,10 @@ def predict(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Predict the compute-optimal model at one or more budgets, or the loss of a given run.
+    """Predict the compute-optimal model at larger budgets.
 
-    Parameters, tokens and loss come with intervals and, where the law belongs to a sweep, with the concrete
-    run to train.
+    Or the loss of a given run, with --n-params and --n-tokens. Parameters, tokens and loss come with
+    intervals and, where the law belongs to a sweep, with the concrete run to train.
     """
     from sweep.config.places import sweep_directory
     from sweep.fit import read_fit

@@ -85,9 +85,10 @@ def plan(
     from sweep.store.run_store import RunStore
     from sweep.study.checks import check_family
     from sweep.study.plan import plan_experiment
+    from sweep.study.speed import machine_speed, measured
 
     arms = _arms("plan", overrides, config_dir, as_arm)
-    plans = [plan_experiment(arm) for arm in arms]
+    plans = measured([plan_experiment(arm) for arm in arms], say)
     states = {key: state for plan in plans for key, state in run_states(plan).items()}
     if as_json:
         print_json(plan_document(plans, states))
@@ -95,9 +96,10 @@ def plan(
         from sweep.machine.workers import worker_count
         from sweep.report.text.plan import plan_text
 
-        workers = worker_count(plans)
+        workers, speed = worker_count(plans), machine_speed(arms[0])
+        start_s = None if speed is None else speed.start_s
         for arm in plans:
-            print_text(plan_text(arm, states, workers.n_workers, workers.speed, known_hparams(arm)))
+            print_text(plan_text(arm, states, workers, known_hparams(arm), start_s))
     for arm in plans:
         check_family(RunStore(sweep_directory(arm.experiment)), arm)
 
@@ -211,10 +213,10 @@ def validate(
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register the prediction at a larger budget, train it, and compare it with the result.
+    """Test a prediction: register it, train it, and compare.
 
-    The prediction is written before training and never changed. Its run and the sizes on either side then
-    become part of the sweep. The command can be repeated and interrupted.
+    The answer at a larger budget is written before training and never changed. Its run and the sizes on
+    either side then become part of the sweep. The command can be repeated and interrupted.
     """
     from sweep.report.text.validation import validation_text
     from sweep.study import validate as study

@@ -222,10 +222,11 @@ class EstimateConfig:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    flops_per_second: Positive = 3.5e10
-    """Sustained rate on large steps: the device's peak times the expected MFU. Unit: FLOP/s."""
+    flops_per_second: Positive | None = None
+    """Sustained rate on large steps: the device's peak times the expected MFU. Unit: FLOP/s. By default the
+    speed of this machine is measured, and 3.5e10 assumed where it cannot be."""
     step_overhead_s: NonNegative = 0.004
-    """Fixed time of an optimizer step. Unit: seconds."""
+    """Fixed time of an optimizer step, with a rate that is given or assumed. Unit: seconds."""
     price_per_hour: NonNegative = 0.0
     """Price of one worker's device; the plan prints a cost if it is above 0. Unit: currency per hour."""
 

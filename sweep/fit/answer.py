@@ -57,10 +57,11 @@ ANSWER_PRIORS: Mapping[Target, FormPrior] = {
 """Of the weighted mean; scripts/benchmarks/calibrate_answer.py."""
 MIN_WEIGHT = 0.5  # of the methods a backtest error of the mean is made from
 N_DRAWS = 1000
+SLOPE_STEP = 1e-3  # of ln C, either way, for exponents
 MAX_NAMED = 3  # outliers that the warning names
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class AnswerLaw(Law):
     """The weighted mean of several laws, with intervals for noise and form error."""
 
@@ -88,14 +89,40 @@ class AnswerLaw(Law):
     @property
     def constants(self) -> dict[str, float]:
         """Exponents a, b and gamma at the largest budget."""
-        step = 1e-3
-        pair = self.flops_max * np.exp([-step, step])
+        pair = self.flops_max * np.exp([-SLOPE_STEP, SLOPE_STEP])
         at = self.optimum(pair)
         slopes = [
-            float(np.diff(np.log(values))[0]) / (2 * step)
+            float(np.diff(np.log(values))[0]) / (2 * SLOPE_STEP)
             for values in (at.n_params_opt, at.n_tokens_opt, at.loss_opt)
         ]
         return {"a": slopes[0], "b": slopes[1], "gamma": -slopes[2]}
+
+    @property
+    def ci(self) -> dict[str, Interval]:
+        """Intervals of exponents beyond the largest budget, for noise and form error; empty without draws.
+
+        A form error of ln N is given per e-fold of C, as an exponent is. That of b follows from a's, since
+        D = C / f(N).
+        """
+        constants = self.constants
+        half_a, half_gamma = self._half_width_of_slope("n_params"), self._half_width_of_slope("loss")
+        if half_a is None or half_gamma is None:
+            return {}
+        half_b = half_a * abs((1 - constants["b"]) / constants["a"])
+        halves = {"a": half_a, "b": half_b, "gamma": half_gamma}
+        return {name: (constants[name] - half, constants[name] + half) for name, half in halves.items()}
+
+    def _half_width_of_slope(self, target: Target) -> float | None:
+        """Return half the interval of d ln N / d ln C, or of d ln L / d ln C, at the largest budget."""
+        laws = self.weights[target]
+        if not all(self.laws[name].n_draws for name in laws):
+            return None
+        pair = self.flops_max * np.exp([-SLOPE_STEP, SLOPE_STEP])
+        deviation = 0.0
+        for name, weight in laws.items():
+            logs = _log(target, self.laws[name].optimum_draws(pair))
+            deviation += weight * float(((logs[:, 1] - logs[:, 0]) / (2 * SLOPE_STEP)).std())
+        return self.form[target].half_width(deviation**2, 1.0, self.confidence)
 
     def with_family(self, n_params: FloatArray, flops_per_token: FloatArray) -> Self:
         """Return the law with FLOPs per token beyond the fitted sizes taken from planned sizes (N, f)."""

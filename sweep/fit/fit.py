@@ -20,8 +20,8 @@ from sweep.fit.answer import AnswerLaw, combine
 from sweep.fit.checks.agreement import Agreement, agreement
 from sweep.fit.checks.backtest import Backtest, backtest, select
 from sweep.fit.checks.reconcile import Reconciliation, reconciled
-from sweep.fit.html import fit_html
-from sweep.fit.laws.base import Law
+from sweep.fit.display import fit_html, fit_text
+from sweep.fit.laws.base import Estimate, Law
 from sweep.fit.laws.catalogue import published
 from sweep.fit.laws.encoding import from_plain, to_plain
 from sweep.fit.laws.published import CatalogueLaw, catalogue_law
@@ -74,7 +74,11 @@ METHODS: dict[str, Method] = {  # colours: Okabe & Ito 2008
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+WITH_E = ("parametric", "data_constrained", "isoflop")
+"""Methods with an irreducible loss, in the order in which `Fit.E` takes it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class Fit:
     """The laws fitted to one set of points, and the checks on them: the content of fit.json."""
 
@@ -95,6 +99,38 @@ class Fit:
     def laws(self) -> dict[str, Law]:
         """The laws of the methods that did not refuse."""
         return {name: law for name, law in self.methods.items() if isinstance(law, Law)}
+
+    @property
+    def a(self) -> Estimate:
+        """Exponent a of N_opt ∝ C^a: that of the answer. Raises AttributeError where it is refused."""
+        return self._answering.a
+
+    @property
+    def b(self) -> Estimate:
+        """Exponent b of D_opt ∝ C^b: that of the answer. Raises AttributeError where it is refused."""
+        return self._answering.b
+
+    @property
+    def E(self) -> Estimate:  # noqa: N802
+        """The irreducible loss by the first method of `WITH_E` that fitted, nats per token.
+
+        Raises AttributeError if none did.
+        """
+        for name in WITH_E:
+            law = self.methods.get(name)
+            if isinstance(law, Law):
+                return law.E
+        return self._answering.E
+
+    @property
+    def _answering(self) -> Law:
+        """The answer, or the only law of a fit without one. Raises AttributeError where it is refused."""
+        if isinstance(self.answer, Refusal):
+            raise AttributeError(f"the fit has no answer: {self.answer.reason}")
+        found = self.answer or next(iter(self.laws.values()), None)
+        if found is None:
+            raise AttributeError("the fit has no answer: no method has fitted")
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return fit.json as plain JSON types, at full float precision."""
@@ -119,9 +155,17 @@ class Fit:
             "hyperparameters": self.hyperparameters,
         }
 
+    def __repr__(self) -> str:
+        return fit_text(self.to_json(), self._answer_cells())
+
     def _repr_html_(self) -> str:
         """Return a table of the methods, for notebooks."""
-        return fit_html(self.to_json())
+        return fit_html(self.to_json(), self._answer_cells())
+
+    def _answer_cells(self) -> dict[str, str]:
+        if isinstance(self.answer, Refusal):
+            return {"refused": self.answer.reason}
+        return {} if self.answer is None else {"a": str(self.answer.a), "b": str(self.answer.b)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Fit:

@@ -22,6 +22,7 @@ from sweep.fit.fit import Fit
 from sweep.fit.laws.base import (
     QUANTITIES,
     DrawnLaw,
+    Estimate,
     Interval,
     Law,
     Quantity,
@@ -86,7 +87,7 @@ class MethodPrediction:
         }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class AnswerPrediction:
     """The answer at one budget, with the reasons for it."""
 
@@ -99,6 +100,28 @@ class AnswerPrediction:
     form_sd: Mapping[str, float]  # of ln N_opt and ln L per e-fold of C beyond the largest budget
     loss_off: Mapping[str, float]  # excess loss at half and at twice the optimal N; empty without L(N, D)
     warnings: tuple[str, ...]
+
+    @property
+    def n_params_opt(self) -> Estimate:
+        """Compute-optimal parameters."""
+        return Estimate(self.estimate["n_params_opt"], self.ci.get("n_params_opt"))
+
+    @property
+    def n_tokens_opt(self) -> Estimate:
+        """Compute-optimal tokens."""
+        return Estimate(self.estimate["n_tokens_opt"], self.ci.get("n_tokens_opt"))
+
+    @property
+    def loss_opt(self) -> Estimate:
+        """Loss at the optimum, nats per token, with the interval of one new run where noise is known."""
+        interval = self.loss_prediction_interval or self.ci.get("loss_opt")
+        return Estimate(self.estimate["loss_opt"], interval)
+
+    def __repr__(self) -> str:
+        return (
+            f"AnswerPrediction(n_params_opt = {self.n_params_opt}, n_tokens_opt = {self.n_tokens_opt}, "
+            f"loss_opt = {self.loss_opt}; {self.confidence:.0%} intervals)"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry `answer` of `sweep predict --json`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 RefusalKind = Literal[
     "no_points",
@@ -40,6 +40,14 @@ class Refusal:
 
     kind: RefusalKind
     reason: str  # one sentence: what is missing, and what would help
+
+    if not TYPE_CHECKING:  # a type checker finds the attributes that a refusal lacks by itself
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise AttributeError with the reason of the refusal, as for the estimates of a law."""
+            if name.startswith("_"):
+                raise AttributeError(name)
+            raise AttributeError(f"there is no {name}: the method is refused, because {self.reason}")
 
     def to_json(self) -> dict[str, str]:
         """Return its entry in fit.json."""

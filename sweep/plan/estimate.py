@@ -67,6 +67,7 @@ class Memory:
         return self.process + self.rise
 
 
+ASSUMED_FLOPS_PER_SECOND = 3.5e10  # of a core, where this machine was not measured
 CHECKPOINT_BYTES_PER_PARAM = 12  # fp32 weight and the two AdamW moments
 CHECKPOINTS_AT_ONCE = 4  # per run in progress: its own two, and two of the previous attempt being copied
 CHECKPOINTS_KEPT = 2
@@ -83,8 +84,13 @@ def time_s(run: RunConfig, estimate: EstimateConfig, *, device: str = "cpu") -> 
     training = flops.count(run.model, run.n_tokens).flops
     training += flops.optimizer_flops_per_step(run.model, run.optimizer) * run.n_steps
     evaluation = flops.flops_per_token(run.model) * run.evaluation.n_tokens / 3
-    seconds = (training + evaluation) / estimate.flops_per_second + run.n_steps * estimate.step_overhead_s
+    seconds = (training + evaluation) / rate(estimate) + run.n_steps * estimate.step_overhead_s
     return seconds + (COMPILE_S if device == "cuda" and compilation_pays(seconds) else 0.0)
+
+
+def rate(estimate: EstimateConfig) -> float:
+    """Return the FLOP/s that are configured, else assumed."""
+    return estimate.flops_per_second or ASSUMED_FLOPS_PER_SECOND
 
 
 def compilation_pays(seconds: float) -> bool:

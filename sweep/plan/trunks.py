@@ -61,5 +61,5 @@ def _branch_order(run: PlannedRun) -> tuple[int, int]:
 def _without_trunk(run: PlannedRun, assumed: EstimateConfig) -> PlannedRun:
     config, n_shared = run.config, run.config.branch_step
     shared = flops.count(config.model, n_shared * config.batch_tokens).flops if n_shared else 0
-    seconds = run.time_s - shared / assumed.flops_per_second - n_shared * assumed.step_overhead_s
+    seconds = run.time_s - shared / estimate.rate(assumed) - n_shared * assumed.step_overhead_s
     return replace(run, flops_shared=shared, time_s=seconds, cost=estimate.cost(seconds, assumed))

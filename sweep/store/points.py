@@ -47,6 +47,7 @@ class StoredResult:
     curve: tuple[CurvePoint, ...]
     reason: str | None  # reason of a divergence
     ledger: Mapping[str, float] | None  # seconds by activity; None in results of older versions
+    step_s: float | None = None  # seconds of an optimizer step; None in results of older versions
 
 
 def result_payload(run: RunConfig, result: RunResult, execution: Execution) -> dict[str, Any]:
@@ -66,6 +67,7 @@ def result_payload(run: RunConfig, result: RunResult, execution: Execution) -> d
         "reason": result.reason,
         "ledger": None if result.ledger is None else dict(result.ledger),
         "choices": None if result.choices is None else dict(result.choices),
+        "step_s": result.step_s,
     }
 
 
@@ -149,12 +151,13 @@ def read_result(path: Path, key: str) -> StoredResult:
         raise ResultError(
             f"{path} is not a valid result ({error}): delete it to train the run again"
         ) from None
-    ledger = stored.get("ledger")
+    ledger, step_s = stored.get("ledger"), stored.get("step_s")
     return StoredResult(
         point=Point(**values),
         curve=curve,
         reason=stored.get("reason"),
         ledger=ledger if isinstance(ledger, dict) else None,
+        step_s=step_s if isinstance(step_s, float) else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Fitting, figures and predictions of a sweep or a table, and `open_sweep` for notebooks."""
+"""Fitting, figures and predictions of a sweep or a table."""
 
 from __future__ import annotations
 
@@ -34,22 +34,23 @@ from sweep.fit.predict import RunPrediction, predict_run
 from sweep.fit.refusals import Refusal
 from sweep.fit.table.observations import ExcludedPoint
 from sweep.fit.table.optima import OptimaLaw, optima_law
-from sweep.fit.table.points import ALL_ROWS, Selection
+from sweep.fit.table.points import ALL_ROWS, Selection, from_dataframe
 from sweep.plan import rules
 from sweep.plan.grid import tokens_of_budget
 from sweep.plan.hparam_check import HparamCheck
 from sweep.plan.shapes import nearest_shape, shape_of_width, width_step
-from sweep.records import POINT_COLUMNS, Point
+from sweep.records import Point
 from sweep.report.hparam_summary import HPARAMS, hyperparameters
 from sweep.report.hparams import HparamReport, document, measure, read_reports
 from sweep.store.families import outside_of_plan
 from sweep.store.files import read_json, write_atomic
 from sweep.store.run_store import Exclusion, RunStore, StoredPoints
-from sweep.store.status import SweepStatus
 from sweep.store.validations import read_validations
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # slow to import, and most verbs need neither
     import pandas as pd
+
+    from sweep.report.figures.results import SweepResults
 
 SETTING_COLUMNS = (
     "lr_peak batch_tokens n_tokens warmup_steps schedule optimizer weight_decay beta2 parametrization "
@@ -63,73 +64,6 @@ SUMMARISED = (10.0, 4.0, 2.0, 1.0)  # times the largest fitted budget
 ASPECT_ROUNDING = 0.01
 MAX_WIDTH_FACTOR = 4.0  # over the largest trained width, above which a shape gets a note
 MAX_DOUBLINGS = 14  # of the width: the sizes that predictions consider
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """A sweep on disk: its points, state, laws and figures."""
-
-    directory: Path
-
-    @property
-    def experiment(self) -> ExperimentConfig:
-        """The experiment planned last."""
-        return RunStore(self.directory).latest_experiment()
-
-    @property
-    def points(self) -> pd.DataFrame:
-        """Finished runs, one a row, with the columns of points.csv; an unknown value is missing."""
-        import pandas as pd
-
-        rows = [[getattr(point, name) for name in POINT_COLUMNS] for point in self._stored().points]
-        return pd.DataFrame(rows, columns=list(POINT_COLUMNS))
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """Names of the arms with finished runs; empty for a sweep without arms."""
-        return tuple(dict.fromkeys(point.arm for point in self._stored().points if point.arm is not None))
-
-    def status(self) -> SweepStatus:
-        """Return the state of every run."""
-        return RunStore(self.directory).status()
-
-    def fit(self, config: FitConfig | None = None, *, arm: str | None = None, reconcile: bool = False) -> Fit:
-        """Fit the sweep, by default with its own `fit` settings, and write fit.json as `sweep fit` does.
-
-        Every arm is fitted, and the law of `arm` returned. Raises InputError for an arm that the sweep does
-        not have, and as `fit_arms`.
-        """
-        fits = fit_sweep(self.directory, config or self.experiment.fit, reconcile=reconcile)
-        return choose_arm(fits, arm)
-
-    def predict(
-        self, *budgets: float, arm: str | None = None, inference_tokens: float | None = None
-    ) -> tuple[Prediction, ...]:
-        """Return the prediction at each budget, in training FLOPs, from the fit written last.
-
-        Raises InputError when there is no fit yet.
-        """
-        fitted = read_fit(fit_file(arm_directory(self.directory, arm)))
-        return predict(
-            fitted,
-            budgets,
-            family=self.experiment,
-            trained=self._stored().points,
-            inference_tokens=inference_tokens,
-        )
-
-    def report(self) -> list[Path]:
-        """Draw the figures and return their paths. Raises InputError when there is no fit yet."""
-        return report(self.directory)
-
-    def _stored(self) -> StoredPoints:
-        return RunStore(self.directory).points()
-
-
-def open_sweep(directory: str | Path) -> Sweep:
-    """Return the sweep in a directory. Raises InputError when there is none."""
-    RunStore(Path(directory)).latest_experiment()
-    return Sweep(Path(directory))
 
 
 def choose_arm(fits: Mapping[str | None, Fit], arm: str | None) -> Fit:
@@ -235,8 +169,8 @@ def _check_settings(stored: StoredPoints) -> None:
             )
 
 
-def fit_table(
-    path: str | Path,
+def fit_any_table(
+    source: str | Path | pd.DataFrame,
     config: FitConfig | None = None,
     *,
     columns: ColumnsConfig = DEFAULT_COLUMNS,
@@ -246,12 +180,16 @@ def fit_table(
 ) -> Fit | OptimaLaw:
     """Fit a table of runs, one a row, or the power laws of a table of optima. Writes nothing.
 
-    `columns` names columns that are not found by their usual names, `selection` the rows to fit; `on_note`
-    receives each sentence about how the table was read. Raises InputError as `read_table`.
+    `source` is a file or a DataFrame. `columns` names columns that are not found by their usual names,
+    `selection` the rows to fit; `on_note` receives each sentence about how the table was read. Raises
+    InputError as `read_table`.
     """
-    if not Path(path).exists():
-        raise InputError(f"{path} not found: give a sweep's directory, or a .csv or .parquet file")
-    table = read_table(path, columns, selection)
+    if not isinstance(source, str | Path):
+        table = from_dataframe(source, columns, selection=selection)
+    elif not Path(source).exists():
+        raise InputError(f"{source} not found: give a sweep's directory, or a .csv or .parquet file")
+    else:
+        table = read_table(source, columns, selection)
     if on_note is not None:
         for note in table.notes:
             on_note(note)
@@ -259,6 +197,37 @@ def fit_table(
     if table.is_optima:
         return optima_law(table, config.confidence)
     return fit(table, config, reconcile=reconcile)
+
+
+def fit_table(
+    source: str | Path | pd.DataFrame,
+    config: FitConfig | None = None,
+    *,
+    columns: ColumnsConfig = DEFAULT_COLUMNS,
+    selection: Selection = ALL_ROWS,
+    reconcile: bool = False,
+    on_note: Callable[[str], None] | None = None,
+) -> Fit:
+    """Fit a table of runs, one a row, as `fit_any_table` does. Raises InputError for a table of optima."""
+    found = fit_any_table(
+        source, config, columns=columns, selection=selection, reconcile=reconcile, on_note=on_note
+    )
+    if isinstance(found, OptimaLaw):
+        raise InputError("the table holds one optimum for each budget, and no runs: use sweep.fit_optima")
+    return found
+
+
+def fit_optima(
+    source: str | Path | pd.DataFrame,
+    *,
+    columns: ColumnsConfig = DEFAULT_COLUMNS,
+    on_note: Callable[[str], None] | None = None,
+) -> OptimaLaw:
+    """Fit power laws to a table of optima, one a budget. Raises InputError for a table of runs."""
+    found = fit_any_table(source, columns=columns, on_note=on_note)
+    if not isinstance(found, OptimaLaw):
+        raise InputError("the table holds runs, and not one optimum for each budget: use sweep.fit_table")
+    return found
 
 
 def read_law(source: str) -> Fit:
@@ -325,17 +294,21 @@ def report(sweep_dir: Path) -> list[Path]:
 
 def _draw_arm(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> list[Path]:
     from sweep.report.figures.draw import draw_all  # matplotlib is slow to import
+
+    return draw_all(arm_results(sweep_dir, stored, arm), arm_directory(sweep_dir, arm) / "figures")
+
+
+def arm_results(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> SweepResults:
+    """Return what the figures of an arm are drawn from. Raises InputError when it has no fit yet."""
     from sweep.report.figures.results import SweepResults
 
-    directory = arm_directory(sweep_dir, arm)
-    results = SweepResults(
-        fit=read_fit(fit_file(directory)),
+    return SweepResults(
+        fit=read_fit(fit_file(arm_directory(sweep_dir, arm))),
         points=[point for point in stored.points if point.arm == arm],
         curves=stored.curves,
         validations=[one for one in read_validations(sweep_dir) if one.registration.arm == arm],
         hparams=next((report for report in read_hparams(sweep_dir) if report.arm == arm), None),
     )
-    return draw_all(results, directory / "figures")
 
 
 def measure_hparams(checks: Sequence[HparamCheck], sweep_dir: Path, check_dir: Path) -> list[HparamReport]:

@@ -17,15 +17,17 @@ from sweep.data.sources.hub import is_path
 from sweep.data.tokenizers.tokenizers import check_tokenizer, tokenizer_sha256, vocab_size
 from sweep.errors import InputError, SweepError
 from sweep.launch.choose import check_launch
-from sweep.machine.devices import cores, gpus
-from sweep.plan.devices import DeviceType, planned_device, with_precision
+from sweep.machine.devices import cores
+from sweep.plan.devices import with_precision
 from sweep.plan.grid import heldout_warnings, make_plan
 from sweep.plan.hparam_check import HparamCheck, plan_check
+from sweep.plan.speed import with_speed
 from sweep.records import Dataset, Plan
 from sweep.store.families import differences, family_of, stored_family
 from sweep.store.run_store import RunStore
 from sweep.store.sql.copy import index_packages
 from sweep.study.checks import check_fit_methods, check_parallel, tracking_packages
+from sweep.study.speed import device_of, machine_speed, measured
 
 if TYPE_CHECKING:  # slow to import, and a plan does not need it
     from sweep.machine.doctor import Diagnosis
@@ -95,7 +97,7 @@ def plan_experiment(experiment: ExperimentConfig) -> Plan:
     check_fit_methods(experiment)
     plan = make_plan(experiment, dataset(experiment), device_of(experiment))
     check_parallel(plan)
-    return plan
+    return with_speed(plan, machine_speed(experiment))
 
 
 def as_arm(experiment: ExperimentConfig) -> ExperimentConfig:
@@ -135,12 +137,6 @@ def hparam_check(experiment: ExperimentConfig) -> HparamCheck:
     return plan_check(experiment, dataset(experiment), device_of(experiment))
 
 
-def device_of(experiment: ExperimentConfig) -> DeviceType:
-    """Return the type of device that workers of the experiment use, started on this machine."""
-    asks = experiment.trainer.device == "auto" and experiment.launch.name == "local"
-    return planned_device(experiment, has_gpu=asks and bool(gpus()))
-
-
 def plan_hparam_check(experiment: ExperimentConfig) -> Plan:
     """Return the runs of the hyperparameter check that have no result in the experiment's own sweep.
 
@@ -155,21 +151,29 @@ def plan_hparam_check(experiment: ExperimentConfig) -> Plan:
         raise InputError(f"no other setting can be trained at the grid's corners ({reasons})")
     plan = replace(plan, runs=runs)
     check_parallel(plan)
-    return plan
+    return with_speed(plan, machine_speed(experiment))
 
 
-def diagnose(experiment: ExperimentConfig) -> Diagnosis:
-    """Return what this machine has and lacks for an experiment. Writes only what a plan writes."""
+def diagnose(
+    experiment: ExperimentConfig, on_notice: Callable[[str], None] = lambda sentence: None
+) -> Diagnosis:
+    """Return what this machine has and lacks for an experiment.
+
+    Measures the machine's speed where it is not known, after a sentence to `on_notice`. Writes only that, and
+    what a plan writes.
+    """
     from sweep.machine.doctor import Needs, examine
 
-    memory_bytes, refusal, launch_refusal = 0, None, None
+    memory_bytes, refusal, launch_refusal, speed = 0, None, None, None
     precision = with_precision(experiment, device_of(experiment)).precision
     try:
         check_launch(experiment.launch)
     except SweepError as error:
         launch_refusal = str(error)
     try:
-        memory_bytes = max(run.memory_bytes for run in plan_experiment(experiment).runs)
+        (plan,) = measured([plan_experiment(experiment)], on_notice)
+        memory_bytes = max(run.memory_bytes for run in plan.runs)
+        speed = None if machine_speed(experiment) is None else _speed_sentence(plan)
     except SweepError as error:
         refusal = str(error)
     packages = ["torch", "safetensors"]
@@ -185,7 +189,15 @@ def diagnose(experiment: ExperimentConfig) -> Diagnosis:
         packages=tuple(packages),
         memory_bytes=memory_bytes,
         refusal=refusal,
+        speed=speed,
         launch=experiment.launch.name,
         launch_refusal=launch_refusal,
     )
     return examine(needs, len(cores()))
+
+
+def _speed_sentence(plan: Plan) -> str:
+    """Return the speed of one worker on the smallest and the largest step of a plan."""
+    runs = sorted(plan.runs, key=lambda run: run.flops / run.config.n_steps)
+    low, high = (run.flops / run.time_s for run in (runs[0], runs[-1]))
+    return f"{low:.2g} FLOP/s by one worker on the smallest steps, {high:.2g} on the largest"

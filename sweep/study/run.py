@@ -34,6 +34,7 @@ from sweep.study.checks import (
     check_tracking,
 )
 from sweep.study.plan import DataProgress, plan_experiment, plan_hparam_check, prepare_data
+from sweep.study.speed import learn
 from sweep.tracking.decision import decide, describe, write_decision
 
 POLL_S = 0.5  # between two reads of the status of a running sweep
@@ -155,6 +156,7 @@ def run_plans(
     launcher = make_launcher(experiment.launch, spec)
     gave_up = _supervise(launcher, RunStore(store.sweep_dir, retry_group=retry_group), on_status, should_stop)
     status = store.status()
+    learn(plans, store, _finished(status) - _finished(before))
     return RunOutcome(
         status=status,
         n_trained=_n_results(status) - _n_results(before),
@@ -240,6 +242,11 @@ def _retry_failed(store: RunStore, retry_group: str | None) -> None:
         return
     for failed in store.failed():
         store.retry(failed.run_key, retry_group)
+
+
+def _finished(status: SweepStatus) -> set[str]:
+    """Return the keys of the runs with a result."""
+    return {run.run_key for run in status.runs if run.status in ("done", "diverged")}
 
 
 def _n_results(status: SweepStatus) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -60,8 +61,11 @@ def _train(run: RunConfig, placement: Placement, session: TrainSession, memory: 
         if taken is not None:
             session.log({"event": "branched", "step": taken})
         _resume(trainer, session)
+        steps_before, clock = trainer.progress.step, _clock(placement)
+        began = clock()
         with ledger.track("train"), without_garbage_collection():
             reason = _run_to_end(trainer, session)
+        step_s = (clock() - began) / max(1, trainer.progress.step - steps_before)
         score = None
         if reason is None:
             with ledger.track("evaluate"):
@@ -69,11 +73,22 @@ def _train(run: RunConfig, placement: Placement, session: TrainSession, memory: 
                 return_freed_memory()
                 score = trainer.score(windows, on_batch=lambda: session.progress(run.n_steps))
             reason = _held_out_problem(score, run)
-        return _result(trainer, windows, score if reason is None else None, reason, memory.bytes())
+        return _result(trainer, windows, score if reason is None else None, reason, memory.bytes(), step_s)
+
+
+def _clock(placement: Placement) -> Callable[[], float]:
+    """Return the clock of a step: processor time on one core, which other programs do not lengthen."""
+    is_one_core = placement.device == "cpu" and placement.n_threads == 1
+    return time.process_time if is_one_core else time.monotonic
 
 
 def _result(
-    trainer: Trainer, windows: EvaluationWindows, held_out: Score | None, reason: str | None, peak_bytes: int
+    trainer: Trainer,
+    windows: EvaluationWindows,
+    held_out: Score | None,
+    reason: str | None,
+    peak_bytes: int,
+    step_s: float,
 ) -> RunResult:
     """Return the result to commit; `held_out` is None for a diverged run, and `reason` is why it diverged."""
     run, seconds = trainer.run, trainer.seconds()
@@ -106,6 +121,7 @@ def _result(
             "parallel": trainer.ranks.name,
         },
         n_tokens_shared=n_tokens_shared,
+        step_s=step_s,
     )
 
 

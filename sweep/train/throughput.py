@@ -32,7 +32,7 @@ def measure(task: dict[str, Any], lines: IO[str], out: IO[str]) -> None:
     run = read_run(task["run"])
     initialise_device(torch.device(task["device"]), deterministic=False)
     torch.set_num_threads(1)
-    take_step = _training_step(run, task)
+    take_step = training_step(run, task)
     for step in range(WARM_STEPS):
         take_step(step % run.n_steps)
     _wait(take_step.device)
@@ -54,7 +54,7 @@ def _train_for(seconds: float, take_step: TrainingStep) -> dict[str, float]:
     return {"n_steps": n_steps, "seconds": taken_s}
 
 
-def _training_step(run: RunConfig, task: dict[str, Any]) -> TrainingStep:
+def training_step(run: RunConfig, task: dict[str, Any]) -> TrainingStep:
     """Return a run's training step on random tokens."""
     placement = Placement(
         data_dir=Path(),

@@ -11,7 +11,7 @@ from sweep.data.shards import find_manifest
 from sweep.errors import DataError, InputError
 from sweep.machine.devices import gpus
 from sweep.machine.environment import N_THREADS, count_of
-from sweep.plan.estimate import compilation_pays
+from sweep.plan.estimate import compilation_pays, rate
 from sweep.records import Placement
 from sweep.store.plans import PlanEntry
 from sweep.store.run_store import RunStore
@@ -38,8 +38,7 @@ def placement(entry: PlanEntry) -> Placement:
         n_devices=experiment.trainer.n_devices,
         parallel=experiment.trainer.parallel,
         compile=compilation_pays(
-            entry.flops / experiment.estimate.flops_per_second
-            + entry.n_steps * experiment.estimate.step_overhead_s
+            entry.flops / rate(experiment.estimate) + entry.n_steps * experiment.estimate.step_overhead_s
         ),
     )
 

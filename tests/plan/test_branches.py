@@ -11,6 +11,7 @@ from sweep import flops
 from sweep.errors import InputError
 from sweep.identity import run_key, trunk_key
 from sweep.plan import rules
+from sweep.plan.estimate import rate
 from sweep.plan.grid import make_plan, tokens_of_budget
 from sweep.train.optim.schedules import lr_frac
 from tests.configs import composed
@@ -79,7 +80,7 @@ def seconds_of_own_steps(run):
     n_steps = config.n_steps - (config.branch_step if run.flops_shared else 0)
     trained = flops.count(config.model, n_steps * config.batch_tokens).flops
     scored = flops.flops_per_token(config.model) * config.evaluation.n_tokens / 3
-    return (trained + scored) / assumed.flops_per_second + n_steps * assumed.step_overhead_s
+    return (trained + scored) / rate(assumed) + n_steps * assumed.step_overhead_s
 
 
 def test_a_branch_is_the_ordinary_run_and_a_size_at_one_budget_is_unchanged():

@@ -16,6 +16,7 @@ from sweep.config.places import hparam_directory, sweep_directory
 from sweep.errors import InputError
 from sweep.identity import run_key
 from sweep.launch.base import LaunchState
+from sweep.machine.workers import WorkerCount
 from sweep.plan.grid import make_plan
 from sweep.report.figures.hparams import check_curves
 from sweep.report.hparams import document, read_reports
@@ -157,7 +158,7 @@ def test_a_plan_shows_unmeasured_hyperparameters_and_savings_of_branches():
     )
     plan = make_plan(branched, DATASET)
     console = Console(file=io.StringIO(), width=250)
-    console.print(plan_text(plan, {}, 1, 1.0))
+    console.print(plan_text(plan, {}, WorkerCount(n_workers=1, speed=1.0, packing=None)))
     shown = console.file.getvalue()
     assert "hyperparameters: unmeasured; run sweep check-hparams" in shown
     shared = sum(run.flops_shared for run in plan.runs)

@@ -48,6 +48,26 @@ class Optimum:
         return self.n_tokens_opt / self.n_params_opt
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """An estimate and its confidence interval.
+
+    >>> Estimate(0.4326, (0.3928, 0.4771))
+    0.4326 [0.3928, 0.4771]
+    """
+
+    value: float
+    interval: Interval | None  # None without draws, or for a constant that is assumed
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __repr__(self) -> str:
+        if self.interval is None:
+            return f"{self.value:.4g}"
+        return f"{self.value:.4g} [{self.interval[0]:.4g}, {self.interval[1]:.4g}]"
+
+
 class Law(abc.ABC):
     """A scaling law. Intervals are percentiles over its bootstrap draws."""
 
@@ -86,6 +106,37 @@ class Law(abc.ABC):
         """a and b of N_opt ∝ C^a, D_opt ∝ C^b."""
         constants = self.constants
         return constants["a"], constants["b"]
+
+    @property
+    def a(self) -> Estimate:
+        """Exponent a of N_opt ∝ C^a."""
+        return self.constant("a")
+
+    @property
+    def b(self) -> Estimate:
+        """Exponent b of D_opt ∝ C^b."""
+        return self.constant("b")
+
+    @property
+    def E(self) -> Estimate:  # noqa: N802
+        """The irreducible loss, nats per token. Raises AttributeError for a law without one."""
+        theta = self.surface_theta
+        if theta is not None and "E" not in self.constants:
+            return Estimate(math.exp(theta[2]), None)
+        return self.constant("E")
+
+    def constant(self, name: str) -> Estimate:
+        """Return a constant with its interval. Raises AttributeError if the law has none of that name."""
+        constants = self.constants
+        if name not in constants:
+            known = ", ".join(constants)
+            raise AttributeError(f"{type(self).__name__} has no constant {name}: it has {known}")
+        return Estimate(constants[name], self.ci.get(name))
+
+    def __repr__(self) -> str:
+        constants, ci = self.constants, self.ci
+        shown = ", ".join(f"{name} = {Estimate(constants[name], ci.get(name))}" for name in constants)
+        return f"{type(self).__name__}({shown})"
 
     @abc.abstractmethod
     def optimum(self, flops: FloatArray) -> Optimum:
@@ -207,7 +258,7 @@ class Law(abc.ABC):
         return math.exp(lower), math.exp(upper)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class DrawnLaw(Law):
     """A law fitted by one vector of parameters `theta`, with bootstrap draws of the same vector.
 

@@ -24,7 +24,7 @@ N_GRID = 41
 N_ZOOMS = 9  # each narrows the bracket tenfold in ln gamma
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class PowerLaw(DrawnLaw):
     """N_opt = N_0 (C/C_0)^a, D_opt = C / f(N_opt), L_opt = E + K (C/C_0)^-gamma, C_0 = flops_center.
 

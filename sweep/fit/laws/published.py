@@ -24,7 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 SIX_ND = FlopsPerToken.six_nd()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class CatalogueLaw(Law):
     """A published law; quantities that its paper does not give are NaN and are omitted from predictions."""
 

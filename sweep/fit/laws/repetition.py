@@ -36,7 +36,7 @@ class RepetitionProfile:
     columns: tuple[str, ...] = ("R_D*", "R_N*", "objective")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class DataConstrainedLaw(DrawnLaw):
     """L(N, D, U), with optima for the unique tokens of its own table."""
 

@@ -27,7 +27,7 @@ MAX_LOG_STEP = 3.0  # in ln N
 LOG_N_TOLERANCE = 1e-12
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class SurfaceLaw(DrawnLaw):
     """A fitted loss surface; optima obey the FLOP constraint of its table."""
 

@@ -29,7 +29,7 @@ MIN_SIZES = 3  # different N among them
 MIN_SPAN = 4.0  # largest over smallest C of the hull
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class EnvelopeLaw(PowerLaw):
     """Power laws through the efficient points."""
 

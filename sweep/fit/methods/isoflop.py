@@ -36,7 +36,7 @@ CHOICE_SD_N, CHOICE_SD_LOSS = 0.03, 0.002
 SCHEME = "pooled residuals, multivariate t"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class IsoflopLaw(PowerLaw):
     """Power laws through the budgets' minima."""
 

@@ -39,7 +39,7 @@ N_CONSTANTS = 4  # Nc, Dc, alpha_N and alpha_D
 NO_LOG_FLOOR = -800.0  # ln E of no irreducible loss: its exponential is zero
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class KaplanLaw(DrawnLaw):
     """L(N, D) and its optima, which are in total parameters for either counting convention.
 

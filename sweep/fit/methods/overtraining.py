@@ -32,7 +32,7 @@ ASSUMES = "alpha = beta, which determines a and b: they are not estimated and ha
 DOUBTFUL = 0.05  # p-value of alpha = beta below which a warning is given
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class OvertrainingLaw(SurfaceLaw):
     """The surface with alpha = beta; its intervals assume that equality."""
 

@@ -38,7 +38,7 @@ class LossFunction:
     form: str = "sum of Huber"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class ParametricLaw(SurfaceLaw):
     """The fitted surface with five free constants, or four and a given E."""
 

@@ -31,7 +31,7 @@ DRIFT_LOSS = 1e-5  # of ln L_opt
 SCHEME = "normal, by the standard errors of the minima"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class TrendLaw(DrawnLaw):
     """N_opt = N_0 (C/C_0)^a and L_opt = L_0 (C/C_0)^-gamma from C_0 = flops_origin, the largest budget, on.
 

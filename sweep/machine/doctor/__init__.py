@@ -31,6 +31,7 @@ def examine(needs: Needs, n_cores: int) -> Diagnosis:
             *check_extras(),
             *check_launcher(needs),
             check_plan(needs.refusal),
+            check_speed(needs.speed),
         )
     )
 
@@ -40,6 +41,18 @@ def check_plan(refusal: str | None) -> Check:
     if refusal is None:
         return Check(name="plan", state="ok", found="the experiment can be planned")
     return Check(name="plan", state="missing", found=refusal, remedy="change the experiment accordingly")
+
+
+def check_speed(speed: str | None) -> Check:
+    """Report the measured speed of a worker, by which plans estimate time."""
+    if speed is not None:
+        return Check(name="speed", state="ok", found=speed)
+    return Check(
+        name="speed",
+        state="absent",
+        found="not measured: plans guess the time of runs",
+        remedy="optional; install torch here, or set estimate.flops_per_second for other machines",
+    )
 
 
 def check_launcher(needs: Needs) -> list[Check]:

@@ -57,5 +57,6 @@ class Needs:
     packages: tuple[str, ...]  # required packages, including torch
     memory_bytes: int  # of the largest run
     refusal: str | None  # error message if the experiment cannot be planned
+    speed: str | None = None  # measured speed of a worker; None where it is not known
     launch: str = "local"  # name of the launcher
     launch_refusal: str | None = None  # error message if the launcher cannot be used here

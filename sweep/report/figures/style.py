@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,12 +47,22 @@ BUDGET_COLORS = LinearSegmentedColormap.from_list(
     "budgets", [mpl.colormaps["viridis"](0.88 * step / 255) for step in range(256)]
 )
 OTHER_COLORS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+SCREEN_DPI = 100
 GREY, DARK = "0.45", "0.15"
 DASHED = (0, (4, 2))
 MAX_LEGEND_BUDGETS = 12  # more are shown by a colour bar
 SHORT_RANGE = 300.0  # largest over smallest value of a log axis, below which 2 and 5 are labelled too
 DECADES_ONLY = 300.0  # largest over smallest C, from which ticks at powers of ten suffice
 TICK_RATIO = 1.7  # least ratio of neighbouring ticks of compute
+
+
+class NotebookFigure(Figure):
+    """A figure that notebooks display without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.savefig(content, format="png", dpi=SCREEN_DPI)
+        return content.getvalue()
 
 
 @contextmanager
@@ -65,7 +76,7 @@ def style() -> Iterator[None]:
 
 def new_figure(*, width: float, height: float, n_panels: int = 1) -> tuple[Figure, list[Axes]]:
     """Return a figure of `width` by `height` inches with its own canvas, and its panels, left to right."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = NotebookFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(1, n_panels, squeeze=False)[0])
 

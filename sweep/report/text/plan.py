@@ -9,6 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sweep.machine.packing import PackingRow
+from sweep.machine.workers import WorkerCount
+from sweep.plan.speed import makespan
 from sweep.records import Plan, PlannedRun
 from sweep.report.hparam_summary import UNMEASURED
 from sweep.report.numbers import duration, format4, plain_table
@@ -20,21 +22,21 @@ COLUMNS = ("run", "N", "D", "D/N", "C", "error", "steps", "lr", "batch", "epochs
 def plan_text(
     plan: Plan,
     states: Mapping[str, str],
-    n_workers: int,
-    speed: float,
+    workers: WorkerCount,
     hparams: Mapping[str, Any] | str = UNMEASURED,
+    start_s: float | None = None,
 ) -> RenderableType:
     """Return a table of the runs, followed by dropped cells, warnings and totals.
 
-    `states` are those of `report.plans.run_states`. `speed` is the speed of all workers together, in units of
-    one worker that has a device to itself.
+    `states` are those of `report.plans.run_states`. `start_s` are the seconds that a worker takes to start;
+    None where the speed of this machine is not known.
     """
     table = plain_table(*COLUMNS)
     for run in plan.runs:
         table.add_row(*_row(run, states.get(run.run_key, "planned")))
     lines = [f"dropped {cell.name}: {cell.reason}" for cell in plan.dropped]
     lines += [f"warning: {warning}" for warning in plan.warnings]
-    lines += [hparam_line(hparams), *_shared_line(plan), _totals(plan, states, n_workers, speed)]
+    lines += [hparam_line(hparams), *_shared_line(plan), _totals(plan, states, workers, start_s)]
     arm = [Text(f"arm {plan.experiment.arm}")] if plan.experiment.arm else []
     return Group(*arm, table, *map(Text, lines))
 
@@ -70,17 +72,33 @@ def _shared_line(plan: Plan) -> list[str]:
     ]
 
 
-def _totals(plan: Plan, states: Mapping[str, str], n_workers: int, speed: float) -> str:
+def wall_s(plan: Plan, states: Mapping[str, str], workers: WorkerCount, start_s: float | None) -> float:
+    """Return the seconds from the start of the workers to the end of the runs without a result."""
+    seconds = [run.time_s for run in plan.runs if states.get(run.run_key) != "cached"]
+    if not seconds:
+        return 0.0
+    if workers.packing is None:
+        return makespan(seconds, workers.n_workers) + (start_s or 0.0)
+    return max(sum(seconds) / workers.speed, *seconds) + (start_s or 0.0)
+
+
+def _source(plan: Plan, start_s: float | None) -> str:
+    """Return how the time was estimated."""
+    if plan.experiment.estimate.flops_per_second is not None:
+        return "by estimate.flops_per_second"
+    return "a guess: this machine's speed is not measured" if start_s is None else "as measured here"
+
+
+def _totals(plan: Plan, states: Mapping[str, str], workers: WorkerCount, start_s: float | None) -> str:
     todo = [run for run in plan.runs if states.get(run.run_key) != "cached"]
-    seconds = sum(run.time_s for run in todo)
+    n_workers = workers.n_workers
     cost = sum(run.cost for run in todo)
     price = f", cost {cost:.2f}" if cost else ""
-    longest = max((run.time_s for run in todo), default=0.0)
     flops = sum(run.flops - run.flops_shared for run in todo)
     return (
         f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} cached; to train: "
-        f"{format4(flops)} FLOPs, about {duration(max(seconds / speed, longest))} "
-        f"on {n_workers} worker{'s' if n_workers > 1 else ''}{price}"
+        f"{format4(flops)} FLOPs, about {duration(wall_s(plan, states, workers, start_s))} "
+        f"on {n_workers} worker{'s' if n_workers > 1 else ''} ({_source(plan, start_s)}){price}"
     )
 
 

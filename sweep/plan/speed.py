@@ -1,0 +1,182 @@
+"""The speed of one worker: seconds of an optimizer step by shape, fitted to measurements of this machine.
+
+Seconds of a step = a sum of terms with non-negative coefficients: a constant, one for each layer, FLOPs,
+element-wise work of the blocks, logits, parameters updated, and attention scores. Coefficients minimise
+squared relative errors, with a weak prior; the ratios of measured to fitted seconds at similar steps then
+correct the estimate of a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from sweep import flops
+from sweep.config import EVALUATION_BATCH_TOKENS, RunConfig
+from sweep.plan import estimate
+from sweep.records import Plan, PlannedRun
+
+FloatArray = npt.NDArray[np.float64]
+
+PRIOR = np.array([5e-4, 4e-4, 1.2e-11, 3e-10, 1.2e-9, 2e-9, 6e-10])
+"""Seconds per unit of each term, of one core of a server of 2023."""
+PRIOR_WEIGHT = 0.03  # of the prior of one term, relative to one measurement
+N_SWEEPS = 500  # of coordinate descent; the problem has 7 unknowns
+NEAR = 1.0  # in ln FLOPs and ln tokens of a step: the scale over which measurements correct each other
+CORRECTION_PRIOR = 0.3  # measurements' worth of belief in the fitted coefficients
+COVERED = 1.0  # in ln FLOPs and ln tokens of a step: a measurement nearer than this covers it
+WORTH = 0.3  # of a plan's time: more of it without a similar measurement is measured
+RUN_START_S = 0.15  # of a run: opening the data and building the model
+Terms = tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepTime:
+    """The measured time of one optimizer step."""
+
+    terms: Terms  # as `step_terms`
+    tokens: float  # of the step
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What is known of the speed of one worker."""
+
+    steps: tuple[StepTime, ...]  # at least one
+    start_s: float  # of a worker, before its first run
+
+    @cached_property
+    def coefficients(self) -> FloatArray:
+        """Seconds per unit of each term, (7,)."""
+        seconds = np.array([step.seconds for step in self.steps])
+        rows = np.array([step.terms for step in self.steps]) / seconds[:, None]
+        penalty = np.diag(math.sqrt(PRIOR_WEIGHT) / PRIOR)
+        return non_negative_least_squares(
+            np.vstack([rows, penalty]),
+            np.concatenate([np.ones(len(rows)), np.full(len(PRIOR), math.sqrt(PRIOR_WEIGHT))]),
+            PRIOR,
+        )
+
+    def step_s(self, run: RunConfig) -> float:
+        """Return the seconds of one optimizer step of `run`."""
+        terms = step_terms(run, run.batch_tokens)
+        return float(np.dot(terms, self.coefficients)) * self._correction(terms, run.batch_tokens)
+
+    def run_s(self, run: PlannedRun) -> float:
+        """Return the seconds of a planned run: its own steps, the held-out evaluation, and its start."""
+        config = run.config
+        n_steps = config.n_steps - (config.branch_step if run.flops_shared else 0)
+        n_evaluated = config.evaluation.n_tokens
+        chunk = min(EVALUATION_BATCH_TOKENS, n_evaluated)
+        forward = np.array(step_terms(config, chunk)) / 3
+        forward[5] = 0.0  # no update
+        evaluation = float(forward @ self.coefficients) * n_evaluated / chunk
+        evaluation *= self._correction(step_terms(config, chunk), chunk)
+        return n_steps * self.step_s(config) + evaluation + RUN_START_S
+
+    def _correction(self, terms: Terms, tokens: float) -> float:
+        fitted = [float(np.dot(step.terms, self.coefficients)) for step in self.steps]
+        weights = [math.exp(-0.5 * (_distance(step, terms, tokens) / NEAR) ** 2) for step in self.steps]
+        logs = [math.log(step.seconds / at) for step, at in zip(self.steps, fitted, strict=True)]
+        total = sum(weight * log for weight, log in zip(weights, logs, strict=True))
+        return math.exp(total / (sum(weights) + CORRECTION_PRIOR))
+
+
+def _distance(step: StepTime, terms: Terms, tokens: float) -> float:
+    return math.hypot(math.log(step.terms[2] / terms[2]), math.log(step.tokens / tokens))
+
+
+def step_terms(run: RunConfig, n_tokens: int) -> Terms:
+    """Return the terms of a step over `n_tokens` tokens of the run's model, in the order of `PRIOR`."""
+    model = run.model
+    exact = flops.flops_per_token(model) * n_tokens
+    exact += flops.optimizer_flops_per_step(model, run.optimizer)
+    block = 12 * model.d_model + 2 * flops.mlp_matrices(model) * model.d_ff
+    return (
+        1.0,
+        float(model.n_layers),
+        float(exact),
+        float(n_tokens * model.n_layers * block),
+        float(n_tokens * model.vocab_size),
+        float(flops.n_params(model).total),
+        float(n_tokens * model.seq_len * model.n_heads * model.n_layers),
+    )
+
+
+def non_negative_least_squares(rows: FloatArray, values: FloatArray, start: FloatArray) -> FloatArray:
+    """Return x ≥ 0 that minimises |rows x - values|², by coordinate descent from `start`."""
+    scaled = rows * start
+    gram, target = scaled.T @ scaled, scaled.T @ values
+    x = np.ones(len(start))
+    for _ in range(N_SWEEPS):
+        for index in range(len(x)):
+            gradient = gram[index] @ x - target[index]
+            x[index] = max(0.0, x[index] - gradient / gram[index, index])
+    solution: FloatArray = x * start
+    return solution
+
+
+def with_speed(plan: Plan, speed: Speed | None) -> Plan:
+    """Return the plan with the time and cost of its runs by a measured speed.
+
+    The plan is returned unchanged without one, and where the experiment gives `estimate.flops_per_second`.
+    """
+    assumed = plan.experiment.estimate
+    if speed is None or assumed.flops_per_second is not None:
+        return plan
+    seconds = [speed.run_s(run) for run in plan.runs]
+    return replace(
+        plan,
+        runs=tuple(
+            replace(run, time_s=taken, cost=estimate.cost(taken, assumed))
+            for run, taken in zip(plan.runs, seconds, strict=True)
+        ),
+    )
+
+
+def to_measure(runs: Sequence[PlannedRun], speed: Speed | None, at_most: int) -> list[RunConfig]:
+    """Return the runs to measure, at most `at_most`: smallest and largest step, and those with most time.
+
+    A run with a step like a measured or a chosen one is left out. Returns none where those that are left
+    take little of the time of `runs`.
+    """
+    known = [] if speed is None else list(speed.steps)
+    unknown_s = sum(run.time_s for run in runs if not _covered(run.config, known))
+    if unknown_s <= WORTH * sum(run.time_s for run in runs):
+        return []
+    ordered = sorted(runs, key=lambda run: run.time_s, reverse=True)
+    by_step = sorted(runs, key=lambda run: run.flops / run.config.n_steps)
+    chosen: list[RunConfig] = []
+    for run in [by_step[0], by_step[-1], by_step[len(by_step) // 2], *ordered]:
+        if len(chosen) < at_most and not _covered(run.config, known):
+            chosen.append(run.config)
+            terms = step_terms(run.config, run.config.batch_tokens)
+            known.append(StepTime(terms=terms, tokens=run.config.batch_tokens, seconds=1.0))
+    return chosen
+
+
+def _covered(run: RunConfig, known: Sequence[StepTime]) -> bool:
+    """Return whether a step with about the FLOPs and tokens of `run` and as many layers is known."""
+    terms = step_terms(run, run.batch_tokens)
+    return any(
+        step.terms[1] == terms[1] and _distance(step, terms, run.batch_tokens) < COVERED for step in known
+    )
+
+
+def makespan(seconds: Sequence[float], n_workers: int) -> float:
+    """Return the time until workers that take the longest run first have finished all.
+
+    >>> makespan([3.0, 2.0, 2.0, 1.0], 2)
+    4.0
+    """
+    free = [0.0] * n_workers
+    for taken in sorted(seconds, reverse=True):
+        first = min(range(n_workers), key=lambda index: free[index])
+        free[first] += taken
+    return max(free)
