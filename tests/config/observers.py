@@ -20,7 +20,7 @@ from unittest.mock import patch
 import numpy as np
 
 from sweep.config import ExperimentConfig
-from sweep.errors import SafetyError
+from sweep.errors import InputError, SafetyError
 from sweep.fit import Refusal, fit
 from sweep.launch import local, ray, slurm
 from sweep.launch.choose import make_launcher
@@ -100,7 +100,7 @@ def launch_effect(experiment: ExperimentConfig) -> Any:
         spec = LaunchSpec(sweep_dir=f"{directory}/sweep", device="cpu")
         try:
             make_launcher(experiment.launch, spec).start()
-        except SafetyError:
+        except (InputError, SafetyError):
             calls.append("refused")
         script = Path(spec.sweep_dir) / "slurm.sh"
         text = script.read_text() if script.exists() else ""
