@@ -159,6 +159,7 @@ CASES: dict[str, Case] = {
     "trainer.measure_noise_scale": Case(True, observe="placement"),
     "trainer.deterministic": Case(True, observe="placement"),
     "trainer.n_devices": Case(2, BATCH, observe="placement"),
+    "trainer.stop_outliers": Case(True, observe="worker"),
     "trainer.parallel": Case("ddp", (*BATCH, "trainer.n_devices=2"), observe="placement"),
     "estimate.flops_per_second": Case(1e12),
     "estimate.step_overhead_s": Case(1),
