@@ -41,7 +41,7 @@ def sweep(tmp_path):
 def test_status_and_fit_name_the_run_and_the_step(sweep, tmp_path):
     (found,) = departed_runs(sweep).values()
     shown = shell.sweep("status", sweep.sweep_dir, cwd=tmp_path)
-    assert f"mis-tuned: left the band of its peers at step {found.step} of 1" in shown.stdout
+    assert f"looks mis-tuned: left the band of its peers at step {found.step} of 1" in shown.stdout
     document = json.loads(shell.sweep("status", sweep.sweep_dir, "--json", cwd=tmp_path).stdout)
     assert document["departures"] == [
         {"run": found.run, "kind": "mis-tuned", "step": found.step, "n_steps": found.n_steps,
@@ -49,7 +49,9 @@ def test_status_and_fit_name_the_run_and_the_step(sweep, tmp_path):
     ]  # fmt: skip
     fitted = shell.sweep("fit", sweep.sweep_dir, cwd=tmp_path)
     (warning,) = [line for line in fitted.stderr.splitlines() if "training curves" in line]
-    assert warning.startswith("warning: 1 run is unlike the other training curves: run-5 (mis-tuned: left")
+    assert warning.startswith(
+        "warning: 1 run is unlike the other training curves: run-5 (looks mis-tuned: left"
+    )
 
 
 def test_excluded_runs_are_not_judged(sweep):

@@ -36,8 +36,8 @@ QUADRATIC_FROM = 16  # peers from which the polynomial is quadratic
 BASE_FRAC = 0.75  # of the runs, the most central ones, from which the search starts
 MAX_REPEATED, N_NEIGHBOURS = 4, 3  # runs outside, and their neighbours, for which the search is repeated
 MAX_LEVERAGE = 2.0  # of a run that is judged: beyond it the prediction is an extrapolation
-JUMP = 0.5  # of the excess, from one interval to the next: a fault, not a setting
-JUMP_OVER_USUAL = 5.0  # factor over the run's median change between intervals
+JUMP = 0.5  # of the excess, within two intervals: a fault, not a setting
+JUMP_OVER_USUAL = 3.0  # factor over the run's median change within two intervals
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -67,7 +67,7 @@ class Departure:
     def __str__(self) -> str:
         side = "above" if self.excess > 0 else "below"
         return (
-            f"{self.kind}: left the band of its peers at step {self.step} of {self.n_steps}, "
+            f"looks {self.kind}: left the band of its peers at step {self.step} of {self.n_steps}, "
             f"reducible loss {abs(self.excess):.1%} {side} theirs"
         )
 
@@ -185,7 +185,7 @@ class _Band:
         self.inside = best
         if self._df() < MIN_DF:
             return ()
-        judged = np.flatnonzero(~best & (self._leverage(self.design) <= MAX_LEVERAGE))
+        judged = np.flatnonzero(~best & (self._leverage(self.design) <= MAX_LEVERAGE)).tolist()
         found = (self._departure(self.curves[i], self.design[i], self.logs[i], level) for i in judged)
         return tuple(one for one in found if one is not None)
 
@@ -258,7 +258,7 @@ class _Band:
 
     def _leverage(self, rows: FloatArray) -> FloatArray:
         inverse = np.linalg.pinv(self.design[self.inside])
-        return ((rows @ inverse) ** 2).sum(axis=1)
+        return np.asarray(((rows @ inverse) ** 2).sum(axis=1))
 
     def _distances(self, rows: FloatArray, values: FloatArray) -> FloatArray:
         """Return t of rows that are not in the band, by mean: the error of a prediction over its sd."""
@@ -266,12 +266,12 @@ class _Band:
         solution = np.linalg.pinv(base) @ of_base
         sd = np.sqrt(((of_base - base @ solution) ** 2).sum(axis=0) / max(self._df(), 1))
         spread = np.sqrt(1 + self._leverage(rows))[:, None] * np.maximum(sd, 1e-9)
-        return (values - rows @ solution) / spread
+        return np.asarray((values - rows @ solution) / spread)
 
     def _ratios(self, rows: FloatArray, values: FloatArray, level: float) -> FloatArray:
         """Return the largest |t| of each row over its bound."""
         bound = student_bound(level, max(self._df(), 1))
-        return np.nanmax(np.abs(self._distances(rows, values)), axis=1) / bound
+        return np.asarray(np.nanmax(np.abs(self._distances(rows, values)), axis=1) / bound)
 
     def _departure(
         self, curve: Trajectory, row: FloatArray, logs: FloatArray, level: float
@@ -330,12 +330,12 @@ def _kind(residuals: FloatArray, logs: FloatArray, distance: float) -> Kind:
     """Return the cause that a departure looks like.
 
     Diverging: the loss ends higher than it was before, by more than half of the run's largest excess. Faulty:
-    below the band, or more than half of the excess comes within one interval, and far more than otherwise.
+    below the band, or more than half of the excess comes within two intervals, and far more than otherwise.
     Mis-tuned: anything else, as a learning rate that is too high, which shows until the rate has decayed.
     """
     known = np.isfinite(residuals)
     reached, seen = logs[known], residuals[known]
-    changes, excess = np.diff(seen), float(np.abs(seen).max())
+    changes, excess = seen[2:] - seen[:-2], float(np.abs(seen).max())
     if distance < 0:
         return "faulty"
     if reached[-1] - reached.min() > JUMP * excess:

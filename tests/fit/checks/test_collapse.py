@@ -75,7 +75,7 @@ def test_a_diverging_run_is_named_with_the_step_where_it_left():
     (found,) = departures(runs)
     assert (found.run, found.kind) == ("3e+09-1-0", "diverging")
     assert 0.6 * N_STEPS < found.step <= 0.85 * N_STEPS
-    assert "diverging: left the band of its peers at step" in str(found)
+    assert "looks diverging: left the band of its peers at step" in str(found)
     assert f"of {N_STEPS}, reducible loss" in str(found)
 
 
