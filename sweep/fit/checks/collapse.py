@@ -226,7 +226,8 @@ class _Band:
         best, found = np.inf, 0.0
         for fraction in np.linspace(0.0, 0.9, 10):
             logs = np.log(losses - fraction * losses.min())
-            unexplained = ((logs - hat @ logs) ** 2).sum() / ((logs - logs.mean(0)) ** 2).sum()
+            total = max(float(((logs - logs.mean(0)) ** 2).sum()), 1e-12)
+            unexplained = float(((logs - hat @ logs) ** 2).sum()) / total
             if unexplained < best:
                 best, found = unexplained, fraction * float(losses.min())
         return found

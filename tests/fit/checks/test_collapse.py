@@ -107,6 +107,12 @@ def test_one_size_and_one_duration_make_a_band_too():
     assert [one.run for one in departures([*runs, hot])] == ["hot"]
 
 
+def test_equal_curves_make_a_band_without_width():
+    runs = [curve(str(i), 1e4 * (1 + i % 3), 1e5, np.full(X.size, 2.0)) for i in range(9)]
+    assert departures(runs) == ()
+    assert [one.run for one in departures(damaged(runs, "4", lambda loss: 1.01 * loss))] == ["4"]
+
+
 def cut(run, fraction, start=0.0):
     here = (start * N_STEPS < run.steps) & (run.steps <= fraction * N_STEPS)
     first = 0 if start == 0 else int(run.steps[here][0])
