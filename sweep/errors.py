@@ -47,6 +47,10 @@ class RankLost(SweepError):
     """A process of a multi-process run died; the run resumes from its last checkpoint."""
 
 
+class Outlier(SweepError):
+    """A training run left the band of its peers, and trainer.stop_outliers asks to stop it."""
+
+
 OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
 """Texts in out-of-memory errors of torch's CPU allocator, the CUDA driver and the CUDA libraries."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,7 @@ from scripts.benchmarks.shapes import (
     random_tokens,
     stepper,
 )
-from scripts.benchmarks.timing import median, ratio, rounds, seconds
+from scripts.benchmarks.timing import IN_A_ROW, median, ratio, rounds, seconds
 from sweep import flops
 from sweep.plan.estimate import memory
 from sweep.train.device import device_name, model_flops_utilisation
@@ -30,7 +32,7 @@ from sweep.train.step import TrainingStep
 
 PARTS = ("steps", "r2", "r1", "r1_large")
 RATIOS = ("r1_sequential", "r1_parallel", "r2_fp32", "r2_bf16", "r3")
-CALLS = 20  # steps per round
+CALLS = 20  # steps per round; the median of five times IN_A_ROW on a GPU
 N_THREADS = 2
 
 Document = dict[str, Any]
@@ -47,6 +49,7 @@ class BenchRequest:
     shapes: Sequence[str] | None  # names, for steps and for R2 on a GPU; None: all
     budgets: Sequence[float] | None  # of R1, in FLOPs; None: the defaults
     save: Callable[[Document], None]  # called after every result, in case a later part fails
+    deadline: float = math.inf  # of time.monotonic(): no shape and no part is begun after it
 
 
 def measure(known: Document, request: BenchRequest) -> Document:
@@ -64,7 +67,7 @@ def measure(known: Document, request: BenchRequest) -> Document:
         document |= known
     configs = {"r1": CPU} if device == "cpu" else {"r1": GPU, "r1_large": GPU_LARGE}
     for part in PARTS:
-        if part not in request.parts:
+        if part not in request.parts or time.monotonic() > request.deadline:
             continue
         if part == "steps":
             _steps(document, request, device)
@@ -79,8 +82,12 @@ def measure(known: Document, request: BenchRequest) -> Document:
     return document
 
 
-def _chosen(shapes: Sequence[Shape], request: BenchRequest) -> list[Shape]:
-    return [shape for shape in shapes if request.shapes is None or shape.name in request.shapes]
+def _chosen(shapes: Sequence[Shape], request: BenchRequest) -> Iterator[Shape]:
+    """Yield the requested shapes, in the order of the request, until the deadline."""
+    by_name = {shape.name: shape for shape in shapes}
+    for name in request.shapes or by_name:
+        if name in by_name and time.monotonic() <= request.deadline:
+            yield by_name[name]
 
 
 def _steps(document: Document, request: BenchRequest, device: str) -> None:
@@ -92,7 +99,8 @@ def _steps(document: Document, request: BenchRequest, device: str) -> None:
             step = stepper(shape, precision, device, request.scratch)
             call = counted(step)
             seconds(call, 5)
-            row = _row(shape, precision, device, seconds(call, CALLS)) | _execution(step)
+            calls = 5 * IN_A_ROW if device == "cuda" else CALLS
+            row = _row(shape, precision, device, seconds(call, calls)) | _execution(step)
             del step, call  # its memory is not part of the next row
             document["rows"].append(row)
             _print(row)

@@ -136,6 +136,7 @@ def fit(
     """
     from sweep.config.places import sweep_directory
     from sweep.fit import OptimaLaw, Selection
+    from sweep.study.departures import departure_warnings
     from sweep.study.laws import fit_any_table, fit_arms, write_fits
     from sweep.study.plan import held_out_warnings
 
@@ -180,7 +181,7 @@ def fit(
             if is_planned
             else _fit_settings(overrides, config_dir)
         )
-    for warning in held_out_warnings(directory):
+    for warning in (*held_out_warnings(directory), *departure_warnings(directory)):
         say(f"warning: {warning}")
     fits = fit_arms(directory, config, reconcile=reconcile, plan=plan)
     try:

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -166,7 +167,10 @@ def run(
 def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig, *, verbose: bool) -> None:
     """Fit a sweep, write its laws and figures, and print the answer and the picture to open."""
     from sweep.study import laws
+    from sweep.study.departures import departure_warnings
 
+    for warning in departure_warnings(sweep_dir):
+        say(f"warning: {warning}")
     fits = laws.fit_arms(sweep_dir, experiment.fit)
     closing = [next_step(sweep_dir, fits)]
     try:
@@ -374,6 +378,8 @@ def status(
         from sweep.study import upkeep
 
         upkeep.reindex(store.sweep_dir)
+    from sweep.study.departures import departed_runs
+
     seen = store.status()
     if as_json:
         validations = [one.to_json() for one in read_validations(store.sweep_dir)]
@@ -382,6 +388,7 @@ def status(
             {
                 **seen.to_json(),
                 "hyperparameters": known_of(store.sweep_dir, seen),
+                "departures": [asdict(one) for one in departed_runs(store).values()],
                 "predictions": registered,
                 "validations": validations,
             }
@@ -394,7 +401,8 @@ def status(
         say(progress_line(seen))
         time.sleep(2)
         seen = store.status()
-    print_text(status_text(seen, known_of(store.sweep_dir, seen)))
+    remarks = {key: str(one) for key, one in departed_runs(store).items()}
+    print_text(status_text(seen, known_of(store.sweep_dir, seen), remarks))
     registrations, scored = read_registrations(store.sweep_dir), read_validations(store.sweep_dir)
     for line in validation_lines(registrations, scored, seen):
         print_text(line)

@@ -92,6 +92,11 @@ CONDITIONS = (
         holds=lambda e: e.trainer.device != "cpu",
     ),
     Condition(
+        keys=("launch.mps",),
+        needs="trainer.device=cuda or trainer.device=auto",
+        holds=lambda e: e.trainer.device != "cpu",
+    ),
+    Condition(
         keys=("launch.allow_insecure",),
         needs="launch.address",
         holds=lambda e: not isinstance(e.launch, RayLaunch) or e.launch.address is not None,

@@ -203,6 +203,8 @@ class TrainerConfig:
     """Repeat a run bit for bit on a GPU, at a loss of speed. A CPU always does."""
     n_devices: Count = 1
     """GPUs (or CPU processes) that train one run together, each a share of every batch. Unit: devices."""
+    stop_outliers: Flag = False
+    """Stop a run, as failed, once its training curve is clearly above those of the sweep's finished runs."""
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     """Every device holds all weights (ddp) or a part (fsdp); auto: ddp where one device can hold them."""
 

@@ -71,7 +71,9 @@ class LocalLaunch(_Launch):
     name: Literal["local"]
     """The launcher."""
     n_workers: Workers | None = None
-    """Worker processes; null: one per GPU, or one per CPU core. Unit: workers."""
+    """Worker processes; null: as measured, else two per GPU, or one per CPU core. Unit: workers."""
+    mps: Flag | None = None
+    """Workers of a GPU share it through NVIDIA's Multi-Process Service; null: where measured to be faster."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sweep.config import LaunchConfig
 from sweep.launch.base import Launcher
-from sweep.launch.local import LocalLauncher
+from sweep.launch.local import LocalLauncher, check_mps
 from sweep.launch.ray import RayLauncher, check_cluster
 from sweep.launch.slurm import SlurmLauncher, check_tools
 from sweep.launch.spec import LaunchSpec, start_detached
@@ -40,7 +40,7 @@ def local_launcher(launch: LaunchConfig, spec: LaunchSpec) -> LocalLauncher:
 
 
 LAUNCHERS: dict[str, LauncherEntry] = {
-    "local": LauncherEntry(make=local_launcher),
+    "local": LauncherEntry(make=local_launcher, check=check_mps),
     "slurm": LauncherEntry(make=SlurmLauncher, check=lambda launch: check_tools()),
     "ray": LauncherEntry(make=RayLauncher, check=check_cluster),
 }

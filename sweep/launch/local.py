@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,13 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from sweep.config import LaunchConfig
+from sweep.config import LaunchConfig, LocalLaunch
 from sweep.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED, InputError
 from sweep.launch.base import RETRY_GROUP_VARIABLE, LaunchState, worker_command
 from sweep.machine.admission import DIRECTORY, MEMORY, admission_directory
 from sweep.machine.devices import core_shares, cores, devices, gpus
 from sweep.machine.environment import N_THREADS, THREAD_VARIABLES
-from sweep.machine.mps import mps_daemon
+from sweep.machine.mps import CONTROL, mps_daemon
 from sweep.machine.packing import Packing
 from sweep.machine.workers import count_workers
 from sweep.store.run_store import RunStore
@@ -32,6 +33,10 @@ MAX_DEATHS = 5
 MAX_BACKOFF_S = 30.0
 USABLE_FRAC = 0.92  # of a device's memory that runs sharing it may use; the rest is for contexts and slack
 POLL_S = 0.1  # between two polls of the processes
+MPS_MISSING = (
+    f"launch.mps=true, but {CONTROL} was not found or cannot serve a GPU here: install NVIDIA's "
+    f"Multi-Process Service, or set launch.mps=null"
+)
 
 MEMORY_VARIABLES = {
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
@@ -55,6 +60,12 @@ class _Slot:
     process: subprocess.Popen[bytes] | None = None
     deaths: int = 0
     start_at: float | None = field(default_factory=time.monotonic)  # None: do not start a process
+
+
+def check_mps(launch: LaunchConfig) -> None:
+    """Raise InputError if the Multi-Process Service is required and not installed."""
+    if isinstance(launch, LocalLaunch) and launch.mps and shutil.which(CONTROL) is None:
+        raise InputError(MPS_MISSING)
 
 
 class LocalLauncher:
@@ -96,21 +107,25 @@ class LocalLauncher:
         self._stopped = False
         self._gave_up: str | None = None
         self._services = contextlib.ExitStack()
-        self._mps = packing is not None and packing.mps
+        asked = launch.mps if isinstance(launch, LocalLaunch) else None
+        self._requires_mps = bool(asked)
+        self._mps = self._requires_mps or (asked is None and packing is not None and packing.mps)
         self._slots = self._make_slots(n_workers or launch.n_workers, device, packing, n_devices)
         self._without_mps = partial(self._make_slots, launch.n_workers, device, None, n_devices)
 
     def start(self) -> None:
-        """Start the workers."""
+        """Start the workers. Raises InputError if launch.mps=true and the service cannot be started."""
         self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self._mps and not self._start_mps():
+            if self._requires_mps:
+                raise InputError(MPS_MISSING)
             self._slots = self._without_mps()  # the number of workers was measured with the service
         self._poll()
 
     def _start_mps(self) -> bool:
-        """Start an MPS daemon for each GPU; return whether all could be started."""
+        """Start an MPS daemon for each GPU; return whether there is a GPU and all could be started."""
         for visible in {slot.environment["CUDA_VISIBLE_DEVICES"] for slot in self._slots}:
-            service = self._services.enter_context(mps_daemon(visible))
+            service = self._services.enter_context(mps_daemon(visible)) if visible else None
             if service is None:
                 self._services.close()
                 return False

@@ -11,6 +11,9 @@ from sweep.machine.packing import Packing, PackingRow, best_packing, packing_fil
 from sweep.records import Plan
 from sweep.store.files import write_atomic
 
+PER_GPU = 2
+"""Workers of a GPU on which packing was not measured."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerCount:
@@ -24,10 +27,11 @@ class WorkerCount:
 def count_workers(
     configured: int | None, device: str, packing: Packing | None = None, n_devices: int = 1
 ) -> WorkerCount:
-    """Return the number of workers: the configured one, else the measured one, else one per GPU or core.
+    """Return the number of workers: the configured, else the measured one, else two per GPU or one per core.
 
-    `device` is auto, cpu or cuda. A worker with runs that are spread over `n_devices` takes that many GPUs or
-    cores; `packing` does not apply to it.
+    Two workers of a GPU take turns: one starts, compiles, scores or saves while the other trains, which does
+    not count as speed. Each needs a core. `device` is auto, cpu or cuda. A worker with runs that are spread
+    over `n_devices` takes that many GPUs or cores; neither `packing` nor sharing applies to it.
     """
     if configured is not None:
         return WorkerCount(n_workers=configured, speed=float(configured), packing=None)
@@ -36,8 +40,11 @@ def count_workers(
         n_shared = max(1, len(found))
         n_workers, speed = packing.n_workers * n_shared, packing.speedup * n_shared
         return WorkerCount(n_workers=n_workers, speed=speed, packing=packing)
-    n_workers = max(1, (len(found) or len(cores())) // n_devices)
-    return WorkerCount(n_workers=n_workers, speed=float(n_workers), packing=None)
+    n_alone = max(1, (len(found) or len(cores())) // n_devices)
+    n_workers = n_alone
+    if found and n_devices == 1:
+        n_workers = max(n_alone, min(PER_GPU * n_alone, len(cores())))
+    return WorkerCount(n_workers=n_workers, speed=float(n_alone), packing=None)
 
 
 def worker_count(plans: Sequence[Plan]) -> WorkerCount:
@@ -49,8 +56,15 @@ def worker_count(plans: Sequence[Plan]) -> WorkerCount:
 
 
 def measured_packing(plans: Sequence[Plan]) -> Packing | None:
-    """Return the best number of workers per device as measured on this machine; None if not measured."""
-    rows = remembered(devices(plans[0].experiment.trainer.device)[0].name)
+    """Return the best number of workers per device as measured on this machine; None if not measured.
+
+    With `launch.mps` set, only measurements with or without the service count.
+    """
+    experiment = plans[0].experiment
+    rows = remembered(devices(experiment.trainer.device)[0].name)
+    wanted = getattr(experiment.launch, "mps", None)
+    if wanted is not None:
+        rows = tuple(row for row in rows if row.mps == wanted or row.n_workers == 1)
     work = [(run.n_params, run.time_s) for plan in plans for run in plan.runs]
     return best_packing(rows, work) if rows else None
 

@@ -110,18 +110,16 @@ class CudaStep:
         return loss
 
     def update(self, update: Update) -> None:
-        """Apply `update`: as a CUDA graph if the backward passes are graphs and the update is flat.
+        """Apply `update`: as a CUDA graph if the backward passes are graphs.
 
         The graph holds the addresses of flat storage; learning rates are written to the device before each
         replay. The first update runs eagerly, as a warm-up for the capture.
         """
-        if not (self.choices["graph"] and isinstance(update, FlatUpdate)):
-            update()
-            return
-        if not self._has_updated:
+        if not (self.choices["graph"] and self._has_updated):
             self._has_updated = True
             update()
             return
+        assert isinstance(update, FlatUpdate), "a graph writes to the gradients of its capture"
         if self._update_graph is None:
             graph = torch.cuda.CUDAGraph()
             with self._compiling(), capture(graph):

@@ -104,7 +104,7 @@ class TrainingStep:
         """
         run = self.run
         loss = self._gradients(step)
-        self.ranks.reduce(self.model, loss)
+        self.ranks.reduce(self.update.gradients(), loss)
         set_lr(self.optimizer, run.optimizer.lr_peak * lr_frac(step, run.schedule, run.n_steps))
         if self._cuda is None:
             self.update()
@@ -147,8 +147,8 @@ class TrainingStep:
         """Accumulate the gradient of `tokens`, shape (B, T + 1); return their part of the mean loss."""
         if self._cuda is not None:
             return self._cuda.backward(tokens)
-        bf16 = self.run.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        bf16, keep = self.run.precision == "bf16", not self.ranks.sharded  # copies would be of whole weights
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=keep):
             loss = self.model.total_loss(tokens[:, :-1], tokens[:, 1:]) / self.run.batch_tokens
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweep.config import RunConfig, to_dict
 from sweep.credentials import redact
@@ -48,6 +48,9 @@ from sweep.store.sql.copy import IndexWriter
 from sweep.tracking.base import GuardedTracker, track
 from sweep.worker.placement import check_data_visible, placement
 from sweep.worker.session import Session
+
+if TYPE_CHECKING:
+    from sweep.worker.outliers import OutlierWatch
 
 MIN_WAIT_S, MAX_WAIT_S = 0.05, 1.0  # between two polls for a free run
 WAIT_FRAC = 0.1  # interval of polls over the time waited so far
@@ -177,7 +180,8 @@ class Worker:
         config = self._store.run_config(entry.run_key)
         attempt.inherit_checkpoint()
         with self._tracked(entry, config) as tracker:
-            session = Session(attempt, heartbeat, self._stop, self._deadline, tracker)
+            watch = self._watch(entry, config)
+            session = Session(attempt, heartbeat, self._stop, self._deadline, tracker, watch)
             where = replace(placement(entry), trunk=self._queue.trunk(entry))
             result = self._train(config, where, session)
             payload = self._payload(config, result, attempt, started_at, started)
@@ -189,6 +193,13 @@ class Worker:
                 attempt.drop_checkpoint()
             tracker.finish(payload["point"])
         return result
+
+    def _watch(self, entry: PlanEntry, config: RunConfig) -> OutlierWatch | None:
+        if not entry.experiment.trainer.stop_outliers:
+            return None
+        from sweep.worker.outliers import OutlierWatch  # imports numpy and the fit package
+
+        return OutlierWatch(self._store, config)
 
     @contextlib.contextmanager
     def _tracked(self, entry: PlanEntry, config: RunConfig) -> Iterator[GuardedTracker]:

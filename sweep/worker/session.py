@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweep.launch.process import Deadline, StopFlag
 from sweep.store.attempts.active import ActiveAttempt
 from sweep.store.attempts.heartbeat import Heartbeat
 from sweep.tracking.base import GuardedTracker
+
+if TYPE_CHECKING:
+    from sweep.worker.outliers import OutlierWatch
 
 
 class Session:
@@ -21,10 +24,11 @@ class Session:
         stop: StopFlag,
         deadline: Deadline,
         tracker: GuardedTracker,
+        watch: OutlierWatch | None = None,
     ) -> None:
         self.checkpoint_dir = attempt.checkpoint_dir
         self._deadline = deadline
-        self._tracker = tracker
+        self._tracker, self._watch = tracker, watch
         self._attempt, self._heartbeat, self._stop = attempt, heartbeat, stop
 
     def should_stop(self) -> bool:
@@ -38,6 +42,8 @@ class Session:
         self._heartbeat.advanced(step)
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append one record to the attempt's metrics.jsonl."""
+        """Append one record to the attempt's metrics.jsonl. Raises Outlier where outliers are stopped."""
         self._attempt.log(record)
         self._tracker.log(record)
+        if self._watch is not None:
+            self._watch.check(record)

@@ -20,7 +20,7 @@ from unittest.mock import patch
 import numpy as np
 
 from sweep.config import ExperimentConfig
-from sweep.errors import SafetyError
+from sweep.errors import InputError, SafetyError
 from sweep.fit import Refusal, fit
 from sweep.launch import local, ray, slurm
 from sweep.launch.choose import make_launcher
@@ -100,7 +100,7 @@ def launch_effect(experiment: ExperimentConfig) -> Any:
         spec = LaunchSpec(sweep_dir=f"{directory}/sweep", device="cpu")
         try:
             make_launcher(experiment.launch, spec).start()
-        except SafetyError:
+        except (InputError, SafetyError):
             calls.append("refused")
         script = Path(spec.sweep_dir) / "slurm.sh"
         text = script.read_text() if script.exists() else ""
@@ -151,8 +151,12 @@ def _fake_ray(calls: list[Any]) -> ModuleType:
 
 
 def worker_effect(experiment: ExperimentConfig) -> Any:
-    """The lease of each attempt at a run that always fails, and the stall limit of its heartbeat."""
-    stalls = []
+    """The lease of each attempt at a run that always fails, its stall limit, and if its curve is compared."""
+    stalls, watches = [], []
+
+    def fail(run: Any, placement: Any, session: Any) -> Any:
+        watches.append(session._watch is not None)
+        raise ValueError("a fault of every attempt")
 
     class Heartbeat(worker.Heartbeat):
         def __init__(self, attempt: Any, **options: Any) -> None:
@@ -162,14 +166,12 @@ def worker_effect(experiment: ExperimentConfig) -> Any:
     with tempfile.TemporaryDirectory() as directory, patch.object(worker, "Heartbeat", Heartbeat):
         plan = toy_plan(1)
         store = RunStore(Path(directory) / "sweep")
-        store.add_plan(replace(plan, experiment=replace(plan.experiment, launch=experiment.launch)))
-        worker.work(store.sweep_dir, train=_fail)
+        trainer = replace(plan.experiment.trainer, stop_outliers=experiment.trainer.stop_outliers)
+        of_case = replace(plan.experiment, launch=experiment.launch, trainer=trainer)
+        store.add_plan(replace(plan, experiment=of_case))
+        worker.work(store.sweep_dir, train=fail)
         claims = sorted(store.sweep_dir.glob("runs/*/attempts/*/claim.json"))
-        return [(read_json(path) or {})["lease_s"] for path in claims], stalls
-
-
-def _fail(*_: Any) -> Any:
-    raise ValueError("a fault of every attempt")
+        return [(read_json(path) or {})["lease_s"] for path in claims], stalls, watches
 
 
 def tracking_effect(experiment: ExperimentConfig) -> Any:

@@ -9,9 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sweep.config import LocalLaunch
 from sweep.errors import InputError
 from sweep.launch import local
 from sweep.launch.base import worker_command
+from sweep.launch.choose import check_launch
 from sweep.launch.local import LocalLauncher
 from sweep.machine import devices
 from sweep.machine.packing import Packing
@@ -169,10 +171,16 @@ def three_gpus(monkeypatch):
 
 
 @pytest.mark.usefixtures("three_gpus")
-def test_one_worker_goes_to_each_gpu(tmp_path):
+@pytest.mark.parametrize(("n_cores", "n_each"), [(1, 1), (3, 1), (6, 2), (64, 2)])
+def test_two_workers_go_to_each_gpu_if_there_are_cores_for_them(tmp_path, monkeypatch, n_cores, n_each):
+    monkeypatch.setattr("sweep.machine.workers.cores", lambda: tuple(range(n_cores)))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     store = toy_sweep(tmp_path / "sweep", 1, n_workers=None)
     shown = shown_environments(store, device="auto")
-    assert [environment["CUDA_VISIBLE_DEVICES"] for environment, _ in shown] == ["GPU-0", "GPU-1", "GPU-2"]
+    gpus = [environment["CUDA_VISIBLE_DEVICES"] for environment, _ in shown]
+    assert gpus == ["GPU-0", "GPU-1", "GPU-2"] * n_each
+    shares_memory = ["SWEEP_ADMISSION_BYTES" in environment for environment, _ in shown]
+    assert shares_memory == [n_each > 1] * len(shown)
     assert {environment["SWEEP_DEVICE"] for environment, _ in shown} == {"cuda:0"}
 
 
@@ -217,13 +225,39 @@ def test_only_visible_gpus_are_used(monkeypatch, visible, names):
 
 
 @pytest.mark.usefixtures("three_gpus")
-def test_without_the_service_there_are_as_many_workers_as_gpus(tmp_path, monkeypatch):
-    """Their number was measured with it."""
+def test_without_the_service_the_number_measured_with_it_does_not_count(tmp_path, monkeypatch):
+    monkeypatch.setattr("sweep.machine.workers.cores", lambda: (0, 1, 2))
     monkeypatch.setattr(local, "mps_daemon", lambda visible: nullcontext(None))
     store = toy_sweep(tmp_path / "sweep", 1, n_workers=None)
     packing = Packing(n_workers=4, mps=True, speedup=1.5)
     shown = shown_environments(store, device="auto", packing=packing)
     assert [environment["CUDA_VISIBLE_DEVICES"] for environment, _ in shown] == ["GPU-0", "GPU-1", "GPU-2"]
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_the_service_can_be_asked_for_and_switched_off(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(local, "mps_daemon", lambda visible: nullcontext({"MPS": f"of {visible}"}))
+    packing = Packing(n_workers=1, mps=True, speedup=1.5)
+    for mps, measured in ((True, None), (False, packing)):
+        store = toy_sweep(tmp_path / f"sweep-{mps}", 1, n_workers=6)
+        launch = LocalLaunch(name="local", n_workers=6, mps=mps)
+        supervisor = LocalLauncher(
+            store.sweep_dir, launch, device="auto", packing=measured, command=[sys.executable, "-c", SHOW]
+        )
+        supervisor.start()
+        assert ["MPS" in slot.environment for slot in supervisor._slots] == [mps] * 6
+        run_to_end(supervisor)
+
+
+def test_a_service_that_is_asked_for_and_missing_is_an_error(tmp_path, monkeypatch):
+    launch = LocalLaunch(name="local", n_workers=1, mps=True)
+    store = toy_sweep(tmp_path, 1, n_workers=1)
+    with pytest.raises(InputError, match=r"launch\.mps=true, but nvidia-cuda-mps-control was not found"):
+        LocalLauncher(store.sweep_dir, launch, device="cpu", command=["true"]).start()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"set launch\.mps=null"):
+        check_launch(launch)
 
 
 @pytest.mark.usefixtures("three_gpus")

@@ -63,6 +63,22 @@ def test_configured_workers_override_the_measurement():
     assert (asked.n_workers, asked.speed, asked.packing) == (3, 3.0, None)
 
 
+def test_measurements_with_the_service_count_where_it_may_be_used():
+    device = devices.devices("cpu")[0].name
+    packing_file().parent.mkdir(parents=True)
+    rates = {(1, False): 1.0, (2, False): 1.2, (4, True): 3.0}
+    measured = [
+        PackingRow(n_params=10, n_workers=n, mps=mps, steps_per_second=rate)
+        for (n, mps), rate in rates.items()
+    ]
+    packing_file().write_bytes(packing_json(device, measured))
+    plan = replace(toy_plan(1, n_workers=None), runs=(sized(10, 1.0),))
+    for wanted, n_workers in ((None, 4), (True, 4), (False, 2)):
+        launch = replace(plan.experiment.launch, mps=wanted)
+        asked = replace(plan, experiment=replace(plan.experiment, launch=launch))
+        assert worker_count([asked]).n_workers == n_workers
+
+
 @pytest.mark.ci
 def test_a_process_that_cannot_train_is_named(monkeypatch):
     bench = Bench(device=devices.devices("cpu")[0], cores=devices.cores(), micro_batch_size=None, n_rounds=1)
@@ -126,6 +142,7 @@ def test_packing_multiplies_the_workers_of_each_gpu(monkeypatch):
     packing = Packing(n_workers=4, mps=False, speedup=3.0)
     packed = count_workers(None, "auto", packing)
     assert (packed.n_workers, packed.speed, packed.packing) == (8, 6.0, packing)
-    assert count_workers(None, "auto").n_workers == 2
+    monkeypatch.setattr(workers, "cores", lambda: (0, 1, 2, 3, 4))
+    assert count_workers(None, "auto") == WorkerCount(n_workers=4, speed=2.0, packing=None)
     assert count_workers(5, "auto", packing) == WorkerCount(n_workers=5, speed=5.0, packing=None)
     assert count_workers(None, "auto", packing, n_devices=2).n_workers == 1

@@ -11,7 +11,7 @@ from scripts.benchmarks.gpu_check import PARTS, Check, run_part
 from tests.shell import ROOT
 
 
-@pytest.mark.long
+@pytest.mark.ci
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("part", PARTS)
 def test_every_step_runs_on_a_cpu(tmp_path, part):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.errors import DataError, Interrupted
+from sweep.errors import DataError, Interrupted, Outlier
 from sweep.launch.process import StopFlag
 from sweep.store.attempts.attempts import read_attempts
 from sweep.store.files import read_records
@@ -80,6 +80,7 @@ def _broken_capture():
         (RuntimeError("I/O error: No space left on device (os error 28)"), "failed:disk", 1),
         (_wrapped_full_disk(), "failed:disk", 1),
         (DataError("the shard is truncated"), "failed:data", 1),
+        (Outlier("mis-tuned"), "failed:outlier", 1),
     ],
 )
 def test_a_failing_run_ends_by_its_class_and_the_others_finish(tmp_path, error, state, n_attempts):

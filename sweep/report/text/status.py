@@ -18,6 +18,7 @@ from sweep.store.status import RunStatus, SweepStatus
 MAX_NAMED = 4  # running runs named in one line of progress
 MAX_TABLE_RUNS = 500  # more are printed as plain columns: rich takes seconds to lay out a large table
 MAX_LOGS, LOG_LINES = 5, 6  # failed runs shown with a log tail, and its lines; --json has all
+NO_REMARKS: Mapping[str, str] = {}
 HEADER = ("run", "key", "state", "attempts", "step", "loss", "reason")
 
 
@@ -57,9 +58,16 @@ def _summary(status: SweepStatus) -> str:
     return f"{len(status.runs)} runs: {counts or 'none done'}; {_flops_fraction(status):.0%} of FLOPs{left}"
 
 
-def status_text(status: SweepStatus, hparams: Mapping[str, Any] | str = UNMEASURED) -> RenderableType:
-    """Return the state of every run, log tails of failed runs, and a summary of the sweep."""
-    rows = [_row(run) for run in status.runs]
+def status_text(
+    status: SweepStatus,
+    hparams: Mapping[str, Any] | str = UNMEASURED,
+    remarks: Mapping[str, str] = NO_REMARKS,
+) -> RenderableType:
+    """Return the state of every run, log tails of failed runs, and a summary of the sweep.
+
+    `remarks` are texts by run key, shown with the reason of a run's state.
+    """
+    rows = [_row(run, remarks.get(run.run_key)) for run in status.runs]
     cancelled = " (cancelled: sweep run restarts it)" if status.cancelled else ""
     lines = [*_log_lines(status), _summary(status) + cancelled, *_rates(status), hparam_line(hparams)]
     if len(rows) > MAX_TABLE_RUNS:
@@ -70,7 +78,7 @@ def status_text(status: SweepStatus, hparams: Mapping[str, Any] | str = UNMEASUR
     return Group(table, *map(Text, lines))
 
 
-def _row(run: RunStatus) -> tuple[str, ...]:
+def _row(run: RunStatus, remark: str | None) -> tuple[str, ...]:
     excluded = f"excluded: {run.excluded}" if run.excluded else None
     return (
         run.name,
@@ -79,7 +87,7 @@ def _row(run: RunStatus) -> tuple[str, ...]:
         str(run.attempts),
         f"{run.step}/{run.n_steps}",
         "" if run.loss is None else f"{run.loss:.4f}",
-        "; ".join(reason for reason in (run.reason, excluded) if reason),
+        "; ".join(reason for reason in (run.reason, remark, excluded) if reason),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from sweep.errors import DataError, RankLost, is_out_of_memory
+from sweep.errors import DataError, Outlier, RankLost, is_out_of_memory
 
 DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS))
 
@@ -23,6 +23,8 @@ def classify(error: BaseException) -> tuple[str, str]:
 def _failure_class(error: BaseException) -> str:
     if is_out_of_memory(error):
         return "oom"
+    if isinstance(error, Outlier):
+        return "outlier"
     if isinstance(error, RankLost):
         return "host"
     if isinstance(error, DataError):

@@ -94,6 +94,8 @@ def _loss_and_gradients(
         d_hidden[start : start + n_rows] = d_logits @ weight
         if rows.dtype == d_weight.dtype:
             d_weight.addmm_(d_logits.t(), rows)
+        elif rows.device.type == "cuda":  # the product of bf16 operands is not rounded to bf16
+            d_weight.add_(torch.mm(d_logits.t(), rows, out_dtype=d_weight.dtype))
         else:
             d_weight.add_(d_logits.t() @ rows)
     return total, d_hidden, d_weight

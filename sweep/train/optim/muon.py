@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
@@ -48,50 +47,6 @@ class CombinedOptimizer(torch.optim.Optimizer):
         self._share()
 
 
-class StackedMuon(torch.optim.Muon):
-    """torch's Muon with matrices of one shape orthogonalised together.
-
-    State and result are those of torch's, which launches about 22 kernels for every matrix: here there are as
-    many for every shape. Sums of products in bf16 may be ordered differently.
-    """
-
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update all parameters that have a gradient; `closure` is evaluated first."""
-        loss = None if closure is None else closure()
-        for group in self.param_groups:
-            by_shape: dict[torch.Size, list[Tensor]] = {}
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    by_shape.setdefault(parameter.shape, []).append(parameter)
-            for shape, parameters in by_shape.items():
-                self._update(group, shape, parameters)
-        return loss
-
-    def _update(self, group: dict[str, Any], shape: torch.Size, parameters: list[Tensor]) -> None:
-        """Update matrices of one shape (a, b)."""
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        for parameter in parameters:
-            self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
-        means = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
-        torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
-        steps = torch._foreach_lerp(gradients, means, group["momentum"]) if group["nesterov"] else means
-        stacked = orthogonalised(
-            torch.stack(list(steps)), group["ns_coefficients"], group["ns_steps"], group["eps"]
-        )
-        lr, (a, b) = group["lr"], shape
-        original = group["adjust_lr_fn"] in (None, "original")
-        scale = math.sqrt(max(1, a / b)) if original else 0.2 * math.sqrt(max(a, b))
-        torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
-        torch._foreach_add_(parameters, stacked.float().unbind(), alpha=-lr * scale)
-
-
 def orthogonalised(
     matrices: Tensor, coefficients: tuple[float, float, float], n_steps: int, eps: float
 ) -> Tensor:
@@ -132,7 +87,7 @@ def build_muon(model: nn.Module, config: RunOptimizer) -> torch.optim.Optimizer:
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
-    hidden = StackedMuon(
+    hidden = torch.optim.Muon(
         grouped(model, {"hidden": muon_setting(config)}, config.lr_peak),
         lr=config.lr_peak,
         momentum=config.momentum,

@@ -6,10 +6,11 @@ only rank 0 decides to stop, saves, and talks to the worker.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sweep.train.models.gpt import GPT
 
@@ -40,8 +41,8 @@ class Ranks:
         """Move or shard the model's weights to the device."""
         return model.to(device)
 
-    def reduce(self, model: nn.Module, loss: Tensor) -> None:
-        """Sum the gradients on `model`'s parameters, and `loss`, over the ranks, in place."""
+    def reduce(self, gradients: Sequence[Tensor], loss: Tensor) -> None:
+        """Sum the gradients and `loss` over the ranks, in place."""
 
     def announce(self, command: Command, step: int = 0) -> None:
         """Send the next command from rank 0 to the others; a no-op on other ranks."""

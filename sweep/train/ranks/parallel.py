@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -24,7 +24,6 @@ from sweep.train.ranks.base import Command, Ranks
 
 TIMEOUT = timedelta(days=1)  # of one collective; dead ranks are detected by their closed connections
 LOSS_METHODS = ("losses", "total_loss")  # methods of the model that are called instead of its forward
-BUCKET_NUMEL = 1 << 23  # gradients summed in one call: enough to be bound by bandwidth
 
 
 class DataParallel(Ranks):
@@ -57,15 +56,10 @@ class DataParallel(Ranks):
         command, step = message.tolist()
         return Command(command), step
 
-    def reduce(self, model: nn.Module, loss: Tensor) -> None:
-        """Sum the gradients on `model`'s parameters, and `loss`, over the ranks, in place."""
-        for bucket in _buckets([p.grad for p in model.parameters() if p.grad is not None]):
-            flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-            dist.all_reduce(flat)
-            sizes = [gradient.numel() for gradient in bucket]
-            for gradient, summed in zip(bucket, torch.split(flat, sizes), strict=True):
-                gradient.copy_(summed.view_as(gradient))
-        dist.all_reduce(loss)
+    def reduce(self, gradients: Sequence[Tensor], loss: Tensor) -> None:
+        """Sum the gradients and `loss` over the ranks, in place."""
+        for tensor in (*gradients, loss):
+            dist.all_reduce(tensor)
 
 
 class Sharded(DataParallel):
@@ -91,7 +85,7 @@ class Sharded(DataParallel):
                 module.set_gradient_divide_factor(1.0)
         return model
 
-    def reduce(self, model: nn.Module, loss: Tensor) -> None:
+    def reduce(self, gradients: Sequence[Tensor], loss: Tensor) -> None:
         """Sum the loss over the ranks; the backward pass has summed the gradients."""
         dist.all_reduce(loss)
 
@@ -135,15 +129,3 @@ def abort() -> None:
     if dist.is_initialized() and dist.get_backend() == "nccl":
         world: Any = dist.group.WORLD
         world._get_backend(torch.device("cuda")).abort()
-
-
-def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield the gradients in order, in groups of about BUCKET_NUMEL elements."""
-    bucket: list[Tensor] = []
-    for gradient in gradients:
-        bucket.append(gradient)
-        if sum(tensor.numel() for tensor in bucket) >= BUCKET_NUMEL:
-            yield bucket
-            bucket = []
-    if bucket:
-        yield bucket

@@ -79,6 +79,18 @@ def test_two_ranks_give_the_losses_of_one_and_may_become_one(corpus, tmp_path, r
 
 
 @pytest.mark.ci
+@pytest.mark.parametrize("name", ["sgd", "muon"])
+def test_ranks_with_flat_updates_of_other_optimizers_agree_with_one(corpus, tmp_path, run, name):
+    momentum = {"momentum": 0.9, "nesterov": True}
+    run = replace(run, optimizer=replace(run.optimizer, name=name, **momentum), n_tokens=256 * 6)
+    one = train(run, placement(corpus), Session(tmp_path / "one"))
+    two = train(run, placement(corpus, n_devices=2, parallel="ddp"), Session(tmp_path / "two"))
+    (one_losses, two_losses) = ([point.train_loss for point in result.curve] for result in (one, two))
+    assert len(one_losses) == 6
+    assert two_losses == pytest.approx(one_losses, rel=1e-3 if name == "muon" else REL)
+
+
+@pytest.mark.ci
 def test_a_worker_carries_out_a_plan_on_two_processes(corpus, tmp_path, run):
     keys = ["trainer.device=cpu", "trainer.n_devices=2", f"data_dir={corpus.directory.parents[1]}"]
     experiment = compose_experiment(["experiment=smoke", *keys])

@@ -1,0 +1,41 @@
+"""Runs of a sweep with a training curve that leaves the band of their peers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from sweep.fit.checks.collapse import Departure, departures, trajectories
+from sweep.store.run_store import RunStore
+
+MAX_NAMED = 3  # runs named in the warning
+
+
+def departed_runs(store: RunStore) -> dict[str, Departure]:
+    """Return the departures of a sweep's completed and fitted runs by run key, the farthest first."""
+    stored = store.points()
+    excluded = {exclusion.run_key for exclusion in stored.excluded}
+    points = [point for point in stored.points if point.run_key not in excluded]
+    found = [one for group in trajectories(points, stored.curves) for one in departures(group)]
+    return {one.run: one for one in sorted(found, key=lambda one: -one.score)}
+
+
+def departure_warnings(sweep_dir: Path) -> list[str]:
+    """Return a warning that names the runs of `departed_runs`, or no warning."""
+    store = RunStore(sweep_dir)
+    found = departed_runs(store)
+    if not found:
+        return []
+    names = {str(point.run_key): point.name or str(point.run_key) for point in store.points().points}
+    return [departure_warning(found, names)]
+
+
+def departure_warning(found: Mapping[str, Departure], names: Mapping[str, str]) -> str:
+    """Return one sentence about the runs in `found`, with a remedy."""
+    shown = [f"{names[key]} ({one})" for key, one in list(found.items())[:MAX_NAMED]]
+    more = f" and {len(found) - MAX_NAMED} more (sweep status has all)" if len(found) > MAX_NAMED else ""
+    which = "run is" if len(found) == 1 else "runs are"
+    return (
+        f"{len(found)} {which} unlike the other training curves: {'; '.join(shown)}{more}: check learning "
+        f"rate and data, or leave a run out with sweep exclude"
+    )
