@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,8 +84,9 @@ def _is_override(argument: str) -> bool:
 
 
 def names_experiment(overrides: Sequence[str]) -> bool:
-    """Return whether the overrides choose an experiment by its name."""
-    return any(override.startswith("experiment=") for override in overrides)
+    """Return whether the overrides, or arms that they give, choose an experiment by its name."""
+    named = re.compile(r"\+*(experiment=|arms(\.experiment=|=.*\bexperiment\s*:))", re.DOTALL)
+    return any(named.match(override) for override in overrides)
 
 
 def first_arm_of(overrides: Sequence[str] | None, config_dir: Path | None) -> ExperimentConfig:
@@ -95,10 +98,15 @@ def arms_of(overrides: Sequence[str] | None, config_dir: Path | None) -> tuple[E
     """Return the arms of the composed experiment, one without arms. Raises InputError for a bad override."""
     from sweep.config.compose import compose_experiments
 
-    for override in overrides or ():
+    _check_form(overrides or ())
+    return compose_experiments(overrides or (), config_dir)
+
+
+def _check_form(overrides: Sequence[str]) -> None:
+    """Raise InputError for an argument that is not KEY=VALUE, which may be the name of an experiment."""
+    for override in overrides:
         if "=" not in override and not override.startswith("~"):
             raise InputError(f"{override} is not KEY=VALUE: did you mean experiment={Path(override).stem}?")
-    return compose_experiments(overrides or (), config_dir)
 
 
 def stored_experiment(sweep_dir: Path, overrides: Sequence[str], config_dir: Path | None) -> ExperimentConfig:
@@ -134,10 +142,14 @@ def only_sweep() -> Path:
 
 
 def require_experiment(verb: str, overrides: Sequence[str] | None, config_dir: Path | None) -> None:
-    """Raise InputError, with the experiments there are, when no setting is given at all."""
-    if overrides:
+    """Raise InputError, with the experiments there are, when the settings do not name one."""
+    _check_form(overrides or ())
+    if names_experiment(overrides or ()):
         return
     from sweep.config.compose import experiment_names
 
     names = ", ".join(experiment_names(config_dir))
-    raise InputError(f"no experiment is given: write sweep {verb} experiment=NAME with one of {names}")
+    settings = "".join(f" {shlex.quote(override)}" for override in overrides or ())
+    raise InputError(
+        f"no experiment is given: write sweep {verb} experiment=NAME{settings} with one of {names}"
+    )

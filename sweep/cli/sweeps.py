@@ -325,7 +325,7 @@ def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_
     from sweep.study.plan import hparam_check
     from sweep.study.run import run_experiment
 
-    arms = arms_of(overrides, config_dir)
+    arms = _arms("check-hparams", overrides, config_dir, as_arm=False)
     with catch_stop_signals() as caught, progress() as (on_data, on_status):
         outcome = run_experiment(
             *arms,

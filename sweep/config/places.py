@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 
-from sweep.config import ExperimentConfig
 from sweep.errors import InputError
+
+if TYPE_CHECKING:  # sweep.config imports this module
+    from sweep.config import ExperimentConfig
 
 
 def user_path(text: str, place: str = "") -> Path:
@@ -21,6 +24,16 @@ def user_path(text: str, place: str = "") -> Path:
         raise InputError(
             f"{place}{'=' if place else ''}{text} needs a home directory, and none is known: set HOME, or "
             f"write the path without ~"
+        ) from None
+
+
+def working_directory() -> Path:
+    """Return the working directory. Raises InputError where it has been deleted."""
+    try:
+        return Path.cwd()
+    except OSError:
+        raise InputError(
+            "the working directory does not exist any more: change to another and repeat the command"
         ) from None
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 from urllib.parse import parse_qsl
 
 from pydantic import ConfigDict
 
+from sweep.config.places import user_path
 from sweep.config.values import STRICT
 from sweep.errors import InputError
 
@@ -58,7 +58,7 @@ def absolute_index_url(url: str) -> str:
     if not url.startswith("sqlite:///"):
         return url
     path, mark, query = url.removeprefix("sqlite:///").partition("?")
-    return f"sqlite:///{Path(path).expanduser().absolute()}{mark}{query}"
+    return f"sqlite:///{user_path(path, 'store.index_url').absolute()}{mark}{query}"
 
 
 def _holds_password(url: str) -> bool:

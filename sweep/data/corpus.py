@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import uuid
 from collections.abc import Iterable
@@ -12,13 +11,24 @@ from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from sweep.config import DataConfig, to_dict
-from sweep.data.documents import HOLDOUT_RULE, Document, Dropped, distinct, is_held_out
+from sweep.config.places import working_directory
+from sweep.data.documents import (
+    HOLDOUT_RULE,
+    SPACE_MARK,
+    Document,
+    Dropped,
+    distinct,
+    is_held_out,
+    place_of,
+)
 from sweep.data.sources.source import FileState, Source
 from sweep.errors import DataError
 from sweep.identity import canonical_json, sha256_json
 
-SCAN_VERSION = 2
+SCAN_VERSION = 3
 """Increased when the same files would yield other documents; invalidates cached hashes."""
 
 MIN_CACHED_BYTES = 50_000_000  # smaller corpora are read and hashed again in a tenth of a second
@@ -41,6 +51,9 @@ class Corpus:
     n_bytes: int | None
     n_bytes_held_out: int | None
     n_documents_held_out: int | None
+    nul: str | None = None  # first place of a byte 0, as `place_of` names it
+    space_mark: str | None = None  # first place of SPACE_MARK
+    largest_byte: int | None = None
 
 
 class CorpusHash:
@@ -89,9 +102,15 @@ class CorpusHash:
 def corpus_of(name: str, documents: Iterable[Document], holdout_frac: float) -> Corpus:
     """Return the corpus of distinct documents."""
     corpus_hash = CorpusHash(holdout_frac)
+    nul = space_mark = None
+    largest_byte = 0
     for document in documents:
         corpus_hash.add(document)
-    return corpus_hash.corpus(name)
+        nul = nul or place_of(document, b"\0")
+        space_mark = space_mark or place_of(document, SPACE_MARK.encode())
+        if document.content:
+            largest_byte = max(largest_byte, int(np.frombuffer(document.content, np.uint8).max()))
+    return replace(corpus_hash.corpus(name), nul=nul, space_mark=space_mark, largest_byte=largest_byte)
 
 
 def check_split(corpus: Corpus, holdout_frac: float) -> None:
@@ -171,9 +190,10 @@ class _Cache:
         for file in files:
             digest.update(repr(astuple(file)).encode("utf-8", "surrogateescape"))
         self._state = digest.hexdigest()
+        directory = str(working_directory())  # relative paths in the config mean other files elsewhere
         newest_ns = max((max(file.mtime_ns, file.ctime_ns) for file in files), default=0)
         self._is_settled = newest_ns / 1e9 < time.time() - MIN_FILE_AGE_S
-        identity = {"scan_version": SCAN_VERSION, "directory": os.getcwd(), "data": to_dict(config)}  # noqa: PTH109
+        identity = {"scan_version": SCAN_VERSION, "directory": directory, "data": to_dict(config)}
         self._path = cache_dir / f"{sha256_json(identity)[:16]}.json"
 
     def find(self) -> Corpus | None:

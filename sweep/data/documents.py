@@ -15,6 +15,9 @@ from sweep.errors import DataError
 HOLDOUT_RULE = "first 64 bits of sha256(content) < holdout_frac * 2**64"
 """Rule for held-out documents; part of every corpus hash, so that changing it changes the corpus."""
 
+SPACE_MARK = "\u2581"
+"""SentencePiece's representation of a space (Kudo & Richardson 2018, section 3.3)."""
+
 MAX_DOCUMENT_BYTES = 2**26
 """Limit for one document: a tokenizer needs about fifty times its size in memory."""
 
@@ -36,6 +39,12 @@ def document(name: str, content: bytes) -> Document:
     if len(content) > MAX_DOCUMENT_BYTES:
         raise too_long(name)
     return Document(name=name, content=content, sha256=hashlib.sha256(content).hexdigest())
+
+
+def place_of(document: Document, content: bytes) -> str | None:
+    """Return the name of a document and the offset of `content` in it; None if it does not contain it."""
+    offset = document.content.find(content)
+    return f"{document.name}: offset {offset}" if offset >= 0 else None
 
 
 def too_long(name: str) -> DataError:

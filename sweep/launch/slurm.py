@@ -9,6 +9,7 @@ import pwd
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,8 @@ from sweep.store.files import write_atomic
 from sweep.store.run_store import RunStore
 
 POLL_S = 5.0  # between two queries of SLURM's controller, which is shared by all users
-TOOL_TIMEOUT_S = 120.0
+TOOL_TIMEOUT_S = 10.0  # of squeue, scontrol and scancel; a query is repeated at the next poll
+SUBMIT_TIMEOUT_S = 30.0  # of sbatch
 EXPORTED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "HOME", "USER", "LANG", "LC_ALL", "XDG_CACHE_HOME")
 """Environment variables passed to every job besides SLURM's own: enough to start Python, no secrets."""
 
@@ -70,6 +72,7 @@ class SlurmLauncher:
         self._tasks: tuple[Task, ...] | None = None
         self._polled_at = float("-inf")
         self._stopping = False
+        self._silence = ""  # why the last query was not answered
 
     @property
     def job_name(self) -> str:
@@ -84,7 +87,10 @@ class SlurmLauncher:
 
     def start(self) -> None:
         """Submit the jobs missing from `n_workers`. Raises InputError if SLURM rejects them."""
-        present = [task for task in self._query() or () if task.state != "COMPLETING"]
+        found = self._query()
+        if found is None:  # jobs of an earlier launcher may be there
+            raise InputError(f"the jobs of this sweep cannot be counted: {self._silence}")
+        present = [task for task in found if task.state != "COMPLETING"]
         n_missing = self._launch.n_workers - len(present)
         if n_missing > 0:
             (self._directory / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -133,7 +139,7 @@ class SlurmLauncher:
         return f"#!/bin/sh\ntrap '' USR1\nexec {shlex.join([*words, *settings])}\n"
 
     def _submit(self, script: Path, n_jobs: int) -> None:
-        done = run_tool(["sbatch", *self._options(n_jobs), str(script)])
+        done = run_tool(["sbatch", *self._options(n_jobs), str(script)], timeout_s=SUBMIT_TIMEOUT_S)
         if done.returncode != 0:
             raise InputError(f"sbatch rejected the job: {_last_line(done.stderr)}")
 
@@ -172,6 +178,7 @@ class SlurmLauncher:
         done = run_tool([*listing, "--format=%i|%T|%r"])
         self._polled_at = time.monotonic()
         if done.returncode != 0:
+            self._silence = _last_line(done.stderr)
             return None
         rows = (line.strip().split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2)
         self._tasks = tuple(Task(job_id=job, state=state, reason=reason) for job, state, reason in rows)
@@ -211,20 +218,39 @@ def _is_held(task: Task) -> bool:
 
 
 def run_tool(
-    command: Sequence[str], environ: Mapping[str, str] | None = None
+    command: Sequence[str], environ: Mapping[str, str] | None = None, timeout_s: float | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run one of SLURM's tools; a timeout or a missing tool is returned as a failure with code 1."""
+    """Run one of SLURM's tools; a timeout or a missing tool is returned as a failure with code 1.
+
+    The default of `timeout_s` is TOOL_TIMEOUT_S.
+    """
+    timeout_s = TOOL_TIMEOUT_S if timeout_s is None else timeout_s
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False, env=environ
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=environ,
+            start_new_session=True,  # so that a wrapper script is stopped with the tool it waits for
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         return subprocess.CompletedProcess(command, 1, "", str(error))
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            silent = f"{command[0]} did not answer within {timeout_s:g} s: ask scontrol ping for the reason"
+            return subprocess.CompletedProcess(command, 1, "", silent)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix("sbatch: error: ") if lines else "no error message"
+    return re.sub(r"^(sbatch|squeue): error: ", "", lines[-1]) if lines else "no error message"
 
 
 def _user() -> str:

@@ -189,5 +189,5 @@ def sharing_warnings(paths: Iterable[tuple[str, Path]]) -> list[str]:
 def filesystem_type(path: Path) -> str | None:
     """Return the type of the file system that holds `path`, existing or not; None where it is unknown."""
     types = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
-    resolved = path.expanduser().absolute().resolve()
+    resolved = path.absolute().resolve()
     return next((types[str(above)] for above in (resolved, *resolved.parents) if str(above) in types), None)

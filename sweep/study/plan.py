@@ -49,6 +49,12 @@ def dataset(experiment: ExperimentConfig) -> Dataset:
     """
     check_tokenizer(experiment.tokenizer)
     corpus = scan(experiment.data, data_directory(experiment))
+    check_tokenizer(
+        experiment.tokenizer,
+        nul=corpus.nul,
+        space_mark=corpus.space_mark,
+        largest_byte=corpus.largest_byte,
+    )
     recipe = tokenizer_sha256(experiment.tokenizer, corpus.sha256)
     manifest = find_manifest(data_directory(experiment), corpus.sha256, recipe)
     splits = None if manifest is None else (manifest.train, manifest.heldout)

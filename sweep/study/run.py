@@ -226,7 +226,7 @@ def _absolute(experiment: ExperimentConfig) -> ExperimentConfig:
     """
     url = experiment.store.index_url
     if experiment.data_dir is not None or experiment.launch.name != "local":
-        data_dir = str(data_directory(experiment).expanduser().absolute())
+        data_dir = str(data_directory(experiment).absolute())
         experiment = replace(experiment, data_dir=data_dir)
     if url is not None:
         experiment = replace(experiment, store=replace(experiment.store, index_url=absolute_index_url(url)))

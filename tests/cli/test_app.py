@@ -73,17 +73,28 @@ def test_config_can_be_read_back(tmp_path):
 
 
 REFUSED = [
-    (["plan", "budgets=[-1e9]"], "error: budgets=-1000000000.0 is not valid: it should be greater than 0"),
-    (["plan", "modle.tied=true"], "error: modle.tied is not a known key: did you mean model.tied"),
-    (["run", "experiment=nothing"], "error: experiment=nothing not found: choose from demo"),
-    (["run", "grid.d_model=[17]"], "error: d_model=17 does not divide into n_heads=2"),
-    (["run", "grid.min_steps=100000"], "error: no cell of the grid can be trained"),
     (
-        ["run", "schedule.warmup_frac=null", "schedule.warmup_tokens=1e9"],
+        ["plan", "experiment=demo", "budgets=[-1e9]"],
+        "error: budgets=-1000000000.0 is not valid: it should be greater than 0",
+    ),
+    (
+        ["plan", "experiment=demo", "modle.tied=true"],
+        "error: modle.tied is not a known key: did you mean model.tied",
+    ),
+    (["run", "experiment=nothing"], "error: experiment=nothing not found: choose from demo"),
+    (["run", "experiment=demo", "grid.d_model=[17]"], "error: d_model=17 does not divide into n_heads=2"),
+    (["run", "experiment=demo", "grid.min_steps=100000"], "error: no cell of the grid can be trained"),
+    (
+        ["run", "experiment=demo", "schedule.warmup_frac=null", "schedule.warmup_tokens=1e9"],
         "error: schedule.warmup_tokens=1e+09 is a warmup of",
     ),
+    (["plan", "name=x"], "error: no experiment is given: write sweep plan experiment=NAME name=x"),
+    (["run", "seeds=[1]"], "error: no experiment is given: write sweep run experiment=NAME 'seeds=[1]'"),
     (["plan", "demo"], "error: demo is not KEY=VALUE: did you mean experiment=demo?"),
-    (["run", "trainer.device=cuda"], "error: trainer.device=cuda, and this machine shows no NVIDIA GPU"),
+    (
+        ["run", "experiment=demo", "trainer.device=cuda"],
+        "error: trainer.device=cuda, and this machine shows no NVIDIA GPU",
+    ),
     (["predict", "1e20"], "error: results holds no sweep here: give the directory of one"),
     (
         ["predict", "nowhere"],
@@ -125,8 +136,11 @@ REFUSED = [
         ["status", "nowhere", "seeds=[1]"],
         "error: seeds=[1] has no effect on nowhere",
     ),
-    (["run", "data_dir=/proc/nowhere"], "error: data_dir=/proc/nowhere cannot be written"),
-    (["run", "evaluation.n_tokens=1e9"], "error: evaluation.n_tokens=1,000,000,000 is more than the"),
+    (["run", "experiment=demo", "data_dir=/proc/nowhere"], "error: data_dir=/proc/nowhere cannot be written"),
+    (
+        ["run", "experiment=demo", "evaluation.n_tokens=1e9"],
+        "error: evaluation.n_tokens=1,000,000,000 is more than the",
+    ),
     (["status", "results/none"], "error: results/none holds no plan"),
     (["status", "a", "b"], "error: a and b are both given"),
     (["fit", "missing.csv"], "error: missing.csv not found: give a sweep's directory, or a .csv"),
@@ -135,13 +149,14 @@ REFUSED = [
     (["report", "nowhere"], "error: nowhere holds no sweep"),
     (["cancel", "nowhere"], "error: nowhere is not the directory of a sweep"),
     (["exclude", "nowhere", "../../etc", "--reason", "x"], "error: '../../etc' is not a run key"),
+    (["check-hparams"], "error: no experiment is given: write sweep check-hparams experiment=NAME"),
     (["plan", "--config-dir", "nowhere"], "error: --config-dir nowhere is not a directory"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
 def test_bad_input_is_one_sentence_exit_2_and_nothing_written(tmp_path, arguments, sentence):
-    takes_overrides = arguments[0] in ("plan", "run", "data")
+    takes_overrides = arguments[0] in ("plan", "run") and len(arguments) > 1
     has_own = any("data_dir" in argument or argument == "--config-dir" for argument in arguments)
     own_data = [f"data_dir={tmp_path}.data"] if takes_overrides and not has_own else []
     done = forked(*arguments, *own_data, cwd=tmp_path)

@@ -220,6 +220,40 @@ def test_jobs_count_as_running_while_the_controller_is_silent(tmp_path: Path, to
     assert store.status().finished
 
 
+HANGS = "#!/bin/sh\nsleep 60\n"
+
+
+@pytest.mark.parametrize(
+    ("tool", "sentence"),
+    [
+        ("squeue", "cannot be counted: squeue did not answer within 0.2 s: ask scontrol ping"),
+        ("sbatch", "sbatch rejected the job: sbatch did not answer within 0.2 s: ask scontrol ping"),
+    ],
+)
+def test_a_tool_that_hangs_is_one_sentence(
+    tmp_path: Path, tools: Path, monkeypatch: pytest.MonkeyPatch, tool: str, sentence: str
+) -> None:
+    (tools / tool).write_text(HANGS)
+    limit = "TOOL_TIMEOUT_S" if tool == "squeue" else "SUBMIT_TIMEOUT_S"
+    monkeypatch.setattr(slurm, limit, 0.2)
+    started = time.monotonic()
+    with pytest.raises(InputError, match=sentence):
+        make(sweep(tmp_path / "sweep")).start()
+    assert time.monotonic() - started < 30
+
+
+def test_stopping_does_not_wait_for_a_silent_controller(
+    tmp_path: Path, tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = make(sweep(tmp_path / "sweep"))
+    (tools / "scancel").write_text(HANGS)
+    monkeypatch.setattr(slurm, "TOOL_TIMEOUT_S", 0.2)
+    started = time.monotonic()
+    launcher.stop()
+    launcher.kill()
+    assert time.monotonic() - started < 30
+
+
 @pytest.mark.parametrize("reason", ["launch failed requeued held", "JobHeldAdmin", "BadConstraints"])
 def test_held_jobs_end_the_wait(tmp_path: Path, tools: Path, reason: str) -> None:
     (tools / "squeue").write_text(f"#!/bin/sh\necho '7_0|PENDING|{reason}'\n")

@@ -22,7 +22,7 @@ _OFFLINE_REMEDY: Mapping[str, str] = {
 
 def is_path(name: str) -> bool:
     """Return True for a local path: it exists, or does not have the form of a name on the hub."""
-    return Path(name).expanduser().exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)
+    return not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or Path(name).exists()
 
 
 def check_pinned(key: str, name: str, revision: str | None) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.config import HuggingFaceData
+from sweep.config.places import user_path
 from sweep.data.documents import Document, Dropped, document
 from sweep.data.sources.first_bytes import read_text
 from sweep.data.sources.hub import check_pinned, check_reachable, first_line, is_path
@@ -44,7 +45,7 @@ def huggingface_source(config: HuggingFaceData) -> Source:
             raise InputError(f"data.{key} has no effect on the local path {config.dataset}: set it to null")
     paths = _data_files(config)
     return Source(
-        name=Path(config.dataset).expanduser().resolve().name,
+        name=user_path(config.dataset, "data.dataset").resolve().name,
         documents=lambda dropped: islice(_file_documents(paths, config.column, dropped), config.n_documents),
         files=lambda: map(file_state, paths),
     )
@@ -127,7 +128,7 @@ def _texts(rows: Any, column: str, place: str, dropped: Dropped) -> Iterator[Doc
 
 def _data_files(config: HuggingFaceData) -> list[Path]:
     """Return the data files of `config.dataset` and `config.split`, sorted by name."""
-    root = Path(config.dataset).expanduser()
+    root = user_path(config.dataset, "data.dataset")
     if root.is_file() and config.split is None:
         return [root]
     if not root.exists():

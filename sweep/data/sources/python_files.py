@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sweep.config import PythonData, StdlibData
+from sweep.config.places import user_path
 from sweep.data.documents import Document, decoded, document
 from sweep.data.sources.source import FileState, Source, file_state, read_file
 from sweep.errors import DataError
@@ -51,7 +52,7 @@ def python_source(config: PythonData) -> Source:
     The default root is the running interpreter's installed packages. Files that are not UTF-8 are left out:
     packages contain some as test data. Raises DataError for a root that is not a directory.
     """
-    roots = [Path(root).expanduser() for root in config.roots] or [Path(sysconfig.get_path("purelib"))]
+    roots = [user_path(root, "data.roots") for root in config.roots] or [Path(sysconfig.get_path("purelib"))]
     for root in roots:
         if not root.is_dir():
             raise DataError(f"data.roots={root} is not a directory: give directories with Python files")

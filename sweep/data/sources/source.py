@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sweep.config.places import user_path, working_directory
 from sweep.data.documents import Document, Dropped
 from sweep.errors import DataError
 
@@ -82,12 +83,12 @@ def matching_files(key: str, patterns: Iterable[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        expanded = str(Path(pattern).expanduser())
+        expanded = str(user_path(pattern, key))
         if Path(expanded).is_dir():
             raise DataError(f"{key}={pattern} is a directory: give its files, as {pattern.rstrip('/')}/**/*")
         names = [expanded] if os.path.lexists(expanded) else sorted(glob.glob(expanded, recursive=True))  # noqa: PTH207
         files = [path for path in map(Path, names) if not path.is_dir()]
         if not files:
-            raise DataError(f"{key}={pattern} matches no file in {Path.cwd()}: check the path")
+            raise DataError(f"{key}={pattern} matches no file in {working_directory()}: check the path")
         found.update(dict.fromkeys(files))
     return list(found)

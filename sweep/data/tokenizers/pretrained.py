@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweep.config import PretrainedTokenizerConfig
-from sweep.data.documents import Document
+from sweep.config.places import user_path
+from sweep.data.documents import SPACE_MARK, Document, place_of
 from sweep.data.sources.first_bytes import read_text
 from sweep.data.sources.hub import check_pinned, download, is_path
 from sweep.data.tokenizers.bpe import encode_batch, tokenizers_library
@@ -39,8 +40,6 @@ PROBES = (
 SAMPLING_KEYS = ("dropout", "alpha", "nbest_size")
 """Keys of a model that make it sample: BPE dropout (Provilkov et al. 2020), subword regularisation
 (Kudo 2018)."""
-
-SPACE = "\u2581"  # represents a space in SentencePiece vocabularies
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,21 +82,17 @@ class PretrainedTokenizer:
         self.token_bytes = _token_bytes(self._fast.get_vocab(with_added_tokens=True), described)
         self._leading = _check_lossless(self._fast, self.token_bytes, described.path)
         self.token_bytes[self.separator] = -self._leading.n_bytes
-        self._decodes_mark = _round_trip(self._fast, self.token_bytes, f"a{SPACE}")[1] == f"a{SPACE}"
+        self.decodes_mark = _round_trip(self._fast, self.token_bytes, f"a{SPACE_MARK}")[1] == f"a{SPACE_MARK}"
 
     def encode(self, documents: Sequence[Document]) -> list[NDArray[np.int64]]:
         """Return the ids of each document, without special tokens.
 
         Raises DataError for text that contains SentencePiece's mark for a space, which decodes as a space.
         """
-        if not self._decodes_mark:
+        if not self.decodes_mark:
             for found in documents:
-                place = found.content.find(SPACE.encode())
-                if place >= 0:
-                    raise DataError(
-                        f"{found.name}: {SPACE} (U+2581) at offset {place} is a space in this tokenizer: "
-                        f"replace it in the text, or choose a byte-level tokenizer such as GPT-2's"
-                    )
+                if place := place_of(found, SPACE_MARK.encode()):
+                    raise mark_is_space(place)
         if self._leading.is_shared:
             documents = [
                 replace(found, content=b" " + found.content) if _begins_with_space(found.content) else found
@@ -110,8 +105,18 @@ def _begins_with_space(content: bytes) -> bool:
     return content.startswith(b" ")
 
 
-def check_pretrained(config: PretrainedTokenizerConfig) -> None:
+def mark_is_space(place: str) -> DataError:
+    """Return the error for text with SPACE_MARK, which the tokenizer decodes as a space."""
+    return DataError(
+        f"{place} holds {SPACE_MARK} (U+2581), which is a space in this tokenizer: replace it in the text, "
+        f"or choose a byte-level tokenizer such as GPT-2's"
+    )
+
+
+def check_pretrained(config: PretrainedTokenizerConfig, corpus_mark: str | None = None) -> None:
     """Raise what building the tokenizer would raise; nothing more than `read_pretrained` without the library.
+
+    `corpus_mark` is the first place of SPACE_MARK in the text to encode, if there is one.
 
     Raises:
         InputError: The revision of a name on the hub is not a commit.
@@ -119,12 +124,14 @@ def check_pretrained(config: PretrainedTokenizerConfig) -> None:
     """
     described = read_pretrained(config)
     if importlib.util.find_spec("tokenizers") is not None:
-        _check_once(described.sha256, config)
+        decodes_mark = _decodes_mark(described.sha256, config)
+        if corpus_mark is not None and not decodes_mark:
+            raise mark_is_space(corpus_mark)
 
 
 @lru_cache(maxsize=4)  # experiments with arms plan several times, and large tokenizers load slowly
-def _check_once(sha256: str, config: PretrainedTokenizerConfig) -> None:
-    PretrainedTokenizer(config)
+def _decodes_mark(sha256: str, config: PretrainedTokenizerConfig) -> bool:
+    return PretrainedTokenizer(config).decodes_mark
 
 
 def _load(described: PretrainedFile) -> FastTokenizer:
@@ -279,7 +286,7 @@ def _token_bytes(vocabulary: Mapping[str, int], described: PretrainedFile) -> ND
         elif len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
             n_bytes[token] = 1  # byte fallback
         else:
-            n_bytes[token] = len(text.replace(SPACE, " ").encode())
+            n_bytes[token] = len(text.replace(SPACE_MARK, " ").encode())
     n_bytes[described.separator] = 0
     return n_bytes
 
@@ -292,7 +299,7 @@ def _file(config: PretrainedTokenizerConfig) -> Path:
         return download("tokenizer.path", config.path, config.revision, "tokenizer.json")
     if config.revision is not None:
         raise InputError(f"tokenizer.revision has no effect on the local path {config.path}: set it to null")
-    path = Path(config.path).expanduser()
+    path = user_path(config.path, "tokenizer.path")
     return path / "tokenizer.json" if path.is_dir() else path
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweep.config import AnyTokenizerConfig, PretrainedTokenizerConfig, TokenizerConfig
-from sweep.data.documents import Document
+from sweep.data.documents import Document, place_of
 from sweep.data.tokenizers.bpe import BpeTokenizer, train_bpe
 from sweep.data.tokenizers.pretrained import (
     PretrainedTokenizer,
@@ -57,17 +57,24 @@ class ByteTokenizer:
         for document in documents:
             largest = max(document.content, default=0) if self.vocab_size < 256 else 0
             if largest >= self.vocab_size:
-                raise DataError(
-                    f"{document.name}: byte {largest} is outside the vocabulary of "
-                    f"tokenizer.vocab_size={self.vocab_size}: raise it to {largest + 1} or more"
-                )
-            place = document.content.find(0)
-            if place >= 0:
-                raise DataError(
-                    f"{document.name}: byte 0 at offset {place} is the byte tokenizer's separator: "
-                    f"remove it from the text or use tokenizer=bpe"
-                )
+                raise _outside_vocabulary(document.name, largest, self.vocab_size)
+            if place := place_of(document, b"\0"):
+                raise _nul_is_separator(place)
         return [np.frombuffer(document.content, dtype=np.uint8).astype(np.int64) for document in documents]
+
+
+def _outside_vocabulary(place: str, byte: int, vocab_size: int) -> DataError:
+    return DataError(
+        f"{place}: byte {byte} is outside the vocabulary of tokenizer.vocab_size={vocab_size}: raise it to "
+        f"{byte + 1} or more"
+    )
+
+
+def _nul_is_separator(place: str) -> DataError:
+    return DataError(
+        f"{place} holds a byte 0, which is the byte tokenizer's separator: remove it from the text or use "
+        f"tokenizer=bpe"
+    )
 
 
 def _build_byte(
@@ -150,10 +157,25 @@ def vocab_size(config: AnyTokenizerConfig) -> int:
     return config.vocab_size
 
 
-def check_tokenizer(config: AnyTokenizerConfig) -> None:
-    """Raise InputError or DataError, before any text is read, for a tokenizer that cannot be used."""
+def check_tokenizer(
+    config: AnyTokenizerConfig,
+    *,
+    nul: str | None = None,
+    space_mark: str | None = None,
+    largest_byte: int | None = None,
+) -> None:
+    """Raise InputError or DataError, before any text is encoded, for a tokenizer that cannot be used.
+
+    `nul` and `space_mark` are the first places of a byte 0 and of `SPACE_MARK` in the text, `largest_byte` is
+    its largest byte; all are None where the text has not been read.
+    """
     if isinstance(config, PretrainedTokenizerConfig):
-        check_pretrained(config)
+        check_pretrained(config, space_mark)
+    elif config.name == "byte":
+        if nul is not None:
+            raise _nul_is_separator(nul)
+        if largest_byte is not None and largest_byte >= config.vocab_size:
+            raise _outside_vocabulary("the text", largest_byte, config.vocab_size)
 
 
 def tokenizer_file(data_dir: Path, tokenizer_sha256: str) -> Path:

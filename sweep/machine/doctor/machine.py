@@ -65,7 +65,7 @@ def check_links(results_dir: Path) -> Check:
 
 def _existing(directory: Path) -> Path:
     """Return the directory, or its nearest existing parent."""
-    directory = directory.expanduser().absolute()
+    directory = directory.absolute()
     return next(path for path in (directory, *directory.parents) if path.is_dir())
 
 

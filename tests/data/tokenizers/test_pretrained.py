@@ -11,6 +11,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from sweep.config import PretrainedTokenizerConfig, to_dict
+from sweep.config.compose import compose_experiment
 from sweep.data.documents import document
 from sweep.data.tokenizers.pretrained import PROBE, PretrainedTokenizer
 from sweep.data.tokenizers.tokenizers import (
@@ -20,6 +21,7 @@ from sweep.data.tokenizers.tokenizers import (
     vocab_size,
 )
 from sweep.errors import DataError, InputError
+from sweep.study.plan import dataset
 from tests.data.corpora import Prepare, generated
 from tests.data.fake_hub import COMMIT, fake_hub
 
@@ -165,10 +167,22 @@ def test_a_leading_space_is_not_counted_in_prepared_data(
 
 def test_text_with_the_mark_for_spaces(saved: Callable[[Tokenizer], Path]) -> None:
     tokenizer = PretrainedTokenizer(config(saved(llama())))
-    with pytest.raises(DataError, match=r"odd: ▁ \(U\+2581\) at offset 2 is a space in this tokenizer"):
+    with pytest.raises(DataError, match=r"odd: offset 2 holds ▁ \(U\+2581\), which is a space in this"):
         tokenizer.encode([document("odd", "ab▁".encode())])
     ids = PretrainedTokenizer(config(saved(byte_level()))).encode([document("odd", "ab▁".encode())])
     assert len(ids) == 1
+
+
+def test_the_plan_refuses_text_with_the_mark_for_spaces(
+    saved: Callable[[Tokenizer], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "corpus.txt").write_text("".join(f"line {i} {'▁' * (i == 7)}\n" for i in range(300)))
+    overrides = ["experiment=smoke", "data=text", f"data.files={tmp_path}/corpus.txt", "data.delimiter=\\n"]
+    overrides += [f"data_dir={tmp_path}", "tokenizer=pretrained", f"tokenizer.path={saved(llama())}"]
+    with pytest.raises(DataError, match=r"line 8: offset 7 holds ▁ \(U\+2581\), which is a space"):
+        dataset(compose_experiment(overrides))
+    saved(byte_level())
+    assert dataset(compose_experiment(overrides)).n_documents == 300
 
 
 def test_a_byte_order_mark_is_harmless(saved: Callable[[Tokenizer], Path]) -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from sweep.config import TokenizerConfig
+from sweep.config.compose import compose_experiment
 from sweep.data.documents import Document, document, is_held_out
 from sweep.data.sources.python_files import stdlib_documents
 from sweep.data.tokenizers.bpe import BpeTokenizer, train_bpe
 from sweep.data.tokenizers.tokenizers import ByteTokenizer, build_tokenizer, tokenizer_file, tokenizer_sha256
 from sweep.errors import DataError, InputError
+from sweep.study.plan import dataset
 from tests.data.corpora import BPE, BYTE, HOLDOUT_FRAC, generated
 
 CORPUS = "c" * 64
@@ -42,8 +44,21 @@ def test_the_byte_tokenizer_is_lossless(real_text: list[Document]) -> None:
 
 
 def test_byte_0_in_a_document_is_rejected() -> None:
-    with pytest.raises(DataError, match="strange: byte 0 at offset"):
+    with pytest.raises(DataError, match=r"strange: offset \d+ holds a byte 0"):
         ByteTokenizer(CORPUS).encode([STRANGE])
+
+
+def test_text_that_the_byte_tokenizer_cannot_encode_is_found_by_a_plan(tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_bytes(
+        b"".join(b"line %d \xc3\xbc%s\n" % (i, b"\0" * (i == 7)) for i in range(300))
+    )
+    overrides = ["experiment=smoke", "data=text", f"data.files={tmp_path}/corpus.txt", "data.delimiter=\\n"]
+    overrides += [f"data_dir={tmp_path}", "tokenizer=byte"]
+    with pytest.raises(DataError, match=r"corpus.txt, line 8: offset 9 holds a byte 0"):
+        dataset(compose_experiment(overrides))
+    (tmp_path / "corpus.txt").write_text("".join(f"line {i} ü\n" for i in range(300)))
+    with pytest.raises(DataError, match="byte 195 is outside the vocabulary of tokenizer.vocab_size=128"):
+        dataset(compose_experiment([*overrides, "tokenizer.vocab_size=128"]))
 
 
 def test_a_byte_tokenizer_with_a_smaller_vocabulary(tmp_path: Path) -> None:
