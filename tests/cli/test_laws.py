@@ -137,3 +137,7 @@ def test_the_loss_of_a_run_and_the_limit_of_distance(tmp_path, table):
     assert far.stdout.count("fit.max_reach=300") == 1
     raised = sweep(tmp_path, "predict", "law.json", "1e16", "fit.max_reach=1e4")
     assert raised.stdout.startswith(("at C = 1e16", "no answer: 1e16 FLOPs are too far"))
+
+
+def test_settings_without_overrides_are_those_of_the_default_experiment():
+    assert compose_experiment().fit == FitConfig()
