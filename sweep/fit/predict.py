@@ -94,6 +94,7 @@ class AnswerPrediction:
     ci: Mapping[Quantity, Interval]  # of noise and form; empty without draws
     loss_prediction_interval: Interval | None  # of one new run
     confidence: float  # of all intervals
+    level_se: float | None  # in nats, part of the interval of one new run; None: on the held-out windows only
     exponents: tuple[float, float]  # a and b at the largest budget
     weights: Mapping[str, Mapping[str, float]]  # of each method, by quantity: n_params and loss
     form_sd: Mapping[str, float]  # of ln N_opt and ln L per e-fold of C beyond the largest budget
@@ -110,6 +111,7 @@ class AnswerPrediction:
             "ci": {quantity: list(pair) for quantity, pair in self.ci.items()},
             "prediction_interval": {} if run is None else {"loss": list(run)},
             "confidence": self.confidence,
+            "level_se": self.level_se,
             "weights": to_plain(self.weights),
             "form_sd": to_plain(self.form_sd),
             "loss_off_2x": dict(self.loss_off),
@@ -129,6 +131,7 @@ class RunPrediction:
     loss: float  # nats per token
     loss_interval: Interval | None  # of the surface; None without draws
     loss_prediction_interval: Interval | None  # of one new run; None without draws or noise
+    level_se: float | None  # as in the answer
     confidence: float
     warnings: tuple[str, ...]
 
@@ -235,6 +238,7 @@ def _predict_answer(fit: Fit, flops: float, question: Question) -> AnswerPredict
         ci=found.ci,
         loss_prediction_interval=found.loss_prediction_interval,
         confidence=law.confidence,
+        level_se=law.level_se,
         exponents=law.exponents,
         weights={str(quantity): weights for quantity, weights in law.weights.items()},
         form_sd=law.form_sd,
@@ -255,8 +259,8 @@ def predict_run(
     """Predict the loss of one run of N parameters on D tokens by the surface L(N, D).
 
     The surface is that of `parametric`, or of a published law. The interval adds to its draws the form error
-    of the answer's loss at the run's C; the prediction interval adds run noise too. Half-widths in ln L add
-    in quadrature.
+    of the answer's loss at the run's C; the prediction interval adds run noise and the error of the level
+    that all losses share. Half-widths in ln L add in quadrature.
 
     Raises:
         InputError: N or D is not a finite number above zero.
@@ -290,7 +294,8 @@ def _predict_run(fit: Fit, name: str, law: Law, run: tuple[float, float, float])
             from scipy.special import stdtrit  # scipy is slow to import
 
             t = float(stdtrit(law.noise.n_dof, 0.5 + law.confidence / 2))
-            noisy = _widened(loss, interval, t * law.noise.sd)
+            level = _level_half_width(fit, loss, law.confidence)
+            noisy = _widened(loss, interval, math.hypot(t * law.noise.sd, level))
     return RunPrediction(
         method=name,
         n_params=n_params,
@@ -300,9 +305,19 @@ def _predict_run(fit: Fit, name: str, law: Law, run: tuple[float, float, float])
         loss=loss,
         loss_interval=interval,
         loss_prediction_interval=noisy,
+        level_se=_level_se(fit),
         confidence=law.confidence,
         warnings=law.warnings,
     )
+
+
+def _level_se(fit: Fit) -> float | None:
+    return fit.answer.level_se if isinstance(fit.answer, AnswerLaw) else None
+
+
+def _level_half_width(fit: Fit, loss: float, confidence: float) -> float:
+    """Return the half-width in ln L of the error that all losses share; 0 where it is not known."""
+    return NormalDist().inv_cdf(0.5 + confidence / 2) * (_level_se(fit) or 0.0) / loss
 
 
 def _form_half_width(fit: Fit, flops: float, confidence: float) -> float:

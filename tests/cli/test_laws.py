@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sweep.config import FitConfig
+from sweep.config.compose import compose_experiment
 from tests.fit.planted import TINY, isoflop_points, tiny_flops_per_token
 from tests.verbs import forked
 

@@ -36,6 +36,7 @@ N_BANDS = 8  # of ln C, for tables without budgets or sizes in common
 MIN_PER_BAND = 3
 MIN_RUNS_PER_SIZE = 2
 MIN_REACH = 0.1  # e-folds between budgets, at least
+MIN_ISOFLOP_SIZES = 4
 MIN_STEP = 0.3  # e-folds: sizes or bands that overlap in C do not test an extrapolation in C
 
 
@@ -187,8 +188,8 @@ def backtest(
 ) -> Backtest | Refusal:
     """Fit the smallest levels at every cut and return the errors of `methods` on the larger ones.
 
-    Levels are the budgets; in a table with fewer than four, its sizes, and without sizes in common, bands of
-    equal width in ln C. Points outside all levels but of as much C are held out too, so that every
+    Levels are the budgets; in a table without IsoFLOP budgets, its sizes, and without sizes in common, bands
+    of equal width in ln C. Points outside all levels but of as much C are held out too, so that every
     prediction is an extrapolation.
     """
     levels = _levels(observations)
@@ -265,14 +266,23 @@ def _at(values: FloatArray | None, rows: Rows) -> FloatArray | None:
 
 
 def _levels(observations: Observations) -> _Levels:
-    """Return the budgets; sizes or bands of C for a table with too few of them."""
+    """Return the budgets; sizes or bands of C for a table that has too few and is no IsoFLOP grid."""
     budgets = _Levels(kind="budget", flops=observations.budgets, of_point=observations.budget)
-    if len(budgets.flops) > MIN_FITTED:
+    if len(budgets.flops) > MIN_FITTED or _is_isoflop(observations):
         return budgets
     for other in (_size_levels(observations), _cost_levels(observations)):
         if len(other.flops) > MIN_FITTED:
             return other
     return budgets
+
+
+def _is_isoflop(observations: Observations) -> bool:
+    """Return True for IsoFLOP budgets: its sizes are then tested within budgets, not beyond them."""
+    sizes = [
+        len(np.unique(observations.n_params[observations.budget == index]))
+        for index in range(len(observations.budgets))
+    ]
+    return observations.budgets_as_planned or min(sizes, default=0) >= MIN_ISOFLOP_SIZES
 
 
 def _size_levels(observations: Observations) -> _Levels:

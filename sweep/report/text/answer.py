@@ -81,9 +81,15 @@ def _qualification(name: str | None, reach: float | None, answer: Mapping[str, A
     parts = [] if name is None else [f"by {name}"]
     parts += [] if reach is None else [f"{format4(reach)} times the largest fitted budget"]
     if "confidence" in answer and answer["ci"]:
-        of_run = ", loss of one new run" if answer["prediction_interval"] else ""
+        of_run = f", loss {of_new_run(answer)}" if answer["prediction_interval"] else ""
         parts.append(f"{answer['confidence']:.0%} intervals{of_run}")
     return f" ({'; '.join(parts)})" if parts else ""
+
+
+def of_new_run(prediction: Mapping[str, Any]) -> str:
+    """Return the words for an interval of one new run: for these held-out windows if no other is known."""
+    known = prediction.get("level_se") is not None
+    return "of one new run" if known else "of one new run on these held-out windows"
 
 
 def reason_lines(prediction: Mapping[str, Any]) -> Iterator[str]:
