@@ -182,7 +182,7 @@ def _predict_one(fit: Fit, flops: float, question: Question) -> Prediction:
     too_far = too_far_beyond(fit, flops, question.max_reach)
     answer = too_far or _predict_answer(fit, flops, question)
     methods = {
-        name: too_far or _predict(method, fit, flops, question) for name, method in fit.methods.items()
+        name: too_far or _predict(method, fit, flops, question) for name, method in _shown(fit).items()
     }
     methods |= _assumed_extrapolations(fit, flops, methods)
     return Prediction(
@@ -193,6 +193,13 @@ def _predict_one(fit: Fit, flops: float, question: Question) -> Prediction:
         shape=None if question.shape is None else _shape(fit, answer, methods, question.shape),
         backtest=fit.backtest,
     )
+
+
+def _shown(fit: Fit) -> Mapping[str, Law | Refusal]:
+    """Return the methods; where the answer leaves runs out, those of its laws are without them too."""
+    if isinstance(fit.answer, AnswerLaw) and fit.answer.without:
+        return {**fit.methods, **fit.answer.laws}
+    return fit.methods
 
 
 def beyond_data(fit: Fit, flops: float) -> float | None:
@@ -389,8 +396,8 @@ def _assumed_extrapolations(
     )
     return {
         name: refusal
-        for name, law in fit.laws.items()
-        if law.assumes_exponents and isinstance(methods[name], MethodPrediction)
+        for name, law in _shown(fit).items()
+        if isinstance(law, Law) and law.assumes_exponents and isinstance(methods[name], MethodPrediction)
     }
 
 
