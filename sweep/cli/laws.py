@@ -202,7 +202,12 @@ def fit(
 
 def _fit_settings(overrides: Sequence[str], config_dir: Path | None) -> FitConfig:
     """Return the settings of a fit outside a sweep. Raises InputError for keys that are not of the fit."""
+    from sweep.config import FitConfig
+    from sweep.config.compose import packaged_configs, search_path
+
     _check_fit_only(overrides)
+    if not overrides and search_path(config_dir) == [packaged_configs().resolve()]:
+        return FitConfig()  # that of the default experiment: Hydra is slow to import
     return first_arm_of(overrides, config_dir).fit
 
 

@@ -33,8 +33,6 @@ from sweep.fit.table.observations import Observations, RunNoise
 FloatArray = npt.NDArray[np.float64]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
-MAX_REACH = 300.0
-"""Times the largest budget: the farthest published forecast that was checked is Marin's Delphi, at 300."""
 REFERENCE_REACH = math.log(10.0)  # at which methods are weighted
 METHOD_PRIORS: Mapping[str, Mapping[Target, float]] = {
     "trend": {"n_params": 0.05, "loss": 0.012},
@@ -72,8 +70,8 @@ class AnswerLaw(Law):
     flops_per_token: FlopsPerToken
     confidence: float
     noise: RunNoise | None
+    level_se: float | None  # standard error in nats that all losses share by their held-out windows
     warnings: tuple[str, ...]
-    max_reach: float = MAX_REACH
     without: tuple[Outlier, ...] = ()  # runs left out of all laws, which then differ from the fit's methods
 
     @property
@@ -165,13 +163,19 @@ class AnswerLaw(Law):
         return tokens[0] / ends[1], tokens[1] / ends[0]
 
     def prediction_interval(self, flops: float) -> Interval | None:
-        """Return the interval for the loss of one new run at the optimum: noise, form error and run noise."""
+        """Return the interval for the loss of one new run at the optimum.
+
+        It covers noise, form error, the noise of the run and, where known, the error of the level that all
+        losses share by their held-out windows. Without that error the interval is for these windows.
+        """
         budget = np.array([float(flops)])
+        center = float(self._mean("loss", budget)[0])
         variance = 0.0 if self.noise is None else self.noise.sd**2
+        if self.level_se is not None:
+            variance += (self.level_se / math.exp(center)) ** 2
         half = self._half_widths("loss", budget, variance)
         if half is None:
             return None
-        center = float(self._mean("loss", budget)[0])
         return math.exp(center - float(half[0])), math.exp(center + float(half[0]))
 
     def loss_off_optimum(self, flops: float, factor: float) -> float | None:
@@ -194,9 +198,9 @@ class AnswerLaw(Law):
             "form_sd_per_efold": self.form_sd,
             "form": {target: self.form[target].weights.tolist() for target in TARGETS},
             "flops_max": self.flops_max,
-            "max_reach": self.max_reach,
             "confidence": self.confidence,
             "noise": None if self.noise is None else self.noise.to_json(),
+            "level_se": self.level_se,
             "flops_per_token": self.flops_per_token.to_json(),
             "warnings": list(self.warnings),
             "without": to_plain(self.without),
@@ -215,8 +219,8 @@ class AnswerLaw(Law):
             flops_per_token=FlopsPerToken.from_json(document["flops_per_token"]),
             confidence=document["confidence"],
             noise=RunNoise.from_json(document["noise"]),
+            level_se=document.get("level_se"),
             warnings=tuple(document["warnings"]),
-            max_reach=document["max_reach"],
             without=from_plain(tuple[Outlier, ...], document["without"]),
         )
 
@@ -290,6 +294,7 @@ def combine(
         flops_per_token=observations.flops_per_token,
         confidence=heaviest.confidence,
         noise=observations.replicate_noise or heaviest.noise,
+        level_se=observations.level_se,
         warnings=_warnings(without),
         without=without,
     )

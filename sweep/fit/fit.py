@@ -55,11 +55,20 @@ class Method:
     law: type[Law]  # reads the method's entry in fit.json
     color: str  # in figures
     for_backtest: Callable[[Observations, FitConfig], Law] | None = None
-    """Fits the same law without what only a report needs; None: `fit` itself."""
+    """Fits the same law without the checks that only a report shows; None: `fit` itself."""
+
+
+def _without_draws(
+    method: Callable[[Observations, FitConfig], Law],
+) -> Callable[[Observations, FitConfig], Law]:
+    """Return the method without draws, for one of little or no weight in the answer."""
+    return lambda observations, config: method(observations, dataclasses.replace(config, n_bootstrap=0))
 
 
 METHODS: dict[str, Method] = {  # colours: Okabe & Ito 2008
-    "envelope": Method(fit=fit_envelope, law=EnvelopeLaw, color="#009E73"),
+    "envelope": Method(
+        fit=fit_envelope, law=EnvelopeLaw, color="#009E73", for_backtest=_without_draws(fit_envelope)
+    ),
     "isoflop": Method(
         fit=fit_isoflop,
         law=IsoflopLaw,
@@ -67,10 +76,25 @@ METHODS: dict[str, Method] = {  # colours: Okabe & Ito 2008
         for_backtest=partial(fit_isoflop, with_bias=False),
     ),
     "trend": Method(fit=fit_trend_law, law=TrendLaw, color="#000000"),
-    "parametric": Method(fit=fit_parametric, law=ParametricLaw, color="#D55E00"),
-    "kaplan": Method(fit=fit_kaplan, law=KaplanLaw, color="#CC79A7"),
+    "parametric": Method(
+        fit=fit_parametric,
+        law=ParametricLaw,
+        color="#D55E00",
+        for_backtest=partial(fit_parametric, with_checks=False),
+    ),
+    "kaplan": Method(
+        fit=fit_kaplan,
+        law=KaplanLaw,
+        color="#CC79A7",
+        for_backtest=_without_draws(partial(fit_kaplan, with_checks=False)),
+    ),
     "data_constrained": Method(fit=fit_data_constrained, law=DataConstrainedLaw, color="#56B4E9"),
-    "overtraining": Method(fit=fit_overtraining, law=OvertrainingLaw, color="#E69F00"),
+    "overtraining": Method(
+        fit=fit_overtraining,
+        law=OvertrainingLaw,
+        color="#E69F00",
+        for_backtest=partial(fit_overtraining, with_checks=False),
+    ),
 }
 
 

@@ -95,6 +95,7 @@ class AnswerPrediction:
     ci: Mapping[Quantity, Interval]  # of noise and form; empty without draws
     loss_prediction_interval: Interval | None  # of one new run
     confidence: float  # of all intervals
+    level_se: float | None  # in nats, part of the interval of one new run; None: on the held-out windows only
     exponents: tuple[float, float]  # a and b at the largest budget
     weights: Mapping[str, Mapping[str, float]]  # of each method, by quantity: n_params and loss
     form_sd: Mapping[str, float]  # of ln N_opt and ln L per e-fold of C beyond the largest budget
@@ -133,6 +134,7 @@ class AnswerPrediction:
             "ci": {quantity: list(pair) for quantity, pair in self.ci.items()},
             "prediction_interval": {} if run is None else {"loss": list(run)},
             "confidence": self.confidence,
+            "level_se": self.level_se,
             "weights": to_plain(self.weights),
             "form_sd": to_plain(self.form_sd),
             "loss_off_2x": dict(self.loss_off),
@@ -152,6 +154,7 @@ class RunPrediction:
     loss: float  # nats per token
     loss_interval: Interval | None  # of the surface; None without draws
     loss_prediction_interval: Interval | None  # of one new run; None without draws or noise
+    level_se: float | None  # as in the answer
     confidence: float
     warnings: tuple[str, ...]
 
@@ -202,7 +205,7 @@ def _predict_one(fit: Fit, flops: float, question: Question) -> Prediction:
     too_far = too_far_beyond(fit, flops, question.max_reach)
     answer = too_far or _predict_answer(fit, flops, question)
     methods = {
-        name: too_far or _predict(method, fit, flops, question) for name, method in fit.methods.items()
+        name: too_far or _predict(method, fit, flops, question) for name, method in _shown(fit).items()
     }
     methods |= _assumed_extrapolations(fit, flops, methods)
     return Prediction(
@@ -213,6 +216,13 @@ def _predict_one(fit: Fit, flops: float, question: Question) -> Prediction:
         shape=None if question.shape is None else _shape(fit, answer, methods, question.shape),
         backtest=fit.backtest,
     )
+
+
+def _shown(fit: Fit) -> Mapping[str, Law | Refusal]:
+    """Return the methods; where the answer leaves runs out, those of its laws are without them too."""
+    if isinstance(fit.answer, AnswerLaw) and fit.answer.without:
+        return {**fit.methods, **fit.answer.laws}
+    return fit.methods
 
 
 def beyond_data(fit: Fit, flops: float) -> float | None:
@@ -258,6 +268,7 @@ def _predict_answer(fit: Fit, flops: float, question: Question) -> AnswerPredict
         ci=found.ci,
         loss_prediction_interval=found.loss_prediction_interval,
         confidence=law.confidence,
+        level_se=law.level_se,
         exponents=law.exponents,
         weights={str(quantity): weights for quantity, weights in law.weights.items()},
         form_sd=law.form_sd,
@@ -278,8 +289,8 @@ def predict_run(
     """Predict the loss of one run of N parameters on D tokens by the surface L(N, D).
 
     The surface is that of `parametric`, or of a published law. The interval adds to its draws the form error
-    of the answer's loss at the run's C; the prediction interval adds run noise too. Half-widths in ln L add
-    in quadrature.
+    of the answer's loss at the run's C; the prediction interval adds run noise and the error of the level
+    that all losses share. Half-widths in ln L add in quadrature.
 
     Raises:
         InputError: N or D is not a finite number above zero.
@@ -313,7 +324,8 @@ def _predict_run(fit: Fit, name: str, law: Law, run: tuple[float, float, float])
             from scipy.special import stdtrit  # scipy is slow to import
 
             t = float(stdtrit(law.noise.n_dof, 0.5 + law.confidence / 2))
-            noisy = _widened(loss, interval, t * law.noise.sd)
+            level = _level_half_width(fit, loss, law.confidence)
+            noisy = _widened(loss, interval, math.hypot(t * law.noise.sd, level))
     return RunPrediction(
         method=name,
         n_params=n_params,
@@ -323,9 +335,19 @@ def _predict_run(fit: Fit, name: str, law: Law, run: tuple[float, float, float])
         loss=loss,
         loss_interval=interval,
         loss_prediction_interval=noisy,
+        level_se=_level_se(fit),
         confidence=law.confidence,
         warnings=law.warnings,
     )
+
+
+def _level_se(fit: Fit) -> float | None:
+    return fit.answer.level_se if isinstance(fit.answer, AnswerLaw) else None
+
+
+def _level_half_width(fit: Fit, loss: float, confidence: float) -> float:
+    """Return the half-width in ln L of the error that all losses share; 0 where it is not known."""
+    return NormalDist().inv_cdf(0.5 + confidence / 2) * (_level_se(fit) or 0.0) / loss
 
 
 def _form_half_width(fit: Fit, flops: float, confidence: float) -> float:
@@ -397,8 +419,8 @@ def _assumed_extrapolations(
     )
     return {
         name: refusal
-        for name, law in fit.laws.items()
-        if law.assumes_exponents and isinstance(methods[name], MethodPrediction)
+        for name, law in _shown(fit).items()
+        if isinstance(law, Law) and law.assumes_exponents and isinstance(methods[name], MethodPrediction)
     }
 
 

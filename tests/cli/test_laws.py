@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sweep.config import FitConfig
+from sweep.config.compose import compose_experiment
 from tests.fit.planted import TINY, isoflop_points, tiny_flops_per_token
 from tests.verbs import forked
 
@@ -137,3 +139,7 @@ def test_the_loss_of_a_run_and_the_limit_of_distance(tmp_path, table):
     assert far.stdout.count("fit.max_reach=300") == 1
     raised = sweep(tmp_path, "predict", "law.json", "1e16", "fit.max_reach=1e4")
     assert raised.stdout.startswith(("at C = 1e16", "no answer: 1e16 FLOPs are too far"))
+
+
+def test_settings_without_overrides_are_those_of_the_default_experiment():
+    assert compose_experiment().fit == FitConfig()

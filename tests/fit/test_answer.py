@@ -9,6 +9,7 @@ import pytest
 from sweep.config import FitConfig
 from sweep.fit import Fit, Refusal, fit
 from sweep.fit.answer import AnswerLaw
+from sweep.fit.predict import predict_run
 from sweep.records import Point
 from tests.fit.planted import PlantedLaw, isoflop_points
 from tests.fit.reference_data import reference_path
@@ -59,6 +60,24 @@ def test_its_intervals_hold_the_truth_and_widen_with_reach(found):
     tokens, ratio = (found.answer.interval(q, 1e21) for q in ("n_tokens_opt", "tokens_per_param_opt"))
     assert tokens[0] < found.answer.n_tokens_opt(1e21) < tokens[1]
     assert ratio[0] < found.answer.estimate("tokens_per_param_opt", 1e21) < ratio[1]
+
+
+def test_the_error_of_the_level_widens_the_interval_of_a_new_run_only():
+    points = planted()
+    with_error = [dataclasses.replace(point, loss_stderr=0.05) for point in points]
+    known = fit(with_error, QUICK)
+    flops = 10 * SIX[-1]
+    alone, both = fit(points, QUICK).answer, known.answer
+    assert (alone.level_se, both.level_se) == (None, 0.05)
+    assert both.interval("loss_opt", flops) == alone.interval("loss_opt", flops)
+    widths = [math.log(high / low) / 2 for low, high in (a.prediction_interval(flops) for a in (alone, both))]
+    added = math.sqrt(widths[1] ** 2 - widths[0] ** 2) * both.loss_opt(flops)
+    assert added == pytest.approx(1.645 * 0.05, rel=0.1)  # form errors have heavier tails
+    read = Fit.from_json(known.to_json())
+    assert read.answer.prediction_interval(flops) == both.prediction_interval(flops)
+    run = [predict_run(found, 1e9, 1e11) for found in (read, fit(points, QUICK))]
+    assert run[0].loss_interval == run[1].loss_interval
+    assert run[0].loss_prediction_interval[1] > run[1].loss_prediction_interval[1] + 0.01
 
 
 def test_draws_have_the_spread_of_the_interval(found):

@@ -36,6 +36,7 @@ N_BANDS = 8  # of ln C, for tables without budgets or sizes in common
 MIN_PER_BAND = 3
 MIN_RUNS_PER_SIZE = 2
 MIN_REACH = 0.1  # e-folds between budgets, at least
+MIN_ISOFLOP_SIZES = 4
 MIN_STEP = 0.3  # e-folds: sizes or bands that overlap in C do not test an extrapolation in C
 
 
@@ -187,8 +188,8 @@ def backtest(
 ) -> Backtest | Refusal:
     """Fit the smallest levels at every cut and return the errors of `methods` on the larger ones.
 
-    Levels are the budgets; in a table with fewer than four, its sizes, and without sizes in common, bands of
-    equal width in ln C. Points outside all levels but of as much C are held out too, so that every
+    Levels are the budgets; in a table without IsoFLOP budgets, its sizes, and without sizes in common, bands
+    of equal width in ln C. Points outside all levels but of as much C are held out too, so that every
     prediction is an extrapolation.
     """
     levels = _levels(observations)
@@ -265,14 +266,23 @@ def _at(values: FloatArray | None, rows: Rows) -> FloatArray | None:
 
 
 def _levels(observations: Observations) -> _Levels:
-    """Return the budgets; sizes or bands of C for a table with too few of them."""
+    """Return the budgets; sizes or bands of C for a table that has too few and is no IsoFLOP grid."""
     budgets = _Levels(kind="budget", flops=observations.budgets, of_point=observations.budget)
-    if len(budgets.flops) > MIN_FITTED:
+    if len(budgets.flops) > MIN_FITTED or _is_isoflop(observations):
         return budgets
     for other in (_size_levels(observations), _cost_levels(observations)):
         if len(other.flops) > MIN_FITTED:
             return other
     return budgets
+
+
+def _is_isoflop(observations: Observations) -> bool:
+    """Return True for IsoFLOP budgets: its sizes are then tested within budgets, not beyond them."""
+    sizes = [
+        len(np.unique(observations.n_params[observations.budget == index]))
+        for index in range(len(observations.budgets))
+    ]
+    return observations.budgets_as_planned or min(sizes, default=0) >= MIN_ISOFLOP_SIZES
 
 
 def _size_levels(observations: Observations) -> _Levels:
@@ -323,31 +333,60 @@ def _method_backtest(
     test = select(observations, levels.of_point >= n_fitted)
     predicted = law.predicted_losses(test)
     errors = None if predicted is None else predicted / test.loss - 1.0
+    held = range(n_fitted, len(levels.flops))
+    optima = {index: truth for index, truth in truths.items() if truth.n_params_opt is not None}
+    best = {index: _best_run(observations, levels, index) for index in held}
+    flops = np.array([optima[i].flops if i in optima else observations.flops[best[i]] for i in held])
     origin = float(np.log(levels.flops[n_fitted - 1]))
     return MethodBacktest(
         loss_rms_error=None if errors is None else math.sqrt(float((errors**2).mean())),
         loss_mean_error=None if errors is None else float(errors.mean()),
         budgets=tuple(
-            _optimum_error(law, truths[index], float(levels.flops[index]), origin)
-            if index in truths and truths[index].n_params_opt is not None
-            else _best_run_error(law, observations, levels, index, origin)
-            for index in range(n_fitted, len(levels.flops))
+            _optimum_error(at, optima[index], float(levels.flops[index]), origin)
+            if index in optima
+            else _best_run_error(law, at, observations, levels, index, origin)
+            for index, at in zip(held, _forecasts(law, flops), strict=True)
         ),
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Forecast:
+    """The optimum that a law predicts at one budget, with the variances of its logarithms by the draws."""
+
+    flops: float
+    n_params: float
+    loss: float
+    n_params_variance: float  # 0 without draws
+    loss_variance: float
+
+
+def _forecasts(law: Law, flops: FloatArray) -> list[_Forecast]:
+    """Return the predictions of a law at budgets (m,)."""
+    found = law.optimum(flops)
+    values = np.stack([flops, found.n_params_opt, found.loss_opt, np.zeros_like(flops), np.zeros_like(flops)])
+    if law.n_draws:
+        drawn = law.optimum_draws(flops)
+        values[3:] = np.log(drawn.n_params_opt).var(axis=0), np.log(drawn.loss_opt).var(axis=0)
+    names = ("flops", "n_params", "loss", "n_params_variance", "loss_variance")
+    return [_Forecast(**dict(zip(names, column, strict=True))) for column in values.T.tolist()]
+
+
+def _best_run(observations: Observations, levels: _Levels, index: int) -> int:
+    """Return the row of the run of lowest loss at a level."""
+    rows = np.flatnonzero(levels.of_point == index)
+    return int(rows[observations.loss[rows].argmin()])
+
+
 def _best_run_error(
-    law: Law, observations: Observations, levels: _Levels, index: int, origin: float
+    law: Law, at: _Forecast, observations: Observations, levels: _Levels, index: int, origin: float
 ) -> BudgetError:
     """Compare the predicted losses of a level's runs, or the optimum's loss with that of the best run."""
-    rows = levels.of_point == index
-    level = select(observations, rows)
-    best = int(np.argmin(level.loss))
-    flops, loss = float(level.flops[best]), float(level.loss[best])
-    predicted = law.loss_opt(flops)
+    level = select(observations, levels.of_point == index)
+    loss = float(level.loss.min())
     losses, reach = law.predicted_losses(level), float(np.log(level.flops).mean()) - origin
     found = BudgetError(
-        flops=flops, loss_of_best_run=loss, loss_opt=predicted, loss_opt_error=predicted / loss - 1.0
+        flops=at.flops, loss_of_best_run=loss, loss_opt=at.loss, loss_opt_error=at.loss / loss - 1.0
     )
     if losses is None or levels.kind == "budget" or reach < MIN_STEP:
         return found
@@ -356,38 +395,28 @@ def _best_run_error(
         found,
         loss_opt_error=float(np.mean(losses / level.loss)) - 1.0,
         reach=reach,
-        loss_variance=_variance(law, "loss", flops) + noise / len(level),
+        loss_variance=at.loss_variance + noise / len(level),
     )
 
 
-def _optimum_error(law: Law, truth: BudgetFit, flops_budget: float, origin: float) -> BudgetError:
+def _optimum_error(at: _Forecast, truth: BudgetFit, flops_budget: float, origin: float) -> BudgetError:
     """Compare the predicted optimum of a budget with the minimum of its own parabola."""
     assert truth.n_params_opt is not None
     assert truth.loss_opt is not None
-    n_params, loss = law.n_params_opt(truth.flops), law.loss_opt(truth.flops)
     return BudgetError(
         flops=truth.flops,
         flops_budget=flops_budget,
         status=truth.status,
-        n_params_opt=n_params,
-        loss_opt=loss,
+        n_params_opt=at.n_params,
+        loss_opt=at.loss,
         true_n_params_opt=truth.n_params_opt,
         true_loss_opt=truth.loss_opt,
-        n_params_opt_error=n_params / truth.n_params_opt - 1.0,
-        loss_opt_error=loss / truth.loss_opt - 1.0,
+        n_params_opt_error=at.n_params / truth.n_params_opt - 1.0,
+        loss_opt_error=at.loss / truth.loss_opt - 1.0,
         reach=max(math.log(truth.flops) - origin, MIN_REACH),
-        n_params_variance=_variance(law, "n_params", truth.flops) + (truth.n_params_opt_se or 0.0) ** 2,
-        loss_variance=_variance(law, "loss", truth.flops) + (truth.loss_opt_se or 0.0) ** 2,
+        n_params_variance=at.n_params_variance + (truth.n_params_opt_se or 0.0) ** 2,
+        loss_variance=at.loss_variance + (truth.loss_opt_se or 0.0) ** 2,
     )
-
-
-def _variance(law: Law, target: Target, flops: float) -> float:
-    """Return the variance of ln N_opt or ln L_opt by the draws of a law; 0 without draws."""
-    if not law.n_draws:
-        return 0.0
-    drawn = law.optimum_draws(np.array([flops]))
-    values = drawn.loss_opt if target == "loss" else drawn.n_params_opt
-    return float(np.log(values).var())
 
 
 def _log_errors(cut: int, entry: BudgetError) -> dict[Target, BacktestError]:

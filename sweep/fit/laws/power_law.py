@@ -124,14 +124,18 @@ def _project(
 
     `root` (m,) are the square roots of the weights.
     """
-    falling = root * np.exp(-gamma[:, :, None] * x[:, None, :]) / loss[:, None, :]
-    constant = np.broadcast_to(root / loss[:, None, :], falling.shape)
-    ff, fc, cc = (falling**2).sum(-1), (falling * constant).sum(-1), (constant**2).sum(-1)
-    f1, c1 = (falling * root).sum(-1), (constant * root).sum(-1)
+    constant = root / loss
+    falling = np.exp(-gamma[:, :, None] * x[:, None, :])
+    falling *= constant[:, None, :]
+    ff, fc = np.einsum("kgm,kgm->kg", falling, falling), np.einsum("kgm,km->kg", falling, constant)
+    cc, c1 = (constant**2).sum(-1)[:, None], (constant @ root)[:, None]
+    f1 = falling @ root
     determinant = np.maximum(ff * cc - fc * fc, np.finfo(float).tiny)
     scale, floor = (f1 * cc - c1 * fc) / determinant, (c1 * ff - f1 * fc) / determinant
     without_floor, without_scale = floor < 0, scale < 0
     scale = np.where(without_floor, f1 / ff, np.where(without_scale, 0.0, scale))
     floor = np.where(without_floor, 0.0, np.where(without_scale, c1 / cc, floor))
-    error = ((scale[..., None] * falling + floor[..., None] * constant - root) ** 2).sum(-1)
-    return floor, scale, error
+    falling *= scale[..., None]
+    falling += floor[..., None] * constant[:, None, :]
+    falling -= root
+    return floor, scale, np.einsum("kgm,kgm->kg", falling, falling)

@@ -16,9 +16,8 @@ from sweep.config import FitConfig
 from sweep.fit.laws.power_law import power_laws
 from sweep.fit.laws.surface import surface_loss, surface_optimum
 from sweep.fit.methods.parabola import Parabola, Rows, fit_parabola
-from sweep.fit.numerics.estimation import estimate_surface
+from sweep.fit.numerics.estimation import centred, estimate_surface
 from sweep.fit.numerics.identifiability import check_design
-from sweep.fit.numerics.minimise import CentredData
 from sweep.fit.refusals import RefusedError
 from sweep.fit.table.observations import Observations
 
@@ -52,7 +51,7 @@ def parabola_bias(
     """
     try:
         check_design(observations)
-        data = CentredData.of(observations.n_params, observations.n_tokens, observations.loss)
+        data = centred(observations)
         theta = data.from_centred(estimate_surface(data, config.huber_delta)[0])
     except RefusedError:
         return None

@@ -21,9 +21,8 @@ import numpy.typing as npt
 from sweep.config import FitConfig
 from sweep.fit.laws.power_law import power_laws
 from sweep.fit.laws.surface import surface_loss, surface_optimum
-from sweep.fit.numerics.estimation import FREE, estimate_surface
+from sweep.fit.numerics.estimation import FREE, centred, estimate_surface
 from sweep.fit.numerics.identifiability import check_design
-from sweep.fit.numerics.minimise import CentredData
 from sweep.fit.numerics.resampling import case_weights, has_too_few_trunks, simulated_targets, trunk_warning
 from sweep.fit.refusals import RefusedError
 from sweep.fit.table.observations import Observations, RunNoise
@@ -147,7 +146,7 @@ def _simulated(
     observations: Observations, records: Records, hull: IntArray, center: float, config: FitConfig
 ) -> EnvelopeDraws:
     check_design(observations)
-    data = CentredData.of(observations.n_params, observations.n_tokens, observations.loss)
+    data = centred(observations)
     theta = data.from_centred(estimate_surface(data, config.huber_delta)[0])
     predicted = np.log(surface_loss(theta, np.exp(records.log_n), np.exp(records.log_d)))
     n_dof = max(1, len(predicted) - FREE.n_free)

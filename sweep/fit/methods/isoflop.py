@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +93,7 @@ class Minima:
         return _column(self.counted, "n_params_opt_se"), _column(self.counted, "loss_opt_se")
 
 
+@lru_cache(maxsize=32)  # shared by `isoflop`, `trend` and the backtest
 def find_minima(observations: Observations, options: IsoflopOptions) -> Minima:
     """Fit each budget's parabola within its window.
 

@@ -24,10 +24,9 @@ from sweep.fit.laws.surface import optimum_exponents, surface_optimum
 from sweep.fit.methods.envelope_draws import efficient_points
 from sweep.fit.methods.kaplan_model import KaplanModel, estimate_kaplan
 from sweep.fit.methods.learning_curve import LearningCurve, fit_learning_curve
-from sweep.fit.numerics.estimation import estimate_surface
+from sweep.fit.numerics.estimation import centred, estimate_surface
 from sweep.fit.numerics.identifiability import check_design
 from sweep.fit.numerics.lack_of_fit import doubted, judged_noise, least_squares_noise, misfit_warning
-from sweep.fit.numerics.minimise import SQUARES, CentredData, FunctionModel
 from sweep.fit.numerics.resampling import degenerate_warning, resample_model, trunk_warning
 from sweep.fit.refusals import Refusal, RefusedError
 from sweep.fit.table.constraint import FlopsPerToken
@@ -102,8 +101,10 @@ class KaplanLaw(DrawnLaw):
         return {**DrawnLaw.to_json(self), "Cc": float(np.exp(log_cc)), "alpha_C": alpha_c}
 
 
-def fit_kaplan(observations: Observations, config: FitConfig) -> KaplanLaw:
+def fit_kaplan(observations: Observations, config: FitConfig, *, with_checks: bool = True) -> KaplanLaw:
     """Fit L(N, D) by Huber's loss of ln L, then L(C), and L(N, S_min) if there are training curves.
+
+    Without `with_checks` it is not compared with a surface of irreducible loss.
 
     Source: Kaplan et al. 2020, sections 1.2 and 4.1; L(N, S_min) sections 5.1 and 5.2.
 
@@ -115,20 +116,13 @@ def fit_kaplan(observations: Observations, config: FitConfig) -> KaplanLaw:
     counting, n_params, warnings = _count(observations, config)
     model = KaplanModel.of(n_params, observations.n_tokens)
     log_loss = np.log(observations.loss)
-    theta, objective = estimate_kaplan(model, log_loss, config.huber_delta)
-    resampled = resample_model(
-        FunctionModel(model, model.jacobian),
-        theta,
-        log_loss,
-        observations.cluster,
-        config,
-        KaplanModel.usable,
-    )
+    theta, objective = estimate_kaplan(model, log_loss, config.huber_delta, screened=not with_checks)
+    resampled = resample_model(model, theta, log_loss, observations.cluster, config, KaplanModel.usable)
     is_total = counting == "total"
     residuals = RunNoise(sd=resampled.residual_sd, n_dof=max(1, len(log_loss) - 4), source="residuals")
     noise, doubts = judged_noise(residuals, observations.replicate_noise)
-    if not doubts:
-        doubts = _against_surface(observations, residuals)
+    if not doubts and with_checks:
+        doubts = _against_surface(observations, config, residuals)
         noise = doubted(residuals) if doubts else noise
     return KaplanLaw(
         theta=model.from_centred(theta),
@@ -156,11 +150,11 @@ def fit_kaplan(observations: Observations, config: FitConfig) -> KaplanLaw:
     )
 
 
-def _against_surface(observations: Observations, residuals: RunNoise) -> tuple[str, ...]:
+def _against_surface(observations: Observations, config: FitConfig, residuals: RunNoise) -> tuple[str, ...]:
     """Return a warning if a surface with irreducible loss fits far better; none if it cannot be fitted."""
-    data = CentredData.of(observations.n_params, observations.n_tokens, observations.loss)
+    data = centred(observations)
     try:
-        theta, _, _ = estimate_surface(data, SQUARES)
+        theta, _, _ = estimate_surface(data, config.huber_delta)
     except RefusedError:
         return ()
     return misfit_warning(residuals, least_squares_noise(data, theta))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.fit.laws.surface import SurfaceLaw
-from sweep.fit.numerics.estimation import SurfaceForm, estimate_surface
+from sweep.fit.numerics.estimation import SurfaceForm, centred, estimate_surface
 from sweep.fit.numerics.identifiability import check_design
 from sweep.fit.numerics.lack_of_fit import surface_noise
 from sweep.fit.numerics.minimise import NO_NOISE, SQUARES, CentredData, minimise
@@ -64,15 +64,19 @@ class OvertrainingLaw(SurfaceLaw):
         return {**SurfaceLaw.to_json(self), "assumes": ASSUMES}
 
 
-def fit_overtraining(observations: Observations, config: FitConfig) -> OvertrainingLaw:
+def fit_overtraining(
+    observations: Observations, config: FitConfig, *, with_checks: bool = True
+) -> OvertrainingLaw:
     """Fit the surface with alpha = beta by Huber's loss of ln L. Source: Gadre et al. 2024, eq. 4.
+
+    Without `with_checks` the search is screened, and alpha = beta is not tested.
 
     Raises:
         RefusedError: as `fit_parametric`.
     """
     check_design(observations, N_CONSTANTS)
-    data = CentredData.of(observations.n_params, observations.n_tokens, observations.loss)
-    theta, objective, _ = estimate_surface(data, config.huber_delta, TIED)
+    data = centred(observations)
+    theta, objective, _ = estimate_surface(data, config.huber_delta, TIED, screened=not with_checks)
     resampled = resample_surface(data, theta, observations.cluster, config, TIED)
     noise, doubts = surface_noise(data, theta, TIED, resampled.residual_sd, observations.replicate_noise)
     return OvertrainingLaw(
@@ -88,7 +92,7 @@ def fit_overtraining(observations: Observations, config: FitConfig) -> Overtrain
         scheme=resampled.scheme,
         warnings=(
             *doubts,
-            *_tie_warning(data, theta),
+            *(_tie_warning(data, theta) if with_checks else ()),
             *trunk_warning(observations.cluster, config.n_bootstrap),
             *degenerate_warning(resampled.n_degenerate, config.n_bootstrap),
         ),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sweep.config import FitConfig
 from sweep.config.fitting import Residuals
 from sweep.fit.laws.surface import SurfaceLaw
-from sweep.fit.numerics.estimation import FREE, NO_FLOOR, SurfaceForm, estimate_surface, n_starts
+from sweep.fit.numerics.estimation import FREE, NO_FLOOR, SurfaceForm, centred, estimate_surface, n_starts
 from sweep.fit.numerics.identifiability import NO_SHARE, check_design
 from sweep.fit.numerics.lack_of_fit import surface_noise
 from sweep.fit.numerics.minimise import CentredData
@@ -62,22 +62,30 @@ class ParametricLaw(SurfaceLaw):
         return {**SurfaceLaw.to_json(self), "profile_assumes": PROFILE_ASSUMES}
 
 
-def fit_parametric(observations: Observations, config: FitConfig) -> ParametricLaw:
+def fit_parametric(
+    observations: Observations, config: FitConfig, *, with_checks: bool = True
+) -> ParametricLaw:
     """Fit the surface and resample for its intervals.
 
     The minimum does not depend on units, row order or start. `config.parametric` sets the residuals (of ln L
-    or of L) and, if given, the value at which E is kept. Source: Hoffmann et al. 2022, section 3.3.
+    or of L) and, if given, the value at which E is kept. Without `with_checks` the search is screened and the
+    profile left out. Source: Hoffmann et al. 2022, section 3.3.
 
     Raises:
         RefusedError: too few points, sizes or budgets; N and D collinear; a term that vanishes; an exponent
             at its bound; no convergence; most resamples degenerate.
     """
     check_design(observations)
-    data = CentredData.of(observations.n_params, observations.n_tokens, observations.loss)
+    data = centred(observations)
     form = _form(config)
-    theta, objective, n_at_optimum = estimate_surface(data, config.huber_delta, form)
+    theta, objective, n_at_optimum = estimate_surface(
+        data, config.huber_delta, form, screened=not with_checks
+    )
     resampled = resample_surface(data, theta, observations.cluster, config, form)
-    return _law(observations, config, data, theta, resampled, objective, n_at_optimum)
+    profile = {}
+    if with_checks and config.n_bootstrap:
+        profile = profile_likelihood(data, theta, config.confidence, form)
+    return _law(observations, config, data, theta, resampled, objective, n_at_optimum, profile)
 
 
 def _form(config: FitConfig) -> SurfaceForm:
@@ -96,6 +104,7 @@ def _law(
     resampled: Resampled,
     objective: float,
     n_at_optimum: int,
+    profile: Mapping[str, Profile],
 ) -> ParametricLaw:
     form = _form(config)
     noise, doubts = surface_noise(data, theta, form, resampled.residual_sd, observations.replicate_noise)
@@ -117,7 +126,7 @@ def _law(
             huber_delta=config.huber_delta,
             irreducible_loss=config.parametric.irreducible_loss,
         ),
-        profile=profile_likelihood(data, theta, config.confidence, form) if config.n_bootstrap else {},
+        profile=profile,
         warnings=(
             *doubts,
             *_warnings(data, theta, form),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +38,20 @@ MAX_PASSES = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class BudgetCurve:
-    """The runs of one budget, arrays of shape (n,)."""
+    """The runs of one budget, arrays of shape (n,); curves of equal content are equal."""
 
     log_n: FloatArray
     loss: FloatArray
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BudgetCurve) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    @property
+    def _content(self) -> tuple[bytes, bytes]:
+        return self.log_n.tobytes(), self.loss.tobytes()
 
     def sizes(self, rows: Mask) -> FloatArray:
         """Return the distinct ln N among `rows`, ascending."""
@@ -83,6 +94,7 @@ class RunSelection:
         return np.asarray((observations.budget == index) & ~self.outliers)
 
 
+@lru_cache(maxsize=32)
 def select_runs(observations: Observations, window: Window, *, drop_outliers: bool) -> RunSelection:
     """Choose the window of each budget and, with `drop_outliers`, leave outliers out.
 
@@ -287,9 +299,14 @@ class _Step:
     level: float  # mean loss
 
 
-def _path(curve: BudgetCurve, valid: Mask) -> list[_Step]:
+def _path(curve: BudgetCurve, valid: Mask) -> tuple[_Step, ...]:
     """Return the windows from all sizes to MIN_WINDOW, each without the size farthest from the vertex."""
-    rows, steps = valid, []
+    return _path_from(curve, valid.tobytes())
+
+
+@lru_cache(maxsize=512)  # a budget has the same path in every cut of a backtest
+def _path_from(curve: BudgetCurve, valid: bytes) -> tuple[_Step, ...]:
+    rows, steps = np.frombuffer(valid, dtype=np.bool_), []
     while True:
         sizes = curve.sizes(rows)
         cubic = fit_polynomial(curve, rows, 3) if len(sizes) >= MIN_WINDOW else None
@@ -297,7 +314,7 @@ def _path(curve: BudgetCurve, valid: Mask) -> list[_Step]:
             _Step(rows=rows, cubic=cubic, level=float(curve.loss[rows].mean()) if rows.any() else 0.0)
         )
         if len(sizes) <= MIN_WINDOW:
-            return steps
+            return tuple(steps)
         vertex = _vertex(curve, rows, sizes)
         farthest = sizes[0] if vertex - sizes[0] > sizes[-1] - vertex else sizes[-1]
         rows = rows & (curve.log_n != farthest)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -14,14 +15,15 @@ import numpy.typing as npt
 
 from sweep.fit.numerics.identifiability import check_minimum
 from sweep.fit.numerics.minimise import CentredData, FunctionModel, minimise, polish
+from sweep.fit.table.observations import Observations
 
 FloatArray = npt.NDArray[np.float64]
 
 START_EXPONENTS = (0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.6)  # of alpha and of beta; log-spaced, all pairs
 SMALLEST_START = 1e-2  # of each term, against the geometric mean loss
-REFINED_STARTS = 8  # starts kept after the first iterations, where there are many points
-SCREENING_ITERATIONS = 12
-MANY_POINTS = 1000
+REFINED_STARTS = 5  # starts kept after the first iterations of a screened search
+SCREENING_ITERATIONS = 8
+MANY_POINTS = 1000  # from which every search is screened
 SAME_OBJECTIVE = 1e-8  # relative
 NO_FLOOR = 1e-300  # represents E = 0, and has a logarithm
 
@@ -59,23 +61,31 @@ def n_starts() -> int:
     return len(START_EXPONENTS) ** 2
 
 
+@lru_cache(maxsize=16)
+def centred(observations: Observations) -> CentredData:
+    """Return the points in centred logarithms, the same object for the same observations."""
+    return CentredData.of(observations.n_params, observations.n_tokens, observations.loss)
+
+
+@lru_cache(maxsize=64)  # several methods need the surface of the same points
 def estimate_surface(
-    data: CentredData, huber_delta: float, form: SurfaceForm = FREE
+    data: CentredData, huber_delta: float, form: SurfaceForm = FREE, *, screened: bool = False
 ) -> tuple[FloatArray, float, int]:
     """Return centred theta (5,) of the global minimum, its objective, and how many starts reached it.
+
+    A `screened` search continues only the REFINED_STARTS best starts after a few iterations.
 
     Raises:
         RefusedError: the best start never moved, or stopped where the gradient is not at rounding level.
     """
     start, basis = _starts(data, form), form.basis
-    if len(data.u) > MANY_POINTS:
-        screened = minimise(
-            data, start, data.y, huber_delta, basis=basis, max_iterations=SCREENING_ITERATIONS
-        )
-        start = screened.theta[np.argsort(screened.objective, kind="stable")[:REFINED_STARTS]]
+    if screened or len(data.u) > MANY_POINTS:
+        first = minimise(data, start, data.y, huber_delta, basis=basis, max_iterations=SCREENING_ITERATIONS)
+        start = first.theta[np.argsort(first.objective, kind="stable")[:REFINED_STARTS]]
     solution = minimise(data, start, data.y, huber_delta, basis=basis)
     best = int(np.argmin(solution.objective))
     theta, objective = polish(data, solution.theta[best], data.y, huber_delta, basis)
+    theta.flags.writeable = False
     check_minimum(data, theta, start[best], solution, best, huber_delta, basis)
     if form.residuals == "linear":
         order = np.argsort(solution.objective, kind="stable")[:REFINED_STARTS]

@@ -81,9 +81,15 @@ def _qualification(name: str | None, reach: float | None, answer: Mapping[str, A
     parts = [] if name is None else [f"by {name}"]
     parts += [] if reach is None else [f"{format4(reach)} times the largest fitted budget"]
     if "confidence" in answer and answer["ci"]:
-        of_run = ", loss of one new run" if answer["prediction_interval"] else ""
+        of_run = f", loss {of_new_run(answer)}" if answer["prediction_interval"] else ""
         parts.append(f"{answer['confidence']:.0%} intervals{of_run}")
     return f" ({'; '.join(parts)})" if parts else ""
+
+
+def of_new_run(prediction: Mapping[str, Any]) -> str:
+    """Return the words for an interval of one new run: for these held-out windows if no other is known."""
+    known = prediction.get("level_se") is not None
+    return "of one new run" if known else "of one new run on these held-out windows"
 
 
 def reason_lines(prediction: Mapping[str, Any]) -> Iterator[str]:
@@ -125,18 +131,26 @@ def methods_table(prediction: Mapping[str, Any]) -> list[RenderableType]:
     A refusal that all methods have in common is given once, with its reason.
     """
     methods = prediction["methods"]
+    answer = prediction["answer"] or {}
     refused = {name: method["refused"] for name, method in methods.items() if "refused" in method}
-    parts: list[RenderableType] = []
     rows = {name: method for name, method in methods.items() if name not in refused}
+    shares = answer.get("weights", {}).values()
+    weighted = [name for name in refused if any(name in share for share in shares)]
+    parts: list[RenderableType] = []
     marks: set[str] = set()
-    if rows:
-        table = NarrowTable("method", "loss", "N_opt", "weights")
+    if rows or weighted:
+        table = NarrowTable("method", "loss", "N_opt", "weight N / loss")
         for name, method in rows.items():
-            table.add_row(*_row(name, method, prediction["answer"], marks))
+            table.add_row(*_row(name, method, answer, marks))
+        for name in weighted:
+            table.add_row(name, "refused here", "", _weight_cell(name, answer))
         parts.append(table)
+    for name in weighted:
+        del refused[name]
     notes = [text for mark, text in MARKS.items() if mark in marks]
+    if weighted:
+        notes.append("refused here: --verbose says why")
     if refused and not rows and len(set(refused.values())) == 1:
-        answer = prediction["answer"] or {}
         if answer.get("refused") not in refused.values():  # else the sentence has said it
             notes.append(f"every method is refused: {next(iter(refused.values()))}")
     elif refused:
@@ -146,9 +160,7 @@ def methods_table(prediction: Mapping[str, Any]) -> list[RenderableType]:
     return parts
 
 
-def _row(
-    name: str, method: Mapping[str, Any], answer: Mapping[str, Any] | None, marks: set[str]
-) -> Iterator[str]:
+def _row(name: str, method: Mapping[str, Any], answer: Mapping[str, Any], marks: set[str]) -> Iterator[str]:
     """Yield the cells of one method, and add its marks to `marks`."""
     doubted = "?" if method.get("doubted") else ""
     marks.update(doubted)
@@ -160,9 +172,14 @@ def _row(
         unproved = "*" if key in method.get("unproved", ()) and key in method["ci"] else ""
         marks.update(unproved)
         yield value_text(method[key], method["ci"].get(key)) + unproved
-    weights = (answer or {}).get("weights", {})
+    yield _weight_cell(name, answer)
+
+
+def _weight_cell(name: str, answer: Mapping[str, Any]) -> str:
+    """Return the weights of a method in N_opt and in the loss; a dash where it has none."""
+    weights = answer.get("weights", {})
     shares = [weights[quantity].get(name) for quantity in ("n_params", "loss") if quantity in weights]
-    yield " / ".join("–" if share is None else f"{share:.0%}" for share in shares)
+    return " / ".join("–" if share is None else f"{share:.0%}" for share in shares)
 
 
 def note_lines(methods: Mapping[str, Any]) -> Iterator[str]:

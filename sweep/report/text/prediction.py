@@ -15,6 +15,7 @@ from sweep.report.text.answer import (
     interval_text,
     methods_table,
     note_lines,
+    of_new_run,
     reason_lines,
     shape_lines,
     warnings_of,
@@ -102,7 +103,9 @@ def run_prediction_text(prediction: RunPrediction) -> RenderableType:
         interval, of_run = prediction.loss_interval, False
     level = ""
     if interval is not None:
-        kind = "prediction interval of one new run" if of_run else "interval"
+        kind = "interval"
+        if of_run:
+            kind = f"prediction interval {of_new_run({'level_se': prediction.level_se})}"
         level = f" {interval_text(interval)} ({prediction.confidence:.0%} {kind})"
     reach = prediction.beyond_data
     where = "" if reach is None else f", {format4(reach)} times the largest fitted budget"

@@ -11,6 +11,7 @@ from sweep.config import FitConfig
 from sweep.fit import Fit, fit
 from sweep.fit.methods.kaplan import KaplanLaw
 from sweep.fit.methods.kaplan_model import KaplanModel
+from sweep.fit.numerics.minimise import SQUARES, differentiate
 from sweep.records import CurvePoint, Point
 from tests.fit.one_method import answer
 
@@ -72,10 +73,14 @@ def test_without_the_column_the_law_is_in_total_parameters_with_a_warning():
 def test_derivatives_match_differences():
     model = KaplanModel.of(np.geomspace(1e5, 1e8, 7), np.geomspace(1e9, 1e7, 7))
     theta, step = np.array([[-1.0, -0.5, 0.8, 0.1]]), 1e-6
+    target = model.evaluate(theta)[0][0] + np.linspace(-0.1, 0.2, 7)
+    found = differentiate(model, theta, target, SQUARES)
     for i in range(4):
         shift = step * np.eye(4)[i]
-        slope = (model(theta + shift) - model(theta - shift)) / (2 * step)
-        assert model.jacobian(theta)[:, :, i] == pytest.approx(slope, abs=1e-8)
+        up, down = (differentiate(model, theta + sign * shift, target, SQUARES) for sign in (1, -1))
+        slope = (up.objective - down.objective) / (2 * step)
+        assert found.gradient[:, i] == pytest.approx(slope, rel=1e-7)
+        assert found.hessian[:, i] == pytest.approx((up.gradient - down.gradient) / (2 * step), rel=1e-6)
 
 
 SC, ALPHA_S, B_STAR, ALPHA_B = 2.1e3, 0.76, 2e8, 0.21  # section 5

@@ -63,7 +63,7 @@ def test_a_fit_ends_in_twenty_lines_with_the_answer_first(fitted, at):
     )
     low, high = map(format4, answer.loss_prediction_interval)
     assert f"loss {shown['loss_opt']} [{low}, {high}]; N_opt ∝ C^0." in text
-    assert "95% intervals, loss of one new run" in text
+    assert "95% intervals, loss of one new run on these held-out windows)" in " ".join(text.split())
     for words in (
         "why: methods weighted",
         "errors at 3.162e12, 1e13 from below",
