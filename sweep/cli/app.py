@@ -40,6 +40,7 @@ Packing = Annotated[
 for verb in (sweeps.plan, sweeps.run, laws.fit, laws.predict, laws.report, sweeps.status, sweeps.cancel):
     app.command()(verb)
 app.command()(comparisons.compare)
+app.command("fit-hparams")(comparisons.fit_hparams)
 app.command("check-hparams")(sweeps.check_hparams)
 app.command()(sweeps.validate)
 app.command("import")(import_runs)
