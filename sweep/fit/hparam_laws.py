@@ -259,15 +259,15 @@ class _Cell:
         logs = np.stack([self.logs[axis] for axis in self.axes], axis=1)
         center = logs[rows].mean(axis=0)
         design = _polynomial(logs[rows] - center, interaction=self._has_interaction(rows))
-        if np.linalg.matrix_rank(design) < design.shape[1] or len(design) < design.shape[1]:
+        if np.linalg.matrix_rank(design, tol=1e-6) < design.shape[1]:
             return f"its runs do not determine a parabola in {_words(self.axes)}: add values around the best"
         inverse = np.linalg.pinv(design)
         target = np.log(self.loss[rows])
-        coefficients = inverse @ target
+        coefficients: FloatArray = np.asarray(inverse @ target, dtype=np.float64)
         slope, hessian = _derivatives(coefficients, len(self.axes))
         if np.linalg.eigvalsh(hessian).min() <= 0:
             return f"its losses have no minimum in {_words(self.axes)}: add values further apart"
-        vertex = -np.linalg.solve(hessian, slope)
+        vertex: FloatArray = np.asarray(-np.linalg.solve(hessian, slope), dtype=np.float64)
         for axis, place in zip(self.axes, center + vertex, strict=True):
             edge = self._edge(axis, float(place))
             if edge is not None:
@@ -291,14 +291,14 @@ class _Cell:
         return None
 
     def _window(self, window: float) -> npt.NDArray[np.bool_]:
-        """Return the runs within the window, and more where they are too few for a polynomial."""
+        """Return the runs within the window, and the next best where they do not determine a polynomial."""
         n_wanted = (1, 3, 6)[len(self.axes)] + MIN_SPARE
         kept = max(int(self.near(window).sum()), min(n_wanted, len(self.loss)))
         mask = np.zeros(len(self.loss), dtype=np.bool_)
         mask[np.argsort(self.loss, kind="stable")[:kept]] = True
-        for axis in self.axes:  # a parabola needs three values
-            while len(np.unique(np.round(self.logs[axis][mask], 3))) < MIN_VALUES:
-                mask[int(np.where(mask, np.inf, self.loss).argmin())] = True
+        logs = np.stack([self.logs[axis] for axis in self.axes], axis=1)
+        while not mask.all() and not _is_determined(logs[mask]):
+            mask[int(np.where(mask, np.inf, self.loss).argmin())] = True
         return mask
 
     def _has_interaction(self, rows: npt.NDArray[np.bool_]) -> bool:
@@ -318,6 +318,12 @@ def _polynomial(x: FloatArray, *, interaction: bool) -> FloatArray:
     """Return the columns 1, x, x^2 for each variable of x (n, v), and their product with `interaction`."""
     columns = [np.ones((len(x), 1)), x, x**2]
     return np.hstack([*columns, x[:, :1] * x[:, 1:]] if interaction else columns)
+
+
+def _is_determined(logs: FloatArray) -> bool:
+    """Return true if values (n, v) determine a polynomial without interaction."""
+    design = _polynomial(logs - logs.mean(axis=0), interaction=False)
+    return int(np.linalg.matrix_rank(design, tol=1e-6)) == design.shape[1]
 
 
 def _derivatives(coefficients: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
@@ -398,7 +404,7 @@ def _columns(axis: Axis, sizes: FloatArray) -> tuple[list[int], tuple[str, ...]]
         return [1], ()
     columns = [at for at in (0, 1) if varies[at]]
     if len(columns) == 2:
-        correlation = float(np.corrcoef(sizes.T)[0, 1])
+        correlation = float(np.asarray(np.corrcoef(sizes.T))[0, 1])
         if abs(correlation) > COLLINEAR:
             return [0], ("N and D grow together in these cells, so the exponent of N holds for both",)
     names = [f"all cells have one {name}" for name, has in zip("ND", varies, strict=True) if not has]
@@ -424,9 +430,10 @@ def _through(design: FloatArray, target: FloatArray, errors: FloatArray) -> tupl
 def _bootstrap(
     design: FloatArray, target: FloatArray, errors: FloatArray, n_draws: int, rng: np.random.Generator
 ) -> FloatArray:
-    """Return coefficients (k, p) over resamples of the cells, with deviations scaled by sqrt(n / (n - p)).
+    """Return coefficients (k, p) over resamples of the cells, deviations scaled by sqrt(n / chi^2_(n-p)).
 
-    Residuals of few cells are too small by that factor. Resamples that do not determine the law are left out.
+    Residuals of few cells are too small by sqrt(n / (n - p)), and their scale is uncertain: Student's t.
+    Resamples that do not determine the law are left out.
     """
     n, p = design.shape
     center, _ = _through(design, target, errors)
@@ -437,7 +444,8 @@ def _bootstrap(
             continue
         found.append(_through(design[rows], target[rows], errors[rows])[0])
     draws = np.array(found).reshape(-1, p) if found else center[None]
-    return np.asarray(center + (draws - center) * math.sqrt(n / (n - p)))
+    scale = np.sqrt(n / rng.chisquare(n - p, len(draws)))
+    return np.asarray(center + (draws - center) * scale[:, None])
 
 
 def _near_best(axis: Axis, cells: Sequence[_Cell], columns: Sequence[int]) -> tuple[float, ...] | None:

@@ -107,11 +107,12 @@ def arm_minima(arm: Arm, config: FitConfig) -> ArmMinima:
     found = find_minima(observations, dataclasses.replace(config.isoflop, robust=True))
     by_loss, by_size, residual, sd = _sensitivities(observations, found)
     left_out = [budget for budget in found.budgets if budget.status != "ok"]
+    points = by_label(arm.points)
     log_n, _, loss = found.table
     return ArmMinima(
         name=arm.name,
         observations=observations,
-        seeds=_seeds(arm.points, observations),
+        seeds=tuple(points[label].seed for label in observations.labels),
         log_c=found.log_c,
         log_loss=np.log(loss),
         log_n=log_n,
@@ -166,12 +167,10 @@ def _sensitivities(
     return by_loss, by_size, residual, sd
 
 
-def _seeds(points: Sequence[Point], observations: Observations) -> tuple[int | None, ...]:
-    """Return the seed of each observed run, found by its label."""
+def by_label(points: Sequence[Point]) -> dict[str, Point]:
+    """Return the points by the labels that observations give them."""
     rows = points.rows if isinstance(points, Table) else [f"row {row}" for row in range(1, len(points) + 1)]
-    labelled = zip(points, rows, strict=True)
-    seeds = {point.run_key or point.name or row: point.seed for point, row in labelled}
-    return tuple(seeds[label] for label in observations.labels)
+    return {point.run_key or point.name or row: point for point, row in zip(points, rows, strict=True)}
 
 
 def _matches(a: ArmMinima, b: ArmMinima) -> FloatArray:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.compare.arms import Arm, ArmMinima
+from sweep.fit.compare.arms import Arm, ArmMinima, by_label
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -40,7 +40,7 @@ def training_times(
 ) -> tuple[TrainingTime, TrainingTime] | str:
     """Return the training times of both arms, or the reason why seconds are not compared."""
     runs = [_runs(arm, minima) for arm, minima in ((a, minima_a), (b, minima_b))]
-    if not all(runs) or any(run[2] is None or run[3] is None for arm in runs for run in arm):
+    if any(run[2] is None or run[3] is None for arm in runs for run in arm):
         return NO_SECONDS
     devices = sorted({str(run[3]) for arm in runs for run in arm})
     if len(devices) > 1:
@@ -54,17 +54,13 @@ def training_times(
 
 def _runs(arm: Arm, minima: ArmMinima) -> list[tuple[float, float, float | None, str | None]]:
     """Return C, N, T and the device of every compared run."""
-    used = set(minima.observations.labels)
-    return [
-        (
-            float(point.flops or 6.0 * point.n_params * point.n_tokens),
-            float(point.n_params),
-            point.n_tokens / point.tokens_per_second if point.tokens_per_second else None,
-            point.device,
-        )
-        for point in arm.points
-        if (point.run_key or point.name) in used and point.n_params and point.n_tokens
-    ]
+    observed, points = minima.observations, by_label(arm.points)
+    found = []
+    for at, label in enumerate(observed.labels):
+        speed = points[label].tokens_per_second
+        seconds = float(observed.n_tokens[at]) / speed if speed else None
+        found.append((float(observed.flops[at]), float(observed.n_params[at]), seconds, points[label].device))
+    return found
 
 
 def _fit(table: FloatArray, n_draws: int, rng: np.random.Generator) -> TrainingTime | None:
