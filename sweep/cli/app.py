@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweep.cli import laws, sweeps
+from sweep.cli import comparisons, laws, sweeps
 from sweep.cli.arguments import AsJson, ConfigDir, Overrides, arms_of, first_arm_of
 from sweep.cli.data import data_app, import_runs
 from sweep.cli.help import DAILY, MACHINE, STUDIES, GroupedVerbs, examples
@@ -155,7 +155,15 @@ _add(
     "fit runs.csv --column n_params='Model Size' --where 'n_params > 1e8'",
 )
 _add(STUDIES, sweeps.validate, "validate results/smoke 4x", "validate results/smoke 1e12 --json")
+_add(
+    STUDIES,
+    comparisons.compare,
+    "compare results/adamw results/muon",
+    "compare results/arms --flops 1e20",
+    "compare results/arms:adamw results/arms:muon --figure compare.png",
+)
 _add(STUDIES, sweeps.check_hparams, "check-hparams experiment=smoke", name="check-hparams")
+_add(STUDIES, comparisons.fit_hparams, "fit-hparams results/rates", name="fit-hparams")
 _add(STUDIES, sweeps.exclude, "exclude results/smoke 5e09-d8-L2-s0 --reason 'loss spike at step 40'")
 _add(STUDIES, import_runs, "import runs.csv --into results/theirs", name="import")
 _add(

@@ -145,7 +145,7 @@ def fit(
     if path is not None and not path.is_dir() and (path.suffix or path.is_file()):
         if plan is not None:
             raise InputError("--plan has no effect on a table: it names a plan of a sweep")
-        config = _fit_settings(overrides, config_dir)
+        config = fit_settings(overrides, config_dir)
         selection = Selection(where=where, best_of_cell=best_of_cell, drop_incomplete=drop_incomplete)
         columns = columns_of(column or ())
         fitted = fit_any_table(
@@ -179,7 +179,7 @@ def fit(
         config = (
             stored_experiment(path, overrides, config_dir).fit
             if is_planned
-            else _fit_settings(overrides, config_dir)
+            else fit_settings(overrides, config_dir)
         )
     for warning in (*held_out_warnings(directory), *departure_warnings(directory)):
         say(f"warning: {warning}")
@@ -200,7 +200,7 @@ def fit(
         )
 
 
-def _fit_settings(overrides: Sequence[str], config_dir: Path | None) -> FitConfig:
+def fit_settings(overrides: Sequence[str], config_dir: Path | None) -> FitConfig:
     """Return the settings of a fit outside a sweep. Raises InputError for keys that are not of the fit."""
     from sweep.config import FitConfig
     from sweep.config.compose import packaged_configs, search_path
@@ -322,7 +322,7 @@ def predict(
         fitted = read_fit(laws.fit_file(sweep_directory(family)))
     else:
         fitted = laws.read_law(source)
-    settings = family.fit if family is not None else _fit_settings(overrides, config_dir)
+    settings = family.fit if family is not None else fit_settings(overrides, config_dir)
     if of_run:
         if n_params is None or n_tokens is None or budgets:
             raise InputError("--n-params and --n-tokens belong together, and replace the budgets: give both")

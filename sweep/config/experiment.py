@@ -83,7 +83,8 @@ class OptimizerConfig:
     name: OptimizerName
     """AdamW; Muon on the matrices of the blocks with AdamW on the rest; or SGD."""
     lr: Positive | RuleName = "step_law"
-    """Peak learning rate: a number or a rule. Unit: ratio."""
+    """Peak learning rate: a number, a rule, or a power law such as '1.79 * N_non_embedding^-0.713 * D^0.307'.
+    Unit: ratio."""
     lr_multiplier: Positive = 1.0
     """Factor on the rule or number. Unit: ratio."""
     lr_max: Positive | None = None

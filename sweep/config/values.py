@@ -17,9 +17,19 @@ def _check_name(name: str) -> str:
     return name
 
 
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+POWER_TERM = re.compile(rf"(N|N_non_embedding|D)\s*\^\s*({_NUMBER})")
+POWER_LAW = re.compile(rf"\s*({_NUMBER})((?:\s*\*\s*(?:N|N_non_embedding|D)\s*\^\s*{_NUMBER})+)\s*")
+"""A rule given by its formula: a factor, and powers of N parameters and D tokens."""
+
+
 def _check_rule(value: Any) -> Any:
-    if not isinstance(value, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", value):
-        raise ValueError("it should be the name of a rule")
+    if not isinstance(value, str) or not (
+        re.fullmatch(r"[a-z][a-z0-9_]*", value) or POWER_LAW.fullmatch(value)
+    ):
+        raise ValueError(
+            "it should be the name of a rule, or a power law such as '1.79 * N^-0.713 * D^0.307'"
+        )
     return value
 
 
@@ -64,7 +74,7 @@ OptimizerName = Literal["adamw", "muon", "sgd"]
 MuonScaling = Literal["match_rms_adamw", "original"]
 Parametrization = Literal["standard", "mup"]
 RuleName = Annotated[str, BeforeValidator(_check_rule)]
-"""The name of a rule in the registries of `sweep.plan.rules`, which planning checks."""
+"""The name of a rule in the registries of `sweep.plan.rules`, which planning checks, or a power law."""
 
 STRICT = ConfigDict(extra="forbid")
 """Refuses unknown keys; every config class has it as `__pydantic_config__`."""

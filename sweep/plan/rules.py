@@ -1,7 +1,8 @@
 """Hyperparameters as functions of size and tokens: named rules with their sources.
 
 Legend: N parameters as defined by each rule, D tokens of the run, B tokens per step, C training FLOPs,
-V vocabulary, d width. A rule is an extrapolation outside of the range it was measured in.
+V vocabulary, d width. A learning rate and a batch may also be given as a power law, such as those of
+`sweep fit-hparams`. A rule is an extrapolation outside of the range it was measured in.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from operator import attrgetter
 from typing import Any
 
@@ -20,6 +22,7 @@ from sweep.config import (
     RunSchedule,
     ScheduleConfig,
 )
+from sweep.config.values import POWER_LAW, POWER_TERM
 from sweep.errors import InputError
 from sweep.flops import flops_per_token, n_params
 
@@ -187,23 +190,62 @@ RULES: Mapping[str, Mapping[str, Callable[..., float]]] = {
 """The rules that each key of an experiment may name."""
 
 
+POWER_LAW_KEYS = ("batch_tokens", "optimizer.lr")
+"""Keys that may be a power law instead."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PowerLawRule:
+    """factor · N^a · N_non_embedding^b · D^c, N all unique trainable parameters."""
+
+    factor: float
+    exponents: tuple[tuple[str, float], ...]  # by N, N_non_embedding or D
+
+    def at(self, model: ModelConfig, n_tokens: float) -> float:
+        """Return the value for a model and its tokens."""
+        count = n_params(model)
+        sizes = {"N": count.total, "N_non_embedding": count.non_embedding, "D": n_tokens}
+        return self.factor * math.prod(math.pow(sizes[name], power) for name, power in self.exponents)
+
+
+@cache
+def power_law_rule(text: str) -> PowerLawRule | None:
+    """Return the rule that a formula gives; None for a name.
+
+    >>> power_law_rule("0.58 * D^0.571")
+    PowerLawRule(factor=0.58, exponents=(('D', 0.571),))
+    """
+    match = POWER_LAW.fullmatch(text)
+    if match is None:
+        return None
+    terms = tuple((name, float(power)) for name, power in POWER_TERM.findall(match[2]))
+    return PowerLawRule(factor=float(match[1]), exponents=terms)
+
+
 def check_rules(experiment: ExperimentConfig) -> None:
-    """Refuse a rule that is not registered.
+    """Refuse a rule that is not registered, and a power law where it is not allowed or not above zero.
 
     Raises:
         InputError: With the names of the registered rules.
     """
     for key, registry in RULES.items():
         value = attrgetter(key)(experiment)
-        if isinstance(value, str) and value not in registry:
-            raise InputError(f"{key}={value} is not valid: give a number or a rule ({', '.join(registry)})")
+        if not isinstance(value, str) or value in registry:
+            continue
+        law = power_law_rule(value) if key in POWER_LAW_KEYS else None
+        if law is None or law.factor <= 0:
+            more = ", or a power law" if key in POWER_LAW_KEYS else ""
+            raise InputError(
+                f"{key}={value} is not valid: give a number, or a rule ({', '.join(registry)}){more}"
+            )
 
 
 def lr_peak(optimizer: OptimizerConfig, cell: Cell) -> float:
     """Return the peak learning rate: a number, or a rule bounded by `lr_max`; times `lr_multiplier`."""
     if not isinstance(optimizer.lr, str):
         return optimizer.lr_multiplier * optimizer.lr
-    by_rule = LR_RULES[optimizer.lr](cell)
+    law = power_law_rule(optimizer.lr)
+    by_rule = LR_RULES[optimizer.lr](cell) if law is None else law.at(cell.model, cell.n_tokens)
     return optimizer.lr_multiplier * min(by_rule, optimizer.lr_max or by_rule)
 
 
@@ -227,10 +269,15 @@ def batch_tokens(
     With `power_of_two`, a rule's batch is rounded to the power of two of sequences that is nearest in ratio;
     a number is not.
     """
-    wanted = multiplier * (BATCH_RULES[rule](model, n_tokens) if isinstance(rule, str) else rule)
+    wanted = multiplier * (_batch_by_rule(rule, model, n_tokens) if isinstance(rule, str) else rule)
     size = max(1.0, wanted / model.seq_len)
     nearest = 2 ** round(math.log2(size)) if power_of_two and isinstance(rule, str) else round(size)
     return nearest * model.seq_len
+
+
+def _batch_by_rule(rule: str, model: ModelConfig, n_tokens: float) -> float:
+    law = power_law_rule(rule)
+    return BATCH_RULES[rule](model, n_tokens) if law is None else law.at(model, n_tokens)
 
 
 def run_optimizer(optimizer: OptimizerConfig, cell: Cell, width_ratio: float) -> RunOptimizer:

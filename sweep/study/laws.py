@@ -93,8 +93,22 @@ def fit_arms(
     An arm's runs are those of the plan with the hash `plan`, or of its latest plan, and of every plan with
     the same settings; the points of other plans are excluded, with the reason.
 
-    Writes nothing. Raises InputError when no run has finished or the plan is unknown, and SafetyError when
-    runs of unknown plans with different settings would be fitted together.
+    Writes nothing. Raises as `points_to_fit`.
+    """
+    stored = points_to_fit(sweep_dir, plan)
+    fits: dict[str | None, Fit] = {}
+    for arm in dict.fromkeys(point.arm for point in stored.points):
+        fitted = _fit_arm(stored, arm, config, reconcile)
+        known = hyperparameters(sweep_dir, arm, ((point.name, point.run_key) for point in stored.points))
+        fits[arm] = replace(fitted, hyperparameters=known)
+    return fits
+
+
+def points_to_fit(sweep_dir: Path, plan: str | None = None) -> StoredPoints:
+    """Return the points of a sweep, with those outside of the plan to fit among the excluded.
+
+    Raises InputError when no run has finished or the plan is unknown, and SafetyError when runs of unknown
+    plans with different settings would be fitted together.
     """
     store = RunStore(sweep_dir)
     stored = _of_plan(store, plan)
@@ -105,12 +119,7 @@ def fit_arms(
             )
         raise InputError(f"{sweep_dir} has no finished run to fit: start it with sweep run")
     _check_settings(stored)
-    fits: dict[str | None, Fit] = {}
-    for arm in dict.fromkeys(point.arm for point in stored.points):
-        fitted = _fit_arm(stored, arm, config, reconcile)
-        known = hyperparameters(sweep_dir, arm, ((point.name, point.run_key) for point in stored.points))
-        fits[arm] = replace(fitted, hyperparameters=known)
-    return fits
+    return stored
 
 
 def _of_plan(store: RunStore, plan: str | None) -> StoredPoints:

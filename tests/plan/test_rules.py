@@ -164,7 +164,7 @@ def test_a_run_holds_numbers_and_one_value_for_what_is_not_used():
 )
 def test_a_rule_is_added_through_its_registry_alone(monkeypatch, registry, key, rule, planned):
     experiment = composed("experiment=smoke", f"{key}=toy")
-    with pytest.raises(InputError, match=f"{key}=toy is not valid: give a number or a rule"):
+    with pytest.raises(InputError, match=f"{key}=toy is not valid: give a number, or a rule"):
         make_plan(experiment, DATASET)
     monkeypatch.setitem(getattr(rules, registry), "toy", rule)
     runs = make_plan(experiment, DATASET).runs

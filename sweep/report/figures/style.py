@@ -175,6 +175,13 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
         return [_save(figure, stem.with_name(f"{stem.name}.{suffix}")) for suffix in ("png", "svg")]
 
 
+def save_file(figure: Figure, path: Path) -> Path:
+    """Write a figure to `path`, which ends in .png or .svg; returns it."""
+    with style():
+        _lay_out(figure)
+        return _save(figure, path)
+
+
 def _lay_out(figure: Figure) -> None:
     """Compute the layout and drop its engine: with one, `savefig` draws every file twice."""
     figure.dpi = STYLE["savefig.dpi"]

@@ -1,0 +1,461 @@
+"""Power laws of the best learning rate and batch: a parabola in each cell, a law through the optima.
+
+A cell is one N and D, trained with several learning rates or batches. ln L is a second-degree polynomial of
+ln lr and ln B near the minimum. The laws have the forms of Step Law (Li et al. 2025, arXiv:2503.04715,
+equation 1): lr = c N^a D^b and B = c D^b.
+
+Legend: N parameters, D tokens, B tokens per step, L loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sweep.fit.laws.base import Interval, percentiles
+from sweep.fit.laws.encoding import to_plain
+from sweep.fit.refusals import RefusedError
+from sweep.records import Point
+
+FloatArray = npt.NDArray[np.float64]
+Axis = Literal["lr", "batch"]
+AXES: tuple[Axis, ...] = ("lr", "batch")
+Counting = Literal["N", "N_non_embedding"]
+
+SCHEMA_VERSION = 1
+WINDOW = 0.02
+"""Runs of a cell with a loss within this fraction of its lowest determine the minimum. Beyond, the loss rises
+faster than a parabola towards high rates."""
+NEAR_BEST = 0.0025
+"""The fraction within which Li et al. 2025 take every run as an optimum."""
+SAME_SIZE = 0.01  # in ln N: runs of one cell
+SAME_TOKENS = 0.05  # in ln D: a batch that does not divide D changes it by up to a step
+MIN_VALUES = 3  # of a hyperparameter in a cell
+MIN_SPARE = 2  # runs of a cell's window in addition to the coefficients of its polynomial
+MIN_CELLS = 3  # more than there are coefficients in a law: one is left to estimate the scatter
+COLLINEAR = 0.98  # correlation of ln N and ln D from which one exponent alone is fitted
+SMALLEST_SE = 0.02  # of ln lr or ln B at a minimum
+SETTINGS = {
+    "optimizer": "optimizers",
+    "schedule": "schedules",
+    "parametrization": "parametrizations",
+    "seq_len": "sequence lengths",
+    "tokenizer": "tokenizers",
+    "tokenizer_sha256": "tokenizers",
+    "corpus_sha256": "corpora",
+    "evaluation_sha256": "evaluation windows",
+}
+"""Columns in which the runs must agree, with their plural."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellOptimum:
+    """The best learning rate and batch of one cell, or the reason why they are not known."""
+
+    n_params: float
+    n_tokens: float
+    n_runs: int
+    n_fitted: int  # within the window
+    reason: str | None  # why the cell is not used
+    optimum: dict[Axis, float]  # of the axes that vary in the cell; empty with a reason
+    se: dict[Axis, float]  # standard errors of their logarithms by noise
+    loss: float | None  # at the optimum
+
+    @property
+    def name(self) -> str:
+        """The cell in words."""
+        return f"N = {self.n_params:.4g}, D = {self.n_tokens:.4g}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exponent:
+    """An exponent of a law, with its interval."""
+
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HparamLaw:
+    """value = c N^a D^b; an exponent of None is not part of the law."""
+
+    axis: Axis
+    log_factor: float  # ln c
+    n_exponent: Exponent | None
+    d_exponent: Exponent | None
+    scatter: float  # standard deviation of the logarithms of the optima about the law
+    n_cells: int
+    counting: Counting
+    n_range: tuple[float, float]  # of the cells
+    d_range: tuple[float, float]
+    near_best: tuple[float, ...] | None  # exponents through all near-best runs, in the order N, D
+    notes: tuple[str, ...]
+
+    @property
+    def rule(self) -> str:
+        """The law as a rule of an experiment, such as "1.79 * N^-0.713 * D^0.307"."""
+        terms = [f"{math.exp(self.log_factor):.4g}"]
+        if self.n_exponent is not None:
+            terms.append(f"{self.counting}^{self.n_exponent.value:.4g}")
+        if self.d_exponent is not None:
+            terms.append(f"D^{self.d_exponent.value:.4g}")
+        return " * ".join(terms)
+
+    def at(self, n_params: float, n_tokens: float) -> float:
+        """Return the value at N and D."""
+        log_value = self.log_factor
+        for exponent, size in ((self.n_exponent, n_params), (self.d_exponent, n_tokens)):
+            log_value += 0.0 if exponent is None else exponent.value * math.log(size)
+        return math.exp(log_value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HparamLaws:
+    """The laws fitted to one set of runs, and their cells."""
+
+    cells: tuple[CellOptimum, ...]  # by N, then D
+    laws: dict[Axis, HparamLaw]
+    refused: dict[Axis, str]  # reasons of axes that vary and have no law
+    confidence: float
+
+    @property
+    def rules(self) -> dict[str, str]:
+        """The rules by the key of an experiment that takes them."""
+        keys: dict[Axis, str] = {"lr": "optimizer.lr", "batch": "batch_tokens"}
+        return {keys[axis]: law.rule for axis, law in self.laws.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of hparam_laws.json."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "rules": self.rules,
+            "confidence": self.confidence,
+            "laws": {axis: {**to_plain(law), "rule": law.rule} for axis, law in self.laws.items()},
+            "refused": dict(self.refused),
+            "cells": to_plain(self.cells),
+        }
+
+
+def fit_hparam_laws(
+    points: Sequence[Point],
+    *,
+    window: float = WINDOW,
+    n_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> HparamLaws:
+    """Fit the laws to finished runs with `lr_peak` and `batch_tokens`, by a bootstrap over cells.
+
+    N is counted without embeddings if every run has that count. A cell with its minimum at an edge of the
+    tried values is not used.
+
+    Raises:
+        RefusedError: runs that differ in other settings, no cell with several values, or no law at all.
+    """
+    runs = [point for point in points if point.status == "done" and point.loss]
+    if not runs:
+        raise RefusedError("no_points", "no finished run with a loss: give a sweep with runs, or a table")
+    _check_settings(runs)
+    counting: Counting = "N_non_embedding" if all(run.n_params_non_embedding for run in runs) else "N"
+    cells = [_Cell(rows) for rows in _cells(_table(runs, counting))]
+    varied = [axis for axis in AXES if any(axis in cell.axes for cell in cells)]
+    if not varied:
+        raise RefusedError(
+            "too_few_points",
+            f"no cell of equal N and D has {MIN_VALUES} learning rates or batches: train some, as with "
+            f"arms={{optimizer.lr_multiplier: [0.5, 1, 2]}}",
+        )
+    found = [cell.optimum(window) for cell in cells if cell.axes]
+    rng = np.random.default_rng(seed)
+    laws: dict[Axis, HparamLaw] = {}
+    refused: dict[Axis, str] = {}
+    for axis in varied:
+        used = [(cell, one) for cell, one in zip((c for c in cells if c.axes), found, strict=True)]
+        try:
+            laws[axis] = _fit_law(axis, used, counting, n_bootstrap, confidence, rng)
+        except RefusedError as error:
+            refused[axis] = error.refusal.reason
+    if not laws:
+        raise RefusedError("too_few_points", "; ".join(refused.values()))
+    return HparamLaws(cells=tuple(found), laws=laws, refused=refused, confidence=confidence)
+
+
+def _check_settings(runs: Sequence[Point]) -> None:
+    for field, plural in SETTINGS.items():
+        values = {value for run in runs if (value := getattr(run, field)) is not None}
+        if len(values) > 1:
+            shown = ", ".join(sorted(str(value)[:12] for value in values))
+            raise RefusedError(
+                "mixed_data",
+                f"the runs have {len(values)} {plural} ({field} {shown}), which have laws of their own: "
+                f"select one in the table of points with --where '{field} == \"{min(map(str, values))}\"'",
+            )
+
+
+def _table(runs: Sequence[Point], counting: Counting) -> FloatArray:
+    """Return N, D, lr, B and L of the runs that have all of them, (n, 5)."""
+    sizes = [run.n_params if counting == "N" else run.n_params_non_embedding for run in runs]
+    rows = [
+        (size, run.n_tokens, run.lr_peak, run.batch_tokens or math.nan, run.loss)
+        for size, run in zip(sizes, runs, strict=True)
+        if size and run.n_tokens and run.lr_peak
+    ]
+    return np.array(rows, dtype=np.float64).reshape(-1, 5)
+
+
+def _cells(table: FloatArray) -> list[FloatArray]:
+    """Return the rows of each cell, by N and then D."""
+    return [rows for of_size in _groups(table, 0, SAME_SIZE) for rows in _groups(of_size, 1, SAME_TOKENS)]
+
+
+def _groups(table: FloatArray, column: int, gap: float) -> list[FloatArray]:
+    """Return groups of rows between gaps in the logarithm of a column, ascending."""
+    if not len(table):
+        return []
+    ordered = table[np.argsort(table[:, column], kind="stable")]
+    return np.split(ordered, np.flatnonzero(np.diff(np.log(ordered[:, column])) > gap) + 1)
+
+
+class _Cell:
+    """The runs of one cell."""
+
+    def __init__(self, rows: FloatArray) -> None:
+        self.n_params, self.n_tokens = (math.exp(float(np.log(rows[:, at]).mean())) for at in (0, 1))
+        self.logs: dict[Axis, FloatArray] = {"lr": np.log(rows[:, 2]), "batch": np.log(rows[:, 3])}
+        self.loss = rows[:, 4]
+        self.axes: tuple[Axis, ...] = tuple(axis for axis in AXES if self._n_values(axis) >= MIN_VALUES)
+
+    def _n_values(self, axis: Axis) -> int:
+        values = self.logs[axis]
+        return len(np.unique(np.round(values, 3))) if np.isfinite(values).all() else 1
+
+    def near(self, fraction: float) -> npt.NDArray[np.bool_]:
+        """Return the runs with a loss within `fraction` of the lowest."""
+        return np.asarray(self.loss <= (1 + fraction) * self.loss.min())
+
+    def optimum(self, window: float) -> CellOptimum:
+        """Return the minimum of the cell's polynomial."""
+        found = self._minimum(window)
+        reason = found if isinstance(found, str) else None
+        values, errors, loss, n_fitted = found if not isinstance(found, str) else ({}, {}, None, 0)
+        return CellOptimum(
+            n_params=self.n_params,
+            n_tokens=self.n_tokens,
+            n_runs=len(self.loss),
+            n_fitted=n_fitted,
+            reason=reason,
+            optimum=values,
+            se=errors,
+            loss=loss,
+        )
+
+    def _minimum(self, window: float) -> str | tuple[dict[Axis, float], dict[Axis, float], float, int]:
+        rows = self._window(window)
+        logs = np.stack([self.logs[axis] for axis in self.axes], axis=1)
+        center = logs[rows].mean(axis=0)
+        design = _polynomial(logs[rows] - center, interaction=self._has_interaction(rows))
+        if np.linalg.matrix_rank(design, tol=1e-6) < design.shape[1]:
+            return f"its runs do not determine a parabola in {_words(self.axes)}: add values around the best"
+        inverse = np.linalg.pinv(design)
+        target = np.log(self.loss[rows])
+        coefficients: FloatArray = np.asarray(inverse @ target, dtype=np.float64)
+        slope, hessian = _derivatives(coefficients, len(self.axes))
+        if np.linalg.eigvalsh(hessian).min() <= 0:
+            return f"its losses have no minimum in {_words(self.axes)}: add values further apart"
+        vertex: FloatArray = np.asarray(-np.linalg.solve(hessian, slope), dtype=np.float64)
+        for axis, place in zip(self.axes, center + vertex, strict=True):
+            edge = self._edge(axis, float(place))
+            if edge is not None:
+                return edge
+        variance = _variance(target - design @ coefficients, len(coefficients))
+        by_run = -np.linalg.solve(hessian, _gradient(vertex, len(coefficients)) @ inverse)
+        errors = np.sqrt((by_run**2).sum(axis=1) * variance)
+        values = {axis: math.exp(float(center[at] + vertex[at])) for at, axis in enumerate(self.axes)}
+        level = math.exp(float(coefficients[0] + 0.5 * slope @ vertex))
+        return values, dict(zip(self.axes, map(float, errors), strict=True)), level, int(rows.sum())
+
+    def _edge(self, axis: Axis, place: float) -> str | None:
+        """Return the reason why a minimum at `place` is at an edge of the tried values; None if it is not."""
+        logs = self.logs[axis]
+        low, high, best = float(logs.min()), float(logs.max()), float(logs[int(self.loss.argmin())])
+        alone = len(self.axes) == 1  # with two, the best run may be off by noise along a flat valley
+        if place <= low or (alone and best == low):
+            return f"its minimum is at the smallest {_words((axis,))} ({math.exp(low):.4g}): add smaller ones"
+        if place >= high or (alone and best == high):
+            return f"its minimum is at the largest {_words((axis,))} ({math.exp(high):.4g}): add larger ones"
+        return None
+
+    def _window(self, window: float) -> npt.NDArray[np.bool_]:
+        """Return the runs within the window, and the next best where they do not determine a polynomial."""
+        n_wanted = (1, 3, 6)[len(self.axes)] + MIN_SPARE
+        kept = max(int(self.near(window).sum()), min(n_wanted, len(self.loss)))
+        mask = np.zeros(len(self.loss), dtype=np.bool_)
+        mask[np.argsort(self.loss, kind="stable")[:kept]] = True
+        logs = np.stack([self.logs[axis] for axis in self.axes], axis=1)
+        while not mask.all() and not _is_determined(logs[mask]):
+            mask[int(np.where(mask, np.inf, self.loss).argmin())] = True
+        return mask
+
+    def _has_interaction(self, rows: npt.NDArray[np.bool_]) -> bool:
+        """Return true for enough distinct pairs of both values to estimate an interaction."""
+        if len(self.axes) < 2:
+            return False
+        pairs = np.stack([np.round(self.logs[axis][rows], 3) for axis in self.axes], axis=1)
+        return len(np.unique(pairs, axis=0)) >= 6 + MIN_SPARE
+
+
+def _words(axes: Sequence[Axis]) -> str:
+    names = {"lr": "learning rate", "batch": "batch"}
+    return " and ".join(names[axis] for axis in axes)
+
+
+def _polynomial(x: FloatArray, *, interaction: bool) -> FloatArray:
+    """Return the columns 1, x, x^2 for each variable of x (n, v), and their product with `interaction`."""
+    columns = [np.ones((len(x), 1)), x, x**2]
+    return np.hstack([*columns, x[:, :1] * x[:, 1:]] if interaction else columns)
+
+
+def _is_determined(logs: FloatArray) -> bool:
+    """Return true if values (n, v) determine a polynomial without interaction."""
+    design = _polynomial(logs - logs.mean(axis=0), interaction=False)
+    return int(np.linalg.matrix_rank(design, tol=1e-6)) == design.shape[1]
+
+
+def _derivatives(coefficients: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
+    """Return gradient (n,) and Hessian (n, n) of the polynomial at zero."""
+    hessian = np.diag(2 * coefficients[1 + n : 1 + 2 * n])
+    if len(coefficients) > 1 + 2 * n:
+        hessian[0, 1] = hessian[1, 0] = coefficients[-1]
+    return coefficients[1 : 1 + n], hessian
+
+
+def _gradient(vertex: FloatArray, n_coefficients: int) -> FloatArray:
+    """Return the derivative of the polynomial's gradient at the vertex by its coefficients, (n, p)."""
+    n = len(vertex)
+    found = np.hstack([np.zeros((n, 1)), np.eye(n), 2 * np.diag(vertex)])
+    return np.hstack([found, vertex[::-1, None]]) if n_coefficients > 1 + 2 * n else found
+
+
+def _variance(residual: FloatArray, n_coefficients: int) -> float:
+    n_dof = len(residual) - n_coefficients
+    return float((residual**2).sum()) / n_dof if n_dof > 0 else math.nan
+
+
+def _fit_law(
+    axis: Axis,
+    cells: Sequence[tuple[_Cell, CellOptimum]],
+    counting: Counting,
+    n_bootstrap: int,
+    confidence: float,
+    rng: np.random.Generator,
+) -> HparamLaw:
+    """Fit the law of one axis through the optima of the cells that have one."""
+    used = [(cell, one) for cell, one in cells if axis in one.optimum]
+    sizes = np.log([[one.n_params, one.n_tokens] for _, one in used]).reshape(-1, 2)
+    columns, notes = _columns(axis, sizes)
+    if len(used) < MIN_CELLS or len(used) < 2 + len(columns):
+        left_out = [one for cell, one in cells if axis in cell.axes and axis not in one.optimum]
+        listed = "; ".join(f"{one.name}: {one.reason}" for one in left_out[:4])
+        raise RefusedError(
+            "too_few_points",
+            f"{len(used)} cells have a minimum in {_words((axis,))}, and "
+            f"{max(MIN_CELLS, 2 + len(columns))} are needed"
+            + (f" ({listed})" if listed else "")
+            + ": add values, or cells of other N and D",
+        )
+    target = np.log([one.optimum[axis] for _, one in used])
+    known = np.array([one.se[axis] for _, one in used])
+    errors = np.maximum(np.where(np.isnan(known), np.nanmax([*known, SMALLEST_SE]), known), SMALLEST_SE)
+    design = np.column_stack([np.ones(len(used)), sizes[:, columns]])
+    coefficients, scatter = _through(design, target, errors)
+    draws = _bootstrap(design, target, errors, n_bootstrap, rng)
+    exponents: list[Exponent | None] = [None, None]
+    for at, column in enumerate(columns):
+        low, high = percentiles(draws[:, 1 + at], confidence)
+        exponents[column] = Exponent(value=float(coefficients[1 + at]), interval=(float(low), float(high)))
+    return HparamLaw(
+        axis=axis,
+        log_factor=float(coefficients[0]),
+        n_exponent=exponents[0],
+        d_exponent=exponents[1],
+        scatter=scatter,
+        n_cells=len(used),
+        counting=counting,
+        n_range=_range(sizes[:, 0]),
+        d_range=_range(sizes[:, 1]),
+        near_best=_near_best(axis, [cell for cell, _ in used], columns),
+        notes=notes,
+    )
+
+
+def _range(logs: FloatArray) -> tuple[float, float]:
+    return math.exp(float(logs.min())), math.exp(float(logs.max()))
+
+
+def _columns(axis: Axis, sizes: FloatArray) -> tuple[list[int], tuple[str, ...]]:
+    """Return the columns of (ln N, ln D) in the law, and notes about those left out."""
+    varies = [len(np.unique(np.round(sizes[:, at], 2))) > 1 for at in (0, 1)]
+    if axis == "batch" and varies[1]:
+        return [1], ()
+    columns = [at for at in (0, 1) if varies[at]]
+    if len(columns) == 2:
+        correlation = float(np.asarray(np.corrcoef(sizes.T))[0, 1])
+        if abs(correlation) > COLLINEAR:
+            return [0], ("N and D grow together in these cells, so the exponent of N holds for both",)
+    names = [f"all cells have one {name}" for name, has in zip("ND", varies, strict=True) if not has]
+    return columns, tuple(f"{name}: the law does not cover its effect" for name in names)
+
+
+def _through(design: FloatArray, target: FloatArray, errors: FloatArray) -> tuple[FloatArray, float]:
+    """Return coefficients by weighted least squares, and the scatter about them.
+
+    Weights are inverse variances by noise plus the scatter between cells that noise does not explain, by the
+    method of moments (DerSimonian & Laird 1986).
+    """
+    plain = np.linalg.lstsq(design, target, rcond=None)[0]
+    n_dof = max(len(target) - design.shape[1], 1)
+    observed = float(((target - design @ plain) ** 2).sum()) / n_dof
+    between = max(observed - float((errors**2).mean()), 0.0)
+    weights = 1 / np.sqrt(errors**2 + between)
+    coefficients = np.linalg.lstsq(design * weights[:, None], target * weights, rcond=None)[0]
+    scatter = math.sqrt(float(((target - design @ coefficients) ** 2).sum()) / n_dof)
+    return coefficients, scatter
+
+
+def _bootstrap(
+    design: FloatArray, target: FloatArray, errors: FloatArray, n_draws: int, rng: np.random.Generator
+) -> FloatArray:
+    """Return coefficients (k, p) over resamples of the cells, deviations scaled by sqrt(n / chi^2_(n-p)).
+
+    Residuals of few cells are too small by sqrt(n / (n - p)), and their scale is uncertain: Student's t.
+    Resamples that do not determine the law are left out.
+    """
+    n, p = design.shape
+    center, _ = _through(design, target, errors)
+    found = []
+    for _ in range(n_draws):
+        rows = rng.integers(0, n, n)
+        if np.linalg.matrix_rank(design[rows], tol=1e-6) < p or len(np.unique(rows)) < p + 1:
+            continue
+        found.append(_through(design[rows], target[rows], errors[rows])[0])
+    draws = np.array(found).reshape(-1, p) if found else center[None]
+    scale = np.sqrt(n / rng.chisquare(n - p, len(draws)))
+    return np.asarray(center + (draws - center) * scale[:, None])
+
+
+def _near_best(axis: Axis, cells: Sequence[_Cell], columns: Sequence[int]) -> tuple[float, ...] | None:
+    """Return exponents by least squares through all runs within NEAR_BEST of their cell's lowest loss."""
+    rows, values = [], []
+    for cell in cells:
+        near = cell.logs[axis][cell.near(NEAR_BEST)]
+        values += near.tolist()
+        rows += [[1.0, *(math.log((cell.n_params, cell.n_tokens)[at]) for at in columns)]] * len(near)
+    design = np.array(rows)
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        return None
+    return tuple(np.linalg.lstsq(design, np.array(values), rcond=None)[0][1:].tolist())

@@ -1,0 +1,120 @@
+"""A comparison of two arms as text of at most 15 lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from sweep.fit.compare.comparison import Comparison, Factor, MultiplierAt
+from sweep.report.numbers import NarrowTable, format4
+
+MAX_ROWS = 6  # of budgets, the target included
+MAX_NOTES = 3
+
+
+def comparison_text(found: Comparison, closing: str | None = None) -> RenderableType:
+    """Return the multipliers by budget, the exponents, the crossing, and the next command.
+
+    `closing` is a line before the next command.
+    """
+    lines = [*_notes(found), *([] if closing is None else [closing])]
+    if found.next is not None:
+        lines.append(f"next: {found.next}")
+    return Group(*map(Text, _heading(found)), _table(found), *map(Text, (*_conclusions(found), *lines)))
+
+
+def _heading(found: Comparison) -> Iterator[str]:
+    a, b, target = found.a, found.b, found.target
+    pairs = f"{found.n_pairs} matching pairs (noise correlation {found.correlation:.2f})"
+    yield (
+        f"B = {b.name} over A = {a.name}: {b.n_points} and {a.n_points} runs, "
+        f"{pairs if found.n_pairs else 'no matching runs'}, {found.confidence:.0%} intervals"
+    )
+    factor = target.flops_factor
+    low, high = factor.interval
+    shown = "holds 1: no difference shown" if low <= 1 <= high else "excludes 1"
+    yield (
+        f"at {format4(target.flops)} FLOPs A needs {_factor(factor)} times the compute of B for equal loss; "
+        f"P(B better) {_probability(target.p_b_better)}; the interval {shown}"
+    )
+
+
+def _table(found: Comparison) -> NarrowTable:
+    has_tokens, has_seconds = found.target.tokens_factor is not None, found.device is not None
+    names = ("FLOPs of B", "loss A", "loss B", "A/B FLOPs", "P(B better)")
+    table = NarrowTable(*names, *(["A/B tokens"] * has_tokens), *(["A/B seconds"] * has_seconds))
+    for at in _rows(found):
+        more = [_factor(factor) for factor in (at.tokens_factor, at.seconds_factor) if factor is not None]
+        table.add_row(
+            f"{format4(float(f'{at.flops:.3g}'))}{'*' if at.extrapolated else ''}",
+            format4(at.loss_a),
+            format4(at.loss_b),
+            _factor(at.flops_factor),
+            _probability(at.p_b_better),
+            *more,
+        )
+    return table
+
+
+def _rows(found: Comparison) -> list[MultiplierAt]:
+    """Return the target and as many budgets as fit, the smallest and the largest among them."""
+    n, room = len(found.at), MAX_ROWS - 1
+    if n > room:
+        kept = sorted({round(step * (n - 1) / (room - 1)) for step in range(room)})
+        return [*(found.at[at] for at in kept), found.target]
+    return [*found.at, found.target]
+
+
+def _conclusions(found: Comparison) -> Iterator[str]:
+    yield "* extrapolated: beyond the budgets of B, or of A at the loss of B"
+    exponents = found.exponents
+    verdict = (
+        f"differ: gamma {format4(exponents.gamma_a)} for A, {format4(exponents.gamma_b)} for B"
+        if exponents.preferred == "separate"
+        else "no difference shown, shared exponents preferred"
+    )
+    yield (
+        f"exponents: {verdict} (F = {exponents.f:.2f} with 1 and {exponents.n_dof} dof, p = "
+        f"{exponents.p_value:.2g}; B/A {_factor(exponents.ratio)})"
+    )
+    crossing = found.crossing
+    low, high = map(format4, (float(f"{end:.2g}") for end in crossing.range))
+    if crossing.flops is None:
+        yield f"no crossing within {low} to {high} FLOPs (P = {_probability(crossing.p_crossing)})"
+        return
+    assert crossing.interval is not None
+    first, last = crossing.interval
+    if first is None and last is None:
+        yield f"crossing not determined: the interval holds 1 from {low} to {high} FLOPs"
+        return
+    ends = [
+        f"below {low}" if first is None else format4(first),
+        f"above {high}" if last is None else format4(last),
+    ]
+    yield f"equally good at {format4(crossing.flops)} FLOPs [{ends[0]}, {ends[1]}]"
+
+
+def _notes(found: Comparison) -> list[str]:
+    notes = [*found.warnings, *([] if found.no_seconds is None else [found.no_seconds])]
+    for arm in (found.a, found.b):
+        if arm.n_diverged:
+            notes.append(f"{arm.n_diverged} runs of {arm.name} diverged and are not compared")
+        if arm.outliers:
+            notes.append(f"outliers left out of {arm.name}: {', '.join(arm.outliers)}")
+        notes += [f"{arm.name}: {warning}" for warning in arm.warnings]
+    more = len(notes) - MAX_NOTES
+    shown = notes if more <= 0 else [*notes[: MAX_NOTES - 1], f"{more + 1} more notes in --json"]
+    return [f"note: {note}" for note in shown]
+
+
+def _factor(factor: Factor) -> str:
+    low, high = factor.interval
+    return f"{factor.value:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def _probability(share: float) -> str:
+    if share < 0.001:
+        return "<0.1%"
+    return ">99.9%" if share > 0.999 else f"{share:.1%}"
