@@ -17,7 +17,6 @@ directory as pools: every step chooses from the rows that are left. Results go t
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import math
 import time
@@ -97,7 +96,9 @@ SCENARIOS = (
     Scenario(name="epoch", alpha=0.348, beta=0.366, sd=0.002, E=1.82, A=482.0, B=2085.4),
     Scenario(name="steep", alpha=0.50, beta=0.45, sd=0.002, A=3000.0, B=9000.0),
     Scenario(name="unequal exponents", alpha=0.45, beta=0.30, sd=0.002, A=1500.0, B=450.0),
-    Scenario(name="small grid, two seeds", alpha=0.34, beta=0.28, sd=0.003, n_budgets=5, n_sizes=5, n_seeds=2),
+    Scenario(
+        name="small grid, two seeds", alpha=0.34, beta=0.28, sd=0.003, n_budgets=5, n_sizes=5, n_seeds=2
+    ),
     Scenario(name="dense budgets", alpha=0.34, beta=0.28, sd=0.002, step=2.0, n_budgets=9, n_sizes=9),
     Scenario(name="off-centre grid", alpha=0.34, beta=0.28, sd=0.002, off=1.6),
     Scenario(name="bent", alpha=0.34, beta=0.28, sd=0.002, bend=-0.002),
@@ -123,7 +124,9 @@ def measured(points: Sequence[Point], target: float, truth: float, predicted: fl
     answer = fitted.answer
     if not isinstance(answer, AnswerLaw):
         return State(flops=cost, n_runs=len(points), width=math.inf, error=math.nan, loss_width=math.inf)
-    (low, high), (least, most) = (answer.interval(q, target) or (0.0, 1.0) for q in ("n_params_opt", "loss_opt"))
+    (low, high), (least, most) = (
+        answer.interval(q, target) or (0.0, 1.0) for q in ("n_params_opt", "loss_opt")
+    )
     return State(
         flops=cost,
         n_runs=len(points),
@@ -164,11 +167,14 @@ class PlantedSource(Source):
         budgets = scenario.smallest * scenario.step ** np.arange(0, scenario.n_budgets - 0.75, 0.5)
         log_n = np.arange(math.log(1e6), math.log(1e12), math.log(2) / 3)
         ratio = [budget / (6 * np.exp(2 * log_n)) for budget in budgets]  # tokens per parameter
-        cells = [(b, x) for b, r in zip(budgets, ratio, strict=True) for x, q in zip(log_n, r, strict=True) if 0.5 < q < 2000]
+        cells = [
+            (b, x)
+            for b, r in zip(budgets, ratio, strict=True)
+            for x, q in zip(log_n, r, strict=True)
+            if 0.5 < q < 2000
+        ]
         at, log_sizes = np.array(cells).T
-        pool = Pool(
-            flops_budget=at, n_params=np.exp(log_sizes), flops=at, n_free=np.full(len(at), 8)
-        )
+        pool = Pool(flops_budget=at, n_params=np.exp(log_sizes), flops=at, n_free=np.full(len(at), 8))
         super().__init__(grid, pool, scenario.target, scenario.optimum(scenario.target))
 
     def _point(self, log_n: float, budget: float, rng: np.random.Generator) -> Point:
@@ -305,7 +311,9 @@ def planted(names: Sequence[str], replicates: int, first: int) -> Iterator[tuple
 
 def main() -> None:
     """Replay, print the ratios and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("kind", choices=("planted", "tables"))
     parser.add_argument("directory", nargs="?", type=Path)
     parser.add_argument("--replicates", type=int, default=2)
@@ -317,21 +325,40 @@ def main() -> None:
     results: list[Result] = []
     curves: list[dict[str, object]] = []
     if chosen.kind == "planted":
-        sources = ((s.name, seed, PlantedSource(s, seed)) for s, seed in planted(chosen.scenario, chosen.replicates, chosen.first))
+        sources = (
+            (s.name, seed, PlantedSource(s, seed))
+            for s, seed in planted(chosen.scenario, chosen.replicates, chosen.first)
+        )
     else:
-        sources = ((path.stem, 0, TableSource(path)) for path in sorted(chosen.directory.glob("*.csv")) if not chosen.scenario or path.stem in chosen.scenario)
+        sources = (
+            (path.stem, 0, TableSource(path))
+            for path in sorted(chosen.directory.glob("*.csv"))
+            if not chosen.scenario or path.stem in chosen.scenario
+        )
     for name, seed, source in sources:
         began = time.process_time()
         found, fixed, adaptive = compare(name, seed, source)
         results.append(found)
-        print(f"{name} {seed}: {found.ratio:.2f} runs {found.runs}/{found.grid_runs} width {found.width:.3f}/{found.grid_width:.3f} error {found.error:+.3f}/{found.grid_error:+.3f} {time.process_time() - began:.1f}s", flush=True)
+        print(
+            f"{name} {seed}: {found.ratio:.2f} runs {found.runs}/{found.grid_runs} width {found.width:.3f}/{found.grid_width:.3f} error {found.error:+.3f}/{found.grid_error:+.3f} {time.process_time() - began:.1f}s",
+            flush=True,
+        )
         if chosen.verbose:
             for kind, states in (("fixed", fixed), ("adaptive", adaptive)):
                 for s in states:
-                    print(f"   {kind:9s} {s.flops / fixed[-1].flops:6.3f} runs {s.n_runs:3d} width {s.width:.3f} (expected {s.predicted:.3f}) loss {s.loss_width:.4f} error {s.error:+.3f}")
+                    print(
+                        f"   {kind:9s} {s.flops / fixed[-1].flops:6.3f} runs {s.n_runs:3d} width {s.width:.3f} (expected {s.predicted:.3f}) loss {s.loss_width:.4f} error {s.error:+.3f}"
+                    )
     table = pd.DataFrame([dataclasses.asdict(r) for r in results])
     print(table.groupby("scenario")[["ratio", "runs", "grid_runs"]].median().round(2).to_string())
-    print("median", table["ratio"].median(), "rms error", np.sqrt((table[["grid_error", "error"]] ** 2).mean()).to_dict(), "median", table[["grid_error", "error"]].abs().median().to_dict())
+    print(
+        "median",
+        table["ratio"].median(),
+        "rms error",
+        np.sqrt((table[["grid_error", "error"]] ** 2).mean()).to_dict(),
+        "median",
+        table[["grid_error", "error"]].abs().median().to_dict(),
+    )
 
 
 if __name__ == "__main__":

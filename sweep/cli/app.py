@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweep.cli import laws, sweeps
+from sweep.cli import design, laws, sweeps
 from sweep.cli.arguments import AsJson, ConfigDir, Overrides, arms_of, first_arm_of
 from sweep.cli.data import data_app, import_runs
 from sweep.errors import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, InputError, user_error
@@ -41,6 +41,7 @@ for verb in (sweeps.plan, sweeps.run, laws.fit, laws.predict, laws.report, sweep
     app.command()(verb)
 app.command("check-hparams")(sweeps.check_hparams)
 app.command()(sweeps.validate)
+app.command()(design.suggest)
 app.command("import")(import_runs)
 app.command()(sweeps.exclude)
 app.command()(sweeps.export)

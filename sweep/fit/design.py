@@ -456,7 +456,9 @@ def _with_action(design: Design, pool: Pool, action: Action) -> Design:
     for flops in dict.fromkeys(pool.flops_budget[rows].tolist()):
         log_n = np.log(pool.n_params[[row for row in rows if pool.flops_budget[row] == flops]])
         known = next((f for f in by_budget if math.isclose(f, flops, rel_tol=1e-9)), None)
-        old = by_budget[known] if known is not None else BudgetRuns(flops=flops, log_n=log_n[:0], status="new")
+        old = (
+            by_budget[known] if known is not None else BudgetRuns(flops=flops, log_n=log_n[:0], status="new")
+        )
         by_budget[old.flops] = old.plus(log_n)
     return tuple(by_budget[flops] for flops in sorted(by_budget))
 
@@ -469,7 +471,9 @@ def _new_budgets(local: LocalModel, pool: Pool, design: Design) -> Iterator[Acti
         rows = pool.at(budget)
         u = np.log(pool.n_params[rows]) - local.center(budget)
         for offsets in NEW_BUDGET:
-            chosen = sorted({int(rows[np.argmin(np.abs(u - HALF_SPAN * at))]) for at in offsets} if len(u) else ())
+            chosen = sorted(
+                {int(rows[np.argmin(np.abs(u - HALF_SPAN * at))]) for at in offsets} if len(u) else ()
+            )
             if len(chosen) >= MIN_SIZES:
                 yield _action("budget", chosen, pool)
 
@@ -487,9 +491,7 @@ def _action(purpose: Purpose, rows: Sequence[int], pool: Pool) -> Action:
     return Action(purpose=purpose, rows=tuple(rows), flops=float(pool.flops[list(rows)].sum()))
 
 
-def _missing_budgets(
-    local: LocalModel, pool: Pool, design: Design, allowance: float
-) -> tuple[Action, ...]:
+def _missing_budgets(local: LocalModel, pool: Pool, design: Design, allowance: float) -> tuple[Action, ...]:
     """Return the cheapest new budgets that the answer lacks."""
     n_missing = MIN_FITTED - len(local.log_c)
     by_budget = {float(pool.flops_budget[a.rows[0]]): a for a in _new_budgets(local, pool, design)}
