@@ -2,16 +2,17 @@
 """FLOPs of suggested runs and of a fixed grid for the same interval of N_opt, by replay.
 
 A fixed grid trains all sizes of one budget after the other, in ascending order. The adaptive sweep starts
-from the first three of these budgets and adds what `sweep.fit.design` proposes, from runs that cost at most as
-much as the largest of the grid. Both are fitted by `sweep fit` after every step. For every budget k of the
-grid from the fourth on, the ratio is the FLOPs at which the adaptive sweep first reaches the interval that the
-grid has after k budgets, over the grid's FLOPs by then; runs of the start count on both sides.
+from the first three of these budgets and adds what `sweep.fit.design` proposes until its interval is as
+narrow as that of the grid. Both are fitted by `sweep fit` after every step, and the runs of the start count
+on both sides. The ratio is that of their FLOPs.
 
-    python -m scripts.benchmarks.design_replay planted --replicates 4
-    python -m scripts.benchmarks.design_replay tables DIR
+    python -m scripts.benchmarks.design_replay planted --replicates 4 --out results/reference/design
+    python -m scripts.benchmarks.design_replay tables DIR --out results/reference/design
 
-Planted sweeps have known laws, and any size and seed can be added. `tables` replays the .csv files of a
-directory as pools: every step chooses from the rows that are left. Results go to results/reference/design.
+Planted sweeps have known laws; any size and seed can be added, at budgets up to the largest of the grid.
+`tables` replays the .csv files of a directory as pools: a step chooses from the rows that are left, the
+target is the largest budget with a measured minimum, which is held out, and the ratio is measured for the
+interval that the grid has after each of its budgets from the fourth on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,11 +30,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from sweep.config import FitConfig
-from sweep.fit import Fit, fit
+from sweep.fit import fit
 from sweep.fit.answer import AnswerLaw
 from sweep.fit.design import Pool, propose, situation
 from sweep.fit.table.observations import observe
 from sweep.records import Point
+from sweep.report.figures.style import new_figure, save_figure, style
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -43,7 +44,6 @@ PILOT = 3  # budgets of the grid that the adaptive sweep starts from
 REACH = 10.0  # times the largest budget: the target
 ROUND = 0.1  # of the grid's FLOPs: the allowance of one proposal
 LARGEST = 1.0  # of the grid's FLOPs: where the adaptive sweep ends at the latest
-OUT = Path("results/reference/design")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,6 @@ class State:
     n_runs: int
     width: float  # of the interval of ln N_opt at the target; infinite without an answer
     error: float  # of ln N_opt against the truth
-    loss_width: float
     predicted: float = math.nan  # the width that the proposal expected
 
 
@@ -123,23 +122,15 @@ def measured(points: Sequence[Point], target: float, truth: float, predicted: fl
     cost = sum(point.flops_budget or 0.0 for point in points)
     answer = fitted.answer
     if not isinstance(answer, AnswerLaw):
-        return State(flops=cost, n_runs=len(points), width=math.inf, error=math.nan, loss_width=math.inf)
-    (low, high), (least, most) = (
-        answer.interval(q, target) or (0.0, 1.0) for q in ("n_params_opt", "loss_opt")
-    )
+        return State(flops=cost, n_runs=len(points), width=math.inf, error=math.nan)
+    low, high = answer.interval("n_params_opt", target) or (0.0, math.inf)
     return State(
         flops=cost,
         n_runs=len(points),
         width=math.log(high / low),
         error=math.log(answer.n_params_opt(target)) - truth,
-        loss_width=math.log(most / least),
         predicted=predicted,
     )
-
-
-def answer_of(points: Sequence[Point]) -> Fit:
-    """Fit the points."""
-    return fit(points, CONFIG)
 
 
 class Source:
@@ -269,48 +260,121 @@ def adaptive_curve(source: Source, total: float, goal: float) -> list[State]:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One replay."""
+    """One replay to the interval of the grid."""
 
-    scenario: str
+    sweep: str
     seed: int
+    level: int  # budgets of the grid
+    ratio: float  # FLOPs of the adaptive sweep over those of the grid; infinite if it did not reach the width
     grid_runs: int
     runs: int
     grid_width: float
     width: float
-    ratio: float  # FLOPs of the adaptive sweep over those of the grid; infinite if it did not reach the width
-    grid_error: float
+    grid_error: float  # of ln N_opt
     error: float
 
 
-def compare(name: str, seed: int, source: Source) -> tuple[Result, list[State], list[State]]:
-    """Replay both."""
+Curve = dict[str, object]
+
+
+def compare(
+    name: str, seed: int, source: Source, *, every_level: bool
+) -> Iterator[tuple[Result, list[Curve]]]:
+    """Replay both to the interval of the whole grid or, with `every_level`, of the grid up to each budget."""
     fixed = fixed_curve(source)
-    adaptive = adaptive_curve(source, fixed[-1].flops, fixed[-1].width)
-    end = adaptive[-1]
-    result = Result(
-        scenario=name,
-        seed=seed,
-        grid_runs=fixed[-1].n_runs,
-        runs=end.n_runs,
-        grid_width=fixed[-1].width,
-        width=end.width,
-        ratio=end.flops / fixed[-1].flops if end.width <= fixed[-1].width else math.inf,
-        grid_error=fixed[-1].error,
-        error=end.error,
+    whole = fixed[-1].flops
+    for index in range(1, len(fixed)) if every_level else [len(fixed) - 1]:
+        grid = fixed[index]
+        goal = min(state.width for state in fixed[: index + 1]) if every_level else grid.width
+        adaptive = adaptive_curve(source, whole, goal)
+        end = adaptive[-1]
+        result = Result(
+            sweep=name,
+            seed=seed,
+            level=PILOT + index,
+            ratio=end.flops / grid.flops if end.width <= goal else math.inf,
+            grid_runs=grid.n_runs,
+            runs=end.n_runs,
+            grid_width=goal,
+            width=end.width,
+            grid_error=grid.error,
+            error=end.error,
+        )
+        pairs = (("grid", fixed), ("adaptive", adaptive))
+        yield (
+            result,
+            [
+                {"sweep": name, "seed": seed, "kind": kind, "flops": s.flops / whole, "runs": s.n_runs}
+                | {"width": s.width / fixed[-1].width, "expected": s.predicted / fixed[-1].width}
+                | {"error": s.error}
+                for kind, states in pairs
+                for s in states
+            ],
+        )
+
+
+def sources(chosen: argparse.Namespace) -> Iterator[tuple[str, int, Source]]:
+    """Yield the replays that were asked for."""
+    if chosen.kind == "planted":
+        for seed in range(chosen.first, chosen.first + chosen.replicates):
+            for scenario in SCENARIOS:
+                yield scenario.name, seed, PlantedSource(scenario, seed)
+        return
+    for path in sorted(chosen.directory.glob("*.csv")):
+        source = TableSource(path)
+        if len(source.grid) > PILOT:
+            yield path.stem, 0, source
+
+
+def summary(results: pd.DataFrame, curves: pd.DataFrame) -> str:
+    """Return the ratios by sweep, the errors, and the honesty of the expected intervals."""
+    by_sweep = results.groupby("sweep")[["ratio", "runs", "grid_runs"]].median().round(2)
+    rms = np.sqrt((results[["grid_error", "error"]] ** 2).mean())
+    known = curves[np.isfinite(curves["expected"]) & (curves["kind"] == "adaptive")]
+    honest = (known["width"] / known["expected"]).quantile([0.1, 0.5, 0.9]).round(2).tolist()
+    return "\n".join(
+        [
+            by_sweep.to_string(),
+            f"median ratio {results['ratio'].median():.2f}, at most one half in "
+            f"{(results['ratio'] <= 0.5).mean():.0%} of {len(results)}",
+            f"error of ln N_opt: rms {rms['error']:.3f}, of the grid {rms['grid_error']:.3f}; median "
+            f"{results['error'].abs().median():.3f}, of the grid {results['grid_error'].abs().median():.3f}",
+            f"width over expected width: 10, 50 and 90 % {honest} of {len(known)}",
+        ]
     )
-    return result, fixed, adaptive
 
 
-def planted(names: Sequence[str], replicates: int, first: int) -> Iterator[tuple[Scenario, int]]:
-    """Yield every scenario with every seed."""
-    for seed in range(first, first + replicates):
-        for scenario in SCENARIOS:
-            if not names or scenario.name in names:
-                yield scenario, seed
+def draw(results: pd.DataFrame, curves: pd.DataFrame, stem: Path) -> None:
+    """Draw the widths by FLOPs, and the ratios by scenario."""
+    with style():
+        figure, (left, right) = new_figure(width=9.0, height=3.6, n_panels=2)
+        grid = np.geomspace(0.01, 1.0, 60)
+        for kind, color in (("grid", "#999999"), ("adaptive", "#0072B2")):
+            steps = []
+            for _, curve in curves[curves["kind"] == kind].groupby(["sweep", "seed"]):
+                left.plot(curve["flops"], curve["width"], color=color, alpha=0.15, linewidth=0.7)
+                at = np.searchsorted(curve["flops"].to_numpy(), grid, side="right") - 1
+                best = np.minimum.accumulate(curve["width"].to_numpy())
+                steps.append(np.where(at >= 0, best[np.maximum(at, 0)], np.nan))
+            middle = np.nanmedian(np.array(steps), axis=0)
+            left.plot(grid, middle, color=color, linewidth=2, label=f"{kind}, median")
+        left.axhline(1.0, color="black", linewidth=0.6, linestyle=":")
+        left.set(xscale="log", yscale="log", xlabel="FLOPs over those of the grid")
+        left.set(ylabel="width of the interval of ln N_opt\nover that of the whole grid")
+        left.legend(frameon=False)
+        names = list(dict.fromkeys(results["sweep"]))
+        for y, name in enumerate(names):
+            ratio = results[results["sweep"] == name]["ratio"].clip(upper=1.2)
+            right.plot(ratio, np.full(len(ratio), y), "o", color="#0072B2", alpha=0.5, markersize=4)
+            right.plot([ratio.median()], [y], "|", color="black", markersize=14)
+        right.axvline(0.5, color="black", linewidth=0.6, linestyle=":")
+        right.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1.25))
+        right.set(xlabel="FLOPs for the interval of the grid,\nover those of the grid")
+        save_figure(figure, stem)
 
 
 def main() -> None:
-    """Replay, print the ratios and write the tables."""
+    """Replay, print the ratios, and write tables and figure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -318,47 +382,30 @@ def main() -> None:
     parser.add_argument("directory", nargs="?", type=Path)
     parser.add_argument("--replicates", type=int, default=2)
     parser.add_argument("--first", type=int, default=0, help="first seed")
-    parser.add_argument("--scenario", action="append", default=[])
-    parser.add_argument("--verbose", action="store_true")
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--out", type=Path, help="directory of the tables and the figure")
     chosen = parser.parse_args()
-    results: list[Result] = []
-    curves: list[dict[str, object]] = []
-    if chosen.kind == "planted":
-        sources = (
-            (s.name, seed, PlantedSource(s, seed))
-            for s, seed in planted(chosen.scenario, chosen.replicates, chosen.first)
-        )
-    else:
-        sources = (
-            (path.stem, 0, TableSource(path))
-            for path in sorted(chosen.directory.glob("*.csv"))
-            if not chosen.scenario or path.stem in chosen.scenario
-        )
-    for name, seed, source in sources:
-        began = time.process_time()
-        found, fixed, adaptive = compare(name, seed, source)
-        results.append(found)
-        print(
-            f"{name} {seed}: {found.ratio:.2f} runs {found.runs}/{found.grid_runs} width {found.width:.3f}/{found.grid_width:.3f} error {found.error:+.3f}/{found.grid_error:+.3f} {time.process_time() - began:.1f}s",
-            flush=True,
-        )
-        if chosen.verbose:
-            for kind, states in (("fixed", fixed), ("adaptive", adaptive)):
-                for s in states:
-                    print(
-                        f"   {kind:9s} {s.flops / fixed[-1].flops:6.3f} runs {s.n_runs:3d} width {s.width:.3f} (expected {s.predicted:.3f}) loss {s.loss_width:.4f} error {s.error:+.3f}"
-                    )
-    table = pd.DataFrame([dataclasses.asdict(r) for r in results])
-    print(table.groupby("scenario")[["ratio", "runs", "grid_runs"]].median().round(2).to_string())
-    print(
-        "median",
-        table["ratio"].median(),
-        "rms error",
-        np.sqrt((table[["grid_error", "error"]] ** 2).mean()).to_dict(),
-        "median",
-        table[["grid_error", "error"]].abs().median().to_dict(),
-    )
+    rows: list[dict[str, object]] = []
+    steps: list[Curve] = []
+    for name, seed, source in sources(chosen):
+        for result, curve in compare(name, seed, source, every_level=chosen.kind == "tables"):
+            rows.append(dataclasses.asdict(result))
+            steps += curve
+            print(
+                f"{name} {seed}, {result.level} budgets: ratio {result.ratio:.2f}, runs {result.runs} of "
+                f"{result.grid_runs}, width {result.width:.3f} for {result.grid_width:.3f}",
+                flush=True,
+            )
+    results, curves = pd.DataFrame(rows), pd.DataFrame(steps)
+    print(summary(results, curves))
+    if chosen.out is None:
+        return
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    if chosen.kind == "tables":  # ratios alone: the losses are not ours
+        results[["sweep", "level", "ratio"]].round(3).to_csv(chosen.out / "tables.csv", index=False)
+        return
+    results.round(4).to_csv(chosen.out / "planted.csv", index=False)
+    curves.round(4).to_csv(chosen.out / "planted_curves.csv", index=False)
+    draw(results, curves, chosen.out / "design")
 
 
 if __name__ == "__main__":

@@ -94,6 +94,5 @@ def suggest(
     laws.fit_sweep(sweep_dir, RunStore(sweep_dir).latest_experiment().fit)
     if outcome.gave_up or outcome.status.n_failed:
         raise typer.Exit(EXIT_FAILED)
-    say(
-        f"the runs are points of the sweep now: sweep predict {shlex.quote(str(sweep_dir))} {found.target:.4g}"
-    )
+    place = shlex.quote(str(sweep_dir))
+    say(f"the runs are points of the sweep now: sweep predict {place} {found.target:.4g}")

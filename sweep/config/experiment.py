@@ -315,8 +315,8 @@ class ExperimentConfig:
             )
         if self.adaptive.enabled and self.schedule.cooldown_branches:
             raise InputError(
-                "adaptive.enabled=true and schedule.cooldown_branches=true: added runs cannot branch from the "
-                "grid's trunks, set one of them to false"
+                "adaptive.enabled=true and schedule.cooldown_branches=true: added runs cannot branch from "
+                "the grid's trunks, set one of them to false"
             )
         given = {"budgets": self.budgets, "seeds": self.seeds, "hparam_check.seeds": self.hparam_check.seeds}
         for key, values in given.items():

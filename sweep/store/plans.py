@@ -83,7 +83,10 @@ def by_cost(runs: tuple[PlannedRun, ...]) -> list[PlannedRun]:
 
 
 def latest_experiment(sweep_dir: Path) -> ExperimentConfig:
-    """Return the experiment planned last, validations and suggested runs aside. Raises InputError as `read_entries`."""
+    """Return the experiment planned last, validations and suggested runs aside.
+
+    Raises InputError as `read_entries`.
+    """
     return arm_experiments(sweep_dir)[-1]
 
 

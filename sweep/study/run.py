@@ -65,13 +65,13 @@ def run_experiment(
     """Prepare the data, plan, and train every run without a result. Safe to repeat, kill and run twice.
 
     Several experiments are the arms of one sweep: one queue, in the directory of the first. `check_hparams`
-    trains the runs of `plan_hparam_check` instead, in `hparam_directory`. With `adaptive.enabled` runs are added
-    and trained afterwards, a round at a time, as `sweep.study.suggest.decide` chooses them.
+    trains the runs of `plan_hparam_check` instead, in `hparam_directory`. With `adaptive.enabled` runs are
+    added and trained afterwards, a round at a time, as `sweep.study.suggest.decide` chooses them.
 
-    `on_notice` gets sentences about the tracking service and about added runs. `on_status` is called about twice a second; once
-    `should_stop` returns true the workers save their state and end. `only="failed"` limits the training to
-    runs that were given up, at least one. With `detach` the call returns once the workers are started; they
-    go on in the background.
+    `on_notice` gets sentences about the tracking service and about added runs. `on_status` is called about
+    twice a second; once `should_stop` returns true the workers save their state and end. `only="failed"`
+    limits the training to runs that were given up, at least one. With `detach` the call returns once the
+    workers are started; they go on in the background.
 
     Raises InputError or SafetyError before anything is trained.
     """

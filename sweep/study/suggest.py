@@ -36,7 +36,7 @@ from sweep.study.plan import arm_experiment, dataset, device_of
 
 MAX_SEEDS = 8  # runs of one cell
 BUDGET_STEP = 1.75  # ratio of the budgets that may be added beyond the largest one
-WIDE_GAP = 2.5  # ratio of two budgets between which a further one may be added
+WIDE_GAP = 1.8  # ratio of two budgets between which a further one may be added
 SIZE_STEP = 0.12  # of ln N between the sizes that may be added
 MAX_ADDED_BUDGETS = 24
 TARGET_REACH = 10.0  # times the largest budget of an added run: the default target
@@ -274,8 +274,8 @@ def _check_precision(store: RunStore, experiment: ExperimentConfig, plan: Plan) 
     if trained and planned not in trained:
         raise InputError(
             f"runs suggested here would be trained in {planned}, and those of the sweep in "
-            f"{', '.join(sorted(trained))}: plan the sweep again with precision={sorted(trained)[0]}, or call "
-            f"this on a machine with its device"
+            f"{', '.join(sorted(trained))}: call this on a machine with the sweep's device, or set precision "
+            f"in the experiment"
         )
 
 
@@ -379,10 +379,10 @@ def decide(sweep_dir: Path, experiment: ExperimentConfig) -> Decision:
 
 
 def _state(found: Suggestion, goal: float) -> str:
-    if found.n_params_opt is None:
-        return f"there is no answer yet ({found.refusal})"
     n_open = len(found.unbracketed)
-    minima = f", {n_open} budget{'s' * (n_open > 1)} without a minimum" if n_open else ""
+    minima = f", {n_open} budget{'s' * (n_open > 1)} without a valid minimum" if n_open else ""
+    if found.n_params_opt is None:
+        return f"there is no answer yet{minima}"
     return (
         f"N_opt at {found.target:.3g} FLOPs is known within a factor {found.n_params_opt.factor:.3g}, "
         f"adaptive.goal={goal:g}{minima}"

@@ -30,7 +30,10 @@ def suggestion_text(found: Suggestion, command: str | None) -> RenderableType:
         lines.append(_table(found))
     else:
         lines.append(
-            Text(f"no run{arm} that {format4(found.allowance)} FLOPs pay for would narrow the answer")
+            Text(
+                f"no run{arm} within {format4(found.allowance)} FLOPs narrows the answer: raise "
+                f"--flops-budget, or --max-budget, which shortens the extrapolation"
+            )
         )
     lines += [Text(line) for line in _closing(found)]
     if command is not None and found.runs:
