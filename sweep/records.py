@@ -62,6 +62,7 @@ class Plan:
     dropped: tuple[DroppedCell, ...]
     warnings: tuple[str, ...]
     validation: bool = False  # runs that test a prediction; the sweep's settings are those of its other plans
+    suggested: bool = False  # runs added to a grid by `sweep suggest` or adaptive.enabled; settings likewise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweep.cli import comparisons, laws, sweeps
+from sweep.cli import comparisons, design, laws, sweeps
 from sweep.cli.arguments import AsJson, ConfigDir, Overrides, arms_of, first_arm_of
 from sweep.cli.data import data_app, import_runs
 from sweep.cli.help import DAILY, MACHINE, STUDIES, GroupedVerbs, examples
@@ -161,6 +161,12 @@ _add(
     "compare results/adamw results/muon",
     "compare results/arms --flops 1e20",
     "compare results/arms:adamw results/arms:muon --figure compare.png",
+)
+_add(
+    STUDIES,
+    design.suggest,
+    "suggest results/smoke --target 1e12",
+    "suggest results/smoke --target 1e12 --flops-budget 1e11 --run",
 )
 _add(STUDIES, sweeps.check_hparams, "check-hparams experiment=smoke", name="check-hparams")
 _add(STUDIES, comparisons.fit_hparams, "fit-hparams results/rates", name="fit-hparams")

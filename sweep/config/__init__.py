@@ -17,6 +17,7 @@ from sweep.config.corpus import (
     TokenizerConfig,
 )
 from sweep.config.experiment import (
+    AdaptiveConfig,
     EstimateConfig,
     ExperimentConfig,
     GridConfig,
@@ -52,6 +53,7 @@ from sweep.config.upgrade import upgrade_experiment
 __all__ = [
     "EVALUATION_BATCH_TOKENS",
     "SEMANTICS_VERSION",
+    "AdaptiveConfig",
     "AnyTokenizerConfig",
     "ArchitectureConfig",
     "ColumnsConfig",

@@ -82,6 +82,11 @@ CONDITIONS = (
         holds=lambda e: e.schedule.name == "wsd",
     ),
     Condition(
+        keys=("adaptive.target", "adaptive.goal", "adaptive.flops_budget", "adaptive.max_budget"),
+        needs="adaptive.enabled=true",
+        holds=lambda e: e.adaptive.enabled,
+    ),
+    Condition(
         keys=("trainer.parallel",),
         needs="trainer.n_devices above 1",
         holds=lambda e: e.trainer.n_devices > 1,

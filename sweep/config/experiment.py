@@ -186,6 +186,24 @@ class HparamCheckConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AdaptiveConfig:
+    """Runs that `sweep run` adds to the grid, where they narrow the answer most for their FLOPs."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    enabled: Flag = False
+    """Add runs until every budget brackets its minimum and the interval reaches the goal, or the allowance is
+    spent."""
+    target: Positive | None = None
+    """Budget at which the answer is asked for; null: 10 times max_budget. Unit: FLOPs."""
+    goal: Annotated[Float, Field(gt=1, allow_inf_nan=False)] = 1.5
+    """Stop when the interval on N_opt at the target is this narrow, upper end over lower. Unit: ratio."""
+    flops_budget: Positive | None = None
+    """Allowance for all added runs of an arm; null: half of the grid's FLOPs. Unit: FLOPs."""
+    max_budget: Positive | None = None
+    """Largest budget of an added run; null: the largest of budgets. Unit: FLOPs."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainerConfig:
     """Execution of a run. No key here changes a result beyond rounding."""
 
@@ -291,12 +309,18 @@ class ExperimentConfig:
     tracking: TrackingConfig
     store: StoreConfig = field(default_factory=StoreConfig)
     hparam_check: HparamCheckConfig = field(default_factory=HparamCheckConfig)
+    adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
 
     def __post_init__(self) -> None:
         if self.mup_base_width is not None and isinstance(self.optimizer.lr, str):
             raise InputError(
                 f"optimizer.lr={self.optimizer.lr} with mup_base_width={self.mup_base_width} scales with the "
                 f"size twice: give the number that is best at width {self.mup_base_width}"
+            )
+        if self.adaptive.enabled and self.schedule.cooldown_branches:
+            raise InputError(
+                "adaptive.enabled=true and schedule.cooldown_branches=true: added runs cannot branch from "
+                "the grid's trunks, set one of them to false"
             )
         given = {"budgets": self.budgets, "seeds": self.seeds, "hparam_check.seeds": self.hparam_check.seeds}
         for key, values in given.items():

@@ -231,7 +231,7 @@ class AnswerLaw(Law):
         ]
         return np.asarray(np.sum(logs, axis=0), dtype=np.float64)
 
-    def _noise_variance(self, target: Target, flops: FloatArray) -> FloatArray:
+    def noise_variance(self, target: Target, flops: FloatArray) -> FloatArray:
         """Return the variance of the mean by noise; methods share their points, so deviations add up."""
         deviations = [
             weight * _log(target, self.laws[name].optimum_draws(flops)).std(axis=0)
@@ -242,7 +242,7 @@ class AnswerLaw(Law):
     def _half_widths(self, target: Target, flops: FloatArray, extra: float) -> FloatArray | None:
         if not all(self.laws[name].n_draws for name in self.weights[target]):
             return None
-        variances, form = self._noise_variance(target, flops) + extra, self.form[target]
+        variances, form = self.noise_variance(target, flops) + extra, self.form[target]
         pairs = zip(variances, self.reach(flops), strict=True)
         return np.array([form.half_width(float(v), float(r), self.confidence) for v, r in pairs])
 
@@ -250,7 +250,7 @@ class AnswerLaw(Law):
         """Return deviations of the mean (N_DRAWS, k), with one draw of noise and form for all budgets."""
         noise, form = rng.standard_normal((2, N_DRAWS, 1))
         by_form = self.form[target].sample(N_DRAWS, rng)[:, None] * self.reach(flops)
-        by_noise = np.sqrt(self._noise_variance(target, flops))
+        by_noise = np.sqrt(self.noise_variance(target, flops))
         return np.asarray(noise * by_noise + form * by_form, dtype=np.float64)
 
     def _optimum(self, flops: FloatArray, log_n: FloatArray, log_loss: FloatArray) -> Optimum:

@@ -15,7 +15,7 @@ from sweep.store.run_store import RunStore
 
 SIZES_AND_EXECUTION = frozenset(
     "name arm results_dir data_dir budgets seeds grid model.width_multiple trainer launch estimate fit "
-    "tracking store hparam_check".split()
+    "tracking store hparam_check adaptive".split()
 )
 """Keys that choose sizes, budgets and seeds, or change no result. All others belong to the family."""
 

@@ -43,6 +43,7 @@ class StoredPlan:
     experiment: ExperimentConfig
     entries: tuple[PlanEntry, ...]
     validation: bool = False  # True for the runs of sweep validate
+    suggested: bool = False  # True for runs that were added by their expected information
 
 
 def write_plan(sweep_dir: Path, plan: Plan) -> Path:
@@ -70,6 +71,7 @@ def write_plan(sweep_dir: Path, plan: Plan) -> Path:
         "dropped": [asdict(cell) for cell in plan.dropped],
         "warnings": list(plan.warnings),
         **({"validation": True} if plan.validation else {}),
+        **({"suggested": True} if plan.suggested else {}),
     }
     write_atomic(path, json_bytes(content))
     return path
@@ -81,18 +83,23 @@ def by_cost(runs: tuple[PlannedRun, ...]) -> list[PlannedRun]:
 
 
 def latest_experiment(sweep_dir: Path) -> ExperimentConfig:
-    """Return the experiment planned last, validations aside. Raises InputError as `read_entries`."""
+    """Return the experiment planned last, validations and suggested runs aside.
+
+    Raises InputError as `read_entries`.
+    """
     return arm_experiments(sweep_dir)[-1]
 
 
 def arm_experiments(sweep_dir: Path) -> list[ExperimentConfig]:
-    """Return the experiment planned last for each arm, validations aside, in the order of planning.
+    """Return the experiment planned last for each arm, in the order of planning.
+
+    Plans of validations and of suggested runs do not count.
 
     Raises InputError as `read_entries`.
     """
     latest: dict[str | None, ExperimentConfig] = {}
     plans = read_plans(sweep_dir)
-    for plan in [plan for plan in plans if not plan.validation] or plans:
+    for plan in [plan for plan in plans if not (plan.validation or plan.suggested)] or plans:
         latest.pop(plan.experiment.arm, None)
         latest[plan.experiment.arm] = plan.experiment
     return list(latest.values())
@@ -216,6 +223,7 @@ def _read_plan(path: Path) -> StoredPlan:
             experiment=experiment,
             entries=entries,
             validation=plan.get("validation", False) is True,
+            suggested=plan.get("suggested", False) is True,
         )
     except (AttributeError, InputError, KeyError, TypeError, ValueError) as error:
         detail = f" ({error})" if isinstance(error, InputError) else ""

@@ -41,6 +41,17 @@ def latest_experiment(sweep_dir: Path) -> ExperimentConfig:
     return RunStore(sweep_dir).latest_experiment()
 
 
+def arm_experiment(store: RunStore, arm: str | None) -> ExperimentConfig:
+    """Return the experiment of an arm. Raises InputError for an unknown one."""
+    experiments = {experiment.arm: experiment for experiment in store.arm_experiments()}
+    if arm in experiments:
+        return experiments[arm]
+    names = ", ".join(str(name) for name in experiments if name is not None)
+    if arm is None:
+        raise InputError(f"{store.sweep_dir} has arms: choose one with --arm NAME, from {names}")
+    raise InputError(f"unknown arm {arm}: " + (f"choose from {names}" if names else "the sweep has no arms"))
+
+
 def dataset(experiment: ExperimentConfig) -> Dataset:
     """Return the experiment's corpus and tokenizer, with the corpus size once it is prepared.
 

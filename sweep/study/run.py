@@ -66,12 +66,13 @@ def run_experiment(
     """Prepare the data, plan, and train every run without a result. Safe to repeat, kill and run twice.
 
     Several experiments are the arms of one sweep: one queue, in the directory of the first. `check_hparams`
-    trains the runs of `plan_hparam_check` instead, in `hparam_directory`.
+    trains the runs of `plan_hparam_check` instead, in `hparam_directory`. With `adaptive.enabled` runs are
+    added and trained afterwards, a round at a time, as `sweep.study.suggest.decide` chooses them.
 
-    `on_notice` gets a sentence about the tracking service. `on_status` is called about twice a second; once
-    `should_stop` returns true the workers save their state and end. `only="failed"` limits the training to
-    runs that were given up, at least one. With `detach` the call returns once the workers are started; they
-    go on in the background.
+    `on_notice` gets sentences about the tracking service and about added runs. `on_status` is called about
+    twice a second; once `should_stop` returns true the workers save their state and end. `only="failed"`
+    limits the training to runs that were given up, at least one. With `detach` the call returns once the
+    workers are started; they go on in the background.
 
     Raises InputError or SafetyError before anything is trained.
     """
@@ -87,7 +88,7 @@ def run_experiment(
                 check_family(RunStore(directory_of(experiments[0])), plan)
         return plans
 
-    return run_plans(
+    outcome = run_plans(
         experiments,
         plan_all,
         directory_of(experiments[0]),
@@ -97,6 +98,80 @@ def run_experiment(
         should_stop=should_stop,
         only=only,
         detach=detach,
+    )
+    if check_hparams or only is not None or not experiments[0].adaptive.enabled:
+        return outcome
+    if detach:
+        on_notice("adaptive.enabled=true adds runs when this command is repeated without --detach")
+        return outcome
+    return _add_runs(
+        [_absolute(experiment) for experiment in experiments],
+        directory_of(experiments[0]),
+        outcome,
+        on_status=on_status,
+        on_notice=on_notice,
+        should_stop=should_stop,
+    )
+
+
+def _add_runs(
+    arms: Sequence[ExperimentConfig],
+    sweep_dir: Path,
+    outcome: RunOutcome,
+    *,
+    on_status: Callable[[SweepStatus], None],
+    on_notice: Callable[[str], None],
+    should_stop: Callable[[], bool],
+) -> RunOutcome:
+    """Add and train runs until every arm has reached its goal or spent its allowance.
+
+    A round is written as plans before it is trained, and follows from the points and plans on disk: after a
+    kill its unfinished runs are trained with the plans of the sweep, and then count as points.
+    """
+    from sweep.study.suggest import decide  # scipy is slow to import, and other sweeps do not need it
+
+    n_trained = outcome.n_trained
+    while outcome.status.finished and not outcome.status.n_failed and not should_stop():
+        decisions = [decide(sweep_dir, arm) for arm in arms]
+        for arm, decision in zip(arms, decisions, strict=True):
+            on_notice(f"{decision.reason}{'' if arm.arm is None else f' (arm {arm.arm})'}")
+        plans = [plan for decision in decisions for plan in decision.plans]
+        if not plans:
+            break
+        outcome = run_suggested(
+            plans, sweep_dir, on_status=on_status, on_notice=on_notice, should_stop=should_stop
+        )
+        n_trained += outcome.n_trained
+    return replace(outcome, n_trained=n_trained, was_finished=outcome.was_finished and not n_trained)
+
+
+def run_suggested(
+    plans: Sequence[Plan],
+    sweep_dir: Path,
+    *,
+    on_progress: DataProgress | None = None,
+    on_status: Callable[[SweepStatus], None] = lambda status: None,
+    on_notice: Callable[[str], None] = lambda sentence: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> RunOutcome:
+    """Add the plans of a suggestion to the sweep in `sweep_dir` and train every run without a result.
+
+    Raises InputError or SafetyError before anything is trained.
+    """
+
+    def plan_all(arms: Sequence[ExperimentConfig]) -> list[Plan]:
+        for plan in plans:
+            check_family(RunStore(sweep_dir), plan)
+        return list(plans)
+
+    return run_plans(
+        [plan.experiment for plan in plans],
+        plan_all,
+        sweep_dir,
+        on_progress=on_progress,
+        on_status=on_status,
+        on_notice=on_notice,
+        should_stop=should_stop,
     )
 
 

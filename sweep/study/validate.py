@@ -39,7 +39,7 @@ from sweep.store.validations import (
 )
 from sweep.study.checks import check_parallel
 from sweep.study.laws import MIN_VALIDATED, choose_arm, fit_arms, predict
-from sweep.study.plan import DataProgress, dataset
+from sweep.study.plan import DataProgress, arm_experiment, dataset
 from sweep.study.run import RunOutcome, run_plans
 
 NEIGHBOUR = 1.7
@@ -75,7 +75,7 @@ def validate(
         SafetyError: the registered prediction was changed, or a run of it was trained before.
     """
     store = RunStore(sweep_dir)
-    experiment = _experiment(store, arm)
+    experiment = arm_experiment(store, arm)
     registered = read_registration(sweep_dir, budget, arm)
     if registered is not None and (scored := _scored(sweep_dir, registered)) is not None:
         done = RunOutcome(status=store.status(), was_finished=True)
@@ -115,17 +115,6 @@ def _scored(sweep_dir: Path, registration: Registration) -> Validation | None:
     """Return the score of a registered prediction; None while runs are left."""
     every = score_finished(sweep_dir)
     return next((one for one in every if one.registration.name == registration.name), None)
-
-
-def _experiment(store: RunStore, arm: str | None) -> ExperimentConfig:
-    """Return the experiment of an arm. Raises InputError for an unknown one."""
-    experiments = {experiment.arm: experiment for experiment in store.arm_experiments()}
-    if arm in experiments:
-        return experiments[arm]
-    names = ", ".join(str(name) for name in experiments if name is not None)
-    if arm is None:
-        raise InputError(f"{store.sweep_dir} has arms: choose one with --arm NAME, from {names}")
-    raise InputError(f"unknown arm {arm}: " + (f"choose from {names}" if names else "the sweep has no arms"))
 
 
 def largest_planned_budget(sweep_dir: Path) -> float:

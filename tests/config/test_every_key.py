@@ -212,6 +212,11 @@ CASES: dict[str, Case] = {
     "fit.kaplan.n_params": Case("total", (BARE, "fit.methods=[kaplan]"), "law"),
     "fit.data_constrained.base": Case("muennighoff_2023", (BARE, "fit.methods=[data_constrained]"), "law"),
     "hparam_check.seeds": Case([7], observe="check"),
+    "adaptive.enabled": Case("study", observe="read by"),
+    "adaptive.target": Case("study", observe="read by"),
+    "adaptive.goal": Case("study", observe="read by"),
+    "adaptive.flops_budget": Case("study", observe="read by"),
+    "adaptive.max_budget": Case("study", observe="read by"),
 }
 
 
@@ -246,7 +251,7 @@ def test_a_key_changes_what_it_is_for(key, case):
 
 
 def test_the_other_keys_are_read_where_they_are_for():
-    """Keys with an effect that is not seen cheaply, each with tests of its own in tests/data.
+    """Keys with an effect that is not seen cheaply, each with tests of its own in tests/data or tests/study.
 
     data.streaming changes a download from the hub, and no document. The tokenizer's path, revision and
     separator need a tokenizer file and its library. No other name of a tokenizer is valid with the same

@@ -1,0 +1,98 @@
+"""The verb `suggest`."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from sweep.cli.arguments import AsJson, ConfigDir, Overrides, SweepDirectory, directory_of
+from sweep.cli.laws import budget_of
+from sweep.cli.sweeps import catch_stop_signals, say_outcome
+from sweep.errors import EXIT_FAILED
+from sweep.report.text.terminal import print_json, print_text, progress, say
+
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="FLOPS",
+        help="Budget at which the answer should be known; by default 10 times that of --max-budget.",
+    ),
+]
+Allowance = Annotated[
+    str | None,
+    typer.Option(
+        "--flops-budget",
+        metavar="FLOPS",
+        help="FLOPs of all suggested runs; by default half of those of the sweep.",
+    ),
+]
+MaxBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--max-budget",
+        metavar="FLOPS",
+        help="FLOPs of the largest suggested run; by default the largest planned budget.",
+    ),
+]
+Arm = Annotated[str | None, typer.Option("--arm", metavar="NAME", help="Arm of the sweep.")]
+Run = Annotated[bool, typer.Option("--run", help="Train the suggested runs, then fit.")]
+
+
+def suggest(
+    directory: SweepDirectory = None,
+    overrides: Overrides = None,
+    target: Target = None,
+    flops_budget: Allowance = None,
+    max_budget: MaxBudget = None,
+    arm: Arm = None,
+    run: Run = False,
+    config_dir: ConfigDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Suggest the runs that most narrow the answer at a target for their FLOPs.
+
+    Shows the interval now and the one expected after these runs. Only --run writes anything: the runs then
+    become part of the sweep.
+    """
+    from sweep.report.text.suggestion import suggestion_text
+    from sweep.study import suggest as study
+
+    sweep_dir = directory_of(directory, overrides, config_dir)
+    found = study.suggest(
+        sweep_dir,
+        None if target is None else budget_of(target),
+        arm=arm,
+        flops_budget=None if flops_budget is None else budget_of(flops_budget),
+        max_budget=None if max_budget is None else budget_of(max_budget),
+    )
+    if as_json:
+        print_json(found.to_json())
+    else:
+        given = [shlex.quote(str(sweep_dir)), f"--target {found.target:.4g}"]
+        given += [f"--flops-budget {found.allowance:.4g}", f"--max-budget {found.max_budget:.4g}"]
+        given += [] if arm is None else [f"--arm {shlex.quote(arm)}"]
+        print_text(suggestion_text(found, None if run else f"sweep suggest {' '.join(given)} --run"))
+    if not run or not found.plans:
+        return
+    from sweep.store.run_store import RunStore
+    from sweep.study import laws
+    from sweep.study.run import run_suggested
+
+    with catch_stop_signals() as caught, progress() as (on_data, on_status):
+        outcome = run_suggested(
+            found.plans,
+            sweep_dir,
+            on_progress=on_data,
+            on_status=on_status,
+            on_notice=say,
+            should_stop=lambda: bool(caught),
+        )
+    say_outcome(outcome)
+    laws.fit_sweep(sweep_dir, RunStore(sweep_dir).latest_experiment().fit)
+    if outcome.gave_up or outcome.status.n_failed:
+        raise typer.Exit(EXIT_FAILED)
+    place = shlex.quote(str(sweep_dir))
+    say(f"the runs are points of the sweep now: sweep predict {place} {found.target:.4g}")

@@ -1,0 +1,561 @@
+"""Sequential design: the next runs that most reduce the variance of the answer at a target for their FLOPs.
+
+The model is local and linear. Near its minimum the loss of a budget is ln L = l + k u^2 + noise, with u the
+distance of ln N from ln N_opt; the information of a budget's runs about (l, slope, k) gives the standard
+errors of its minimum, and weighted lines through all minima give the noise of ln N_opt and ln L_opt at the
+target. The form error of the extrapolation is inferred as in `sweep.fit.answer`, from the backtest errors
+that a design is expected to show. Both are scaled to those of the present answer. Actions are added one at a
+time by the reduction of the log variance per FLOP (a greedy c-optimal design; Chaloner & Verdinelli 1995,
+section 2), and the first new budget is chosen by the variance at the end of the allowance.
+
+Legend: N parameters, C training FLOPs, L loss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sweep.config import FitConfig
+from sweep.fit.answer import ANSWER_PRIORS, TARGETS, AnswerLaw
+from sweep.fit.checks.backtest import MIN_FITTED, Target, select
+from sweep.fit.methods.parabola import MIN_SIZES, BudgetFit, Parabola, fit_budget
+from sweep.fit.methods.trend import SLOPE_PRIOR
+from sweep.fit.methods.windows import SMALLEST_SD, select_runs
+from sweep.fit.numerics.form_error import GRID, FormError
+from sweep.fit.refusals import Refusal
+from sweep.fit.table.observations import Observations
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Purpose = Literal["bracket", "budget", "precision"]
+
+HALF_SPAN = math.log(4.0)  # of the sizes around a minimum, in ln N
+NEW_BUDGET: tuple[tuple[float, ...], ...] = ((-1.0, -0.4, 0.4, 1.0), (-1.0, -0.5, 0.0, 0.5, 1.0))
+"""Sizes of a new budget, in units of HALF_SPAN from the expected minimum."""
+MARGIN = 0.15  # of ln N between the expected minimum and the outermost sizes of a bracketed budget
+STEPS = (0.3, 1.0)  # least and largest distance in ln N of a size that is added beyond an edge
+SAME_SIZE = 1e-6  # of ln N
+OVERHEAD = 0.02  # of the largest run, added to the cost of an action: cheap runs are not free
+CURVATURE = 0.02  # of ln L in ln N, where no parabola is convex
+SLOPES = (0.3, 0.7)  # of ln N_opt in ln C, outside of the measured minima
+WEIGHTS: Mapping[Target, float] = {"n_params": 1.0, "loss": 0.5}  # of the log variances
+MIN_GAIN = 1e-3  # of the weighted log variance
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Pool:
+    """Cells with runs that may be added, arrays of shape (n,)."""
+
+    flops_budget: FloatArray
+    n_params: FloatArray
+    flops: FloatArray  # of one run
+    n_free: IntArray  # runs that may be added to the cell
+
+    def at(self, budget: float) -> IntArray:
+        """Return the rows of a budget with runs left."""
+        rows = np.isclose(self.flops_budget, budget, rtol=1e-9) & (self.n_free > 0)
+        return np.flatnonzero(rows)
+
+    def without(self, rows: Sequence[int]) -> Pool:
+        """Return the pool with one run less of each of `rows`."""
+        n_free = self.n_free.copy()
+        np.subtract.at(n_free, list(rows), 1)
+        return dataclasses.replace(self, n_free=n_free)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Action:
+    """Runs that are added together: rows of the pool, one run each."""
+
+    purpose: Purpose
+    rows: tuple[int, ...]
+    flops: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class BudgetRuns:
+    """The runs of one budget, present and proposed."""
+
+    flops: float
+    log_n: FloatArray  # of every run
+    status: str  # of the measured minimum; "new" without a measured run
+
+    def plus(self, log_n: FloatArray) -> BudgetRuns:
+        """Return the budget with further runs."""
+        return dataclasses.replace(self, log_n=np.concatenate([self.log_n, log_n]))
+
+
+Design = tuple[BudgetRuns, ...]  # ascending in FLOPs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variance:
+    """Variance of one logarithm at the target, from noise and from the form of the extrapolation."""
+
+    noise: float
+    form: float
+
+    @property
+    def total(self) -> float:
+        """The sum."""
+        return self.noise + self.form
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proposal:
+    """The actions within an allowance, and the expected answer after them."""
+
+    actions: tuple[Action, ...]
+    width_factors: tuple[Mapping[Target, float], ...]
+    """Expected widths of the intervals of the logarithms over the present ones, after each action; empty
+    without an answer."""
+    unrepaired: tuple[str, ...]  # budgets without a bracketed minimum that the pool cannot repair
+
+    @property
+    def flops(self) -> float:
+        """The FLOPs of all runs."""
+        return sum(action.flops for action in self.actions)
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The rows of the pool, one for each run."""
+        return tuple(row for action in self.actions for row in action.rows)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LocalModel:
+    """The loss around the optimum of each budget, as measured, and the noise of one run."""
+
+    log_c: FloatArray  # of the measured minima, ascending, (m,)
+    log_n: FloatArray
+    curvature: tuple[float, float]  # ln k = level + slope ln C
+    sd: float  # of one run's ln L
+    answer: AnswerLaw | None
+
+    def center(self, flops: float) -> float:
+        """Return the expected ln N_opt at a budget: between measured minima on the line that joins them."""
+        x = math.log(flops)
+        if x > self.log_c[-1] and self.answer is not None:
+            return math.log(self.answer.n_params_opt(flops))
+        slope = 0.5
+        if len(self.log_c) > 1:
+            slope = float(np.clip(np.polyfit(self.log_c, self.log_n, 1)[0], *SLOPES))
+        nearest = float(np.clip(x, self.log_c[0], self.log_c[-1]))
+        return float(np.interp(nearest, self.log_c, self.log_n)) + slope * (x - nearest)
+
+    def errors(self, budget: BudgetRuns) -> tuple[float, float] | None:
+        """Return the variances of ln N and ln L at the minimum by noise; None if it is not bracketed."""
+        u = budget.log_n - self.center(budget.flops)
+        sizes = np.unique(np.round(u / SAME_SIZE))
+        if len(sizes) < MIN_SIZES:
+            return None
+        if budget.status != "ok" and not (u.min() < -MARGIN and u.max() > MARGIN):
+            return None
+        near = u[np.abs(u) <= 1.5 * HALF_SPAN]
+        if len(np.unique(np.round(near / SAME_SIZE))) >= MIN_SIZES:
+            u = near
+        design = np.vander(u, 3, increasing=True)
+        covariance = np.linalg.inv(design.T @ design) * self.sd**2
+        level, slope = self.curvature
+        steepness = 2.0 * math.exp(level + slope * math.log(budget.flops))
+        return float(covariance[1, 1]) / steepness**2, float(covariance[0, 0])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DesignModel:
+    """The expected variance of the answer at a target for any design."""
+
+    local: LocalModel
+    answer: AnswerLaw
+    log_target: float
+    scale: Mapping[Target, tuple[float, float]]  # present variances by noise and form over the model's
+    known: dict[tuple[float, bytes], tuple[float, float] | None] = field(default_factory=dict)  # errors
+    grid_squares: FloatArray = field(default_factory=lambda: GRID[:, None] ** 2)
+    log_prior: Mapping[Target, FloatArray] = field(
+        default_factory=lambda: {
+            name: np.log(np.maximum(FormError.infer(ANSWER_PRIORS[name], ()).weights, 1e-300))
+            for name in TARGETS
+        }
+    )
+
+    @classmethod
+    def of(cls, local: LocalModel, answer: AnswerLaw, design: Design, target: float) -> DesignModel:
+        """Return the model that gives the present answer's variances at the present design."""
+        plain = cls(
+            local=local,
+            answer=answer,
+            log_target=math.log(target),
+            scale=dict.fromkeys(TARGETS, (1.0, 1.0)),
+        )
+        reach = float(answer.reach(np.array([target]))[0])
+        scale = {}
+        for name, found in plain.variances(design).items():
+            noise = float(answer.noise_variance(name, np.array([target]))[0])
+            form = (answer.form[name].sd * reach) ** 2
+            scale[name] = (noise / found.noise, form / found.form if found.form > 0 else 1.0)
+        return dataclasses.replace(plain, scale=scale)
+
+    def variances(self, design: Design) -> dict[Target, Variance]:
+        """Return the expected variances of ln N_opt and ln L_opt at the target."""
+        at = [(math.log(budget.flops), self._errors(budget)) for budget in design]
+        valid = [(x, errors) for x, errors in at if errors is not None]
+        x = np.array([pair[0] for pair in valid])
+        reach = max(self.log_target - max(log_c for log_c, _ in at), 0.0)
+        result: dict[Target, Variance] = {}
+        for index, name in enumerate(TARGETS):
+            square = np.array([pair[1][index] for pair in valid])
+            noise = _line_variances(x, square, np.array([self.log_target]), _prior(name))[-1, 0]
+            form = self._form(name, x, square)
+            scale = self.scale[name]
+            result[name] = Variance(noise=scale[0] * float(noise), form=scale[1] * (form * reach) ** 2)
+        return result
+
+    def _errors(self, budget: BudgetRuns) -> tuple[float, float] | None:
+        key = budget.flops, budget.log_n.tobytes()
+        if key not in self.known:
+            self.known[key] = self.local.errors(budget)
+        return self.known[key]
+
+    def score(self, design: Design) -> float:
+        """Return the weighted log variance; lower is better."""
+        found = self.variances(design)
+        return sum(WEIGHTS[name] * math.log(found[name].total) for name in TARGETS)
+
+    def _form(self, name: Target, x: FloatArray, square: FloatArray) -> float:
+        """Return the expected posterior sd of the form error per e-fold, from the backtests of a design."""
+        found = self.answer.form[name].weights
+        typical = float(GRID[int(np.searchsorted(np.cumsum(found), 0.5))])
+        first, held = _cuts(len(x))
+        reach = x[held] - x[first - 1]
+        variance = _line_variances(x, square, x, _prior(name))[first - 1, held] + square[held]
+        squared_error = variance + (typical * reach) ** 2
+        spread = variance + self.grid_squares * reach**2
+        # one row for each point of the grid: FormError.infer with a matrix in place of its loop
+        likelihood = -0.5 * (np.log(spread) + squared_error / spread) / (len(x) - first)
+        log_weight = self.log_prior[name] + likelihood.sum(axis=1)
+        weight = np.exp(log_weight - log_weight.max())
+        return math.sqrt(float(weight @ self.grid_squares[:, 0] / weight.sum()))
+
+
+@cache
+def _cuts(n_budgets: int) -> tuple[IntArray, IntArray]:
+    """Return the number of budgets fitted and the budget held out, for every pair of a backtest."""
+    pairs = [(cut, held) for cut in range(MIN_FITTED, n_budgets) for held in range(cut, n_budgets)]
+    first, held = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    return first, held
+
+
+def _prior(name: Target) -> float:
+    """Return the precision of the prior of a slope."""
+    return SLOPE_PRIOR.sd**-2 if name == "n_params" else 0.0
+
+
+def _line_variances(x: FloatArray, square: FloatArray, at: FloatArray, prior: float) -> FloatArray:
+    """Return the variances (m, k) at `at` (k,) of weighted lines through the first 1, ..., m of `x` (m,).
+
+    Infinite where a line is not determined.
+    """
+    weight, d = 1.0 / square, x - x[-1]
+    s0, s1, s2 = (np.cumsum(weight * d**power)[:, None] for power in range(3))
+    s2 = s2 + prior
+    t = at[None, :] - x[-1]
+    determinant = s0 * s2 - s1**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = (s2 - 2.0 * s1 * t + s0 * t**2) / determinant
+    return np.where(determinant > 1e-9 * s0 * np.maximum(s2, 1e-300), variance, np.inf)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Situation:
+    """The budgets of a sweep as measured, and the local model where there is a minimum."""
+
+    budgets: tuple[BudgetFit, ...]
+    design: Design
+    local: LocalModel | None  # None without any valid minimum
+
+    @property
+    def unbracketed(self) -> tuple[BudgetFit, ...]:
+        """The budgets without a valid minimum that more sizes can repair."""
+        return tuple(b for b in self.budgets if b.status in ("edge", "not_convex", "too_few"))
+
+
+def situation(observations: Observations, answer: AnswerLaw | Refusal | None, config: FitConfig) -> Situation:
+    """Return the budgets of a sweep as measured; outliers have no part in it."""
+    outliers = select_runs(observations, config.isoflop.window, drop_outliers=True).outliers
+    clean = select(observations, ~outliers) if outliers.any() else observations
+    selection = select_runs(clean, config.isoflop.window, drop_outliers=False)
+    budgets = tuple(fit_budget(clean, index, window) for index, window in enumerate(selection.windows))
+    design = tuple(
+        BudgetRuns(
+            flops=budget.flops_budget,
+            log_n=np.sort(np.log(clean.n_params[clean.budget == budget.index])),
+            status=budget.status,
+        )
+        for budget in budgets
+    )
+    law = answer if isinstance(answer, AnswerLaw) else None
+    return Situation(budgets=budgets, design=design, local=_local_model(budgets, law))
+
+
+def _local_model(budgets: Sequence[BudgetFit], answer: AnswerLaw | None) -> LocalModel | None:
+    valid = [b for b in budgets if b.status == "ok" and b.parabola is not None]
+    if not valid:
+        return None
+    log_c = np.log([budget.flops_budget for budget in valid])
+    log_n = np.log([budget.n_params_opt or math.nan for budget in valid])
+    relative = np.array([_curvature(budget) for budget in valid])
+    slope, level = np.polyfit(log_c, np.log(relative), 1) if len(valid) > 2 else (0.0, 0.0)
+    if not -0.3 <= slope <= 0.3:  # within noise of few budgets: curvatures change slowly with C
+        slope = 0.0
+    level = float(np.median(np.log(relative) - slope * log_c))
+    pairs = [(p.residual_squares, p.n_points - 3) for b in valid if (p := b.parabola) is not None]
+    n_dof = max(1, sum(pair[1] for pair in pairs))
+    pooled = math.sqrt(sum(pair[0] for pair in pairs) / n_dof)
+    noise = None if answer is None or answer.noise is None else answer.noise.sd
+    return LocalModel(
+        log_c=log_c,
+        log_n=log_n,
+        curvature=(level, float(slope)),
+        sd=max(noise or pooled, SMALLEST_SD),
+        answer=answer,
+    )
+
+
+def _curvature(budget: BudgetFit) -> float:
+    assert budget.parabola is not None
+    assert budget.loss_opt is not None
+    return max(budget.parabola.coefficients[2] / budget.loss_opt, 1e-3 * CURVATURE)
+
+
+def propose(
+    found: Situation,
+    answer: AnswerLaw | Refusal | None,
+    pool: Pool,
+    target: float,
+    allowance: float,
+    goal: Mapping[Target, float] | None = None,
+) -> Proposal:
+    """Return the runs to add within an allowance in FLOPs, in the order in which they should be trained.
+
+    Budgets without a bracketed minimum come first. Without an answer nothing else is proposed but the budgets
+    that it lacks. `goal` ends the proposal early: the width factors of the interval that suffice.
+    """
+    repairs, pool, design, unrepaired = _repairs(found, pool, allowance)
+    left = allowance - sum(action.flops for action in repairs)
+    if found.local is None or not isinstance(answer, AnswerLaw):
+        opened = () if found.local is None else _missing_budgets(found.local, pool, design, left)
+        actions = (*repairs, *opened)
+        return Proposal(actions=actions, width_factors=(), unrepaired=unrepaired)
+    model = DesignModel.of(found.local, answer, found.design, target)
+    before = model.variances(found.design)
+    enough = _Enough(before=before, goal=goal or {})
+    actions = (*repairs, *_best_rollout(model, design, pool, left, enough))
+    factors, reached = [], found.design
+    for action in actions:
+        reached = _with_action(reached, pool, action)
+        factors.append(enough.factors(model.variances(reached)))
+    return Proposal(actions=actions, width_factors=tuple(factors), unrepaired=unrepaired)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Enough:
+    before: Mapping[Target, Variance]
+    goal: Mapping[Target, float]
+
+    def holds(self, after: Mapping[Target, Variance]) -> bool:
+        """Return whether all goals are met; False without a goal."""
+        factors = self.factors(after)
+        return bool(self.goal) and all(factors[name] <= self.goal[name] for name in self.goal)
+
+    def factors(self, after: Mapping[Target, Variance]) -> dict[Target, float]:
+        """Return the widths of the intervals over the present ones."""
+        return {name: math.sqrt(after[name].total / self.before[name].total) for name in TARGETS}
+
+
+def _best_rollout(
+    model: DesignModel, design: Design, pool: Pool, allowance: float, enough: _Enough
+) -> tuple[Action, ...]:
+    """Return the greedy sequence, with or without one new budget first, of the best end.
+
+    With a goal it is the cheapest sequence that meets the goal, if any does.
+    """
+    best: tuple[tuple[float, float], tuple[Action, ...]] | None = None
+    largest = max(budget.flops for budget in design)
+    beyond = [
+        action
+        for action in _new_budgets(model.local, pool, design)
+        if action.flops <= allowance and pool.flops_budget[action.rows[0]] > largest
+    ]
+    starts = [None, *beyond]
+    for start in starts:
+        actions, end = _greedy(model, design, pool, allowance, enough, start)
+        after = model.variances(end)
+        cost = sum(action.flops for action in actions)
+        rank = (0.0, cost) if enough.holds(after) else (1.0, model.score(end))
+        if best is None or rank < best[0]:
+            best = rank, actions
+    assert best is not None
+    return best[1]
+
+
+def _greedy(
+    model: DesignModel,
+    design: Design,
+    pool: Pool,
+    allowance: float,
+    enough: _Enough,
+    start: Action | None,
+) -> tuple[tuple[Action, ...], Design]:
+    """Add actions by the reduction of the score per FLOP until the allowance is spent or nothing helps."""
+    actions: list[Action] = []
+    overhead = OVERHEAD * float(pool.flops.max(initial=0.0))
+    rates: dict[Action, float] = {}  # of earlier steps: upper bounds, as gains diminish
+    chosen = start
+    while True:
+        if chosen is not None:
+            actions.append(chosen)
+            allowance -= chosen.flops
+            design, pool = _with_action(design, pool, chosen), pool.without(chosen.rows)
+        if enough.holds(model.variances(design)):
+            break
+        now = model.score(design)
+        affordable = [
+            action
+            for action in (
+                *_new_budgets(model.local, pool, design),
+                *_single_runs(model.local, pool, design),
+            )
+            if action.flops <= allowance
+        ]
+        affordable.sort(key=lambda action: -rates.get(action, math.inf))
+        best, chosen = 0.0, None
+        for action in affordable:
+            if rates.get(action, math.inf) <= best:
+                break
+            gain = now - model.score(_with_action(design, pool, action))
+            rates[action] = gain / (action.flops + overhead)
+            if gain > MIN_GAIN and rates[action] > best:
+                best, chosen = rates[action], action
+        if chosen is None:
+            break
+    return tuple(actions), design
+
+
+def _with_action(design: Design, pool: Pool, action: Action) -> Design:
+    """Return the design with the runs of an action."""
+    rows = list(action.rows)
+    by_budget = {budget.flops: budget for budget in design}
+    for flops in dict.fromkeys(pool.flops_budget[rows].tolist()):
+        log_n = np.log(pool.n_params[[row for row in rows if pool.flops_budget[row] == flops]])
+        known = next((f for f in by_budget if math.isclose(f, flops, rel_tol=1e-9)), None)
+        old = (
+            by_budget[known] if known is not None else BudgetRuns(flops=flops, log_n=log_n[:0], status="new")
+        )
+        by_budget[old.flops] = old.plus(log_n)
+    return tuple(by_budget[flops] for flops in sorted(by_budget))
+
+
+def _new_budgets(local: LocalModel, pool: Pool, design: Design) -> Iterator[Action]:
+    """Yield, for each budget of the pool without runs, the sizes that bracket its expected minimum."""
+    for budget in np.unique(pool.flops_budget).tolist():
+        if any(math.isclose(budget, have.flops, rel_tol=1e-9) for have in design):
+            continue
+        rows = pool.at(budget)
+        u = np.log(pool.n_params[rows]) - local.center(budget)
+        for offsets in NEW_BUDGET:
+            chosen = sorted(
+                {int(rows[np.argmin(np.abs(u - HALF_SPAN * at))]) for at in offsets} if len(u) else ()
+            )
+            if len(chosen) >= MIN_SIZES:
+                yield _action("budget", chosen, pool)
+
+
+def _single_runs(local: LocalModel, pool: Pool, design: Design) -> Iterator[Action]:
+    """Yield every further run near the minimum of a budget that has runs."""
+    for budget in design:
+        rows = pool.at(budget.flops)
+        u = np.log(pool.n_params[rows]) - local.center(budget.flops)
+        for row in rows[np.abs(u) <= HALF_SPAN * 1.05].tolist():
+            yield _action("precision", [row], pool)
+
+
+def _action(purpose: Purpose, rows: Sequence[int], pool: Pool) -> Action:
+    return Action(purpose=purpose, rows=tuple(rows), flops=float(pool.flops[list(rows)].sum()))
+
+
+def _missing_budgets(local: LocalModel, pool: Pool, design: Design, allowance: float) -> tuple[Action, ...]:
+    """Return the cheapest new budgets that the answer lacks."""
+    n_missing = MIN_FITTED - len(local.log_c)
+    by_budget = {float(pool.flops_budget[a.rows[0]]): a for a in _new_budgets(local, pool, design)}
+    actions: list[Action] = []
+    for action in sorted(by_budget.values(), key=lambda action: action.flops)[: max(0, n_missing)]:
+        if action.flops <= allowance:
+            actions.append(action)
+            allowance -= action.flops
+    return tuple(actions)
+
+
+def _repairs(
+    found: Situation, pool: Pool, allowance: float
+) -> tuple[tuple[Action, ...], Pool, Design, tuple[str, ...]]:
+    """Return the sizes that unbracketed budgets lack, cheapest budget first, and what cannot be repaired."""
+    actions: list[Action] = []
+    unrepaired: list[str] = []
+    design = found.design
+    for budget in found.unbracketed:
+        rows = _repair(found, budget, pool)
+        cost = float(pool.flops[rows].sum())
+        if not rows or cost > allowance:
+            limit = "no size to add can be trained" if not rows else "the allowance is spent"
+            unrepaired.append(f"{budget.flops_budget:.4g} FLOPs: {budget.reason}; {limit}")
+            continue
+        action = _action("bracket", rows, pool)
+        actions.append(action)
+        allowance -= cost
+        design, pool = _with_action(design, pool, action), pool.without(rows)
+    return tuple(actions), pool, design, tuple(unrepaired)
+
+
+def _repair(found: Situation, budget: BudgetFit, pool: Pool) -> list[int]:
+    """Return the rows of the pool that may bracket the minimum of a budget."""
+    (have,) = (runs for runs in found.design if runs.flops == budget.flops_budget)
+    sizes = np.unique(have.log_n)
+    step = float(np.clip(np.median(np.diff(sizes)), *STEPS)) if len(sizes) > 1 else STEPS[0]
+    rows = pool.at(budget.flops_budget)
+    log_n = np.log(pool.n_params[rows])
+
+    def nearest(at: float, allowed: npt.NDArray[np.bool_]) -> list[int]:
+        if not allowed.any():
+            return []
+        return [int(rows[allowed][np.argmin(np.abs(log_n[allowed] - at))])]
+
+    above = nearest(sizes[-1] + step, log_n > sizes[-1] + 0.5 * STEPS[0])
+    below = nearest(sizes[0] - step, log_n < sizes[0] - 0.5 * STEPS[0])
+    if budget.status == "too_few" and found.local is not None:
+        return _complete(found.local.center(budget.flops_budget), sizes, rows, log_n)
+    if budget.status in ("not_convex", "too_few") or budget.parabola is None:
+        return [*below, *above]
+    t = float(Parabola.vertex(np.array(budget.parabola.coefficients))[0])
+    return above if budget.parabola.center + t > float(sizes.mean()) else below
+
+
+def _complete(center: float, sizes: FloatArray, rows: IntArray, log_n: FloatArray) -> list[int]:
+    """Return further sizes that complete a budget to the least number, farthest from those present first."""
+    have, chosen = list(sizes), []
+    for offset in (-0.5, 0.5, -1.0, 1.0, 0.0):
+        at = center + HALF_SPAN * offset
+        free = [i for i in range(len(rows)) if min(abs(log_n[i] - size) for size in have) > 0.5 * STEPS[0]]
+        if len(have) >= MIN_SIZES or not free:
+            break
+        nearest = min(free, key=lambda i: abs(log_n[i] - at))
+        chosen.append(int(rows[nearest]))
+        have.append(float(log_n[nearest]))
+    return chosen

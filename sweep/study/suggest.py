@@ -1,0 +1,389 @@
+"""Suggested runs of a sweep: those that most narrow the answer at a target for their FLOPs.
+
+Legend: N parameters, D tokens, C training FLOPs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sweep import flops
+from sweep.config import ExperimentConfig, RunConfig
+from sweep.data.tokenizers.tokenizers import vocab_size
+from sweep.errors import InputError
+from sweep.fit import Fit
+from sweep.fit.answer import AnswerLaw
+from sweep.fit.design import HALF_SPAN, STEPS, Pool, Proposal, Purpose, Situation, propose, situation
+from sweep.fit.laws.base import Interval
+from sweep.fit.refusals import Refusal
+from sweep.fit.table.observations import Observations, observe
+from sweep.identity import run_key
+from sweep.plan.grid import make_plan
+from sweep.plan.shapes import nearest_shape
+from sweep.records import Plan, PlannedRun
+from sweep.report.suggestion import Outlook, SuggestedRun, Suggestion
+from sweep.store.run_store import RunStore
+from sweep.study.checks import check_parallel
+from sweep.study.laws import choose_arm, fit_arms
+from sweep.study.plan import arm_experiment, dataset, device_of
+
+MAX_SEEDS = 8  # runs of one cell
+BUDGET_STEP = 1.75  # ratio of the budgets that may be added beyond the largest one
+WIDE_GAP = 1.8  # ratio of two budgets between which a further one may be added
+SIZE_STEP = 0.12  # of ln N between the sizes that may be added
+MAX_ADDED_BUDGETS = 24
+TARGET_REACH = 10.0  # times the largest budget of an added run: the default target
+DEFAULT_SHARE = 0.5  # of the FLOPs of the sweep's plans: the default allowance
+ROUND_SHARE = 0.25  # of the allowance of an adaptive sweep: added before the fit is repeated
+
+
+def suggest(
+    sweep_dir: Path,
+    target: float | None = None,
+    *,
+    arm: str | None = None,
+    flops_budget: float | None = None,
+    max_budget: float | None = None,
+) -> Suggestion:
+    """Return the runs that most narrow the answer at `target` within `flops_budget`, both in FLOPs.
+
+    The largest budget of a suggested run is `max_budget`, by default the largest planned one; the default
+    target is ten times of it, the default allowance half of the FLOPs of the sweep's plans. Writes nothing.
+
+    Raises InputError when the sweep has no finished run, or settings that allow no suggestion.
+    """
+    experiment = arm_experiment(RunStore(sweep_dir), arm)
+    return _suggestion(sweep_dir, experiment, target, flops_budget, max_budget)
+
+
+def _suggestion(
+    sweep_dir: Path,
+    experiment: ExperimentConfig,
+    target: float | None,
+    allowance: float | None,
+    max_budget: float | None,
+    goal: float | None = None,
+    round_flops: float | None = None,
+) -> Suggestion:
+    store, arm = RunStore(sweep_dir), experiment.arm
+    _check(experiment)
+    fitted = choose_arm(fit_arms(sweep_dir, experiment.fit), arm)
+    observations = _observations(store, fitted, experiment)
+    largest = max_budget or max(experiment.budgets)
+    target = target or TARGET_REACH * largest
+    allowance = DEFAULT_SHARE * grid_flops(store, arm) if allowance is None else allowance
+    present = _answer_at(fitted, target, experiment)
+    answer = fitted.answer if isinstance(present, tuple) else None
+    found = situation(observations, answer, experiment.fit)
+    candidates = _Candidates.of(store, experiment, found, largest)
+    wanted = {} if goal is None or answer is None else _width_factor(present, goal)
+    proposal = propose(found, answer, candidates.pool, target, allowance, wanted)
+    if round_flops is not None:
+        proposal = _first(proposal, round_flops)
+    runs, plans = candidates.chosen(proposal)
+    outlooks = [
+        _outlook(present[index], name, proposal) if isinstance(present, tuple) else None
+        for index, name in enumerate(("n_params", "loss"))
+    ]
+    return Suggestion(
+        arm=arm,
+        target=target,
+        max_budget=largest,
+        allowance=allowance,
+        confidence=experiment.fit.confidence,
+        n_params_opt=outlooks[0],
+        loss_opt=outlooks[1],
+        refusal=present if isinstance(present, str) else None,
+        unbracketed=tuple(f"{b.flops_budget:.4g} FLOPs: {b.reason}" for b in found.unbracketed),
+        unrepaired=proposal.unrepaired,
+        runs=runs,
+        plans=plans,
+    )
+
+
+def _check(experiment: ExperimentConfig) -> None:
+    if experiment.schedule.cooldown_branches:
+        raise InputError(
+            "schedule.cooldown_branches=true: added runs cannot branch from the trunks of the sweep, so none "
+            "is suggested; add budgets or seeds to the experiment"
+        )
+    if not experiment.fit.n_bootstrap:
+        raise InputError("a suggestion needs intervals: set fit.n_bootstrap above 0 in the experiment")
+
+
+def _observations(store: RunStore, fitted: Fit, experiment: ExperimentConfig) -> Observations:
+    """Return the points that were fitted."""
+    points = [point for point in store.points().points if point.arm == experiment.arm]
+    excluded = {entry.run_key: entry.reason for entry in fitted.excluded}
+    observed = observe(
+        points,
+        excluded,
+        filters=experiment.fit.filters,
+        allow_mixed_schedules=experiment.fit.allow_mixed_schedules,
+    )
+    if observed.refusal is not None:
+        raise InputError(f"there is nothing to suggest: {observed.refusal.reason}")
+    if not len(observed):
+        raise InputError("there is nothing to suggest: every point is excluded or diverged")
+    if not len(observed.budgets):
+        raise InputError("there is nothing to suggest: the points form no budgets")
+    return observed
+
+
+Present = tuple[tuple[float, Interval], tuple[float, Interval]]
+
+
+def _answer_at(fitted: Fit, target: float, experiment: ExperimentConfig) -> Present | str:
+    """Return N_opt and L_opt at the target with their intervals, or the reason for no answer."""
+    answer = fitted.answer
+    if not isinstance(answer, AnswerLaw):
+        return answer.reason if isinstance(answer, Refusal) else "the fit has no answer"
+    if target > answer.flops_max * experiment.fit.max_reach:
+        raise InputError(
+            f"{target:.4g} FLOPs are {target / answer.flops_max:.3g} times the largest fitted budget, more "
+            f"than fit.max_reach={experiment.fit.max_reach:g}: choose a smaller target"
+        )
+    at = [(answer.estimate(q, target), answer.interval(q, target)) for q in ("n_params_opt", "loss_opt")]
+    (n_params, in_n), (loss, in_loss) = at
+    if in_n is None or in_loss is None:
+        return "the answer has no interval"
+    return (n_params, in_n), (loss, in_loss)
+
+
+def _width_factor(present: Present | str, goal: float) -> Mapping[Any, float]:
+    """Return the width of the interval of ln N_opt that is wanted over the present one."""
+    assert isinstance(present, tuple)
+    low, high = present[0][1]
+    return {"n_params": math.log(goal) / max(math.log(high / low), 1e-12)}
+
+
+def _outlook(present: tuple[float, Interval], name: Any, proposal: Proposal) -> Outlook:
+    estimate, (low, high) = present
+    factor = proposal.width_factors[-1][name] if proposal.width_factors else 1.0
+    expected = (estimate * (low / estimate) ** factor, estimate * (high / estimate) ** factor)
+    return Outlook(estimate=estimate, interval=(low, high), expected_interval=expected)
+
+
+def _first(proposal: Proposal, round_flops: float) -> Proposal:
+    """Return the first actions of a proposal, at least one and at most `round_flops` in all."""
+    spent = list(itertools.accumulate(action.flops for action in proposal.actions))
+    n_kept = max(1, sum(flops <= round_flops for flops in spent))
+    return replace(proposal, actions=proposal.actions[:n_kept], width_factors=proposal.width_factors[:n_kept])
+
+
+def grid_flops(store: RunStore, arm: str | None) -> float:
+    """Return the FLOPs of the runs that an arm's plans list, suggested ones and validations aside."""
+    return _planned_flops(store, arm, suggested=False)
+
+
+def _planned_flops(store: RunStore, arm: str | None, *, suggested: bool) -> float:
+    runs = {
+        entry.run_key: entry.flops
+        for plan in store.plans()
+        if plan.experiment.arm == arm and plan.suggested == suggested and not plan.validation
+        for entry in plan.entries
+    }
+    return float(sum(runs.values()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Candidates:
+    """Cells of the sweep's family that may be trained, with the seeds of each that are free."""
+
+    experiment: ExperimentConfig
+    runs: tuple[PlannedRun, ...]  # one for each cell
+    seeds: tuple[tuple[int, ...], ...]  # free seeds of each cell, in the order of their use
+    pool: Pool
+
+    @classmethod
+    def of(
+        cls, store: RunStore, experiment: ExperimentConfig, found: Situation, max_budget: float
+    ) -> _Candidates:
+        """Return the cells up to `max_budget` within reach of the expected minima."""
+        data, device = dataset(experiment), device_of(experiment)
+        widths = {budget: _widths(experiment, found, budget) for budget in _budgets(found, max_budget)}
+        lattice = {budget: sizes for budget, sizes in widths.items() if sizes}
+        taken = {entry.run_key for entry in store.entries()}
+        plan = make_plan(_of_cells(experiment, lattice, seed=0), data, device)
+        _check_precision(store, experiment, plan)
+        seeds = [_free_seeds(experiment, run.config, taken) for run in plan.runs]
+        return cls(
+            experiment=experiment,
+            runs=plan.runs,
+            seeds=tuple(seeds),
+            pool=Pool(
+                flops_budget=np.array([run.config.flops_budget for run in plan.runs], dtype=np.float64),
+                n_params=np.array([run.n_params for run in plan.runs], dtype=np.float64),
+                flops=np.array([run.flops for run in plan.runs], dtype=np.float64),
+                n_free=np.array([len(free) for free in seeds], dtype=np.int64),
+            ),
+        )
+
+    def chosen(self, proposal: Proposal) -> tuple[tuple[SuggestedRun, ...], tuple[Plan, ...]]:
+        """Return the runs of a proposal and their plans, one for each seed."""
+        used: dict[int, int] = {}
+        order: list[tuple[Purpose, int, int]] = []  # purpose, row, seed
+        for action in proposal.actions:
+            for row in action.rows:
+                number = used.get(row, 0)
+                used[row] = number + 1
+                order.append((action.purpose, row, self.seeds[row][number]))
+        plans = self._plans([(row, seed) for _, row, seed in order])
+        by_key = {run.run_key: run for plan in plans for run in plan.runs}
+        runs = []
+        for purpose, row, seed in order:
+            planned = by_key[run_key(replace(self.runs[row].config, seed=seed))]
+            runs.append(_suggested(planned, purpose))
+        return tuple(runs), plans
+
+    def _plans(self, cells: Sequence[tuple[int, int]]) -> tuple[Plan, ...]:
+        data, device = dataset(self.experiment), device_of(self.experiment)
+        plans = []
+        for seed in sorted({seed for _, seed in cells}):
+            widths: dict[float, list[int]] = {}
+            for row in sorted(row for row, own in cells if own == seed):
+                config = self.runs[row].config
+                widths.setdefault(config.flops_budget or 0.0, []).append(config.model.d_model)
+            plan = make_plan(_of_cells(self.experiment, widths, seed), data, device)
+            check_parallel(plan)
+            plans.append(replace(plan, warnings=(), suggested=True))
+        return tuple(plans)
+
+
+def _of_cells(
+    experiment: ExperimentConfig, widths: Mapping[float, Sequence[int]], seed: int
+) -> ExperimentConfig:
+    """Return the experiment with other cells: widths by budget, and one seed."""
+    budgets = sorted(widths)
+    sizes = tuple(tuple(sorted(widths[budget])) for budget in budgets)
+    grid = replace(experiment.grid, d_model=sizes, n_params=None)
+    return replace(experiment, budgets=tuple(budgets), grid=grid, seeds=(seed,))
+
+
+def _check_precision(store: RunStore, experiment: ExperimentConfig, plan: Plan) -> None:
+    """Raise InputError where this machine would train in another precision than the sweep's runs."""
+    trained = {p.precision for p in store.points().points if p.arm == experiment.arm and p.precision}
+    planned = plan.runs[0].config.precision
+    if trained and planned not in trained:
+        raise InputError(
+            f"runs suggested here would be trained in {planned}, and those of the sweep in "
+            f"{', '.join(sorted(trained))}: call this on a machine with the sweep's device, or set precision "
+            f"in the experiment"
+        )
+
+
+def _free_seeds(experiment: ExperimentConfig, config: RunConfig, taken: set[str]) -> tuple[int, ...]:
+    """Return the seeds of a cell that no plan lists, those of the experiment first; at most MAX_SEEDS."""
+    others = (seed for seed in itertools.count() if seed not in experiment.seeds)
+    order = itertools.islice(itertools.chain(experiment.seeds, others), MAX_SEEDS)
+    return tuple(seed for seed in order if run_key(replace(config, seed=seed)) not in taken)
+
+
+def _budgets(found: Situation, max_budget: float) -> list[float]:
+    """Return the budgets that may get runs: those of the points, and further ones up to `max_budget`."""
+    present = [budget.flops_budget for budget in found.budgets]
+    budgets = [budget for budget in present if budget <= max_budget * (1 + 1e-9)]
+    for low, high in itertools.pairwise(present):
+        if high > WIDE_GAP * low and high <= max_budget:
+            budgets.append(_round(math.sqrt(low * high)))
+    largest = present[-1]
+    if max_budget > largest * 1.1:
+        n_steps = max(1, round(math.log(max_budget / largest) / math.log(BUDGET_STEP)))
+        steps = min(n_steps, MAX_ADDED_BUDGETS)
+        budgets += [_round(largest * (max_budget / largest) ** (i / steps)) for i in range(1, steps)]
+        budgets.append(max_budget)
+    return sorted(set(budgets))
+
+
+def _round(budget: float) -> float:
+    return float(f"{budget:.3g}")
+
+
+def _widths(experiment: ExperimentConfig, found: Situation, budget: float) -> list[int]:
+    """Return the plannable widths around a budget's expected minimum and its present sizes."""
+    spans = []
+    if found.local is not None:
+        center = found.local.center(budget)
+        spans.append((center - HALF_SPAN - STEPS[1], center + HALF_SPAN + STEPS[1]))
+    present = [runs.log_n for runs in found.design if math.isclose(runs.flops, budget, rel_tol=1e-9)]
+    spans += [(float(x.min()) - STEPS[1], float(x.max()) + STEPS[1]) for x in present]
+    if not spans:
+        return []
+    low, high = min(span[0] for span in spans), max(span[1] for span in spans)
+    n_vocab = vocab_size(experiment.tokenizer)
+    targets = np.exp(np.arange(low, high + SIZE_STEP, SIZE_STEP))
+    known = np.exp(np.unique(np.concatenate(present))) if present else np.empty(0)
+    shapes = (
+        nearest_shape(lambda m: flops.n_params(m).total, float(n), experiment.model, n_vocab)
+        for n in (*targets, *known)
+    )
+    return sorted({shape.d_model for shape in shapes})
+
+
+def _suggested(run: PlannedRun, purpose: Purpose) -> SuggestedRun:
+    config = run.config
+    return SuggestedRun(
+        run_key=run.run_key,
+        name=config.name,
+        purpose=purpose,
+        flops_budget=config.flops_budget or 0.0,
+        d_model=config.model.d_model,
+        n_layers=config.model.n_layers,
+        n_params=run.n_params,
+        n_tokens=config.n_tokens,
+        seed=config.seed,
+        flops=run.flops,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """The next step of an adaptive sweep: plans to train, or none, with the reason."""
+
+    plans: tuple[Plan, ...]
+    reason: str
+
+
+def decide(sweep_dir: Path, experiment: ExperimentConfig) -> Decision:
+    """Return the next round of an adaptive arm; it follows from the points and the plans on disk alone."""
+    store, settings = RunStore(sweep_dir), experiment.adaptive
+    allowance = settings.flops_budget or DEFAULT_SHARE * grid_flops(store, experiment.arm)
+    spent = _planned_flops(store, experiment.arm, suggested=True)
+    found = _suggestion(
+        sweep_dir,
+        experiment,
+        settings.target,
+        max(allowance - spent, 0.0),
+        settings.max_budget,
+        settings.goal,
+        ROUND_SHARE * allowance,
+    )
+    state = _state(found, settings.goal)
+    narrow = found.n_params_opt is not None and found.n_params_opt.factor <= settings.goal
+    if narrow and not found.unbracketed:
+        return Decision(plans=(), reason=f"the goal is reached: {state}")
+    left = f"{spent:.3g} of {allowance:.3g} FLOPs of the allowance (adaptive.flops_budget) are spent"
+    if not found.plans:
+        open_ends = "".join(f"; {text}" for text in found.unrepaired)
+        return Decision(plans=(), reason=f"no further run is added, {left}: {state}{open_ends}")
+    n_runs = len(found.runs)
+    runs = f"{n_runs} run{'s' * (n_runs > 1)} ({found.flops:.3g} FLOPs)"
+    return Decision(plans=found.plans, reason=f"adding {runs}, {left}: {state}")
+
+
+def _state(found: Suggestion, goal: float) -> str:
+    n_open = len(found.unbracketed)
+    minima = f", {n_open} budget{'s' * (n_open > 1)} without a valid minimum" if n_open else ""
+    if found.n_params_opt is None:
+        return f"there is no answer yet{minima}"
+    return (
+        f"N_opt at {found.target:.3g} FLOPs is known within a factor {found.n_params_opt.factor:.3g}, "
+        f"adaptive.goal={goal:g}{minima}"
+    )

@@ -1,0 +1,189 @@
+"""`sweep suggest` and adaptive sweeps on planted losses: chosen, trained, joined, repeated and killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweep.config.compose import compose_experiment
+from sweep.errors import InputError
+from sweep.store.run_store import RunStore
+from sweep.study import laws
+from sweep.study import run as study
+from sweep.study.run import run_experiment, run_suggested
+from sweep.study.suggest import decide, grid_flops, suggest
+from tests.study.test_validate import SMALL, InProcess
+from tests.verbs import forked
+
+PILOT = (
+    *SMALL,
+    "budgets=[1e9,2e9,4e9]",
+    "grid.d_model=[[8,12,16,24,40],[8,12,16,24,40],[8,12,16,24]]",
+    "fit.methods=[isoflop,trend]",
+    "fit.n_bootstrap=40",
+)
+ADAPTIVE = (
+    "adaptive.enabled=true",
+    "adaptive.max_budget=1.6e10",
+    "adaptive.target=8e10",
+    "adaptive.flops_budget=1.6e11",
+)
+
+
+def composed(directory, *overrides):
+    return compose_experiment(
+        [*PILOT, f"results_dir={directory}", f"data_dir={directory / 'data'}", *overrides]
+    )
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch):
+    monkeypatch.setattr(study, "make_launcher", InProcess)
+    monkeypatch.setattr(InProcess, "limit", None)
+    monkeypatch.setattr(InProcess, "bend", 0.0)
+
+
+@pytest.fixture(scope="module")
+def pilot(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("pilot")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "make_launcher", InProcess)
+        assert run_experiment(composed(directory)).status.finished
+    return directory / "smoke"
+
+
+@pytest.fixture
+def sweep_dir(pilot, tmp_path):
+    return Path(shutil.copytree(pilot, tmp_path / "smoke"))
+
+
+def keys(sweep_dir):
+    return {str(point.run_key) for point in RunStore(sweep_dir).points().points}
+
+
+def test_suggested_runs_become_points_of_the_sweep(sweep_dir):
+    before, experiment = keys(sweep_dir), RunStore(sweep_dir).latest_experiment()
+    found = suggest(sweep_dir, 8e10, max_budget=1.6e10, flops_budget=1e11)
+    assert found == suggest(sweep_dir, 8e10, max_budget=1.6e10, flops_budget=1e11)
+    assert 0 < found.flops <= 1e11
+    assert max(run.flops_budget for run in found.runs) == 1.6e10
+    assert found.n_params_opt.expected_interval[0] > found.n_params_opt.interval[0]
+    assert keys(sweep_dir) == before  # nothing is written yet
+    outcome = run_suggested(found.plans, sweep_dir)
+    assert outcome.n_trained == len(found.runs)
+    assert keys(sweep_dir) - before == {run.run_key for run in found.runs}
+    assert RunStore(sweep_dir).latest_experiment() == experiment
+    assert grid_flops(RunStore(sweep_dir), None) == pytest.approx(14 * 7e9 / 3, rel=0.2)
+    fitted = laws.fit_arms(sweep_dir, experiment.fit)[None]
+    assert fitted.n_points == len(before) + len(found.runs)
+    low, high = fitted.answer.interval("n_params_opt", 8e10)
+    assert high / low < found.n_params_opt.factor
+    again = suggest(sweep_dir, 8e10, max_budget=1.6e10, flops_budget=1e11)
+    assert not {run.run_key for run in again.runs} & keys(
+        sweep_dir
+    )  # a further run of a cell has another seed
+
+
+def test_a_budget_at_an_edge_is_repaired_first(tmp_path):
+    run_experiment(
+        composed(
+            tmp_path, "grid.d_model=[[8,12,16,24],[8,12,16,24],[8,12,16,24]]", "budgets=[1e9,2e9,1.2e10]"
+        )
+    )
+    found = suggest(tmp_path / "smoke", 8e10)
+    assert found.n_params_opt is None
+    assert len(found.unbracketed) == 1
+    assert found.runs[0].purpose == "bracket"
+    assert found.runs[0].flops_budget == 1.2e10
+    assert found.runs[0].d_model > 24
+
+
+def test_an_adaptive_sweep_ends_at_its_goal_and_repeats_without_training(tmp_path):
+    said: list[str] = []
+    experiment = composed(tmp_path, *ADAPTIVE, "adaptive.goal=1.6")
+    outcome = run_experiment(experiment, on_notice=said.append)
+    assert outcome.status.finished
+    assert said[0].startswith("adding ")
+    assert said[-1].startswith("the goal is reached")
+    low, high = laws.fit_arms(tmp_path / "smoke", experiment.fit)[None].answer.interval("n_params_opt", 8e10)
+    assert high / low <= 1.6
+    again = run_experiment(experiment)
+    assert (again.n_trained, again.was_finished) == (0, True)
+
+
+def test_an_adaptive_sweep_keeps_to_its_allowance_and_says_so(tmp_path):
+    said: list[str] = []
+    experiment = composed(tmp_path, *ADAPTIVE, "adaptive.goal=1.001", "adaptive.flops_budget=4e10")
+    run_experiment(experiment, on_notice=said.append)
+    store = RunStore(tmp_path / "smoke")
+    spent = sum(
+        {e.run_key: e.flops for plan in store.plans() if plan.suggested for e in plan.entries}.values()
+    )
+    assert 0 < spent <= 4e10
+    assert said[-1].startswith("no further run is added")
+    assert "of 4e+10 FLOPs of the allowance (adaptive.flops_budget) are spent" in said[-1]
+
+
+def test_a_killed_adaptive_sweep_continues_with_the_same_runs(tmp_path, monkeypatch):
+    experiment = composed(tmp_path / "whole", *ADAPTIVE)
+    run_experiment(experiment)
+    killed = composed(tmp_path / "killed", *ADAPTIVE)
+    plain = study.run_suggested
+
+    def kill(plans, sweep_dir, **options):
+        for plan in plans:
+            RunStore(sweep_dir).add_plan(plan)
+        raise KeyboardInterrupt  # the round is written, and none of its runs trained
+
+    monkeypatch.setattr(study, "run_suggested", kill)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(killed)
+    monkeypatch.setattr(study, "run_suggested", plain)
+    assert not RunStore(tmp_path / "killed/smoke").status().finished
+    run_experiment(killed)
+    assert keys(tmp_path / "killed/smoke") == keys(tmp_path / "whole/smoke")
+
+
+def test_every_adaptive_setting_changes_the_next_round(sweep_dir):
+    base = replace(RunStore(sweep_dir).latest_experiment(), results_dir=str(sweep_dir.parent))
+    base = replace(base, adaptive=replace(base.adaptive, enabled=True, max_budget=1.6e10, target=8e10))
+
+    def chosen(**settings):
+        decision = decide(sweep_dir, replace(base, adaptive=replace(base.adaptive, **settings)))
+        return decision.reason, [run.run_key for plan in decision.plans for run in plan.runs]
+
+    present = chosen()
+    for settings in ({"target": 4e11}, {"goal": 100.0}, {"flops_budget": 2e10}, {"max_budget": 8e9}):
+        assert chosen(**settings) != present
+
+
+def test_settings_without_a_suggestion_are_refused(sweep_dir):
+    with pytest.raises(InputError, match=r"more than fit\.max_reach=300"):
+        suggest(sweep_dir, 1e20)
+    with pytest.raises(InputError, match="unknown arm b"):
+        suggest(sweep_dir, arm="b")
+    with pytest.raises(InputError, match="cooldown_branches=true: added runs cannot branch"):
+        composed(sweep_dir, *ADAPTIVE, "schedule=wsd", "schedule.cooldown_branches=true")
+
+
+def test_the_verb_shows_the_runs_and_the_command_that_trains_them(sweep_dir):
+    shown = forked("suggest", sweep_dir, "--target", "8e10", "--max-budget", "1.6e10", cwd=sweep_dir)
+    assert shown.returncode == 0, shown.stderr
+    assert "new budget" in shown.stdout
+    assert "N_opt at 8e10 FLOPs" in shown.stdout
+    assert f"train them: sweep suggest {sweep_dir} --target 8e+10" in shown.stdout
+    assert len(shown.stdout.splitlines()) <= 20
+    as_json = forked(
+        "suggest", sweep_dir, "--target", "8e10", "--json", "--flops-budget", "1e10", cwd=sweep_dir
+    )
+    document = json.loads(as_json.stdout)
+    assert document["target"] == 8e10
+    assert document["flops"] == sum(run["flops"] for run in document["runs"]) <= 1e10
+    refused = forked("suggest", sweep_dir, "--target", "soon", cwd=sweep_dir)
+    assert refused.returncode == 2
+    assert "soon is not a budget" in refused.stderr
+    assert "Traceback" not in refused.stderr
