@@ -1,8 +1,8 @@
 """Exponents of one family of models under the choices by which Kaplan's and Chinchilla's laws differ.
 
-The choices are those by which Pearce & Song 2024 and Porian et al. 2024 explain the difference: counting of N
-and C, one learning rate or one for each run, a schedule that ends with each run or one that is read on its way,
-and an irreducible loss or none.
+The choices are those by which Pearce & Song 2024 and Porian et al. 2024 explain the difference: counting of
+N and C, one learning rate or one for each run, a schedule that ends with each run or one that is read before
+its end, and an irreducible loss or none.
 
 Legend: N parameters, D tokens, C training FLOPs, f FLOPs per token.
 """
@@ -115,7 +115,7 @@ def exponents() -> Iterator[Exponent]:
             law = fit(read_points(curves, budgets, kaplan=kaplan), ISOFLOP).methods["isoflop"]
             if not isinstance(law, Refusal):
                 yield Exponent(
-                    runs="one schedule, read on its way",
+                    runs="one schedule, read before its end",
                     method="isoflop",
                     n_params="non_embedding" if kaplan else "total",
                     flops="kaplan" if kaplan else "exact",

@@ -32,13 +32,17 @@ class Study:
     """A directory of results/reference with a points.csv."""
 
     name: str
-    config: FitConfig
+    config: FitConfig | None  # None: too few budgets or sizes for a law
     figures: tuple[str, ...] = ()
 
     @property
     def directory(self) -> Path:
         """Directory of the study."""
         return REFERENCE / self.name
+
+    def with_config(self, **changes: Any) -> Study:
+        """Return the study with other settings of the fit."""
+        return dataclasses.replace(self, config=dataclasses.replace(self.config or FitConfig(), **changes))
 
 
 FEW_DRAWS = FitConfig(confidence=0.9, n_bootstrap=300, methods=("isoflop", "parametric"))
@@ -52,9 +56,11 @@ STUDIES = {
         Study(name="optimizers", config=FEW_DRAWS),
         Study(name="depths", config=FEW_DRAWS),
         Study(name="fixed_lr", config=FEW_DRAWS),
+        Study(name="one_schedule", config=None),
+        Study(name="batches", config=None),
     )
 }
-"""Reference sweeps that are refitted. The confidence of the demo is that of its experiment."""
+"""Reference sweeps by name. The confidence of the demo is that of its experiment."""
 
 
 def present() -> list[Study]:
@@ -82,7 +88,9 @@ def validation_keys(study: Study) -> set[str]:
 
 
 def refit(study: Study) -> dict[str | None, Fit]:
-    """Fit every arm of a study without the runs of its validations."""
+    """Fit every arm of a study without the runs of its validations; empty for a study without a law."""
+    if study.config is None:
+        return {}
     points = table(study)
     tested = validation_keys(study)
     return {

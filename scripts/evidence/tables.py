@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scripts.evidence.counting import exponents
 from scripts.evidence.studies import STUDIES, Study, arms, fit_path, table, validation_keys, validations
 from sweep.config import FitConfig, SyntheticData
 from sweep.data.sources.synthetic import loss_floor
@@ -251,11 +252,27 @@ def _width_at(points: Sequence[tuple[Point, dict[str, Any]]], n_params: float) -
     return float(np.interp(np.log(n_params), np.log([n for n, _ in widths]), [d for _, d in widths]))
 
 
+def exponent_table() -> list[str]:
+    """Return the exponent of N_opt under each set of choices."""
+    body = [
+        [
+            one.runs,
+            one.method,
+            one.n_params.replace("_", "-"),
+            {"exact": "exact", "kaplan": "6 N D"}[one.flops],
+            interval(one.a, one.interval, 2),
+        ]
+        for one in exponents()
+    ]
+    return rows(["runs", "method", "N", "C", "a"], body)
+
+
 TABLES: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "validations": ("demo", validation_table),
     "known_entropy": ("known_entropy", entropy_table),
     "cooldown": ("cooldown", cooldown_table),
     "optimizers": ("optimizers", optimizer_table),
     "depths": ("depths", depth_table),
+    "exponents": ("one_schedule", exponent_table),
 }
 """Tables by name, each with the study that it needs."""
