@@ -26,8 +26,8 @@ FloatArray = npt.NDArray[np.float64]
 
 CURVES = "one_schedule"
 """Study with training curves of sizes that all have the same tokens and schedule."""
-READ_AT = (5e10, 7.07e10, 1e11, 1.414e11, 2e11)  # exact FLOPs
-READ_AT_KAPLAN = (6e9, 1.2e10, 2.4e10, 4.8e10)  # Kaplan's FLOPs, of about the same runs
+READ_AT = (2.5e10, 3.54e10, 5e10, 7.07e10, 1e11)  # exact FLOPs
+READ_AT_KAPLAN = (4e9, 8e9, 1.6e10, 3.2e10)  # Kaplan's FLOPs, of about the same runs
 WARMUP = 0.1  # of the run, at the start of which the loss says nothing about a model
 ISOFLOP = replace(FEW_DRAWS, methods=("isoflop",))
 
@@ -126,7 +126,11 @@ def exponents() -> Iterator[Exponent]:
 
 def _of_study(study: Study, runs: str) -> Iterator[Exponent]:
     tested = validation_keys(study)
-    points = [point for point in table(study).points if point.run_key not in tested]
+    points = [
+        point
+        for point in table(study).points
+        if point.run_key not in tested and (point.flops or 0.0) < 1.01 * READ_AT[-1]
+    ]
     fitted = fit(points, ISOFLOP, reconcile=True)
     law = fitted.laws["isoflop"]
     assert fitted.reconcile is not None

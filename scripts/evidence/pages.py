@@ -13,13 +13,13 @@ from sweep.study.laws import read_hparams
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "science.md"
-BLOCK = "<!-- scripts/reproduce: {name} -->\n\n{body}\n\n<!-- end -->"
+BLOCK = "<!-- scripts/reproduce: {name} -->\n{body}\n<!-- end -->"
 
 
 def tables() -> dict[str, str]:
     """Return the text of every table with the study that it needs."""
     existing = {study.name for study in present()}
-    return {name: "\n".join(make()) for name, (needs, make) in TABLES.items() if needs in existing}
+    return {name: "\n".join(["", *make(), ""]) for name, (needs, make) in TABLES.items() if needs in existing}
 
 
 def outdated(made: dict[str, str]) -> Iterator[str]:

@@ -126,34 +126,23 @@ def entropy_table() -> list[str]:
 
 
 def cooldown_table() -> list[str]:
-    """Return cost and answer of cosine runs and of branches from common trunks, seed 0 of the demo."""
-    cosine = [
-        point
-        for point, _ in arm_points(STUDIES["demo"])[None]
-        if point.seed == 0 and point.run_key not in validation_keys(STUDIES["demo"])
-    ]
-    branches = arm_points(STUDIES["cooldown"])[None]
-    spent = {
-        "cosine": sum(point.flops for point in cosine if point.flops is not None),
-        "wsd_branches": sum(float(extras["flops_spent"]) for _, extras in branches),
-    }
+    """Return cost and answer of cosine runs and of branches from common trunks, on the same budgets."""
     body = []
-    for name, points in (("cosine", cosine), ("wsd_branches", [point for point, _ in branches])):
-        found = fit(points, ANSWER)
+    for name in ("cpu_stdlib", "cooldown"):
+        study = STUDIES[name]
+        tested = validation_keys(study)
+        own = [pair for pair in arm_points(study)[None] if pair[0].run_key not in tested]
+        found = fit([point for point, _ in own], ANSWER)
         answer, isoflop = found.answer, law(found, "isoflop")
         assert isinstance(answer, Law)
-        top = max(point.flops_budget for point in points if point.flops_budget is not None)
-        body.append(
-            [
-                f"`{name}`",
-                flops(spent[name]),
-                interval(isoflop.constants["a"], isoflop.ci["a"]),
-                *(_answer_cells(answer, top)),
-                *(_answer_cells(answer, 10 * top)),
-            ]
-        )
-    header = ["schedule", "FLOPs spent", "isoflop a", "loss at 6e11", "N_opt", "loss at 6e12", "N_opt"]
-    return rows(header, body)
+        spent = sum(float(extras["flops_spent"]) for _, extras in own)
+        top = max(point.flops_budget for point, _ in own if point.flops_budget is not None)
+        schedule = {"cpu_stdlib": "cosine", "cooldown": "wsd_branches"}[name]
+        cells = [interval(isoflop.constants["a"], isoflop.ci["a"], 2)]
+        cells += [*_answer_cells(answer, top), *_answer_cells(answer, 8 * top)]
+        body.append([f"`{schedule}`", str(len(own)), flops(spent), *cells])
+    header = ["schedule", "runs", "FLOPs spent", "isoflop a", "loss at 2e11", "N_opt", "loss at 1.6e12"]
+    return rows([*header, "N_opt"], body)
 
 
 def _answer_cells(answer: Law, at: float) -> list[str]:
@@ -204,7 +193,7 @@ def optimizer_table() -> list[str]:
             ]
         )
     header = ["optimizer", "mean loss at ½, 1, 2 times the rate, over the best", "best", "a"]
-    return rows([*header, "N_opt at 1e11", "loss at 1e11", "compute multiplier"], body)
+    return rows([*header, "N_opt at 5e10", "loss at 5e10", "compute multiplier"], body)
 
 
 def _lr_multiple(arm: str | None) -> float:
@@ -241,7 +230,7 @@ def depth_table() -> list[str]:
             [depth, f"{width / int(depth):.0f}", *cells, "1" if depth == "2" else interval(gain, ends, 2)]
         )
     return rows(
-        ["layers", "width / depth at N_opt", "a", "N_opt at 1e11", "loss at 1e11", "compute multiplier"], body
+        ["layers", "width / depth at N_opt", "a", "N_opt at 5e10", "loss at 5e10", "compute multiplier"], body
     )
 
 

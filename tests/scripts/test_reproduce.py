@@ -84,5 +84,5 @@ def test_a_changed_table_is_found(tmp_path, monkeypatch):
     ]
     pages.write({"validations": "| new |"})
     assert list(pages.outdated({"validations": "| new |"})) == []
-    assert page.read_text().startswith("before\n\n<!-- scripts/reproduce: validations -->\n\n| new |\n")
+    assert page.read_text().startswith("before\n\n<!-- scripts/reproduce: validations -->\n| new |\n")
     assert list(pages.outdated({"other": "| new |"})) == ["docs/science.md has no block other"]
