@@ -1,0 +1,267 @@
+"""Tables of the documentation that are made from the reference sweeps, as lines of Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from scripts.evidence.counting import exponents
+from scripts.evidence.studies import STUDIES, Study, arms, fit_path, table, validation_keys, validations
+from sweep.config import FitConfig, SyntheticData
+from sweep.data.sources.synthetic import loss_floor
+from sweep.fit import Fit, Law, Table, fit, read_fit
+from sweep.records import Point
+
+ANSWER = FitConfig(confidence=0.9)
+KNOWN = {"n_symbols": 64, "n_documents": 12000, "document_symbols": 1023, "holdout_frac": 0.05}
+KNOWN_SEQ_LEN = 32
+
+
+def rows(header: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
+    """Return a table of Markdown."""
+    return [_row(header), _row(["---"] * len(header)), *(_row(cells) for cells in body)]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a number to some significant digits, counts from 1,000 in thousands."""
+    if value >= 1e3:
+        return f"{number(value / 1e3, digits)}k"
+    return np.format_float_positional(value, precision=digits, fractional=False, trim="k").rstrip(".")
+
+
+def count_interval(estimate: float, ends: tuple[float, float] | None) -> str:
+    """Return a count with its interval."""
+    text = number(estimate)
+    return text if ends is None else f"{text} [{number(ends[0])}, {number(ends[1])}]"
+
+
+def interval(estimate: float, ends: tuple[float, float] | None, decimals: int = 3) -> str:
+    """Return a number with its interval, with fixed decimals."""
+    text = f"{estimate:.{decimals}f}"
+    return text if ends is None else f"{text} [{ends[0]:.{decimals}f}, {ends[1]:.{decimals}f}]"
+
+
+def flops(value: float) -> str:
+    """Return FLOPs in short scientific notation."""
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def fitted(study: Study, arm: str | None = None) -> Fit:
+    """Return the stored fit of an arm."""
+    return read_fit(fit_path(study, arm))
+
+
+def law(found: Fit, method: str) -> Law:
+    """Return the law of a method. Raises KeyError where the method refused."""
+    return found.laws[method]
+
+
+def arm_points(study: Study) -> dict[str | None, list[tuple[Point, dict[str, Any]]]]:
+    """Return the points of each arm with the other columns of their rows."""
+    points = table(study)
+    return {
+        arm: [(points[position], _extras(points, position)) for position in positions]
+        for arm, positions in arms(points).items()
+    }
+
+
+def _extras(points: Table, position: int) -> dict[str, Any]:
+    return {name: column[position] for name, column in points.extras.items()}
+
+
+def validation_table() -> list[str]:
+    """Return every registered prediction with what was measured."""
+    body = []
+    for study in (STUDIES["demo"], STUDIES["cpu_stdlib"]):
+        for one in validations(study):
+            known = one.registration
+            measured_n = "not bracketed"
+            if one.n_params_opt is not None:
+                measured_n = count_interval(one.n_params_opt, one.n_params_opt_interval)
+            body.append(
+                [
+                    f"`{study.name}`",
+                    f"{flops(known.flops)} ({known.reach:.3g}×)",
+                    interval(known.loss_opt, known.loss_interval),
+                    f"{one.loss:.3f}",
+                    f"{one.loss_error:+.1%}".replace("%", " %"),
+                    "yes" if one.loss_inside else "no",
+                    count_interval(known.n_params_opt, known.n_params_opt_interval),
+                    measured_n,
+                    {True: "yes", False: "no", None: "–"}[one.n_params_opt_inside],
+                ]
+            )
+    header = [
+        "sweep",
+        "FLOPs",
+        "loss predicted",
+        "measured",
+        "error",
+        "inside",
+        "N_opt predicted",
+        "measured",
+    ]
+    return rows([*header, "inside"], body)
+
+
+def entropy_table() -> list[str]:
+    """Return E of every chain with the exact minimum of the loss."""
+    study, body = STUDIES["known_entropy"], []
+    for arm in arms(table(study)):
+        seed = int(str(arm).partition("=")[2])
+        exact = loss_floor(SyntheticData(source="synthetic", seed=seed, **KNOWN), KNOWN_SEQ_LEN)
+        surface = law(fitted(study, arm), "parametric")
+        estimate, ends = surface.constants["E"], surface.ci["E"]
+        holds = "yes" if ends[0] <= exact <= ends[1] else "no"
+        error = f"{estimate / exact - 1:+.1%}".replace("%", " %")
+        body.append([str(seed), f"{exact:.4f}", interval(estimate, ends), error, holds])
+    return rows(["chain", "exact", "E", "error", "interval holds it"], body)
+
+
+def cooldown_table() -> list[str]:
+    """Return cost and answer of cosine runs and of branches from common trunks, on the same budgets."""
+    body = []
+    for name in ("cpu_stdlib", "cooldown"):
+        study = STUDIES[name]
+        tested = validation_keys(study)
+        own = [pair for pair in arm_points(study)[None] if pair[0].run_key not in tested]
+        found = fit([point for point, _ in own], ANSWER)
+        answer, isoflop = found.answer, law(found, "isoflop")
+        assert isinstance(answer, Law)
+        spent = sum(float(extras["flops_spent"]) for _, extras in own)
+        top = max(point.flops_budget for point, _ in own if point.flops_budget is not None)
+        schedule = {"cpu_stdlib": "cosine", "cooldown": "wsd_branches"}[name]
+        cells = [interval(isoflop.constants["a"], isoflop.ci["a"], 2)]
+        cells += [*_answer_cells(answer, top), *_answer_cells(answer, 8 * top)]
+        body.append([f"`{schedule}`", str(len(own)), flops(spent), *cells])
+    header = ["schedule", "runs", "FLOPs spent", "isoflop a", "loss at 2e11", "N_opt", "loss at 1.6e12"]
+    return rows([*header, "N_opt"], body)
+
+
+def _answer_cells(answer: Law, at: float) -> list[str]:
+    return [
+        interval(answer.loss_opt(at), answer.interval("loss_opt", at), 2),
+        count_interval(answer.n_params_opt(at), answer.interval("n_params_opt", at)),
+    ]
+
+
+def multiplier(base: Law, other: Law, at: float) -> tuple[float, tuple[float, float]]:
+    """Return C_base / `at` where the loss of `base` at C_base is that of `other` at `at`, with an interval.
+
+    Draws of the two laws are independent, so the interval ignores what common seeds and windows cancel.
+    """
+    grid = at * np.geomspace(1 / 8, 8, 97)
+    wanted = np.array([at])
+
+    def solve(base_loss: np.ndarray, other_loss: float) -> float:
+        return float(np.exp(np.interp(-other_loss, -base_loss, np.log(grid / at))))
+
+    estimate = solve(base.optimum(grid).loss_opt, float(other.optimum(wanted).loss_opt[0]))
+    pairs = zip(base.optimum_draws(grid).loss_opt, other.optimum_draws(wanted).loss_opt[:, 0], strict=False)
+    draws = [solve(curve, loss) for curve, loss in pairs]
+    low, high = np.percentile(draws, [5, 95])
+    return estimate, (float(low), float(high))
+
+
+def optimizer_table() -> list[str]:
+    """Return the laws of AdamW and Muon at the best multiple of the learning rate, and the multiplier."""
+    study = STUDIES["optimizers"]
+    means = _mean_losses(study)
+    laws, body = {}, []
+    for name in ("adamw", "muon"):
+        of_name = {arm: loss for arm, loss in means.items() if f"optimizer={name}," in str(arm)}
+        best = min(of_name, key=of_name.__getitem__)
+        laws[name] = law(fitted(study, best), "isoflop")
+        top = max(
+            point.flops_budget for point, _ in arm_points(study)[best] if point.flops_budget is not None
+        )
+        gain, ends = multiplier(laws["adamw"], laws[name], top)
+        body.append(
+            [
+                f"`{name}`",
+                " ".join(f"{of_name[arm] - of_name[best]:.3f}" for arm in sorted(of_name, key=_lr_multiple)),
+                f"{_lr_multiple(best):g}",
+                *_law_cells(laws[name], top),
+                "1" if name == "adamw" else interval(gain, ends, 2),
+            ]
+        )
+    header = ["optimizer", "mean loss at ½, 1, 2 times the rate, over the best", "best", "a"]
+    return rows([*header, "N_opt at 5e10", "loss at 5e10", "compute multiplier"], body)
+
+
+def _lr_multiple(arm: str | None) -> float:
+    return float(str(arm).rpartition("=")[2])
+
+
+def _mean_losses(study: Study) -> dict[str | None, float]:
+    return {
+        arm: float(np.mean([point.loss for point, _ in points if point.loss is not None]))
+        for arm, points in arm_points(study).items()
+    }
+
+
+def _law_cells(found: Law, at: float) -> list[str]:
+    return [
+        interval(found.constants["a"], found.ci["a"], 2),
+        count_interval(found.n_params_opt(at), found.interval("n_params_opt", at)),
+        interval(found.loss_opt(at), found.interval("loss_opt", at), 3),
+    ]
+
+
+def depth_table() -> list[str]:
+    """Return the laws of 1, 2 and 4 layers, and the multiplier over 2 layers."""
+    study = STUDIES["depths"]
+    found = {str(arm).rpartition("=")[2]: law(fitted(study, arm), "isoflop") for arm in arms(table(study))}
+    points = {str(arm).rpartition("=")[2]: points for arm, points in arm_points(study).items()}
+    body = []
+    for depth, one in sorted(found.items()):
+        top = max(point.flops_budget for point, _ in points[depth] if point.flops_budget is not None)
+        gain, ends = multiplier(found["2"], one, top)
+        width = _width_at(points[depth], one.n_params_opt(top))
+        cells = _law_cells(one, top)
+        body.append(
+            [depth, f"{width / int(depth):.0f}", *cells, "1" if depth == "2" else interval(gain, ends, 2)]
+        )
+    return rows(
+        ["layers", "width / depth at N_opt", "a", "N_opt at 5e10", "loss at 5e10", "compute multiplier"], body
+    )
+
+
+def _width_at(points: Sequence[tuple[Point, dict[str, Any]]], n_params: float) -> float:
+    widths = sorted(
+        {(point.n_params, float(extras["d_model"])) for point, extras in points if point.n_params}
+    )
+    return float(np.interp(np.log(n_params), np.log([n for n, _ in widths]), [d for _, d in widths]))
+
+
+def exponent_table() -> list[str]:
+    """Return the exponent of N_opt under each set of choices."""
+    body = [
+        [
+            one.runs,
+            one.method,
+            one.n_params.replace("_", "-"),
+            {"exact": "exact", "kaplan": "6 N D"}[one.flops],
+            interval(one.a, one.interval, 2),
+        ]
+        for one in exponents()
+    ]
+    return rows(["runs", "method", "N", "C", "a"], body)
+
+
+TABLES: dict[str, tuple[str, Callable[[], list[str]]]] = {
+    "validations": ("demo", validation_table),
+    "known_entropy": ("known_entropy", entropy_table),
+    "cooldown": ("cooldown", cooldown_table),
+    "optimizers": ("optimizers", optimizer_table),
+    "depths": ("depths", depth_table),
+    "exponents": ("one_schedule", exponent_table),
+}
+"""Tables by name, each with the study that it needs."""
