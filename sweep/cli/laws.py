@@ -15,7 +15,6 @@ from sweep.cli.arguments import (
     AsJson,
     ConfigDir,
     Overrides,
-    SweepDirectory,
     directory_of,
     first_arm_of,
     given_path,
@@ -90,6 +89,24 @@ DropIncomplete = Annotated[
 Reconcile = Annotated[
     bool, typer.Option("--reconcile", help="Fit under every counting convention that the points allow.")
 ]
+ReportSource = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="DIR|TABLE",
+        help="Directory of a sweep, or a table with one run a row; by default the directory of the "
+        "experiment.",
+    ),
+]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", metavar="png|svg|pdf", help="Format of the figures. Can be repeated."),
+]
+Width = Annotated[
+    str,
+    typer.Option(
+        "--width", metavar="screen|column|two-column", help="Width of the figures: of a screen or a paper."
+    ),
+]
 VALIDATED = 4.0
 """Times the largest fitted budget: the validation that is proposed after a fit."""
 
@@ -139,6 +156,7 @@ def fit(
     from sweep.study.departures import departure_warnings
     from sweep.study.laws import fit_any_table, fit_arms, write_fits
     from sweep.study.plan import held_out_warnings
+    from sweep.study.report import write_page
 
     path, overrides = split_path(source, settings)
     _refuse_old_grammar(overrides)
@@ -184,17 +202,16 @@ def fit(
     for warning in (*held_out_warnings(directory), *departure_warnings(directory)):
         say(f"warning: {warning}")
     fits = fit_arms(directory, config, reconcile=reconcile, plan=plan)
+    closing = [next_step(directory, fits)]
     try:
         write_fits(directory, fits)
+        closing = [f"report: {write_page(directory)}", *closing]
     finally:  # the laws are printed even where the sweep is read-only
         show_fits(
             fits,
             config,
             sweep_dir=directory,
-            closing=[
-                f"picture: sweep report {shlex.quote(str(directory))} draws it",
-                next_step(directory, fits),
-            ],
+            closing=closing,
             as_json=as_json,
             verbose=verbose,
         )
@@ -407,12 +424,35 @@ def _family(source: str | None, overrides: Sequence[str], config_dir: Path | Non
 
 
 def report(
-    directory: SweepDirectory = None, overrides: Overrides = None, config_dir: ConfigDir = None
+    source: ReportSource = None,
+    overrides: Overrides = None,
+    formats: Formats = None,
+    width: Width = "screen",
+    column: Columns = None,
+    where: Where = None,
+    best_of_cell: BestOfCell = False,
+    drop_incomplete: DropIncomplete = False,
+    config_dir: ConfigDir = None,
 ) -> None:
-    """Draw the figures of a fitted sweep and print their paths."""
-    from sweep.study import laws
+    """Write the report of a sweep or a table, one HTML file, and its figures.
 
-    print_text("\n".join(map(str, laws.report(directory_of(directory, overrides, config_dir)))))
+    report.html needs no network and no other file. Figures are drawn as PNG and SVG, or in the formats given.
+    """
+    from sweep.fit import Selection
+    from sweep.study import report as study
+
+    files = study.figure_files(formats or (), width)
+    path, given = split_path(source, overrides)
+    if path is not None and not path.is_dir() and (path.suffix or path.is_file()):
+        selection = Selection(where=where, best_of_cell=best_of_cell, drop_incomplete=drop_incomplete)
+        config, columns = fit_settings(given, config_dir), columns_of(column or ())
+        written = study.write_table_report(path, config, columns=columns, selection=selection, files=files)
+    else:
+        if column or where or best_of_cell or drop_incomplete:
+            raise InputError("--column, --where, --best-of-cell and --drop-incomplete are about a table")
+        directory = directory_of(source, overrides, config_dir)
+        written = study.write_report(directory, files=files)
+    print_text("\n".join(map(str, written)))
 
 
 def _refuse_old_grammar(overrides: Sequence[str]) -> None:

@@ -165,9 +165,10 @@ def run(
 
 
 def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig, *, verbose: bool) -> None:
-    """Fit a sweep, write its laws and figures, and print the answer and the picture to open."""
+    """Fit a sweep, write its laws, figures and report, and print the answer and what to open."""
     from sweep.study import laws
     from sweep.study.departures import departure_warnings
+    from sweep.study.report import write_report
 
     for warning in departure_warnings(sweep_dir):
         say(f"warning: {warning}")
@@ -175,8 +176,9 @@ def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig, *, verbose: boo
     closing = [next_step(sweep_dir, fits)]
     try:
         laws.write_fits(sweep_dir, fits)
-        pictures = [path for path in laws.report(sweep_dir) if path.suffix == ".png"]
-        closing = [*(f"picture: {path}" for path in best_picture(pictures)), *closing]
+        page, *figures = write_report(sweep_dir)
+        pictures = best_picture([path for path in figures if path.suffix == ".png"])
+        closing = [f"report: {page}", *(f"picture: {path}" for path in pictures), *closing]
     finally:  # the laws are printed even where the disk is full
         show_fits(fits, experiment.fit, sweep_dir=sweep_dir, closing=closing, verbose=verbose)
 
@@ -270,9 +272,10 @@ def _refit(sweep_dir: Path) -> None:
     """Fit a sweep with its validation and draw its figures."""
     from sweep.store.run_store import RunStore
     from sweep.study import laws
+    from sweep.study.report import write_report
 
     laws.fit_sweep(sweep_dir, RunStore(sweep_dir).latest_experiment().fit)
-    laws.report(sweep_dir)
+    write_report(sweep_dir)
 
 
 def _say_offline_runs(sweep_dir: Path) -> None:

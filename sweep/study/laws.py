@@ -45,12 +45,9 @@ from sweep.report.hparams import HparamReport, document, measure, read_reports
 from sweep.store.families import outside_of_plan
 from sweep.store.files import read_json, write_atomic
 from sweep.store.run_store import Exclusion, RunStore, StoredPoints
-from sweep.store.validations import read_validations
 
 if TYPE_CHECKING:  # slow to import, and most verbs need neither
     import pandas as pd
-
-    from sweep.report.figures.results import SweepResults
 
 SETTING_COLUMNS = (
     "lr_peak batch_tokens n_tokens warmup_steps schedule optimizer weight_decay beta2 parametrization "
@@ -286,40 +283,6 @@ def write_fit(path: Path, fitted: Fit) -> None:
     write_atomic(path, (json.dumps(fitted.to_json(), indent=1, allow_nan=False) + "\n").encode())
 
 
-def report(sweep_dir: Path) -> list[Path]:
-    """Draw the figures of a sweep, those of each arm in its `arm_directory`, and return their paths.
-
-    Raises InputError when there is no fit yet.
-    """
-    stored = RunStore(sweep_dir).points()
-    arms = dict.fromkeys(point.arm for point in stored.points) or {None: None}
-    paths = [path for arm in arms for path in _draw_arm(sweep_dir, stored, arm)]
-    for arm in arms:
-        figures = arm_directory(sweep_dir, arm) / "figures"
-        for old in {*figures.glob("*.png"), *figures.glob("*.svg")} - set(paths):
-            old.unlink()  # drawn from an earlier fit
-    return paths
-
-
-def _draw_arm(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> list[Path]:
-    from sweep.report.figures.draw import draw_all  # matplotlib is slow to import
-
-    return draw_all(arm_results(sweep_dir, stored, arm), arm_directory(sweep_dir, arm) / "figures")
-
-
-def arm_results(sweep_dir: Path, stored: StoredPoints, arm: str | None) -> SweepResults:
-    """Return what the figures of an arm are drawn from. Raises InputError when it has no fit yet."""
-    from sweep.report.figures.results import SweepResults
-
-    return SweepResults(
-        fit=read_fit(fit_file(arm_directory(sweep_dir, arm))),
-        points=[point for point in stored.points if point.arm == arm],
-        curves=stored.curves,
-        validations=[one for one in read_validations(sweep_dir) if one.registration.arm == arm],
-        hparams=next((report for report in read_hparams(sweep_dir) if report.arm == arm), None),
-    )
-
-
 def measure_hparams(checks: Sequence[HparamCheck], sweep_dir: Path, check_dir: Path) -> list[HparamReport]:
     """Evaluate the runs of a hyperparameter check; writes hparams.json and draws figures/hparams.png.
 
@@ -361,7 +324,7 @@ def predict(
     limit the distance and the width of intervals; the default are those of the family.
     """
     settings = settings or (family.fit if family else FitConfig())
-    sizes = _plannable_sizes(family) if family and fitted.constraint == "exact" else None
+    sizes = plannable_sizes(family) if family and fitted.constraint == "exact" else None
     shapes = ShapeRange.of(trained)
 
     def run(budget: float | None, n_params: float, n_tokens: float) -> Mapping[str, Any]:
@@ -447,7 +410,7 @@ class ShapeRange:
         return notes
 
 
-def _plannable_sizes(
+def plannable_sizes(
     experiment: ExperimentConfig,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return N and exact FLOPs per token of the experiment's decoders, over all widths it could plan."""

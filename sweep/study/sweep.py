@@ -97,15 +97,20 @@ class Sweep:
         from sweep.report.figures.draw import FIGURES
 
         stem = _only_match(name, tuple(FIGURES))
-        results = laws.arm_results(self.directory, self._stored(), arm)
+        from sweep.study.report import arm_results
+
+        fitted = read_fit(laws.fit_file(laws.arm_directory(self.directory, arm)))
+        results = arm_results(self.directory, self._stored(), arm, fitted)
         numbers: Any = FIGURES[stem].numbers(results)
         if not numbers:
             raise InputError(f"this fit has no numbers for the figure {stem}")
         return FIGURES[stem].draw(numbers)
 
     def report(self) -> list[Path]:
-        """Draw the figures and return their paths. Raises InputError when there is no fit yet."""
-        return laws.report(self.directory)
+        """Write report.html and the figures, and return their paths. Raises InputError without a run."""
+        from sweep.study.report import write_report
+
+        return write_report(self.directory)
 
     @property
     def validations(self) -> tuple[Validation, ...]:

@@ -9,6 +9,7 @@ from sweep.config import FitConfig
 from sweep.errors import InputError
 from sweep.store.run_store import RunStore, StoredPoints
 from sweep.study import laws
+from sweep.study.report import write_report
 from tests.report.figures.planted import planted_sweep
 
 
@@ -43,7 +44,7 @@ def test_arms_are_fitted_and_drawn_separately(two_arms, tmp_path):
     stale = tmp_path / "arms" / "a" / "figures" / "old.png"
     stale.parent.mkdir()
     stale.touch()
-    figures = laws.report(tmp_path)
+    figures = write_report(tmp_path)
     assert {path.parent.parent.name for path in figures} == {"a", "b=_1,2_"}
     assert all(path.is_file() for path in figures)
     assert not stale.exists()

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from sweep.fit.laws.base import Law
 from sweep.report.figures.results import SweepResults
-from sweep.report.figures.style import count_ticks, method_color, new_figure, style
+from sweep.report.figures.style import count_ticks, method_color, new_figure, side_legend, style
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -70,7 +70,7 @@ def cloud_figure(methods: Sequence[Cloud]) -> Figure:
         axes.set_ylabel("tokens per parameter at the largest budget")
         axes.set_title("Bootstrap draws", loc="left")
         count_ticks(axes.yaxis)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        side_legend(axes)
         return figure
 
 

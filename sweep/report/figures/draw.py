@@ -1,4 +1,4 @@
-"""The registry of figures; each is written as PNG for screens and SVG for papers.
+"""The registry of figures, and their files: PNG, SVG or PDF, for a screen or the columns of a paper.
 
 To add a figure, write its module (frozen records, a pure function of `SweepResults` that returns them, and a
 function that draws them) and add its entry to `FIGURES`.
@@ -18,10 +18,10 @@ from sweep.report.figures.clouds import cloud_figure, clouds
 from sweep.report.figures.hparams import check_curves, hparam_curves, hparam_figure
 from sweep.report.figures.isoflop import isoflop_curves, isoflop_figure
 from sweep.report.figures.isoloss import isoloss, isoloss_figure
-from sweep.report.figures.optima import optimum_figure, optimum_panels
+from sweep.report.figures.optima import loss_panels, optimum_figure, optimum_panels, ratio_panels
 from sweep.report.figures.residuals import residual_figure, residuals
-from sweep.report.figures.results import SweepResults
-from sweep.report.figures.style import save_figure
+from sweep.report.figures.results import SweepResults, caption
+from sweep.report.figures.style import add_caption, laid_out, save_figure
 from sweep.report.figures.training import training_curves, training_figure
 from sweep.report.figures.utilisation import device_rates, utilisation_figure
 from sweep.report.figures.validations import comparisons, validation_figure
@@ -37,14 +37,29 @@ class Figure(Generic[Record]):
     numbers: Callable[[SweepResults], Sequence[Record]]  # empty: the figure is left out
     draw: Callable[[Sequence[Record]], mpl.Figure]
 
-    def save(self, results: SweepResults, stem: Path) -> list[Path]:
-        """Write `stem`.png and `stem`.svg; returns the paths, none if there are no numbers."""
-        return _save(self.draw, self.numbers(results), stem)
+    def save(
+        self,
+        results: SweepResults,
+        stem: Path,
+        *,
+        suffixes: Sequence[str] = ("png", "svg"),
+        width: str = "screen",
+    ) -> list[Path]:
+        """Write `stem` with each suffix, laid out for a width; returns the paths, none without numbers."""
+        records = self.numbers(results)
+        if not records:
+            return []
+        with laid_out(width):
+            figure = self.draw(records)
+            add_caption(figure, caption(results))
+            return _save(figure, stem, suffixes)
 
 
 FIGURES: dict[str, Figure[Any]] = {  # by file name
     "isoflop_curves": Figure(isoflop_curves, isoflop_figure),
+    "loss": Figure(loss_panels, optimum_figure),
     "optima": Figure(optimum_panels, optimum_figure),
+    "tokens_per_param": Figure(ratio_panels, optimum_figure),
     "training": Figure(training_curves, training_figure),
     "isoloss": Figure(isoloss, isoloss_figure),
     "residuals": Figure(residuals, residual_figure),
@@ -56,23 +71,30 @@ FIGURES: dict[str, Figure[Any]] = {  # by file name
 }
 
 
-def draw_all(results: SweepResults, directory: Path) -> list[Path]:
-    """Write every figure that has numbers into `directory`, as PNG and SVG; returns the paths.
+def draw_all(
+    results: SweepResults,
+    directory: Path,
+    *,
+    suffixes: Sequence[str] = ("png", "svg"),
+    width: str = "screen",
+) -> list[Path]:
+    """Write every figure that has numbers into `directory`; returns the paths.
 
-    Files appear by rename; the same numbers give the same bytes.
+    `width` is a key of LAYOUTS. Files appear by rename; the same numbers give the same bytes.
     """
-    return [path for name, figure in FIGURES.items() for path in figure.save(results, directory / name)]
+    return [
+        path
+        for name, figure in FIGURES.items()
+        for path in figure.save(results, directory / name, suffixes=suffixes, width=width)
+    ]
 
 
 def draw_hparams(report: HparamReport, directory: Path) -> list[Path]:
     """Write the figure of a hyperparameter check alone, which needs no fit; returns the paths."""
-    return _save(hparam_figure, check_curves(report), directory / "hparams")
+    records = check_curves(report)
+    return _save(hparam_figure(records), directory / "hparams", ("png", "svg")) if records else []
 
 
-def _save(
-    draw: Callable[[Sequence[Record]], mpl.Figure], records: Sequence[Record], stem: Path
-) -> list[Path]:
-    if not records:
-        return []
+def _save(figure: mpl.Figure, stem: Path, suffixes: Sequence[str]) -> list[Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
-    return save_figure(draw(records), stem)
+    return save_figure(figure, stem, suffixes)

@@ -44,14 +44,19 @@ class IsoflopCurve:
     """One budget: its points, its parabola, and the parabola's minimum if it is usable."""
 
     flops_budget: float
+    flops: float  # exact C at the minimum, else the geometric mean of the runs
     status: BudgetStatus
+    reason: str | None  # why the minimum is not usable
+    labels: tuple[str, ...]  # of the n runs
     n_params: FloatArray  # (n,)
     loss: FloatArray  # (n,) held out, nats per token
     excluded_n_params: FloatArray  # excluded by hand; diverged runs have no loss to show
     excluded_loss: FloatArray
+    excluded_labels: tuple[str, ...]
     parabola_n_params: FloatArray  # empty without a parabola
     parabola_loss: FloatArray
     n_params_opt: float | None
+    n_tokens_opt: float | None
     loss_opt: float | None
     n_params_interval: Interval | None
 
@@ -92,14 +97,19 @@ def _isoflop_curve(
     own = [point for point in excluded if _in_budget(point, budget.flops_budget)]
     return IsoflopCurve(
         flops_budget=budget.flops_budget,
+        flops=budget.flops,
         status=budget.status,
+        reason=budget.reason,
+        labels=tuple(label for label, own in zip(observations.labels, rows, strict=True) if own),
         n_params=n_params,
         loss=observations.loss[rows],
         excluded_n_params=np.array([point.n_params for point in own], dtype=np.float64),
         excluded_loss=np.array([point.loss for point in own], dtype=np.float64),
+        excluded_labels=tuple(point.run_key or point.name or "" for point in own),
         parabola_n_params=grid,
         parabola_loss=grid if budget.parabola is None else budget.parabola.loss(grid),
         n_params_opt=budget.n_params_opt,
+        n_tokens_opt=budget.n_tokens_opt,
         loss_opt=budget.loss_opt,
         n_params_interval=budget.ci.get("n_params_opt"),
     )
@@ -119,6 +129,7 @@ def isoflop_figure(curves: Sequence[IsoflopCurve]) -> Figure:
         colors = budget_colors([curve.flops_budget for curve in curves])
         for curve in curves:
             _draw_curve(curve, axes, colors[curve.flops_budget])
+        _draw_path(curves, axes)
         axes.set_xscale("log")
         axes.set_xlabel("parameters  $N$")
         axes.set_ylabel("held-out loss (nats per token)")
@@ -126,6 +137,13 @@ def isoflop_figure(curves: Sequence[IsoflopCurve]) -> Figure:
         count_ticks(axes.xaxis)
         budget_legend(figure, axes, colors, _legend_keys(curves))
         return figure
+
+
+def _draw_path(curves: Sequence[IsoflopCurve], axes: Axes) -> None:
+    """Connect the minima."""
+    known = [(c.n_params_opt, c.loss_opt) for c in curves]
+    minima = [(n, loss) for n, loss in known if n is not None and loss is not None]
+    axes.plot([n for n, _ in minima], [loss for _, loss in minima], color=DARK, lw=0.9, ls=":", zorder=2)
 
 
 def _draw_curve(curve: IsoflopCurve, axes: Axes, color: Any) -> None:

@@ -5,6 +5,7 @@ Legend: N parameters, D tokens, C training FLOPs, L loss.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,12 +16,21 @@ from matplotlib.figure import Figure
 
 from sweep.fit.methods.parametric import ParametricLaw
 from sweep.report.figures.results import SweepResults
-from sweep.report.figures.style import BUDGET_COLORS, DASHED, GREY, count_ticks, new_figure, style
+from sweep.report.figures.style import (
+    BUDGET_COLORS,
+    DASHED,
+    GREY,
+    count_ticks,
+    new_figure,
+    side_legend,
+    style,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
 N_GRID = 121
-N_LEVELS = 12
+MAX_LEVELS = 12
+LEVEL_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # nats per token
 MARGIN = 2.0  # the grid reaches this factor past the N and C of the points
 BEYOND = 10.0  # and up to this multiple of the largest C
 FRONTIER_COLOR = "#D55E00"
@@ -34,12 +44,13 @@ class IsoLoss:
     flops: FloatArray  # (k,)
     n_params: FloatArray  # (m,)
     loss: FloatArray  # (m, k) nats per token
-    levels: FloatArray  # (N_LEVELS,)
+    levels: FloatArray  # at most MAX_LEVELS, round numbers
     frontier_n_params: FloatArray  # (k,) N_opt at `flops`
     point_flops: FloatArray  # (n,)
     point_n_params: FloatArray  # (n,)
     point_loss: FloatArray  # (n,)
     flops_max: float
+    doubted: bool  # the points show lack of fit
 
 
 def isoloss(results: SweepResults) -> tuple[IsoLoss, ...]:
@@ -60,14 +71,28 @@ def isoloss(results: SweepResults) -> tuple[IsoLoss, ...]:
         flops=flops,
         n_params=n_params,
         loss=loss,
-        levels=np.geomspace(lowest * 1.002, float(observations.loss.max()), N_LEVELS),
+        levels=round_levels(lowest, float(observations.loss.max())),
         frontier_n_params=frontier,
         point_flops=observations.flops,
         point_n_params=observations.n_params,
         point_loss=observations.loss,
         flops_max=high,
+        doubted=law.doubted,
     )
     return (contours,)
+
+
+def round_levels(lowest: float, highest: float) -> FloatArray:
+    """Return the multiples of a round step between two losses, at most MAX_LEVELS.
+
+    >>> round_levels(3.31, 4.02).tolist()
+    [3.4, 3.5, 3.6, 3.7, 3.8, 3.9, 4.0]
+    """
+    for step in LEVEL_STEPS:
+        first, last = math.floor(lowest / step) + 1, math.floor(highest / step)
+        if last - first < MAX_LEVELS:
+            break
+    return np.round(step * np.arange(first, last + 1), 2)
 
 
 def isoloss_figure(surfaces: Sequence[IsoLoss]) -> Figure:
@@ -81,8 +106,9 @@ def isoloss_figure(surfaces: Sequence[IsoLoss]) -> Figure:
             count_ticks(axes.yaxis)
             axes.set_xlabel("training compute  $C$  (FLOPs)")
             axes.set_ylabel("parameters  $N$")
-            axes.set_title("Contours of equal loss and the efficient frontier", loc="left")
-            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), handlelength=1.8)
+            doubt = ": lack of fit, read as a sketch" if contours.doubted else ""
+            axes.set_title(f"Contours of equal loss by {contours.method}{doubt}", loc="left")
+            side_legend(axes)
         return figure
 
 
@@ -96,7 +122,7 @@ def _draw_contours(contours: IsoLoss, axes: Axes) -> None:
         cmap=BUDGET_COLORS,
         linewidths=0.9,
     )
-    axes.clabel(lines, fmt="%.3g", fontsize=7)
+    axes.clabel(lines, fmt="%g", fontsize=7)
     within = contours.flops <= contours.flops_max
     axes.plot(contours.flops, contours.frontier_n_params, color=FRONTIER_COLOR, ls=DASHED, lw=1.4)
     axes.plot(
@@ -104,6 +130,6 @@ def _draw_contours(contours: IsoLoss, axes: Axes) -> None:
         contours.frontier_n_params[within],
         color=FRONTIER_COLOR,
         lw=2.0,
-        label=f"efficient frontier\n({contours.method})",
+        label="efficient frontier",
     )
     axes.plot(contours.point_flops, contours.point_n_params, "o", color=GREY, ms=3.2, mew=0, label="run")

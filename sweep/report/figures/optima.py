@@ -1,33 +1,49 @@
-"""Compute-optimal parameters and tokens over compute, by every method.
+"""Compute-optimal parameters, tokens, their ratio and the loss over compute, by every method.
 
 Legend: N parameters, D tokens, C training FLOPs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sweep.fit.answer import AnswerLaw
 from sweep.fit.fit import Fit
-from sweep.fit.laws.base import Interval, Law
+from sweep.fit.laws.base import Interval, Law, Quantity, percentiles
 from sweep.fit.methods.isoflop import IsoflopLaw
 from sweep.report.figures.results import SweepResults
-from sweep.report.figures.style import DARK, DASHED, GREY, count_ticks, method_color, new_figure, style
+from sweep.report.figures.style import (
+    DARK,
+    DASHED,
+    GREY,
+    ORANGE,
+    below_legend,
+    count_ticks,
+    loss_ticks,
+    method_color,
+    new_figure,
+    side_legend,
+    style,
+)
 
 FloatArray = npt.NDArray[np.float64]
-Panel = Literal["n_params_opt", "n_tokens_opt"]
-PANELS: tuple[Panel, ...] = ("n_params_opt", "n_tokens_opt")
-EXPONENTS: dict[Panel, str] = {"n_params_opt": "a", "n_tokens_opt": "b"}
-AXIS_LABELS: dict[Panel, str] = {
+PANELS: tuple[Quantity, ...] = ("n_params_opt", "n_tokens_opt")
+EXPONENTS: dict[Quantity, str] = {"n_params_opt": "a", "n_tokens_opt": "b"}
+AXIS_LABELS: dict[Quantity, str] = {
     "n_params_opt": "compute-optimal parameters  $N_{opt}$",
     "n_tokens_opt": "compute-optimal tokens  $D_{opt}$",
+    "tokens_per_param_opt": "tokens per parameter  $D/N$",
+    "loss_opt": "held-out loss (nats per token)",
 }
+ANSWER = "answer"
 
 N_GRID = 81
 BEYOND = 10.0  # laws are drawn up to this multiple of the largest budget
@@ -36,13 +52,13 @@ BEFORE = 1.5  # and down to the smallest budget divided by this
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class OptimumCurve:
-    """One method's law for N_opt or D_opt over C, with its confidence band if it has bootstrap draws."""
+    """One method's law for a quantity over C, with its confidence band if it has bootstrap draws."""
 
     method: str
-    exponent: float
-    exponent_interval: Interval | None
+    slope: float | None  # of the line in ln C over the fitted range; None for D/N and the loss
+    slope_interval: Interval | None
     unverified: bool  # no simulation has verified the coverage of the interval
-    without_embeddings: bool  # the exponent is that of non-embedding N; the line is always of total N
+    doubted: bool  # the points show lack of fit
     flops: FloatArray  # (N_GRID,)
     estimate: FloatArray  # (N_GRID,)
     band: tuple[FloatArray, FloatArray] | None
@@ -61,51 +77,105 @@ class OptimumMarks:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class OptimumPanel:
-    """N_opt(C) or D_opt(C): a curve for each law and the minima of the IsoFLOP curves."""
+    """A quantity at the optimum over C: a curve for each law, minima of IsoFLOP curves, and measurements."""
 
-    quantity: Panel
+    quantity: Quantity
     curves: tuple[OptimumCurve, ...]
     marks: OptimumMarks | None  # None if method isoflop refused
+    run_flops: FloatArray  # (n,) fitted runs; empty unless the quantity is the loss
+    run_loss: FloatArray  # (n,)
+    measured: FloatArray  # (m, 2) C and value of finished validations
 
 
 def optimum_panels(results: SweepResults) -> tuple[OptimumPanel, ...]:
     """Return the panels of N_opt and D_opt; empty if every method refused."""
+    return _panels(results, PANELS)
+
+
+def ratio_panels(results: SweepResults) -> tuple[OptimumPanel, ...]:
+    """Return the panel of D/N at the optimum; empty if every method refused."""
+    return _panels(results, ("tokens_per_param_opt",))
+
+
+def loss_panels(results: SweepResults) -> tuple[OptimumPanel, ...]:
+    """Return the panel of the loss at the optimum, with the runs; empty if every method refused."""
+    return _panels(results, ("loss_opt",))
+
+
+def _panels(results: SweepResults, quantities: Sequence[Quantity]) -> tuple[OptimumPanel, ...]:
     fit = results.fit
     if fit.flops_range is None or not fit.laws:
         return ()
-    low, high = fit.flops_range
-    grid = np.geomspace(low / BEFORE, high * BEYOND, N_GRID)
-    return tuple(
-        OptimumPanel(
-            quantity=quantity,
-            curves=tuple(_curve(name, law, quantity, grid, high) for name, law in fit.laws.items()),
-            marks=_marks(fit, quantity),
-        )
-        for quantity in PANELS
+    grid = np.geomspace(fit.flops_range[0] / BEFORE, fit.flops_range[1] * BEYOND, N_GRID)
+    laws = {ANSWER: fit.answer} if isinstance(fit.answer, AnswerLaw) else {}
+    return tuple(_panel(results, quantity, {**laws, **fit.laws}, grid) for quantity in quantities)
+
+
+def _panel(
+    results: SweepResults, quantity: Quantity, laws: Mapping[str, Law], grid: FloatArray
+) -> OptimumPanel:
+    fit = results.fit
+    assert fit.flops_range is not None
+    observations = results.observations()
+    is_loss = quantity == "loss_opt"
+    return OptimumPanel(
+        quantity=quantity,
+        curves=tuple(_curve(name, law, quantity, grid, fit.flops_range) for name, law in laws.items()),
+        marks=_marks(fit, quantity),
+        run_flops=observations.flops if is_loss else np.empty(0),
+        run_loss=observations.loss if is_loss else np.empty(0),
+        measured=_measured(results, quantity),
     )
 
 
-def _curve(name: str, law: Law, quantity: Panel, grid: FloatArray, flops_max: float) -> OptimumCurve:
-    symbol = EXPONENTS[quantity]
+def _curve(
+    name: str, law: Law, quantity: Quantity, grid: FloatArray, flops_range: tuple[float, float]
+) -> OptimumCurve:
+    symbol = EXPONENTS.get(quantity)
+    slope, interval = (None, None) if symbol is None else slope_over(law, quantity, flops_range)
     return OptimumCurve(
         method=name,
-        exponent=law.constants[symbol],
-        exponent_interval=law.ci.get(symbol),
+        slope=slope,
+        slope_interval=interval,
         unverified=symbol in law.unproved_constants,
-        without_embeddings=getattr(law, "counting", None) == "non_embedding",
+        doubted=name != ANSWER and law.doubted,
         flops=grid,
         estimate=getattr(law.optimum(grid), quantity),
         band=law.band(quantity, grid),
-        flops_max=flops_max,
+        flops_max=flops_range[1],
     )
 
 
-def _marks(fit: Fit, quantity: Panel) -> OptimumMarks | None:
+def slope_over(
+    law: Law, quantity: Quantity, flops_range: tuple[float, float]
+) -> tuple[float | None, Interval | None]:
+    """Return the slope of ln `quantity` in ln C between two budgets, with its interval.
+
+    It is that of the line drawn in total N and D, also for a law in another counting. None for one budget.
+    """
+    low, high = flops_range
+    if not low < high:
+        return None, None
+    ends, span = np.array([low, high]), math.log(high / low)
+    estimate = np.log(getattr(law.optimum(ends), quantity))
+    slope = float(estimate[1] - estimate[0]) / span
+    if not law.n_draws or isinstance(law, AnswerLaw):  # its draws vary in level only within the data
+        return slope, None
+    drawn = np.log(getattr(law.optimum_draws(ends), quantity))
+    bottom, top = percentiles((drawn[:, 1] - drawn[:, 0]) / span, law.confidence)
+    return slope, (float(bottom), float(top))
+
+
+def _marks(fit: Fit, quantity: Quantity) -> OptimumMarks | None:
     law = fit.methods.get("isoflop")
     if not isinstance(law, IsoflopLaw):
         return None
     usable = [budget for budget in law.budgets if budget.status == "ok"]
-    estimates = [getattr(budget, quantity) for budget in usable]
+    if quantity == "tokens_per_param_opt":
+        pairs = [(budget.n_tokens_opt, budget.n_params_opt) for budget in usable]
+        estimates = [d / n for d, n in pairs if d is not None and n is not None]
+    else:
+        estimates = [getattr(budget, quantity) for budget in usable]
     intervals = [
         budget.ci.get(quantity, (value, value)) for budget, value in zip(usable, estimates, strict=True)
     ]
@@ -117,33 +187,61 @@ def _marks(fit: Fit, quantity: Panel) -> OptimumMarks | None:
     )
 
 
+def _measured(results: SweepResults, quantity: Quantity) -> FloatArray:
+    """Return C and the measured value of each finished validation that has one, (m, 2)."""
+    values = {"loss_opt": "loss", "n_params_opt": "n_params_opt"}
+    name = values.get(quantity)
+    rows = [] if name is None else [(v.registration.flops, getattr(v, name)) for v in results.validations]
+    return np.array([row for row in rows if row[1] is not None], dtype=np.float64).reshape(-1, 2)
+
+
 def optimum_figure(panels: Sequence[OptimumPanel]) -> Figure:
-    """Draw N_opt(C) and D_opt(C) next to each other with confidence bands."""
+    """Draw every panel next to each other with confidence bands."""
     with style():
-        figure, all_axes = new_figure(width=8.2, height=4.0, n_panels=len(panels))
+        wide = len(panels) > 1
+        figure, all_axes = new_figure(
+            width=9.6 if wide else 6.6, height=5.2 if wide else 4.0, n_panels=len(panels)
+        )
         for axes, panel in zip(all_axes, panels, strict=True):
+            _draw_points(axes, panel)
             for number, curve in enumerate(panel.curves):
-                _draw_curve(curve, EXPONENTS[panel.quantity], axes, method_color(curve.method, number))
+                _draw_curve(curve, EXPONENTS.get(panel.quantity), axes, number)
             if panel.marks is not None:
                 _draw_marks(panel.marks, axes)
             if any(curve.unverified for curve in panel.curves):
                 axes.plot([], [], ls="", label="* coverage of the interval not verified")
             _finish(axes, panel)
+            if wide:
+                below_legend(axes)
+            else:
+                side_legend(axes)
         return figure
 
 
-def _draw_curve(curve: OptimumCurve, symbol: str, axes: Axes, color: Any) -> None:
-    """Draw one law with its band, dashed beyond the data."""
-    label = f"{curve.method}:  ${symbol}$ = {curve.exponent:.3f}"
-    if curve.exponent_interval is not None:
-        label += " [{:.3f}, {:.3f}]".format(*curve.exponent_interval) + ("*" if curve.unverified else "")
-    if curve.without_embeddings:
-        label += " (non-embedding $N$)"
-    within = curve.flops <= curve.flops_max
-    if curve.band is not None:
-        axes.fill_between(curve.flops, *curve.band, color=color, alpha=0.16, lw=0)
-    axes.plot(curve.flops, curve.estimate, color=color, lw=1.2, ls=DASHED)
-    axes.plot(curve.flops[within], curve.estimate[within], color=color, label=label)
+def _draw_points(axes: Axes, panel: OptimumPanel) -> None:
+    """Draw the runs, and what validations measured."""
+    if len(panel.run_loss):
+        axes.plot(panel.run_flops, panel.run_loss, ".", color="0.6", ms=4, mew=0, label="run")
+    if len(panel.measured):
+        label = "validation, measured"
+        axes.plot(*panel.measured.T, "D", color=ORANGE, ms=6, mew=0, zorder=6, label=label)
+
+
+def _draw_curve(curve: OptimumCurve, symbol: str | None, axes: Axes, number: int) -> None:
+    """Draw one law with its band, dashed beyond the data; the answer is drawn on top."""
+    is_answer = curve.method == ANSWER
+    color: Any = DARK if is_answer else method_color(curve.method, number)
+    label = curve.method + (" (lack of fit)" if curve.doubted else "")
+    if curve.slope is not None:
+        label += f":  ${symbol}$ = {curve.slope:.3f}"
+    if curve.slope_interval is not None:
+        label += " [{:.3f}, {:.3f}]".format(*curve.slope_interval) + ("*" if curve.unverified else "")
+    within, order = curve.flops <= curve.flops_max, 3 if is_answer else 2
+    if curve.band is not None and (is_answer or symbol is not None):
+        axes.fill_between(curve.flops, *curve.band, color=color, alpha=0.2 if is_answer else 0.09, lw=0)
+    width = 2.2 if is_answer else 1.3
+    axes.plot(curve.flops, curve.estimate, color=color, lw=0.75 * width, ls=DASHED, zorder=order)
+    axes.plot(curve.flops[within], curve.estimate[within], color=color, lw=width, label=label, zorder=order)
 
 
 def _draw_marks(marks: OptimumMarks, axes: Axes) -> None:
@@ -173,10 +271,13 @@ def _finish(axes: Axes, panel: OptimumPanel) -> None:
         " beyond the data",
         transform=axes.get_xaxis_transform(),
         color=GREY,
-        fontsize=8,
+        fontsize="small",
         va="bottom",
     )
-    count_ticks(axes.yaxis)
+    if panel.quantity == "loss_opt":
+        loss_ticks(axes.yaxis)
+        axes.set_title("Loss against compute", loc="left")
+    else:
+        count_ticks(axes.yaxis)
     axes.set_xlabel("training compute  $C$  (FLOPs)")
     axes.set_ylabel(AXIS_LABELS[panel.quantity])
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=1.8)

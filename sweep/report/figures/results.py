@@ -30,3 +30,29 @@ class SweepResults:
     def observations(self) -> Observations:
         """Return the fitted points as arrays."""
         return observe(self.points, self.excluded)
+
+
+def caption(results: SweepResults) -> str:
+    """Return what figures are drawn from: corpus, tokenizer, runs, seeds, and the level of intervals.
+
+    The parts that the points do not have are left out.
+    """
+    fit, points = results.fit, [point for point in results.points if point.purpose is None]
+    parts = []
+    corpora = {point.corpus for point in points if point.corpus}
+    if len(corpora) == 1:
+        tokenizers = {point.tokenizer for point in points if point.tokenizer}
+        parts.append(", ".join([f"corpus {corpora.pop()}", *(f"tokenizer {t}" for t in sorted(tokenizers))]))
+    parts.append(f"{fit.n_points} of {len(points)} runs fitted")
+    seeds = {point.seed for point in points if point.seed is not None}
+    if seeds:
+        parts.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)}")
+    level = _confidence(fit)
+    if level is not None:
+        parts.append(f"{level:.0%} intervals")
+    return "; ".join(parts)
+
+
+def _confidence(fit: Fit) -> float | None:
+    levels = {law.confidence for law in fit.laws.values() if law.n_draws}
+    return levels.pop() if len(levels) == 1 else None

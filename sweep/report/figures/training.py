@@ -78,7 +78,7 @@ def training_figure(curves: Sequence[TrainingCurve]) -> Figure:
 
 def _draw_curve(curve: TrainingCurve, axes: Axes, color: Any) -> None:
     """Draw one training curve and its held-out loss; a cross marks a run that is not fitted."""
-    axes.plot(curve.flops, curve.train_loss, color=color, lw=0.9, alpha=0.75)
+    axes.plot(curve.flops, curve.train_loss, color=color, lw=0.7, alpha=0.6)
     if curve.fitted and curve.final_flops is not None and curve.final_loss is not None:
         axes.plot(
             [curve.final_flops], [curve.final_loss], "o", color=color, mec="white", mew=0.6, ms=5, zorder=4
@@ -91,7 +91,7 @@ def _draw_curve(curve: TrainingCurve, axes: Axes, color: Any) -> None:
 def _legend_keys(curves: Sequence[TrainingCurve]) -> list[Line2D]:
     keys = [Line2D([], [], color=GREY, lw=0.9, label="training loss")]
     if any(curve.fitted for curve in curves):
-        keys.append(Line2D([], [], color=GREY, marker="o", ls="", ms=5, label="held-out loss"))
+        keys.append(Line2D([], [], color=GREY, marker="o", ls="", ms=5, label="held-out loss at the end"))
     if not all(curve.fitted for curve in curves):
         keys.append(Line2D([], [], color=GREY, marker="x", ls="", ms=6, mew=1.4, label="not fitted"))
     return keys

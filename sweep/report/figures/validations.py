@@ -12,7 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sweep.report.figures.results import SweepResults
-from sweep.report.figures.style import DARK, GREY, count_ticks, flops_ticks, loss_ticks, new_figure, style
+from sweep.report.figures.style import (
+    DARK,
+    GREY,
+    count_ticks,
+    flops_ticks,
+    loss_ticks,
+    new_figure,
+    side_legend,
+    style,
+)
 
 FloatArray = npt.NDArray[np.float64]
 BLUE = "#0072B2"  # Okabe & Ito 2008
@@ -72,7 +81,7 @@ def validation_figure(panels: Sequence[Comparison]) -> Figure:
             _draw(axes, panel)
         loss_ticks(every_axes[0].yaxis)
         count_ticks(every_axes[1].yaxis)
-        every_axes[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        side_legend(every_axes[-1])
         return figure
 
 

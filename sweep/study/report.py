@@ -1,0 +1,295 @@
+"""The report of a sweep or a table: figures as files, and everything in one HTML file."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from sweep.config import ColumnsConfig, ExperimentConfig, FitConfig
+from sweep.config.reading import to_dict
+from sweep.errors import InputError
+from sweep.fit import DEFAULT_COLUMNS, Fit, Prediction, fit, read_fit, read_table
+from sweep.fit.answer import AnswerLaw
+from sweep.fit.table.points import ALL_ROWS, Selection
+from sweep.identity import plan_hash, sha256_json
+from sweep.records import Point
+from sweep.store.files import write_atomic
+from sweep.store.run_store import RunStore, StoredPoints
+from sweep.store.status import SweepStatus
+from sweep.store.validations import read_validations
+from sweep.study import laws
+
+if TYPE_CHECKING:  # matplotlib is slow to import
+    from sweep.report.figures.results import SweepResults
+    from sweep.report.html.document import StudyInput
+
+PAGE = "report.html"
+REACHES = (1.0, 10.0)  # times the largest fitted budget: the sentences of the page
+PRIVATE = ("data_dir", "results_dir", "store")  # settings of this machine, which a page to pass on omits
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FigureFiles:
+    """The files that figures are drawn as: suffixes, and the width they are laid out for."""
+
+    suffixes: tuple[str, ...]
+    width: str  # a key of LAYOUTS
+
+
+SUFFIXES = ("png", "svg", "pdf")
+
+
+def figure_files(formats: Sequence[str], width: str) -> FigureFiles:
+    """Return the files for formats and a width, by default PNG and SVG. Raises InputError for others."""
+    from sweep.report.figures.style import LAYOUTS
+
+    for given, option, choices in (
+        *((one, "--format", SUFFIXES) for one in formats),
+        (width, "--width", LAYOUTS),
+    ):
+        if given not in choices:
+            raise InputError(f"{option} {given} is not available: choose from {', '.join(choices)}")
+    return FigureFiles(suffixes=tuple(dict.fromkeys(formats)) or ("png", "svg"), width=width)
+
+
+def write_report(sweep_dir: Path, *, files: FigureFiles | None = None) -> list[Path]:
+    """Write the page and the figures of a sweep, those of each arm in its directory; returns the paths.
+
+    Raises InputError for a directory without a finished run.
+    """
+    files = files or figure_files((), "screen")
+    stored = RunStore(sweep_dir).points()
+    studies = sweep_studies(sweep_dir, stored)
+    written = [_write_page(sweep_dir, stored, studies)]
+    for study in studies:
+        figures = laws.arm_directory(sweep_dir, study.arm) / "figures"
+        written += _draw(study.results, figures, files)
+    return written
+
+
+def _draw(results: SweepResults, directory: Path, files: FigureFiles) -> list[Path]:
+    """Draw the figures into a directory, and delete those of an earlier fit with the same suffixes."""
+    from sweep.report.figures.draw import draw_all
+
+    drawn = draw_all(results, directory, suffixes=files.suffixes, width=files.width)
+    for suffix in files.suffixes:
+        for old in set(directory.glob(f"*.{suffix}")) - set(drawn):
+            old.unlink()
+    return drawn
+
+
+def write_page(sweep_dir: Path) -> Path:
+    """Write the report of a sweep to its report.html and return the path.
+
+    It shows the laws of fit.json; where there is none, or runs have finished since, the runs so far are
+    fitted without writing that fit. Raises InputError for a directory without a finished run.
+    """
+    stored = RunStore(sweep_dir).points()
+    return _write_page(sweep_dir, stored, sweep_studies(sweep_dir, stored))
+
+
+def sweep_studies(sweep_dir: Path, stored: StoredPoints) -> list[StudyInput]:
+    """Return the arms of a sweep as the page and the figures show them."""
+    store = RunStore(sweep_dir)
+    experiment = _experiment(store)
+    status = None if experiment is None else store.status()
+    fits = current_fits(sweep_dir, stored, experiment)
+    return [_study(sweep_dir, stored, arm, fitted, experiment, status) for arm, fitted in fits.items()]
+
+
+def _write_page(sweep_dir: Path, stored: StoredPoints, studies: Sequence[StudyInput]) -> Path:
+    from sweep.report.html.document import PageInput
+    from sweep.report.html.page import page_html
+
+    store = RunStore(sweep_dir)
+    experiment = _experiment(store)
+    page = PageInput(
+        title=sweep_dir.resolve().name if experiment is None else experiment.name,
+        source=str(sweep_dir),
+        commands=_commands(sweep_dir, experiment),
+        generated_at=_now(),
+        version=version("sweep"),
+        studies=studies,
+        pending=None if experiment is None else _pending(store.status()),
+        config=None if experiment is None else _public_yaml(experiment),
+        hashes=_hashes(stored.points, experiment),
+        price_per_hour=0.0 if experiment is None else experiment.estimate.price_per_hour,
+    )
+    path = sweep_dir / PAGE
+    write_atomic(path, page_html(page).encode())
+    return path
+
+
+def write_table_report(
+    path: Path,
+    config: FitConfig | None = None,
+    *,
+    columns: ColumnsConfig = DEFAULT_COLUMNS,
+    selection: Selection = ALL_ROWS,
+    files: FigureFiles | None = None,
+) -> list[Path]:
+    """Fit a table of runs and write NAME.report.html and the directory NAME.figures next to it.
+
+    Returns the paths. Raises InputError as `read_table`, and for a table of optima, which has no runs.
+    """
+    from sweep.report.figures.results import SweepResults
+    from sweep.report.html.document import PageInput, StudyInput
+    from sweep.report.html.page import page_html
+
+    if not path.exists():
+        raise InputError(f"{path} not found: give a sweep's directory, or a .csv or .parquet file")
+    config, table = config or FitConfig(), read_table(path, columns, selection)
+    if table.is_optima:
+        raise InputError(f"{path} holds optima, not runs, and has nothing to report: use sweep fit {path}")
+    results = SweepResults(fit=fit(table, config), points=table)
+    study = StudyInput(
+        arm=None, results=results, settings=config, predictions=_predictions(results.fit, None, (), config)
+    )
+    page = PageInput(
+        title=path.stem,
+        source="",
+        commands=(f"sweep report {shlex.quote(str(path))}",),
+        generated_at=_now(),
+        version=version("sweep"),
+        studies=[study],
+        hashes=_hashes(table, None),
+    )
+    written = path.with_name(f"{path.stem}.{PAGE}")
+    write_atomic(written, page_html(page).encode())
+    files = files or figure_files((), "screen")
+    return [written, *_draw(results, path.with_name(f"{path.stem}.figures"), files)]
+
+
+def current_fits(
+    sweep_dir: Path, stored: StoredPoints, experiment: ExperimentConfig | None
+) -> dict[str | None, Fit]:
+    """Return the fit of each arm: that of its fit.json, or a new one if that does not know all runs."""
+    found: dict[str | None, Fit] = {}
+    for arm in dict.fromkeys(point.arm for point in stored.points):
+        path = laws.arm_directory(sweep_dir, arm) / "fit.json"
+        n_points = sum(point.arm == arm for point in stored.points)
+        if path.is_file():
+            fitted = read_fit(path)
+            if fitted.n_points + len(fitted.excluded) == n_points:
+                found[arm] = fitted
+                continue
+        return laws.fit_arms(sweep_dir, FitConfig() if experiment is None else experiment.fit)
+    return found or laws.fit_arms(sweep_dir, FitConfig())  # raises: there is no finished run
+
+
+def _study(
+    sweep_dir: Path,
+    stored: StoredPoints,
+    arm: str | None,
+    fitted: Fit,
+    experiment: ExperimentConfig | None,
+    status: SweepStatus | None,
+) -> StudyInput:
+    from sweep.report.html.document import StudyInput
+
+    results = arm_results(sweep_dir, stored, arm, fitted)
+    points = results.points
+    settings = FitConfig() if experiment is None else experiment.fit
+    is_exact = experiment is not None and fitted.constraint == "exact"
+    return StudyInput(
+        arm=arm,
+        results=results,
+        settings=settings,
+        predictions=_predictions(fitted, experiment, points, settings),
+        family=laws.plannable_sizes(experiment) if experiment is not None and is_exact else None,
+        run_at=None if experiment is None else partial(_run_at, experiment, laws.ShapeRange.of(points)),
+        ledger=_ledger(status, {point.run_key for point in points}),
+    )
+
+
+def arm_results(sweep_dir: Path, stored: StoredPoints, arm: str | None, fitted: Fit) -> SweepResults:
+    """Return what the figures of an arm are drawn from."""
+    from sweep.report.figures.results import SweepResults
+
+    return SweepResults(
+        fit=fitted,
+        points=[point for point in stored.points if point.arm == arm],
+        curves=stored.curves,
+        validations=[one for one in read_validations(sweep_dir) if one.registration.arm == arm],
+        hparams=next((report for report in laws.read_hparams(sweep_dir) if report.arm == arm), None),
+    )
+
+
+def _run_at(
+    experiment: ExperimentConfig,
+    shapes: laws.ShapeRange | None,
+    budget: float,
+    n_params: float,
+    n_tokens: float,
+) -> Mapping[str, Any]:
+    run = laws.concrete_run(experiment, n_params, n_tokens, budget)
+    notes = [] if shapes is None else shapes.notes(run["d_model"], run["n_layers"])
+    return {**run, "notes": notes}
+
+
+def _predictions(
+    fitted: Fit, experiment: ExperimentConfig | None, points: Sequence[Point], settings: FitConfig
+) -> tuple[Prediction, ...]:
+    """Return the predictions at the largest budget and beyond; empty without an answer."""
+    if not isinstance(fitted.answer, AnswerLaw):
+        return ()
+    budgets = [
+        float(f"{fitted.answer.flops_max * reach:.3g}") for reach in REACHES if reach <= settings.max_reach
+    ]
+    return laws.predict(fitted, budgets, family=experiment, trained=points, settings=settings)
+
+
+def _ledger(status: SweepStatus | None, keys: set[str | None]) -> dict[str, float]:
+    """Return the seconds by activity of the runs `keys`."""
+    total: dict[str, float] = {}
+    for run in status.runs if status is not None else ():
+        for activity, seconds in (run.ledger or {}).items() if run.run_key in keys else ():
+            total[activity] = total.get(activity, 0.0) + seconds
+    return total
+
+
+def _pending(status: SweepStatus) -> tuple[int, int] | None:
+    """Return the numbers of finished and of all runs while some are left."""
+    n_finished = sum(run.finished for run in status.runs)
+    return None if n_finished == len(status.runs) else (n_finished, len(status.runs))
+
+
+def _experiment(store: RunStore) -> ExperimentConfig | None:
+    """Return the experiment of a sweep; None for imported points."""
+    return store.latest_experiment() if store.has_plan() else None
+
+
+def _commands(sweep_dir: Path, experiment: ExperimentConfig | None) -> tuple[str, ...]:
+    place = shlex.quote(str(sweep_dir))
+    trained = () if experiment is None else (f"sweep run experiment={shlex.quote(experiment.name)}",)
+    return (*trained, f"sweep fit {place}", f"sweep report {place}")
+
+
+def _public_yaml(experiment: ExperimentConfig) -> str:
+    settings = {name: value for name, value in to_dict(experiment).items() if name not in PRIVATE}
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+
+
+def _hashes(points: Sequence[Point], experiment: ExperimentConfig | None) -> dict[str, str]:
+    """Return what identifies the runs: hashes of plan, points and data, and the versions of the code."""
+    found = {} if experiment is None else {"plan": plan_hash(experiment)}
+    losses = sorted([str(point.run_key or point.name or ""), point.loss or 0.0] for point in points)
+    found["points"] = sha256_json(losses)
+    for name in ("corpus_sha256", "tokenizer_sha256", "evaluation_sha256", "code_version", "torch_version"):
+        values = sorted({str(value) for point in points if (value := getattr(point, name))})
+        if values:
+            found[name.replace("_sha256", "").replace("_", " ")] = ", ".join(values)
+    return {**found, "Python": platform.python_version()}
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
