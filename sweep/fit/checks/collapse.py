@@ -5,7 +5,7 @@ the end of training (Qiu et al. 2025, arXiv:2507.02119, "Scaling collapse reveal
 compute-optimally trained neural networks"); with a decaying learning rate the spread between sizes is below
 the noise between seeds, and the collapse breaks where hyperparameters are scaled badly. A sweep also holds
 runs away from the optimum, and a run that may be bad gives no reliable end to normalise by. So the logarithm
-of the reducible loss at a fraction of the schedule is compared with a polynomial in ln N and ln D through the
+of the reducible loss at a fraction of the schedule is compared with a quadratic in ln N and ln D through the
 peers at the same fraction, which is a normalisation by the end that the peers predict.
 """
 
@@ -32,7 +32,6 @@ EDGES = np.linspace(0.1, 1.0, 19)
 
 WINDOW = 4  # intervals of a moving mean
 MIN_DF = 5  # residual degrees of freedom, at least
-QUADRATIC_FROM = 16  # peers from which the polynomial is quadratic
 BASE_FRAC = 0.75  # of the runs, the most central ones, from which the search starts
 MAX_REPEATED, N_NEIGHBOURS = 4, 3  # runs outside, and their neighbours, for which the search is repeated
 MAX_LEVERAGE = 2.0  # of a run that is judged: beyond it the prediction is an extrapolation
@@ -159,7 +158,6 @@ class _Band:
         self.curves = curves
         sizes = np.log([[curve.n_params, curve.n_tokens] for curve in curves])
         self.centre, self.spread = sizes.mean(0), np.maximum(sizes.std(0), 1e-9)
-        self.quadratic = len(curves) >= QUADRATIC_FROM
         self.design = self._features(sizes)
         self.inside = np.ones(len(curves), dtype=bool)
         self.means = _means(len(EDGES) - 1)
@@ -215,10 +213,9 @@ class _Band:
         return self._departure(curve, row, np.log(reducible), level)
 
     def _features(self, sizes: FloatArray) -> FloatArray:
-        """Return 1, n, d and, with enough peers, n², nd, d² for rows (ln N, ln D)."""
+        """Return 1, n, d, n², nd, d² for rows (ln N, ln D)."""
         n, d = ((sizes - self.centre) / self.spread).T
-        linear = [np.ones_like(n), n, d]
-        return np.stack([*linear, n * n, n * d, d * d] if self.quadratic else linear, axis=1)
+        return np.stack([np.ones_like(n), n, d, n * n, n * d, d * d], axis=1)
 
     def _best_irreducible(self, losses: FloatArray) -> float:
         """Return the L0 with the largest part of the variance explained by size and duration."""
@@ -339,7 +336,8 @@ def _kind(residuals: FloatArray, logs: FloatArray, distance: float) -> Kind:
     changes, excess = seen[2:] - seen[:-2], float(np.abs(seen).max())
     if distance < 0:
         return "faulty"
-    if reached[-1] - reached.min() > JUMP * excess:
+    pairs = (reached[1:] + reached[:-1]) / 2
+    if pairs.size and pairs[-1] - pairs.min() > JUMP * excess:
         return "diverging"
     if changes.size and changes.max() > max(JUMP * excess, JUMP_OVER_USUAL * np.median(np.abs(changes))):
         return "faulty"
