@@ -49,7 +49,7 @@ class Trajectory:
     n_steps: int
     steps: FloatArray  # (m,) steps done at each record, ascending
     loss: FloatArray  # (m,) nats per token, the mean since the record before
-    start: int = 0  # steps before the first record's interval; the loss of earlier ones is unknown
+    start: float = 0  # steps before the first record's interval; the loss of earlier ones is unknown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,12 +1,27 @@
-"""Runs that leave the band of their peers' training curves: planted faults, and clean sweeps."""
+"""Runs that leave the band of their peers' training curves: planted faults, and clean sweeps.
 
+curves.csv holds training losses, averaged between EDGES, of sweeps that were trained: experiment `demo`,
+single runs of it with a learning rate four times as high, `demo` on a former corpus, and experiment `smoke`
+with other sizes and seeds on bytes.
+"""
+
+import csv
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from sweep.fit.checks.collapse import Trajectory, departures, live_departure, student_bound, trajectories
+from sweep.fit.checks.collapse import (
+    EDGES,
+    Trajectory,
+    departures,
+    live_departure,
+    student_bound,
+    trajectories,
+)
 from sweep.records import CurvePoint, Point
 
 N_STEPS = 500
@@ -105,6 +120,43 @@ def test_one_size_and_one_duration_make_a_band_too():
     assert departures(runs) == ()
     hot = curve("hot", 1e4, 1e5, planted(1e4, 1e5, rng, lr=4.0))
     assert [one.run for one in departures([*runs, hot])] == ["hot"]
+
+
+@cache
+def trained():
+    """The curves of curves.csv by sweep and run."""
+    sweeps = {}
+    with (Path(__file__).parent / "curves.csv").open() as file:
+        for row in csv.DictReader(file):
+            means = [float(row[f"to_{edge:.2f}"]) for edge in EDGES[1:]]
+            n_steps = int(row["n_steps"])
+            sweeps.setdefault(row["sweep"], {})[row["run"]] = Trajectory(
+                run=row["run"], n_params=float(row["n_params"]), n_tokens=float(row["n_tokens"]),
+                n_steps=n_steps, steps=EDGES[1:] * n_steps, loss=np.array(means), start=0.1 * n_steps,
+            )  # fmt: skip
+    return sweeps
+
+
+def test_trained_sweeps_raise_no_alarm():
+    clean = {name: runs for name, runs in trained().items() if "learning rate" not in name}
+    assert sum(map(len, clean.values())) >= 130
+    for name, runs in clean.items():
+        assert departures(list(runs.values())) == (), name
+
+
+def test_a_trained_run_with_four_times_the_learning_rate_is_found():
+    """The one that is not has the largest model and the fewest steps of its sweep."""
+    hot, found = trained()["demo, learning rate x 4"], {}
+    for name, run in hot.items():
+        others = [peer for peer in trained()["demo"].values() if peer.run != name]
+        found[name] = departures([*others, run])
+        live = live_departure(run, others)
+        assert (live is None) == (found[name] == ())
+    assert [name for name, outside in found.items() if not outside] == ["8e10-d44-L2-s0"]
+    assert {(one.run, one.kind) for each in found.values() for one in each} == {
+        (name, "mis-tuned") for name in hot if name != "8e10-d44-L2-s0"
+    }
+    assert all(one.step < 0.5 * one.n_steps for each in found.values() for one in each)
 
 
 def test_equal_curves_make_a_band_without_width():
