@@ -120,38 +120,28 @@ def departures(peers: Sequence[Trajectory], irreducible: float | None = None) ->
     t allows at LEVEL, divided by the numbers of runs and of means (Bonferroni). `irreducible` is the loss L0
     of a fitted law in nats per token; None: the value for which the curves collapse best.
     """
-    _, outside = _band(peers, irreducible)
-    return tuple(sorted(outside, key=lambda found: -found.score))
+    band = peer_band(peers, irreducible)
+    return () if band is None else tuple(sorted(band.outside, key=lambda found: -found.score))
 
 
-def live_departure(
-    running: Trajectory, peers: Sequence[Trajectory], irreducible: float | None = None
-) -> Departure | None:
+def peer_band(peers: Sequence[Trajectory], irreducible: float | None = None) -> Band | None:
+    """Return the band of the complete curves among `peers`, with the runs outside it; None if too few."""
+    losses = np.array([_averaged(curve) for curve in peers]).reshape(len(peers), len(EDGES) - 1)
+    complete = np.isfinite(losses).all(axis=1)
+    curves = [curve for curve, whole in zip(peers, complete, strict=True) if whole]
+    return Band(curves, losses[complete], irreducible) if len(curves) >= MIN_DF + 2 else None
+
+
+def live_departure(running: Trajectory, band: Band) -> Departure | None:
     """Return how a run in progress leaves the band of completed peers upwards; None within it.
 
     None also where the peers are too few, or the run is far from their sizes and durations.
     """
-    band, _ = _band(peers, irreducible)
-    if band is None:
-        return None
     found = band.judge(running, LIVE_LEVEL / len(band.means))
     return found if found is not None and found.excess > 0 else None
 
 
-def _band(
-    peers: Sequence[Trajectory], irreducible: float | None
-) -> tuple[_Band | None, tuple[Departure, ...]]:
-    """Return the band of the complete curves among `peers`, if they are enough, and the runs outside it."""
-    losses = np.array([_averaged(curve) for curve in peers]).reshape(len(peers), len(EDGES) - 1)
-    complete = np.isfinite(losses).all(axis=1)
-    curves = [curve for curve, whole in zip(peers, complete, strict=True) if whole]
-    if len(curves) < MIN_DF + 2:
-        return None, ()
-    band = _Band(curves, losses[complete], irreducible)
-    return band, band.search(LEVEL / (len(curves) * len(band.means)))
-
-
-class _Band:
+class Band:
     """Regression of averaged log losses on size and duration, through the runs that `inside` selects."""
 
     def __init__(self, curves: Sequence[Trajectory], losses: FloatArray, irreducible: float | None) -> None:
@@ -165,8 +155,9 @@ class _Band:
         self.irreducible = min(self.irreducible, 0.95 * float(losses.min()))
         self.logs = np.log(losses - self.irreducible)
         self.values = self.logs @ self.means.T
+        self.outside = self._search(LEVEL / (len(curves) * len(self.means)))
 
-    def search(self, level: float) -> tuple[Departure, ...]:
+    def _search(self, level: float) -> tuple[Departure, ...]:
         """Set `inside` by a forward search at a two-sided `level` for one mean; return the runs outside.
 
         Where runs are outside, the search is repeated with each of their neighbours last in turn, and the

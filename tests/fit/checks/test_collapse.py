@@ -19,6 +19,7 @@ from sweep.fit.checks.collapse import (
     Trajectory,
     departures,
     live_departure,
+    peer_band,
     student_bound,
     trajectories,
 )
@@ -111,7 +112,8 @@ def test_too_few_peers_give_no_verdict():
     runs = grid(np.random.default_rng(0), {"3e+09-1-0"}, n_seeds=1, sizes=3, lr=16.0)
     assert departures(runs) == ()
     assert departures(()) == ()
-    assert live_departure(runs[0], ()) is None
+    assert peer_band(()) is None
+    assert live_departure(runs[0], peer_band(runs * 2)) is None
 
 
 def test_one_size_and_one_duration_make_a_band_too():
@@ -150,7 +152,7 @@ def test_a_trained_run_with_four_times_the_learning_rate_is_found():
     for name, run in hot.items():
         others = [peer for peer in trained()["demo"].values() if peer.run != name]
         found[name] = departures([*others, run])
-        live = live_departure(run, others)
+        live = live_departure(run, peer_band(others))
         assert (live is None) == (found[name] == ())
     assert [name for name, outside in found.items() if not outside] == ["8e10-d44-L2-s0"]
     assert {(one.run, one.kind) for each in found.values() for one in each} == {
@@ -174,8 +176,9 @@ def cut(run, fraction, start=0.0):
 
 def test_a_run_in_progress_is_stopped_only_above_the_band_and_before_its_end():
     rng = np.random.default_rng(4)
-    peers = [run for run in grid(rng) if run.run != "3e+09-2-0"]
-    n, d = next((run.n_params, run.n_tokens) for run in peers if run.run == "3e+09-2-1")
+    runs = [run for run in grid(rng) if run.run != "3e+09-2-0"]
+    n, d = next((run.n_params, run.n_tokens) for run in runs if run.run == "3e+09-2-1")
+    peers = peer_band(runs)
     hot = curve("hot", n, d, planted(n, d, rng, lr=4.0))
     calm = curve("calm", n, d, planted(n, d, rng))
     low = replace(calm, run="low", loss=0.9 * calm.loss)
@@ -194,7 +197,7 @@ def test_a_run_in_progress_is_stopped_only_above_the_band_and_before_its_end():
 def test_a_run_far_from_its_peers_is_not_stopped():
     rng = np.random.default_rng(5)
     large = curve("large", 1e7, 1e8, 2 * planted(1e7, 1e8, rng))
-    assert live_departure(large, grid(rng)) is None
+    assert live_departure(large, peer_band(grid(rng))) is None
 
 
 @pytest.mark.parametrize("df", [5, 12, 60])
