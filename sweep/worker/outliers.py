@@ -13,7 +13,15 @@ import numpy as np
 from sweep import flops
 from sweep.config import RunConfig
 from sweep.errors import Outlier, SweepError
-from sweep.fit.checks.collapse import Trajectory, live_departure, peer_group, trajectories
+from sweep.fit.checks.collapse import (
+    EDGES,
+    Band,
+    Trajectory,
+    live_departure,
+    peer_band,
+    peer_group,
+    trajectories,
+)
 from sweep.identity import run_key
 from sweep.records import Point
 from sweep.store.run_store import RunStore
@@ -28,8 +36,9 @@ class OutlierWatch:
         self._store, self._run, self._key = store, run, run_key(run)
         self._steps: list[int] = []
         self._losses: list[float] = []
-        self._peers: list[Trajectory] = []
+        self._band: Band | None = None
         self._read_at = -math.inf
+        self._n_edges = 0  # passed at the last comparison
 
     def check(self, record: Mapping[str, Any]) -> None:
         """Add a record of the run. Raises Outlier if the run is above the band of its peers."""
@@ -38,9 +47,14 @@ class OutlierWatch:
             return
         self._steps.append(int(step))
         self._losses.append(float(loss))
-        found = live_departure(self._trajectory(), self._current_peers())
-        if found is not None:
-            raise Outlier(f"{found} ({len(self._peers)} finished runs); trainer.stop_outliers=false keeps it")
+        n_edges = int(np.searchsorted(EDGES, step / self._run.n_steps, side="right"))
+        if n_edges == self._n_edges:
+            return
+        self._n_edges = n_edges
+        band = self._current_band()
+        found = None if band is None else live_departure(self._trajectory(), band)
+        if band is not None and found is not None:
+            raise Outlier(f"{found} ({len(band.curves)} finished runs); trainer.stop_outliers=false keeps it")
 
     def _trajectory(self) -> Trajectory:
         """Return the curve so far, without a resumed run's first record, which averages earlier steps."""
@@ -55,12 +69,12 @@ class OutlierWatch:
             loss=np.array(self._losses[skipped:], dtype=np.float64),
         )
 
-    def _current_peers(self) -> list[Trajectory]:
+    def _current_band(self) -> Band | None:
         if time.monotonic() - self._read_at > REFRESH_S:
             self._read_at = time.monotonic()
             with contextlib.suppress(OSError, SweepError):  # the run goes on without a comparison
-                self._peers = self._read_peers()
-        return self._peers
+                self._band = peer_band(self._read_peers())
+        return self._band
 
     def _read_peers(self) -> list[Trajectory]:
         stored, run = self._store.points(), self._run

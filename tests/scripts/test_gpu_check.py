@@ -12,7 +12,7 @@ from tests.shell import ROOT
 
 
 @pytest.mark.ci
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("part", PARTS)
 def test_every_step_runs_on_a_cpu(tmp_path, part):
     command = [sys.executable, str(ROOT / "scripts" / "gpu_check"), part, "--device", "cpu", "--tiny"]
@@ -33,7 +33,7 @@ def check(tmp_path):
 
 
 def test_a_step_at_its_limit_is_killed_and_leaves_a_document(check, monkeypatch):
-    monkeypatch.setattr(gpu_check, "PARTS", {"A": {"environment": 0.2}})
+    monkeypatch.setattr(gpu_check, "PARTS", {"A": {"environment": 0.05}})
     assert run_part("A", check, 60) == 1
     document = json.loads((check.out / "environment.json").read_text())
     assert (document["state"], document["results"]) == ("timed out", {})
@@ -41,7 +41,7 @@ def test_a_step_at_its_limit_is_killed_and_leaves_a_document(check, monkeypatch)
 
 
 def test_a_step_without_enough_time_is_skipped(check, capsys):
-    assert run_part("A", check, 1) == 0
+    assert run_part("A", check, 0.2) == 0
     assert capsys.readouterr().out.count("skipped") == len(PARTS["A"])
     assert not list(check.out.iterdir())
 

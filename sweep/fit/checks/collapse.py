@@ -5,7 +5,7 @@ the end of training (Qiu et al. 2025, arXiv:2507.02119, "Scaling collapse reveal
 compute-optimally trained neural networks"); with a decaying learning rate the spread between sizes is below
 the noise between seeds, and the collapse breaks where hyperparameters are scaled badly. A sweep also holds
 runs away from the optimum, and a run that may be bad gives no reliable end to normalise by. So the logarithm
-of the reducible loss at a fraction of the schedule is compared with a polynomial in ln N and ln D through the
+of the reducible loss at a fraction of the schedule is compared with a quadratic in ln N and ln D through the
 peers at the same fraction, which is a normalisation by the end that the peers predict.
 """
 
@@ -32,7 +32,6 @@ EDGES = np.linspace(0.1, 1.0, 19)
 
 WINDOW = 4  # intervals of a moving mean
 MIN_DF = 5  # residual degrees of freedom, at least
-QUADRATIC_FROM = 16  # peers from which the polynomial is quadratic
 BASE_FRAC = 0.75  # of the runs, the most central ones, from which the search starts
 MAX_REPEATED, N_NEIGHBOURS = 4, 3  # runs outside, and their neighbours, for which the search is repeated
 MAX_LEVERAGE = 2.0  # of a run that is judged: beyond it the prediction is an extrapolation
@@ -50,7 +49,7 @@ class Trajectory:
     n_steps: int
     steps: FloatArray  # (m,) steps done at each record, ascending
     loss: FloatArray  # (m,) nats per token, the mean since the record before
-    start: int = 0  # steps before the first record's interval; the loss of earlier ones is unknown
+    start: float = 0  # steps before the first record's interval; the loss of earlier ones is unknown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,45 +120,34 @@ def departures(peers: Sequence[Trajectory], irreducible: float | None = None) ->
     t allows at LEVEL, divided by the numbers of runs and of means (Bonferroni). `irreducible` is the loss L0
     of a fitted law in nats per token; None: the value for which the curves collapse best.
     """
-    _, outside = _band(peers, irreducible)
-    return tuple(sorted(outside, key=lambda found: -found.score))
+    band = peer_band(peers, irreducible)
+    return () if band is None else tuple(sorted(band.outside, key=lambda found: -found.score))
 
 
-def live_departure(
-    running: Trajectory, peers: Sequence[Trajectory], irreducible: float | None = None
-) -> Departure | None:
+def peer_band(peers: Sequence[Trajectory], irreducible: float | None = None) -> Band | None:
+    """Return the band of the complete curves among `peers`, with the runs outside it; None if too few."""
+    losses = np.array([_averaged(curve) for curve in peers]).reshape(len(peers), len(EDGES) - 1)
+    complete = np.isfinite(losses).all(axis=1)
+    curves = [curve for curve, whole in zip(peers, complete, strict=True) if whole]
+    return Band(curves, losses[complete], irreducible) if len(curves) >= MIN_DF + 2 else None
+
+
+def live_departure(running: Trajectory, band: Band) -> Departure | None:
     """Return how a run in progress leaves the band of completed peers upwards; None within it.
 
     None also where the peers are too few, or the run is far from their sizes and durations.
     """
-    band, _ = _band(peers, irreducible)
-    if band is None:
-        return None
     found = band.judge(running, LIVE_LEVEL / len(band.means))
     return found if found is not None and found.excess > 0 else None
 
 
-def _band(
-    peers: Sequence[Trajectory], irreducible: float | None
-) -> tuple[_Band | None, tuple[Departure, ...]]:
-    """Return the band of the complete curves among `peers`, if they are enough, and the runs outside it."""
-    losses = np.array([_averaged(curve) for curve in peers]).reshape(len(peers), len(EDGES) - 1)
-    complete = np.isfinite(losses).all(axis=1)
-    curves = [curve for curve, whole in zip(peers, complete, strict=True) if whole]
-    if len(curves) < MIN_DF + 2:
-        return None, ()
-    band = _Band(curves, losses[complete], irreducible)
-    return band, band.search(LEVEL / (len(curves) * len(band.means)))
-
-
-class _Band:
+class Band:
     """Regression of averaged log losses on size and duration, through the runs that `inside` selects."""
 
     def __init__(self, curves: Sequence[Trajectory], losses: FloatArray, irreducible: float | None) -> None:
         self.curves = curves
         sizes = np.log([[curve.n_params, curve.n_tokens] for curve in curves])
         self.centre, self.spread = sizes.mean(0), np.maximum(sizes.std(0), 1e-9)
-        self.quadratic = len(curves) >= QUADRATIC_FROM
         self.design = self._features(sizes)
         self.inside = np.ones(len(curves), dtype=bool)
         self.means = _means(len(EDGES) - 1)
@@ -167,8 +155,9 @@ class _Band:
         self.irreducible = min(self.irreducible, 0.95 * float(losses.min()))
         self.logs = np.log(losses - self.irreducible)
         self.values = self.logs @ self.means.T
+        self.outside = self._search(LEVEL / (len(curves) * len(self.means)))
 
-    def search(self, level: float) -> tuple[Departure, ...]:
+    def _search(self, level: float) -> tuple[Departure, ...]:
         """Set `inside` by a forward search at a two-sided `level` for one mean; return the runs outside.
 
         Where runs are outside, the search is repeated with each of their neighbours last in turn, and the
@@ -215,10 +204,9 @@ class _Band:
         return self._departure(curve, row, np.log(reducible), level)
 
     def _features(self, sizes: FloatArray) -> FloatArray:
-        """Return 1, n, d and, with enough peers, n², nd, d² for rows (ln N, ln D)."""
+        """Return 1, n, d, n², nd, d² for rows (ln N, ln D)."""
         n, d = ((sizes - self.centre) / self.spread).T
-        linear = [np.ones_like(n), n, d]
-        return np.stack([*linear, n * n, n * d, d * d] if self.quadratic else linear, axis=1)
+        return np.stack([np.ones_like(n), n, d, n * n, n * d, d * d], axis=1)
 
     def _best_irreducible(self, losses: FloatArray) -> float:
         """Return the L0 with the largest part of the variance explained by size and duration."""
@@ -339,7 +327,8 @@ def _kind(residuals: FloatArray, logs: FloatArray, distance: float) -> Kind:
     changes, excess = seen[2:] - seen[:-2], float(np.abs(seen).max())
     if distance < 0:
         return "faulty"
-    if reached[-1] - reached.min() > JUMP * excess:
+    pairs = (reached[1:] + reached[:-1]) / 2
+    if pairs.size and pairs[-1] - pairs.min() > JUMP * excess:
         return "diverging"
     if changes.size and changes.max() > max(JUMP * excess, JUMP_OVER_USUAL * np.median(np.abs(changes))):
         return "faulty"

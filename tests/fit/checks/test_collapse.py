@@ -1,12 +1,28 @@
-"""Runs that leave the band of their peers' training curves: planted faults, and clean sweeps."""
+"""Runs that leave the band of their peers' training curves: planted faults, and clean sweeps.
 
+curves.csv holds training losses, averaged between EDGES, of sweeps that were trained: experiment `demo`,
+single runs of it with a learning rate four times as high, `demo` on a former corpus, and experiment `smoke`
+with other sizes and seeds on bytes.
+"""
+
+import csv
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from sweep.fit.checks.collapse import Trajectory, departures, live_departure, student_bound, trajectories
+from sweep.fit.checks.collapse import (
+    EDGES,
+    Trajectory,
+    departures,
+    live_departure,
+    peer_band,
+    student_bound,
+    trajectories,
+)
 from sweep.records import CurvePoint, Point
 
 N_STEPS = 500
@@ -96,7 +112,8 @@ def test_too_few_peers_give_no_verdict():
     runs = grid(np.random.default_rng(0), {"3e+09-1-0"}, n_seeds=1, sizes=3, lr=16.0)
     assert departures(runs) == ()
     assert departures(()) == ()
-    assert live_departure(runs[0], ()) is None
+    assert peer_band(()) is None
+    assert live_departure(runs[0], peer_band(runs * 2)) is None
 
 
 def test_one_size_and_one_duration_make_a_band_too():
@@ -105,6 +122,43 @@ def test_one_size_and_one_duration_make_a_band_too():
     assert departures(runs) == ()
     hot = curve("hot", 1e4, 1e5, planted(1e4, 1e5, rng, lr=4.0))
     assert [one.run for one in departures([*runs, hot])] == ["hot"]
+
+
+@cache
+def trained():
+    """The curves of curves.csv by sweep and run."""
+    sweeps = {}
+    with (Path(__file__).parent / "curves.csv").open() as file:
+        for row in csv.DictReader(file):
+            means = [float(row[f"to_{edge:.2f}"]) for edge in EDGES[1:]]
+            n_steps = int(row["n_steps"])
+            sweeps.setdefault(row["sweep"], {})[row["run"]] = Trajectory(
+                run=row["run"], n_params=float(row["n_params"]), n_tokens=float(row["n_tokens"]),
+                n_steps=n_steps, steps=EDGES[1:] * n_steps, loss=np.array(means), start=0.1 * n_steps,
+            )  # fmt: skip
+    return sweeps
+
+
+def test_trained_sweeps_raise_no_alarm():
+    clean = {name: runs for name, runs in trained().items() if "learning rate" not in name}
+    assert sum(map(len, clean.values())) >= 130
+    for name, runs in clean.items():
+        assert departures(list(runs.values())) == (), name
+
+
+def test_a_trained_run_with_four_times_the_learning_rate_is_found():
+    """The one that is not has the largest model and the fewest steps of its sweep."""
+    hot, found = trained()["demo, learning rate x 4"], {}
+    for name, run in hot.items():
+        others = [peer for peer in trained()["demo"].values() if peer.run != name]
+        found[name] = departures([*others, run])
+        live = live_departure(run, peer_band(others))
+        assert (live is None) == (found[name] == ())
+    assert [name for name, outside in found.items() if not outside] == ["8e10-d44-L2-s0"]
+    assert {(one.run, one.kind) for each in found.values() for one in each} == {
+        (name, "mis-tuned") for name in hot if name != "8e10-d44-L2-s0"
+    }
+    assert all(one.step < 0.5 * one.n_steps for each in found.values() for one in each)
 
 
 def test_equal_curves_make_a_band_without_width():
@@ -122,8 +176,9 @@ def cut(run, fraction, start=0.0):
 
 def test_a_run_in_progress_is_stopped_only_above_the_band_and_before_its_end():
     rng = np.random.default_rng(4)
-    peers = [run for run in grid(rng) if run.run != "3e+09-2-0"]
-    n, d = next((run.n_params, run.n_tokens) for run in peers if run.run == "3e+09-2-1")
+    runs = [run for run in grid(rng) if run.run != "3e+09-2-0"]
+    n, d = next((run.n_params, run.n_tokens) for run in runs if run.run == "3e+09-2-1")
+    peers = peer_band(runs)
     hot = curve("hot", n, d, planted(n, d, rng, lr=4.0))
     calm = curve("calm", n, d, planted(n, d, rng))
     low = replace(calm, run="low", loss=0.9 * calm.loss)
@@ -142,7 +197,7 @@ def test_a_run_in_progress_is_stopped_only_above_the_band_and_before_its_end():
 def test_a_run_far_from_its_peers_is_not_stopped():
     rng = np.random.default_rng(5)
     large = curve("large", 1e7, 1e8, 2 * planted(1e7, 1e8, rng))
-    assert live_departure(large, grid(rng)) is None
+    assert live_departure(large, peer_band(grid(rng))) is None
 
 
 @pytest.mark.parametrize("df", [5, 12, 60])

@@ -23,6 +23,7 @@ from sweep.store.run_store import RunStore
 from sweep.train.checkpoint import load_latest
 from sweep.train.loop import train
 from sweep.train.ranks.base import ALONE, Ranks
+from sweep.train.trainer import Trainer
 from sweep.worker.__main__ import work
 from tests.plans import planned
 from tests.train.sessions import Session, placement, run_on
@@ -131,6 +132,23 @@ def test_a_rank_that_cannot_start_says_why(corpus, tmp_path, run, monkeypatch):
     monkeypatch.setattr("sweep.train.ranks.team.replace", misled)
     with pytest.raises(RankLost, match=r"rank 1 of 2 failed: DataError: .*is not prepared"):
         train(run, placement(corpus, n_devices=2), Session(tmp_path))
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_sharded_passes_keep_no_narrow_copies_of_whole_weights(corpus, run, monkeypatch, sharded):
+    """Autocast would keep one of each gathered weight until the end of the pass."""
+    run, ranks, seen = replace(run, precision="bf16"), Ranks(), []
+    ranks.sharded = sharded
+    step = Trainer(run, placement(corpus), corpus, ranks).take_step
+    total_loss = step.model.total_loss
+
+    def watched(*arguments):
+        seen.append(torch.is_autocast_cache_enabled())
+        return total_loss(*arguments)
+
+    monkeypatch.setattr(step.model, "total_loss", watched)
+    step(0)
+    assert set(seen) == {not sharded}
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 5])
