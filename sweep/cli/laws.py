@@ -104,6 +104,14 @@ PlanHash = Annotated[
         "--plan", metavar="HASH", help="Fit the runs of this plan of the sweep; by default of the latest."
     ),
 ]
+LossName = Annotated[
+    str | None,
+    typer.Option(
+        "--loss",
+        metavar="NAME",
+        help="Fit the losses on the evaluation set NAME, the column loss_NAME, instead of the held-out ones.",
+    ),
+]
 InferenceTokens = Annotated[
     float | None,
     typer.Option(
@@ -122,6 +130,7 @@ def fit(
     best_of_cell: BestOfCell = False,
     drop_incomplete: DropIncomplete = False,
     plan: PlanHash = None,
+    loss: LossName = None,
     reconcile: Reconcile = False,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
@@ -129,7 +138,8 @@ def fit(
 ) -> None:
     """Fit scaling laws to a sweep or to a table of runs.
 
-    A sweep's laws are written to its fit.json. Nothing is written for a table.
+    A sweep's laws are written to its fit.json, with --loss to losses/NAME/fit.json. Nothing is written for a
+    table.
     """
     from sweep.config.places import sweep_directory
     from sweep.fit import OptimaLaw, Selection
@@ -143,7 +153,7 @@ def fit(
             raise InputError("--plan has no effect on a table: it names a plan of a sweep")
         config = _fit_settings(overrides, config_dir)
         selection = Selection(where=where, best_of_cell=best_of_cell, drop_incomplete=drop_incomplete)
-        columns = columns_of(column or ())
+        columns = columns_of([*(column or ()), *(() if loss is None else (f"loss=loss_{loss}",))])
         fitted = fit_table(
             path, config, columns=columns, selection=selection, reconcile=reconcile, on_note=say
         )
@@ -179,21 +189,29 @@ def fit(
         )
     for warning in held_out_warnings(directory):
         say(f"warning: {warning}")
-    fits = fit_arms(directory, config, reconcile=reconcile, plan=plan)
+    fits = fit_arms(directory, config, reconcile=reconcile, plan=plan, loss=loss)
     try:
-        write_fits(directory, fits)
+        write_fits(directory, fits, loss=loss)
     finally:  # the laws are printed even where the sweep is read-only
         show_fits(
             fits,
             config,
-            sweep_dir=directory,
-            closing=[
-                f"picture: sweep report {shlex.quote(str(directory))} draws it",
-                next_step(directory, fits),
-            ],
+            sweep_dir=directory if loss is None else None,
+            closing=_closing(directory, fits, loss),
             as_json=as_json,
             verbose=verbose,
         )
+
+
+def _closing(directory: Path, fits: Mapping[str | None, Fit], loss: str | None) -> list[str]:
+    """Return the lines after the fit of a sweep: where its picture is, and the next commands."""
+    if loss is None:
+        picture = f"picture: sweep report {shlex.quote(str(directory))} draws it"
+        return [picture, next_step(directory, fits)]
+    from sweep.study.laws import arm_directory, set_directory
+
+    file = set_directory(arm_directory(directory, next(iter(fits))), loss) / "fit.json"
+    return [f"next: sweep predict {shlex.quote(str(file))} FLOPS"]
 
 
 def _fit_settings(overrides: Sequence[str], config_dir: Path | None) -> FitConfig:

@@ -39,11 +39,12 @@ from sweep.plan import rules
 from sweep.plan.grid import tokens_of_budget
 from sweep.plan.hparam_check import HparamCheck
 from sweep.plan.shapes import nearest_shape, shape_of_width, width_step
-from sweep.records import POINT_COLUMNS, Point
+from sweep.records import Point
 from sweep.report.hparam_summary import HPARAMS, hyperparameters
 from sweep.report.hparams import HparamReport, document, measure, read_reports
 from sweep.store.families import outside_of_plan
 from sweep.store.files import read_json, write_atomic
+from sweep.store.points import column_values
 from sweep.store.run_store import Exclusion, RunStore, StoredPoints
 from sweep.store.status import SweepStatus
 from sweep.store.validations import read_validations
@@ -81,8 +82,7 @@ class Sweep:
         """Finished runs, one a row, with the columns of points.csv; an unknown value is missing."""
         import pandas as pd
 
-        rows = [[getattr(point, name) for name in POINT_COLUMNS] for point in self._stored().points]
-        return pd.DataFrame(rows, columns=list(POINT_COLUMNS))
+        return pd.DataFrame(column_values(self._stored().points))
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -152,12 +152,18 @@ def fit_sweep(sweep_dir: Path, config: FitConfig, *, reconcile: bool = False) ->
 
 
 def fit_arms(
-    sweep_dir: Path, config: FitConfig, *, reconcile: bool = False, plan: str | None = None
+    sweep_dir: Path,
+    config: FitConfig,
+    *,
+    reconcile: bool = False,
+    plan: str | None = None,
+    loss: str | None = None,
 ) -> dict[str | None, Fit]:
     """Fit each arm of a sweep separately and return the fits by arm; the only key is None without arms.
 
     An arm's runs are those of the plan with the hash `plan`, or of its latest plan, and of every plan with
-    the same settings; the points of other plans are excluded, with the reason.
+    the same settings; the points of other plans are excluded, with the reason. With `loss`, the name of an
+    evaluation set, the losses on that set are fitted.
 
     Writes nothing. Raises InputError when no run has finished or the plan is unknown, and SafetyError when
     runs of unknown plans with different settings would be fitted together.
@@ -171,6 +177,8 @@ def fit_arms(
             )
         raise InputError(f"{sweep_dir} has no finished run to fit: start it with sweep run")
     _check_settings(stored)
+    if loss is not None:
+        stored = _on_set(stored, loss, sweep_dir)
     fits: dict[str | None, Fit] = {}
     for arm in dict.fromkeys(point.arm for point in stored.points):
         fitted = _fit_arm(stored, arm, config, reconcile)
@@ -188,12 +196,49 @@ def _of_plan(store: RunStore, plan: str | None) -> StoredPoints:
     return replace(stored, excluded=(*stored.excluded, *exclusions))
 
 
-def write_fits(sweep_dir: Path, fits: Mapping[str | None, Fit]) -> list[Path]:
+def _on_set(stored: StoredPoints, name: str, sweep_dir: Path) -> StoredPoints:
+    """Return the points with their losses on an evaluation set; those without one are excluded.
+
+    Raises InputError where no point has a loss on it, with the names of those that have one.
+    """
+    names = sorted({score.name for point in stored.points for score in point.sets})
+    if name not in names:
+        choices = f"choose from {', '.join(names)}" if names else "it has no evaluation sets"
+        raise InputError(f"unknown loss {name} of {sweep_dir}: {choices}")
+    excluded = list(stored.excluded)
+    points = []
+    for point in stored.points:
+        score = next((score for score in point.sets if score.name == name), None)
+        if score is not None:
+            point = replace(
+                point,
+                loss=score.loss,
+                loss_stderr=score.loss_stderr,
+                bits_per_byte=score.bits_per_byte,
+                evaluation_sha256=score.evaluation_sha256,
+            )
+        elif point.status == "done":
+            excluded.append(Exclusion(run_key=str(point.run_key), reason=f"no loss_{name}"))
+        points.append(point)
+    return replace(stored, points=tuple(points), excluded=tuple(excluded))
+
+
+def set_directory(directory: Path, loss: str | None) -> Path:
+    """Return the directory of a fit of the losses on an evaluation set, below that of the main fit."""
+    return directory if loss is None else directory / "losses" / loss
+
+
+def write_fits(sweep_dir: Path, fits: Mapping[str | None, Fit], *, loss: str | None = None) -> list[Path]:
     """Write the tables of points, and fit.json in each `arm_directory`; returns the files.
+
+    A fit of the losses on an evaluation set is written to `set_directory` below it.
 
     Raises OSError where the sweep is read-only or its disk is full.
     """
-    laws = {arm_directory(sweep_dir, arm) / "fit.json": fitted for arm, fitted in fits.items()}
+    laws = {
+        set_directory(arm_directory(sweep_dir, arm), loss) / "fit.json": fitted
+        for arm, fitted in fits.items()
+    }
     tables = RunStore(sweep_dir).write_points()
     for path, fitted in laws.items():
         write_fit(path, fitted)
@@ -283,7 +328,7 @@ def read_law(source: str) -> Fit:
 def sweep_of_law(source: str) -> Path | None:
     """Return the sweep that a directory or fit.json belongs to; None for one from elsewhere."""
     path = Path(source).absolute()
-    above = [path, *path.parents][:4]  # the fit.json of an arm is three levels below the sweep
+    above = [path, *path.parents][:6]  # DIR/arms/ARM/losses/NAME/fit.json
     return next((path for path in above if (path / "plans").is_dir()), None)
 
 

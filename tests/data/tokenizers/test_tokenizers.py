@@ -57,7 +57,7 @@ def test_text_that_the_byte_tokenizer_cannot_encode_is_found_by_a_plan(tmp_path:
     with pytest.raises(DataError, match=r"corpus.txt, line 8: offset 9 holds a byte 0"):
         dataset(compose_experiment(overrides))
     (tmp_path / "corpus.txt").write_text("".join(f"line {i} ü\n" for i in range(300)))
-    with pytest.raises(DataError, match="byte 195 is outside the vocabulary of tokenizer.vocab_size=128"):
+    with pytest.raises(DataError, match=r"byte 195 is outside the vocabulary of tokenizer\.vocab_size=128"):
         dataset(compose_experiment([*overrides, "tokenizer.vocab_size=128"]))
 
 
