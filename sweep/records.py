@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,11 +22,13 @@ class Dataset:
     tokenizer: str
     tokenizer_sha256: str
     vocab_size: int
+    sets: Mapping[str, str] = field(default_factory=dict)  # corpus_sha256 of the evaluation sets by name
     n_train_tokens: int | None  # None while the data is not prepared
     n_documents: int | None = None  # None for a recipe that was not read yet, as for the next
     n_documents_held_out: int | None = None
     n_tokens_held_out: int | None = None  # None while the data is not prepared, as for the next
     bytes_per_token: float | None = None  # of all text, separators counted as tokens
+    parts: tuple[Mapping[str, Any], ...] = ()  # of a mixture that is prepared: tokens used and text left
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +79,17 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SetScore:
+    """The score of a run's final weights on one evaluation set."""
+
+    name: str
+    loss: float  # nats per token
+    loss_stderr: float | None  # clustered by document
+    bits_per_byte: float
+    evaluation_sha256: str  # of the windows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
     """The result of training one run. `loss` and the fields derived from it are None if the run diverged."""
 
@@ -101,6 +114,7 @@ class RunResult:
     n_tokens_shared: int = 0  # of the run's tokens, those of a trunk that another run had trained
     mfu_causal: float | None = None  # counting T(T+1)/2 attention pairs
     step_s: float | None = None  # seconds of a step of the last attempt; processor time on one core
+    sets: tuple[SetScore, ...] = ()  # of a run that has not diverged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,9 +186,25 @@ class Point:
     finished_at: str | None = None
     attempts: int | None = None
     provenance: str | None = None  # table and row of an imported point; None for a run of this sweep
+    sets: tuple[SetScore, ...] = ()  # the columns loss_NAME and bits_per_byte_NAME
+
+    def values(self) -> dict[str, Any]:
+        """Return the value of every column, those of the evaluation sets included."""
+        values = {name: getattr(self, name) for name in POINT_COLUMNS}
+        for score in self.sets:
+            values |= {f"loss_{score.name}": score.loss, f"bits_per_byte_{score.name}": score.bits_per_byte}
+        return values
 
 
-POINT_COLUMNS = tuple(field.name for field in dataclasses.fields(Point))
+POINT_COLUMNS = tuple(field.name for field in dataclasses.fields(Point) if field.name != "sets")
+"""Columns of every table of points."""
+
+
+def set_columns(points: Iterable[Point]) -> tuple[str, ...]:
+    """Return the columns of all evaluation sets of some points, by name."""
+    names = sorted({score.name for point in points for score in point.sets})
+    return tuple(f"{measure}_{name}" for name in names for measure in ("loss", "bits_per_byte"))
+
 
 BOOKKEEPING_COLUMNS = frozenset(
     "wall_time_s tokens_per_second mfu mfu_causal peak_memory_bytes device torch_version code_version "

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def science(store: RunStore) -> dict[str, dict[str, Any]]:
     points = store.points().points
     assert len({point.run_key for point in points}) == len(points)
     return {
-        str(point.run_key): {k: v for k, v in asdict(point).items() if k not in BOOKKEEPING_COLUMNS}
+        str(point.run_key): {k: v for k, v in point.values().items() if k not in BOOKKEEPING_COLUMNS}
         for point in points
     }
 

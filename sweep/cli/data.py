@@ -33,12 +33,21 @@ def data_prepare(overrides: Overrides = None, config_dir: ConfigDir = None) -> N
 
 @data_app.command("inspect")
 def data_inspect(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
-    """Print the corpus and the tokenizer as JSON: documents and, once the data is prepared, tokens."""
+    """Print the corpus and the tokenizer as JSON: documents and, once the data is prepared, tokens.
+
+    For prepared data it also counts the n-grams of held-out text that occur in the training text.
+    """
     from dataclasses import asdict
 
-    from sweep.study.plan import dataset
+    from sweep.study.plan import dataset, overlap_of
 
-    print_json(asdict(dataset(first_arm_of(overrides, config_dir))))
+    experiment = first_arm_of(overrides, config_dir)
+    found = dataset(experiment)
+    document = asdict(found)
+    if found.n_train_tokens is not None:
+        overlaps = overlap_of(experiment, found)
+        document["overlap"] = {name: {**asdict(one), "share": one.share} for name, one in overlaps.items()}
+    print_json(document)
 
 
 Table = Annotated[

@@ -124,6 +124,14 @@ PlanHash = Annotated[
         "--plan", metavar="HASH", help="Fit the runs of this plan of the sweep; by default of the latest."
     ),
 ]
+LossName = Annotated[
+    str | None,
+    typer.Option(
+        "--loss",
+        metavar="NAME",
+        help="Fit the losses on the evaluation set NAME, the column loss_NAME, instead of the held-out ones.",
+    ),
+]
 InferenceTokens = Annotated[
     float | None,
     typer.Option(
@@ -142,6 +150,7 @@ def fit(
     best_of_cell: BestOfCell = False,
     drop_incomplete: DropIncomplete = False,
     plan: PlanHash = None,
+    loss: LossName = None,
     reconcile: Reconcile = False,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
@@ -149,14 +158,14 @@ def fit(
 ) -> None:
     """Fit scaling laws to a sweep or to a table of runs.
 
-    A sweep's laws are written to its fit.json. Nothing is written for a table.
+    A sweep's laws are written to its fit.json, with --loss to losses/NAME/fit.json. Nothing is written for a
+    table.
     """
     from sweep.config.places import sweep_directory
     from sweep.fit import OptimaLaw, Selection
     from sweep.study.departures import departure_warnings
     from sweep.study.laws import fit_any_table, fit_arms, write_fits
     from sweep.study.plan import held_out_warnings
-    from sweep.study.report import write_page
 
     path, overrides = split_path(source, settings)
     _refuse_old_grammar(overrides)
@@ -165,7 +174,7 @@ def fit(
             raise InputError("--plan has no effect on a table: it names a plan of a sweep")
         config = fit_settings(overrides, config_dir)
         selection = Selection(where=where, best_of_cell=best_of_cell, drop_incomplete=drop_incomplete)
-        columns = columns_of(column or ())
+        columns = columns_of([*(column or ()), *(() if loss is None else (f"loss=loss_{loss}",))])
         fitted = fit_any_table(
             path, config, columns=columns, selection=selection, reconcile=reconcile, on_note=say
         )
@@ -201,20 +210,31 @@ def fit(
         )
     for warning in (*held_out_warnings(directory), *departure_warnings(directory)):
         say(f"warning: {warning}")
-    fits = fit_arms(directory, config, reconcile=reconcile, plan=plan)
-    closing = [next_step(directory, fits)]
+    fits = fit_arms(directory, config, reconcile=reconcile, plan=plan, loss=loss)
+    closing: list[str] = []
     try:
-        write_fits(directory, fits)
-        closing = [f"report: {write_page(directory)}", *closing]
+        write_fits(directory, fits, loss=loss)
+        closing = _closing(directory, fits, loss)
     finally:  # the laws are printed even where the sweep is read-only
         show_fits(
             fits,
             config,
-            sweep_dir=directory,
+            sweep_dir=directory if loss is None else None,
             closing=closing,
             as_json=as_json,
             verbose=verbose,
         )
+
+
+def _closing(directory: Path, fits: Mapping[str | None, Fit], loss: str | None) -> list[str]:
+    """Write the report of a sweep, and return the lines after its fit: the report and the next command."""
+    from sweep.study.laws import arm_directory, set_directory
+    from sweep.study.report import write_page
+
+    if loss is None:
+        return [f"report: {write_page(directory)}", next_step(directory, fits)]
+    file = set_directory(arm_directory(directory, next(iter(fits))), loss) / "fit.json"
+    return [f"next: sweep predict {shlex.quote(str(file))} FLOPS"]
 
 
 def fit_settings(overrides: Sequence[str], config_dir: Path | None) -> FitConfig:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from sweep.config.values import STRICT, Count, Flag, Int, NonNegativeCount, OpenFraction
+from sweep.config.values import (
+    STRICT,
+    Count,
+    Flag,
+    Int,
+    NonNegativeCount,
+    OpenFraction,
+    Positive,
+    SetName,
+)
 from sweep.errors import InputError
 
 
@@ -106,8 +116,51 @@ class SyntheticData:
     """Documents held out for evaluation, chosen by a hash of their content. Unit: fraction of documents."""
 
 
-DataConfig = Annotated[
+PartConfig = Annotated[
     StdlibData | PythonData | TextData | HuggingFaceData | SyntheticData, Field(discriminator="source")
+]
+"""A corpus that is no mixture."""
+
+MAX_PARTS = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixtureData:
+    """Several corpora, mixed so that their tokens have given weights.
+
+    Documents of the parts follow each other in turns until one part has no more.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    source: Literal["mixture"]
+    """The kind of source."""
+    parts: Annotated[dict[SetName, PartConfig], Field(min_length=1, max_length=MAX_PARTS)]
+    """Corpora by name, each with the keys of `data`."""
+    weights: dict[SetName, Positive]
+    """Share of each part in the tokens, relative to the others. Unit: ratio."""
+    holdout_frac: OpenFraction = 0.02
+    """Documents held out for evaluation, chosen by a hash of their content. Unit: fraction of documents."""
+
+    def __post_init__(self) -> None:
+        if self.parts.keys() != self.weights.keys():
+            raise InputError(
+                f"data.weights are of {', '.join(self.weights)} and data.parts are {', '.join(self.parts)}: "
+                f"give each part one weight"
+            )
+        check_no_holdout("data.parts", self.parts, "data.holdout_frac decides for all parts")
+
+
+def check_no_holdout(section: str, corpora: Mapping[str, PartConfig], reason: str) -> None:
+    """Raise InputError for a corpus with a `holdout_frac` of its own, which has no effect."""
+    for name, config in corpora.items():
+        default = next(field.default for field in fields(config) if field.name == "holdout_frac")
+        if config.holdout_frac != default:
+            raise InputError(f"{section}.{name}.holdout_frac has no effect, since {reason}: leave it out")
+
+
+DataConfig = Annotated[
+    StdlibData | PythonData | TextData | HuggingFaceData | SyntheticData | MixtureData,
+    Field(discriminator="source"),
 ]
 """The source of documents and the share held out."""
 

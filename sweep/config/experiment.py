@@ -11,7 +11,7 @@ from sweep.config.architecture import ArchitectureConfig
 from sweep.config.corpus import AnyTokenizerConfig, DataConfig
 from sweep.config.fitting import FitConfig
 from sweep.config.launch import LaunchConfig
-from sweep.config.run import EvaluationConfig
+from sweep.config.run import EvaluationOptions
 from sweep.config.store import StoreConfig
 from sweep.config.values import (
     STRICT,
@@ -301,7 +301,7 @@ class ExperimentConfig:
     precision: Precision | Literal["auto"] = "auto"
     """Precision of the forward and backward pass; weights and optimizer states are fp32. auto: bf16 if the
     plan's device is a GPU, else fp32; the plan and every point hold the one chosen."""
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     launch: LaunchConfig
     estimate: EstimateConfig = field(default_factory=EstimateConfig)

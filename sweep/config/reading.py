@@ -104,6 +104,8 @@ def _one_sentence(cls: type, error: ValidationError) -> str:
     if first["type"] == "union_tag_invalid":
         key, choices = first["ctx"]["discriminator"].strip("'"), first["ctx"]["expected_tags"]
         return f"{'.'.join(path)}.{key}={first['ctx']['tag']!r} is not valid: choose from {choices}"
+    if first["type"] == "union_tag_not_found":
+        return f"{'.'.join(path)}.{first['ctx']['discriminator'].strip(chr(39))} is missing: give it a value"
     if first["type"] in ("missing", "missing_argument"):
         return f"{'.'.join(path)} is missing: give it a value"
     if isinstance(first["input"], (list, tuple)):  # name the item at fault rather than the list
@@ -174,6 +176,12 @@ def _sections(hint: Any) -> list[Any]:
     return [cls for cls in (hint, *get_args(hint)) if dataclasses.is_dataclass(cls)]
 
 
+def _named_sections(hint: Any) -> list[Any]:
+    """Return the dataclasses that the values of a mapping may be; none for other fields."""
+    mappings = (part for part in (hint, *get_args(hint)) if get_origin(part) is dict)
+    return [section for mapping in mappings for section in _sections(get_args(mapping)[1])]
+
+
 def tags(section: Any) -> tuple[str, ...]:
     """Return the values of a union member's discriminator, `source` or `name`; none for other classes."""
     hints = _hints(section)
@@ -206,15 +214,24 @@ def _known_path(cls: Any, loc: tuple[Any, ...]) -> tuple[tuple[str, ...], Any]:
     path: list[str] = []
     owner: Any = cls
     sections: list[Any] = [cls]
+    is_name = False  # the next part is a user's name of a section, as of an evaluation set
     for part in loc:
-        if not isinstance(part, str) or not sections:
+        if not isinstance(part, str) or not sections or part == "[key]":  # pydantic's mark of a bad key
+            continue
+        if is_name:
+            path.append(part)
+            is_name = False
             continue
         if len(sections) > 1 and (member := _tagged(sections, part)) is not None:
             sections = [member]
             continue
         owner = sections[0]
         path.append(part)
-        sections = _sections(_hints(owner).get(part))
+        hint = _hints(owner).get(part)
+        sections = _sections(hint)
+        if not sections:
+            sections = _named_sections(hint)
+            is_name = bool(sections)
     return tuple(path), owner
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict
 
 from sweep.config.architecture import DecoderConfig
+from sweep.config.corpus import PartConfig, check_no_holdout
 from sweep.config.values import (
     STRICT,
     ClosedFraction,
@@ -25,6 +26,7 @@ from sweep.config.values import (
     Precision,
     ScheduleName,
     Seed,
+    SetName,
     Sha256,
 )
 from sweep.errors import InputError
@@ -116,8 +118,8 @@ class RunSchedule:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluationConfig:
-    """The measurement of the held-out loss, the same for every run of an experiment."""
+class EvaluationWindowsConfig:
+    """The windows on which runs are scored, the same for every run of an experiment."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     n_tokens: Count = 131072
@@ -125,6 +127,37 @@ class EvaluationConfig:
     selection: Literal["even", "stratified"] = "even"
     """stratified, which the packaged configs set: windows as difficult as the training text. even, as in
     sweeps of earlier versions: windows spread evenly over the held-out text."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationSet:
+    """A text on which the final weights of a run are scored in addition to the held-out split."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    name: SetName
+    corpus_sha256: Sha256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig(EvaluationWindowsConfig):
+    """The measurements at the end of a run."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    sets: tuple[EvaluationSet, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationOptions(EvaluationWindowsConfig):
+    """The measurements at the end of every run of an experiment."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    sets: dict[SetName, PartConfig] | None = None
+    """Texts that the final weights are scored on in addition to the held-out split, by name, each with the
+    keys of `data`; all of a text is used, up to evaluation.n_tokens. Their losses are loss_NAME and
+    bits_per_byte_NAME of the points."""
+
+    def __post_init__(self) -> None:
+        check_no_holdout("evaluation.sets", self.sets or {}, "all text of a set is scored")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,6 +23,12 @@ POWER_LAW = re.compile(rf"\s*({_NUMBER})((?:\s*\*\s*(?:N|N_non_embedding|D)\s*\^
 """A rule given by its formula: a factor, and powers of N parameters and D tokens."""
 
 
+def _check_set_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or name == "stderr":  # loss_stderr is another column
+        raise ValueError("use lower-case letters, digits and _, at most 40, starting with a letter")
+    return name
+
+
 def _check_rule(value: Any) -> Any:
     if not isinstance(value, str) or not (
         re.fullmatch(r"[a-z][a-z0-9_]*", value) or POWER_LAW.fullmatch(value)
@@ -61,6 +67,8 @@ OpenFraction = Annotated[Float, Field(gt=0, lt=1)]
 DecayFraction = Annotated[Float, Field(gt=0, le=1)]
 ClosedFraction = Annotated[Float, Field(ge=0, le=1)]
 Name = Annotated[str, AfterValidator(_check_name)]
+SetName = Annotated[str, AfterValidator(_check_set_name)]
+"""Name of an evaluation set or of a part of a mixture, also a part of column names."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 Activation = Literal["gelu", "gelu_exact", "relu2", "swiglu"]

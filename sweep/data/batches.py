@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sweep.config import EvaluationConfig
+from sweep.config import EvaluationWindowsConfig
 from sweep.data.permutation import epoch_order
 from sweep.data.shards import HeldOut
 from sweep.data.strata import select_stratified
@@ -88,7 +88,7 @@ class EvaluationWindows:
         return self.documents.size
 
 
-def evaluation_windows(heldout: HeldOut, seq_len: int, config: EvaluationConfig) -> EvaluationWindows:
+def evaluation_windows(heldout: HeldOut, seq_len: int, config: EvaluationWindowsConfig) -> EvaluationWindows:
     """Return the fewest whole windows that score `config.n_tokens` positions of the held-out split.
 
     Windows share no target. With `selection="stratified"` they represent the training text
@@ -114,6 +114,21 @@ def evaluation_windows(heldout: HeldOut, seq_len: int, config: EvaluationConfig)
     positions = starts[:, None] + np.arange(1, seq_len + 1)
     documents = np.searchsorted(heldout.document_ends, positions, side="right").astype(np.int64)
     return _windows(heldout, seq_len, starts, documents, None)
+
+
+def set_windows(heldout: HeldOut, seq_len: int, config: EvaluationWindowsConfig) -> EvaluationWindows:
+    """Return the windows of an evaluation set: at most those of `config.n_tokens`, spread evenly over it.
+
+    Raises DataError when the set is shorter than one window.
+    """
+    n_windows = (len(heldout.tokens) - 1) // seq_len
+    if n_windows < 1:
+        raise DataError(
+            f"an evaluation set has {len(heldout.tokens)} tokens, one window needs {seq_len + 1} at seq_len="
+            f"{seq_len}: give it more text"
+        )
+    n_tokens = min(config.n_tokens, n_windows * seq_len)
+    return evaluation_windows(heldout, seq_len, EvaluationWindowsConfig(n_tokens=n_tokens, selection="even"))
 
 
 def _stratified(heldout: HeldOut, seq_len: int, n_windows: int) -> EvaluationWindows:

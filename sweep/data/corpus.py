@@ -6,16 +6,17 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from sweep.config import DataConfig, to_dict
+from sweep.config import DataConfig, MixtureData, to_dict
 from sweep.config.places import working_directory
 from sweep.data.documents import (
+    ALL_HELD_OUT,
     HOLDOUT_RULE,
     SPACE_MARK,
     Document,
@@ -30,6 +31,9 @@ from sweep.identity import canonical_json, sha256_json
 
 SCAN_VERSION = 3
 """Increased when the same files would yield other documents; invalidates cached hashes."""
+
+MIXTURE_VERSION = 1
+"""Increased when the same parts and weights would give another order or choice of documents."""
 
 MIN_CACHED_BYTES = 50_000_000  # smaller corpora are read and hashed again in a tenth of a second
 MIN_FILE_AGE_S = 2.0
@@ -121,6 +125,8 @@ def check_split(corpus: Corpus, holdout_frac: float) -> None:
         raise DataError(
             f"the corpus {corpus.name} is empty: no text found, choose other files or another corpus"
         )
+    if holdout_frac == ALL_HELD_OUT:
+        return
     copies = f" ({corpus.n_copies} copies were dropped)" if corpus.n_copies else ""
     for side, n_bytes, remedy in (
         ("train on", corpus.n_bytes - corpus.n_bytes_held_out, "lower"),
@@ -140,7 +146,7 @@ def scan_source(source: Source, config: DataConfig, cache_dir: Path | None) -> C
     """Return the corpus of a source. Reads all of it, unless it has a recipe or is cached in `cache_dir`.
 
     Raises:
-        DataError: The source is empty, cannot be read, or has no text on one side of the split.
+        DataError: The source cannot be read.
     """
     if source.recipe is not None:
         identity = {**source.recipe, "holdout_frac": config.holdout_frac, "holdout_rule": HOLDOUT_RULE}
@@ -167,16 +173,42 @@ def _read(source: Source, config: DataConfig) -> Corpus:
     dropped = Dropped()
     documents = distinct(source.documents(dropped), dropped)
     corpus = corpus_of(source.name, documents, config.holdout_frac)
-    corpus = replace(corpus, n_copies=dropped.n_copies, n_blank=dropped.n_blank)
-    if corpus.n_documents == 1 and corpus.n_bytes:
+    return replace(corpus, n_copies=dropped.n_copies, n_blank=dropped.n_blank)
+
+
+def check_documents(corpus: Corpus, remedy: str | None, holdout_frac: float) -> None:
+    """Raise DataError for a corpus of a single document that is to be split; `remedy` is its source's."""
+    if corpus.n_documents == 1 and corpus.n_bytes and holdout_frac != ALL_HELD_OUT:
         copies = f" after {corpus.n_copies} copies of it were dropped" if corpus.n_copies else ""
-        remedy = source.remedy_for_one_document or "use a corpus with more documents"
         raise DataError(
             f"the corpus {corpus.name} is a single document{copies}, and held-out text is chosen by "
-            f"document: {remedy}"
+            f"document: {remedy or 'use a corpus with more documents'}"
         )
-    check_split(corpus, config.holdout_frac)
-    return corpus
+
+
+def mixed(parts: Mapping[str, Corpus], config: MixtureData) -> Corpus:
+    """Return the corpus of a mixture, identified by its parts and weights.
+
+    Which documents it takes depends on their tokens, so its sizes are not known before it is prepared.
+    """
+    identity = {
+        "mixture": MIXTURE_VERSION,
+        "parts": {name: [corpus.sha256, config.weights[name]] for name, corpus in parts.items()},
+        "holdout_frac": config.holdout_frac,
+        "holdout_rule": HOLDOUT_RULE,
+    }
+    largest = [corpus.largest_byte for corpus in parts.values() if corpus.largest_byte is not None]
+    return Corpus(
+        name="mixture",
+        sha256=sha256_json(identity),
+        n_documents=None,
+        n_bytes=None,
+        n_bytes_held_out=None,
+        n_documents_held_out=None,
+        nul=next((corpus.nul for corpus in parts.values() if corpus.nul), None),
+        space_mark=next((corpus.space_mark for corpus in parts.values() if corpus.space_mark), None),
+        largest_byte=max(largest, default=None),
+    )
 
 
 class _Cache:

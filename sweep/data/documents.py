@@ -15,6 +15,9 @@ from sweep.errors import DataError
 HOLDOUT_RULE = "first 64 bits of sha256(content) < holdout_frac * 2**64"
 """Rule for held-out documents; part of every corpus hash, so that changing it changes the corpus."""
 
+ALL_HELD_OUT = 1.0
+"""`holdout_frac` of an evaluation set, which has no training split."""
+
 SPACE_MARK = "\u2581"
 """SentencePiece's representation of a space (Kudo & Richardson 2018, section 3.3)."""
 
@@ -87,10 +90,13 @@ class Dropped:
     n_blank: int = 0  # rows or parts of files without text
 
 
-def distinct(documents: Iterable[Document], dropped: Dropped | None = None) -> Iterator[Document]:
+def distinct(
+    documents: Iterable[Document], dropped: Dropped | None = None, seen: Seen | None = None
+) -> Iterator[Document]:
     """Yield the documents in order without duplicates of earlier ones; about ten bytes of memory for each.
 
-    `dropped` counts the duplicates.
+    `dropped` counts the duplicates. Documents whose keys are in `seen` are duplicates, too; the others are
+    added to it.
 
     Documents are compared by 64 bits of their hash, so among n documents the probability that a distinct one
     is dropped is n² / 2⁶⁵: 3e-8 for a million.
@@ -98,7 +104,7 @@ def distinct(documents: Iterable[Document], dropped: Dropped | None = None) -> I
     >>> [found.name for found in distinct([document("a", b"x"), document("b", b"x"), document("c", b"y")])]
     ['a', 'c']
     """
-    seen = _Seen()
+    seen = Seen() if seen is None else seen
     for chunk in chunks(documents, CHUNK_BYTES, CHUNK_DOCUMENTS):
         keys = np.array([int(found.sha256[16:32], 16) for found in chunk], dtype=np.uint64)
         is_new = seen.add(keys)
@@ -121,7 +127,7 @@ def chunks(documents: Iterable[Document], n_bytes: int, n_documents: int = 2**31
         yield chunk
 
 
-class _Seen:
+class Seen:
     """Set of 64-bit keys at 8 bytes each: sorted arrays, each more than twice as long as the next."""
 
     def __init__(self) -> None:

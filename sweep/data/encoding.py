@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,19 +16,20 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter
 
 from sweep.data.corpus import CorpusHash
-from sweep.data.documents import Document, chunks, is_held_out
+from sweep.data.documents import Document, Dropped, is_held_out
 from sweep.data.manifest import STRICT, SplitManifest
+from sweep.data.mixing import Part, corpus_changed, in_turns
 from sweep.data.token_files import ArrayFile, TokenWriter, array_file, cut
 from sweep.data.tokenizers.tokenizers import Tokenizer
 from sweep.errors import DataError
 from sweep.identity import canonical_json
 
-ENCODE_BYTES = 2**20  # text per call of the tokenizer: keeps memory bounded and all cores busy
-
 CHECKPOINT_BYTES = 2**24  # text between two checkpoints: a few seconds of work
 
 CHECKPOINT = "checkpoint.json"
 ENDS = "heldout-document-ends.bin"
+ORDER = "order.bin"  # part of each document, a byte, while a mixture is prepared
+REPORT_BYTES = 2**20  # between two reports
 
 Report = Callable[[int], None]
 """Callback with the number of bytes of text encoded so far."""
@@ -42,6 +44,14 @@ class SplitCounts:
     n_tokens: int = 0  # separators included
     n_bytes: int = 0
 
+    def __add__(self, other: SplitCounts) -> SplitCounts:
+        """Return the sums of both counts."""
+        return SplitCounts(
+            n_documents=self.n_documents + other.n_documents,
+            n_tokens=self.n_tokens + other.n_tokens,
+            n_bytes=self.n_bytes + other.n_bytes,
+        )
+
     def plus(self, document: Document, n_tokens: int) -> SplitCounts:
         """Return the counts after one more document."""
         return SplitCounts(
@@ -52,6 +62,20 @@ class SplitCounts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PartCounts:
+    """Documents, tokens and bytes that one part of the corpus has in both splits."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    train: SplitCounts = SplitCounts()
+    heldout: SplitCounts = SplitCounts()
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in both splits."""
+        return self.train.n_tokens + self.heldout.n_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
     """Progress that is safely on the disk in the checkpoint's directory."""
 
@@ -59,26 +83,26 @@ class Checkpoint:
     max_shard_tokens: int
     tokenizer_file_sha256: str
     documents_so_far: str  # hash of the encoded documents: `CorpusHash.so_far`
-    train: SplitCounts
-    heldout: SplitCounts
-
-    @property
-    def n_documents(self) -> int:
-        """Documents encoded so far."""
-        return self.train.n_documents + self.heldout.n_documents
+    parts: tuple[PartCounts, ...]  # of the corpus, one where it is no mixture
 
 
 class Encoder:
     """Writes both splits of a corpus into a directory, one document after the other."""
 
     def __init__(
-        self, directory: Path, tokenizer: Tokenizer, holdout_frac: float, max_shard_tokens: int
+        self,
+        directory: Path,
+        tokenizer: Tokenizer,
+        holdout_frac: float,
+        max_shard_tokens: int,
+        n_parts: int = 1,
     ) -> None:
         """Resume from the directory's checkpoint; start from the beginning without a valid one."""
         self._directory = directory
         self._tokenizer = tokenizer
         self._holdout_frac = holdout_frac
         self._max_shard_tokens = max_shard_tokens
+        self._n_parts = n_parts
         self.corpus_hash = CorpusHash(holdout_frac)
         checkpoint = self._read_checkpoint()
         try:
@@ -86,62 +110,87 @@ class Encoder:
         except ValueError:  # files are shorter than the checkpoint says: the disk lost synced data
             self._open(None)
 
-    def encode(self, documents: Iterable[Document], report: Report) -> None:
+    @property
+    def parts(self) -> tuple[PartCounts, ...]:
+        """What each part of the corpus has written."""
+        return tuple(self._parts)
+
+    def encode(self, parts: Sequence[Part], report: Report, dropped: Dropped | None = None) -> None:
         """Encode all documents of a corpus; those covered by the checkpoint are only hashed.
+
+        `dropped` counts documents of a mixture that equal one of another part.
 
         Raises:
             DataError: A document cannot be encoded, or documents covered by the checkpoint have changed.
         """
-        n_done, n_bytes_saved = self._n_done, 0
-        for chunk in chunks(documents, ENCODE_BYTES):
-            fresh = chunk[max(0, n_done - self.corpus_hash.n_documents) :]
-            for found in chunk[: len(chunk) - len(fresh)]:
-                self._skip(found)
-            for found, ids in zip(fresh, self._tokenizer.encode(fresh) if fresh else [], strict=True):
-                self._add(found, ids)
-            report(self.corpus_hash.n_bytes)
-            n_bytes_saved += sum(len(found.content) for found in fresh)
+        n_bytes_reported, n_bytes_saved = 0, 0
+        n_tokens = [counts.n_tokens for counts in self._parts]
+        turns = in_turns(parts, self._tokenizer, self._order(), n_tokens, dropped or Dropped())
+        for number, document, ids in turns:
+            if ids is None:
+                self._skip(document)
+            else:
+                self._add(number, document, ids)
+                n_bytes_saved += len(document.content)
+            if self.corpus_hash.n_bytes - n_bytes_reported >= REPORT_BYTES:
+                n_bytes_reported = self.corpus_hash.n_bytes
+                report(n_bytes_reported)
             if n_bytes_saved >= CHECKPOINT_BYTES:
                 self._save_checkpoint()
                 n_bytes_saved = 0
-        if self.corpus_hash.n_documents < n_done:
-            raise corpus_changed()
+        report(self.corpus_hash.n_bytes)
 
     def finish(self) -> tuple[SplitManifest, SplitManifest, ArrayFile]:
         """Sync all files; return the training split, the held-out split and its document ends."""
         self._save_checkpoint()
         train, heldout = (
-            SplitManifest(**asdict(counts), shards=writer.finish())
-            for counts, writer in ((self._train, self._writers[0]), (self._heldout, self._writers[1]))
+            SplitManifest(**asdict(self._total(split)), shards=writer.finish())
+            for split, writer in zip(("train", "heldout"), self._writers, strict=True)
         )
         return train, heldout, array_file(self._directory / ENDS, "int64")
 
     def forget_checkpoint(self) -> None:
         """Delete the checkpoint, so that only data files remain."""
-        for name in (CHECKPOINT, f".{CHECKPOINT}"):
+        for name in (CHECKPOINT, f".{CHECKPOINT}", ORDER):
             (self._directory / name).unlink(missing_ok=True)
 
+    def _total(self, split: str) -> SplitCounts:
+        return sum((getattr(counts, split) for counts in self._parts), SplitCounts())
+
     def _open(self, checkpoint: Checkpoint | None) -> None:
-        self._train = SplitCounts() if checkpoint is None else checkpoint.train
-        self._heldout = SplitCounts() if checkpoint is None else checkpoint.heldout
-        self._n_done = 0 if checkpoint is None else checkpoint.n_documents
+        self._parts = [PartCounts()] * self._n_parts if checkpoint is None else list(checkpoint.parts)
         self._done = None if checkpoint is None else checkpoint.documents_so_far
+        self._n_done = self._total("train").n_documents + self._total("heldout").n_documents
+        self._n_heldout = self._total("heldout").n_tokens
         self._ends: list[int] = []
-        (self._directory / ENDS).open("ab").close()
-        cut(self._directory / ENDS, 8 * self._heldout.n_documents)
+        self._numbers = bytearray()
+        n_order = self._n_done if self._n_parts > 1 else 0
+        for name, n_bytes in ((ENDS, 8 * self._total("heldout").n_documents), (ORDER, n_order)):
+            (self._directory / name).open("ab").close()
+            cut(self._directory / name, n_bytes)
         self._writers = tuple(
             TokenWriter(
-                self._directory, split, self._tokenizer.vocab_size, self._max_shard_tokens, counts.n_tokens
+                self._directory,
+                split,
+                self._tokenizer.vocab_size,
+                self._max_shard_tokens,
+                self._total(split).n_tokens,
             )
-            for split, counts in (("train", self._train), ("heldout", self._heldout))
+            for split in ("train", "heldout")
         )
+
+    def _order(self) -> Iterator[int]:
+        """Yield the part of each document that the checkpoint covers."""
+        if self._n_parts == 1:
+            return iter(repeat(0, self._n_done))
+        return iter((self._directory / ORDER).read_bytes())
 
     def _skip(self, document: Document) -> None:
         self.corpus_hash.add(document)
         if self.corpus_hash.n_documents == self._n_done and self.corpus_hash.so_far != self._done:
             raise corpus_changed()
 
-    def _add(self, document: Document, ids: NDArray[np.int64]) -> None:
+    def _add(self, number: int, document: Document, ids: NDArray[np.int64]) -> None:
         ids = np.append(ids, self._tokenizer.separator)
         n_bytes = int(self._tokenizer.token_bytes[ids].sum())
         if n_bytes != len(document.content):  # bits per byte would be wrong
@@ -150,22 +199,28 @@ class Encoder:
                 f"the tokenizer is not lossless, choose another"
             )
         self.corpus_hash.add(document)
+        self._numbers.append(number)
+        counts = self._parts[number]
         if is_held_out(document, self._holdout_frac):
             self._writers[1].append(ids, document.name)
-            self._heldout = self._heldout.plus(document, len(ids))
-            self._ends.append(self._heldout.n_tokens)
+            self._parts[number] = replace(counts, heldout=counts.heldout.plus(document, len(ids)))
+            self._n_heldout += len(ids)
+            self._ends.append(self._n_heldout)
         else:
             self._writers[0].append(ids, document.name)
-            self._train = self._train.plus(document, len(ids))
+            self._parts[number] = replace(counts, train=counts.train.plus(document, len(ids)))
 
     def _sync(self) -> None:
         for writer in self._writers:
             writer.sync()
-        with (self._directory / ENDS).open("ab") as stream:
-            stream.write(np.array(self._ends, dtype="<i8").tobytes())
-            stream.flush()
-            os.fsync(stream.fileno())
-        self._ends = []
+        ends = np.array(self._ends, dtype="<i8").tobytes()
+        order = bytes(self._numbers) if self._n_parts > 1 else b""
+        for name, data in ((ENDS, ends), (ORDER, order)):
+            with (self._directory / name).open("ab") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+        self._ends, self._numbers = [], bytearray()
 
     def _save_checkpoint(self) -> None:
         self._sync()
@@ -173,8 +228,7 @@ class Encoder:
             max_shard_tokens=self._max_shard_tokens,
             tokenizer_file_sha256=self._tokenizer.sha256,
             documents_so_far=self.corpus_hash.so_far,
-            train=self._train,
-            heldout=self._heldout,
+            parts=self.parts,
         )
         temporary = self._directory / f".{CHECKPOINT}"
         temporary.write_text(canonical_json(asdict(checkpoint)))
@@ -184,14 +238,8 @@ class Encoder:
         with suppress(OSError, ValueError):
             values = json.loads((self._directory / CHECKPOINT).read_bytes())
             checkpoint = TypeAdapter(Checkpoint).validate_python(values)
-            expected = self._max_shard_tokens, self._tokenizer.sha256
-            if (checkpoint.max_shard_tokens, checkpoint.tokenizer_file_sha256) == expected:
+            expected = self._max_shard_tokens, self._tokenizer.sha256, self._n_parts
+            found = checkpoint.max_shard_tokens, checkpoint.tokenizer_file_sha256, len(checkpoint.parts)
+            if found == expected:
                 return checkpoint
         return None
-
-
-def corpus_changed() -> DataError:
-    """Return the error for a corpus that changed during its preparation."""
-    return DataError(
-        "the corpus changed while it was prepared: repeat the command to prepare its current text"
-    )

@@ -30,6 +30,22 @@ class SplitManifest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PartManifest:
+    """One part of a mixture: what both splits hold of it, and what is left of it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    name: str
+    weight: float
+    n_documents: int
+    n_documents_held_out: int
+    n_tokens: int  # separators included
+    n_tokens_held_out: int
+    n_bytes: int
+    n_documents_left: int  # read and not used, copies of documents of other parts included
+    n_bytes_left: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """Contents of manifest.json."""
 
@@ -46,6 +62,7 @@ class Manifest:
     heldout: SplitManifest
     token_bytes: ArrayFile
     heldout_document_ends: ArrayFile
+    parts: tuple[PartManifest, ...] = ()  # of a mixture
 
     @property
     def files(self) -> tuple[ArrayFile, ...]:

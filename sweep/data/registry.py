@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sweep.config import DataConfig
-from sweep.data.corpus import Corpus, scan_source
-from sweep.data.documents import Document, Dropped, distinct
+from sweep.config import DataConfig, MixtureData, PartConfig
+from sweep.data.corpus import Corpus, check_documents, check_split, mixed, scan_source
+from sweep.data.documents import ALL_HELD_OUT, Document, Dropped, distinct
 from sweep.data.sources.huggingface import huggingface_source
 from sweep.data.sources.python_files import python_source, stdlib_source
 from sweep.data.sources.source import Source
@@ -22,8 +23,25 @@ SOURCES: Mapping[str, Callable[[Any], Source]] = {
     "text": text_source,
     "huggingface": huggingface_source,
     "synthetic": synthetic_source,
+    "mixture": lambda config: _mixture_source(config),
 }
 """Constructors of sources by `DataConfig.source`, one per config class."""
+
+
+def parts_of(config: MixtureData) -> dict[str, PartConfig]:
+    """Return the corpora of a mixture by name, with the mixture's held-out share."""
+    return {
+        name: replace(part, holdout_frac=config.holdout_frac) for name, part in sorted(config.parts.items())
+    }
+
+
+def _mixture_source(config: MixtureData) -> Source:
+    """Return all documents of all parts, which a tokenizer is trained on; `shards` mixes them by tokens."""
+    sources = [source_of(part) for part in parts_of(config).values()]
+    return Source(
+        name="mixture",
+        documents=lambda dropped: (found for source in sources for found in source.documents(dropped)),
+    )
 
 
 def source_of(config: DataConfig) -> Source:
@@ -44,6 +62,11 @@ def documents(config: DataConfig) -> Iterator[Document]:
     return distinct(source_of(config).documents(Dropped()))
 
 
+def as_set(config: PartConfig) -> PartConfig:
+    """Return the config of an evaluation set: all documents are held out."""
+    return replace(config, holdout_frac=ALL_HELD_OUT)
+
+
 def scan(config: DataConfig, data_dir: Path | None = None) -> Corpus:
     """Return the corpus of a data config: its hash and sizes, without tokenising it. Run keys depend on it.
 
@@ -52,4 +75,25 @@ def scan(config: DataConfig, data_dir: Path | None = None) -> Corpus:
     Raises:
         DataError: The source is unknown, empty or unreadable, or one side of the split has no text.
     """
-    return scan_source(source_of(config), config, None if data_dir is None else data_dir / "scans")
+    cache_dir = None if data_dir is None else data_dir / "scans"
+    if isinstance(config, MixtureData):
+        corpus = mixed(scan_parts(config, data_dir), config)
+    else:
+        corpus = scan_source(source_of(config), config, cache_dir)
+        check_documents(corpus, source_of(config).remedy_for_one_document, config.holdout_frac)
+    check_split(corpus, config.holdout_frac)
+    return corpus
+
+
+def scan_parts(config: MixtureData, data_dir: Path | None = None) -> dict[str, Corpus]:
+    """Return the corpus of each part of a mixture. Raises DataError, which names the part, as `scan`."""
+    cache_dir = None if data_dir is None else data_dir / "scans"
+    found = {}
+    for name, part in parts_of(config).items():
+        try:
+            corpus = found[name] = scan_source(source_of(part), part, cache_dir)
+        except DataError as error:
+            raise DataError(f"data.parts.{name}: {error}") from None
+        if corpus.n_bytes == 0:
+            raise DataError(f"data.parts.{name} is empty: no text found, choose other files or leave it out")
+    return found

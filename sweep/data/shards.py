@@ -6,19 +6,22 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sweep.config import AnyTokenizerConfig, DataConfig
-from sweep.data.corpus import Corpus, check_split, corpus_of
+from sweep.config import AnyTokenizerConfig, DataConfig, MixtureData, PartConfig
+from sweep.data.corpus import Corpus, CorpusHash, check_split, corpus_of
 from sweep.data.difficulty import Difficulty, measure_difficulty, read_difficulty, write_difficulty
 from sweep.data.documents import Document, is_held_out
-from sweep.data.encoding import Encoder, corpus_changed
-from sweep.data.manifest import FORMAT_VERSION, Manifest, SplitManifest, parse_manifest
+from sweep.data.encoding import Encoder, PartCounts
+from sweep.data.manifest import FORMAT_VERSION, Manifest, PartManifest, SplitManifest, parse_manifest
+from sweep.data.mixing import Part, corpus_changed
+from sweep.data.registry import as_set, parts_of, scan, scan_parts
 from sweep.data.registry import documents as documents_of
-from sweep.data.registry import scan
 from sweep.data.staging import atomic_directory
 from sweep.data.token_files import Tokens, open_array, verify_array, write_array, write_durably
 from sweep.data.tokenizers.tokenizers import build_tokenizer, tokenizer_sha256
@@ -146,6 +149,34 @@ def prepare(
         data_dir=data_dir,
         max_shard_tokens=MAX_SHARD_TOKENS,
         report=on_progress or _no_progress,
+        mixture=None if not isinstance(data, MixtureData) else Mixture(data, data_dir),
+    )
+
+
+def prepare_set(
+    data: PartConfig,
+    main: DataConfig,
+    tokenizer: AnyTokenizerConfig,
+    data_dir: Path,
+    *,
+    on_progress: Progress | None = None,
+) -> PreparedData:
+    """Tokenise an evaluation set into `data_dir` with the tokenizer of the corpus `main`.
+
+    All of its documents are in the held-out split. Raises as `prepare_documents`.
+    """
+    everything = as_set(data)
+    return _prepare(
+        lambda: documents_of(everything),
+        corpus=scan(everything, data_dir),
+        holdout_frac=everything.holdout_frac,
+        tokenizer=tokenizer,
+        data_dir=data_dir,
+        max_shard_tokens=MAX_SHARD_TOKENS,
+        report=on_progress or _no_progress,
+        trained_on=TrainedOn(
+            corpus=scan(main, data_dir), read=lambda: documents_of(main), holdout_frac=main.holdout_frac
+        ),
     )
 
 
@@ -181,6 +212,72 @@ def prepare_documents(
     )
 
 
+class Mixture:
+    """The parts of a mixture, hashed while they are read, so that every document is accounted for."""
+
+    def __init__(self, config: MixtureData, data_dir: Path) -> None:
+        self._config = config
+        self._corpora = scan_parts(config, data_dir)
+        self._hashes = {name: CorpusHash(config.holdout_frac) for name in self._corpora}
+        self._streams: dict[str, Iterator[Document]] = {}
+
+    def parts(self) -> list[Part]:
+        """Return the parts in the order of their names."""
+        return [
+            Part(name=name, weight=self._config.weights[name], read=partial(self._read, name))
+            for name in self._corpora
+        ]
+
+    def manifests(self, counts: Sequence[PartCounts]) -> tuple[PartManifest, ...]:
+        """Read what is left of each part, and return what was used and left.
+
+        Raises DataError when a part is not the corpus that was scanned any more.
+        """
+        return tuple(self._manifest(name, found) for name, found in zip(self._corpora, counts, strict=True))
+
+    def _read(self, name: str) -> Iterator[Document]:
+        self._streams[name] = self._hashed(name)
+        return self._streams[name]
+
+    def _hashed(self, name: str) -> Iterator[Document]:
+        self._hashes[name] = CorpusHash(self._config.holdout_frac)
+        for document in documents_of(parts_of(self._config)[name]):
+            self._hashes[name].add(document)
+            yield document
+
+    def _manifest(self, name: str, counts: PartCounts) -> PartManifest:
+        for _ in self._streams[name]:
+            pass
+        there, scanned = self._hashes[name], self._corpora[name]
+        if scanned.n_documents is not None and there.corpus(scanned.name).sha256 != scanned.sha256:
+            raise corpus_changed()
+        both = counts.train + counts.heldout
+        return PartManifest(
+            name=name,
+            weight=self._config.weights[name],
+            n_documents=both.n_documents,
+            n_documents_held_out=counts.heldout.n_documents,
+            n_tokens=both.n_tokens,
+            n_tokens_held_out=counts.heldout.n_tokens,
+            n_bytes=both.n_bytes,
+            n_documents_left=there.n_documents - both.n_documents,
+            n_bytes_left=there.n_bytes - both.n_bytes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedOn:
+    """The corpus on whose training split a tokenizer is trained."""
+
+    corpus: Corpus
+    read: Callable[[], Iterator[Document]]
+    holdout_frac: float
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents of the training split."""
+        return (found for found in self.read() if not is_held_out(found, self.holdout_frac))
+
+
 def _prepare(
     read: Callable[[], Iterator[Document]],
     *,
@@ -190,18 +287,25 @@ def _prepare(
     data_dir: Path,
     max_shard_tokens: int,
     report: Progress,
+    trained_on: TrainedOn | None = None,
+    mixture: Mixture | None = None,
 ) -> PreparedData:
-    recipe_sha256 = tokenizer_sha256(tokenizer, corpus.sha256)
+    """Tokenise documents; a tokenizer that has to be trained is trained on them, or on `trained_on`."""
+    trained_on = trained_on or TrainedOn(corpus=corpus, read=read, holdout_frac=holdout_frac)
+    recipe_sha256 = tokenizer_sha256(tokenizer, trained_on.corpus.sha256)
     if find_manifest(data_dir, corpus.sha256, recipe_sha256) is None:
         check_split(corpus, holdout_frac)
         _check_writable(data_dir)
         n_bytes = corpus.n_bytes or 0
-        documents = (found for found in read() if not is_held_out(found, holdout_frac))
-        training = _with_progress(documents, lambda done: report("train the tokenizer", done, n_bytes))
-        built = build_tokenizer(tokenizer, corpus.sha256, training, data_dir)
+        training = _with_progress(
+            trained_on.documents(),
+            lambda done: report("train the tokenizer", done, trained_on.corpus.n_bytes or 0),
+        )
+        built = build_tokenizer(tokenizer, trained_on.corpus.sha256, training, data_dir)
         with atomic_directory(prepared_directory(data_dir, corpus.sha256, recipe_sha256)) as directory:
-            encoder = Encoder(directory, built, holdout_frac, max_shard_tokens)
-            encoder.encode(read(), lambda done: report("tokenise", done, n_bytes))
+            parts = mixture.parts() if mixture else [Part(name=corpus.name, weight=1.0, read=read)]
+            encoder = Encoder(directory, built, holdout_frac, max_shard_tokens, len(parts))
+            encoder.encode(parts, lambda done: report("tokenise", done, n_bytes))
             _check_unchanged(encoder.corpus_hash.corpus(corpus.name), corpus, holdout_frac)
             train, heldout, ends = encoder.finish()
             manifest = Manifest(
@@ -217,10 +321,19 @@ def _prepare(
                 heldout=heldout,
                 token_bytes=write_array(directory, "token-bytes.bin", built.token_bytes, "int64"),
                 heldout_document_ends=ends,
+                parts=mixture.manifests(encoder.parts) if mixture else (),
             )
-            write_durably(directory / "manifest.json", (canonical_json(asdict(manifest)) + "\n").encode())
+            write_durably(directory / "manifest.json", (canonical_json(_plain(manifest)) + "\n").encode())
             encoder.forget_checkpoint()
     return _with_difficulty(data_dir, open_prepared(data_dir, corpus.sha256, recipe_sha256))
+
+
+def _plain(manifest: Manifest) -> dict[str, Any]:
+    """Return the content of manifest.json, which lists parts only for a mixture."""
+    values = asdict(manifest)
+    if not manifest.parts:
+        del values["parts"]
+    return values
 
 
 def _with_difficulty(data_dir: Path, prepared: PreparedData) -> PreparedData:

@@ -83,7 +83,8 @@ def time_s(run: RunConfig, estimate: EstimateConfig, *, device: str = "cpu") -> 
     """
     training = flops.count(run.model, run.n_tokens).flops
     training += flops.optimizer_flops_per_step(run.model, run.optimizer) * run.n_steps
-    evaluation = flops.flops_per_token(run.model) * run.evaluation.n_tokens / 3
+    n_scored = run.evaluation.n_tokens * (1 + len(run.evaluation.sets))
+    evaluation = flops.flops_per_token(run.model) * n_scored / 3
     seconds = (training + evaluation) / rate(estimate) + run.n_steps * estimate.step_overhead_s
     return seconds + (COMPILE_S if device == "cuda" and compilation_pays(seconds) else 0.0)
 

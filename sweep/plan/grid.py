@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from sweep import flops
-from sweep.config import ExperimentConfig, ModelConfig, RunConfig
+from sweep.config import EvaluationConfig, EvaluationSet, ExperimentConfig, ModelConfig, RunConfig
 from sweep.errors import InputError
 from sweep.identity import run_key
 from sweep.plan import estimate, rules
@@ -269,7 +269,14 @@ def _run_config(experiment: ExperimentConfig, dataset: Dataset, planned: GridCel
         n_tokens=cell.n_tokens,
         precision=experiment.precision,
         parametrization=experiment.parametrization,
-        evaluation=experiment.evaluation,
+        evaluation=EvaluationConfig(
+            n_tokens=experiment.evaluation.n_tokens,
+            selection=experiment.evaluation.selection,
+            sets=tuple(
+                EvaluationSet(name=name, corpus_sha256=sha256)
+                for name, sha256 in sorted(dataset.sets.items())
+            ),
+        ),
         seed=seed,
     )
 

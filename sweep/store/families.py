@@ -34,6 +34,7 @@ class Family:
     corpus_sha256: str | None  # None: no config.json of the plan is left
     tokenizer_sha256: str | None
     semantics_version: int | None
+    sets: Mapping[str, str] | None  # corpus_sha256 of the evaluation sets by name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +53,7 @@ def family_of(experiment: ExperimentConfig, run: RunConfig | None) -> Family:
         corpus_sha256=None if run is None else run.corpus_sha256,
         tokenizer_sha256=None if run is None else run.tokenizer_sha256,
         semantics_version=None if run is None else run.semantics_version,
+        sets=None if run is None else {one.name: one.corpus_sha256 for one in run.evaluation.sets},
     )
 
 
@@ -80,6 +82,7 @@ def differences(stored: Family, given: Family) -> tuple[Difference, ...]:
 
 def _settings(experiment: ExperimentConfig) -> dict[str, Any]:
     values = {k: v for k, v in to_dict(experiment).items() if k not in SIZES_AND_EXECUTION | BY_CONTENT}
+    values["evaluation"].pop("sets")  # compared by content
     return {key: value for key, value in _flat(values) if key not in SIZES_AND_EXECUTION}
 
 
@@ -103,6 +106,7 @@ def _content_differences(stored: Family, given: Family) -> Iterator[Difference]:
         )
     elif _differ(*(getattr(f.experiment.tokenizer, "vocab_size", None) for f in (stored, given))):
         yield from _section_differences("tokenizer", stored, given, None, None)
+    yield from _set_differences(stored, given)
     if _differ(stored.semantics_version, given.semantics_version):
         yield Difference(
             key="semantics_version",
@@ -125,6 +129,23 @@ def _section_differences(
             stored=f"sha256:{stored_sha256[:8]}",
             given=f"sha256:{given_sha256[:8]}",
         )
+
+
+def _set_differences(stored: Family, given: Family) -> Iterator[Difference]:
+    """Yield the evaluation sets that one family lacks or that hold other text."""
+    if stored.sets is None or given.sets is None:
+        return
+    for name in sorted({name for name, _ in stored.sets.items() ^ given.sets.items()}):
+        one, other = (to_dict(f.experiment)["evaluation"]["sets"] or {} for f in (stored, given))
+        key = f"evaluation.sets.{name}"
+        if one.get(name) != other.get(name):
+            yield Difference(key=key, stored=literal(one.get(name)), given=literal(other.get(name)))
+        else:
+            yield Difference(
+                key=f"content of {key}",
+                stored=f"sha256:{stored.sets[name][:8]}",
+                given=f"sha256:{given.sets[name][:8]}",
+            )
 
 
 def _differ(one: object, other: object) -> bool:

@@ -54,7 +54,7 @@ def import_points(sweep_dir: Path, points: Sequence[Point], provenance: Mapping[
         record = {**provenance, "row": rows[key], "imported_at": _now()}
         directory = run_directory(sweep_dir, key)
         directory.mkdir(parents=True, exist_ok=True)
-        create_once(directory / "result.json", json_bytes({"point": asdict(point), "provenance": record}))
+        create_once(directory / "result.json", json_bytes({"point": point.values(), "provenance": record}))
     return list(new)
 
 

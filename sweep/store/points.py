@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,12 +12,13 @@ from sweep import flops
 from sweep.config import RunConfig, to_dict
 from sweep.errors import DataError
 from sweep.identity import code_version, run_key, trunk_key
-from sweep.records import POINT_COLUMNS, CurvePoint, Point, RunResult
+from sweep.records import POINT_COLUMNS, CurvePoint, Point, RunResult, SetScore, set_columns
 from sweep.store.files import read_json, read_kept
 
 COLUMN_TYPES: dict[str, type] = {
     name: next((kind for kind in (str, float, int) if kind in (hint, *get_args(hint))), str)
     for name, hint in get_type_hints(Point).items()
+    if name in POINT_COLUMNS
 }
 """Type of the known values of each column: str, int, or float, which includes integers."""
 
@@ -56,12 +56,14 @@ def result_payload(run: RunConfig, result: RunResult, execution: Execution) -> d
     Raises ResultError if the result is not a valid point; unknown values are never filled in.
     """
     point = assemble(run, result, execution)
-    _check(asdict(point))
+    _check(point.values())
+    _check_sets(point)
     curve = [asdict(record) for record in result.curve if _is_finite(asdict(record))]
     if result.status == "done" and len(curve) != len(result.curve):
         raise ResultError("the training curve contains a non-finite number")
     return {
-        "point": asdict(point),
+        "point": point.values(),
+        **({"evaluation_sets": [asdict(score) for score in point.sets]} if point.sets else {}),
         "config": to_dict(run),
         "curve": curve,
         "reason": result.reason,
@@ -96,6 +98,7 @@ def assemble(run: RunConfig, result: RunResult, execution: Execution) -> Point:
         **_parameters(run),
         **_settings(run),
         **_measured(result),
+        sets=result.sets,
     )
 
 
@@ -146,6 +149,8 @@ def read_result(path: Path, key: str) -> StoredResult:
         (check_imported if "provenance" in stored else _check)(values)
         if values["run_key"] != key:
             raise ResultError(f"it belongs to run {values['run_key']}")
+        point = Point(**values, sets=tuple(SetScore(**score) for score in stored.get("evaluation_sets", ())))
+        _check_sets(point)
         curve = tuple(CurvePoint(**record) for record in stored.get("curve", ()))
     except (ResultError, TypeError) as error:
         raise ResultError(
@@ -153,7 +158,7 @@ def read_result(path: Path, key: str) -> StoredResult:
         ) from None
     ledger, step_s = stored.get("ledger"), stored.get("step_s")
     return StoredResult(
-        point=Point(**values),
+        point=point,
         curve=curve,
         reason=stored.get("reason"),
         ledger=ledger if isinstance(ledger, dict) else None,
@@ -198,7 +203,7 @@ def _check(values: Mapping[str, Any], needed: tuple[str, ...] = _NEEDED) -> None
 
 
 def _check_value(name: str, value: Any) -> None:
-    wanted = COLUMN_TYPES[name]
+    wanted = COLUMN_TYPES.get(name, float)  # the columns of evaluation sets hold numbers
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float) if wanted is float else wanted):
@@ -207,12 +212,23 @@ def _check_value(name: str, value: Any) -> None:
         raise ResultError(f"{name}={value!r} is not finite")
 
 
+def _check_sets(point: Point) -> None:
+    """Raise ResultError for a score that is not a finite positive number, and for one of a diverged run."""
+    for score in point.sets:
+        measured = {f"loss_{score.name}": score.loss, f"bits_per_byte_{score.name}": score.bits_per_byte}
+        for column, value in measured.items():
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not math.isfinite(value) or value <= 0:
+                raise ResultError(f"{column}={value!r} is invalid, expected a positive number")
+        if point.status == "diverged":
+            raise ResultError(f"loss_{score.name}={score.loss!r} is invalid for a diverged run")
+
+
 def _is_finite(values: dict[str, Any]) -> bool:
     return all(math.isfinite(value) for value in values.values())
 
 
 def column_values(points: tuple[Point, ...]) -> dict[str, list[Any]]:
-    """Return the points as columns, in the order of POINT_COLUMNS."""
-    return {
-        field.name: [getattr(point, field.name) for point in points] for field in dataclasses.fields(Point)
-    }
+    """Return the points as columns, in the order of POINT_COLUMNS and then of `set_columns`."""
+    rows = [point.values() for point in points]
+    return {name: [row.get(name) for row in rows] for name in (*POINT_COLUMNS, *set_columns(points))}

@@ -9,12 +9,11 @@ from pathlib import Path
 import pyarrow  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
 
-from sweep.records import POINT_COLUMNS, Point
+from sweep.records import Point
 from sweep.store.files import write_atomic
 from sweep.store.points import COLUMN_TYPES, column_values
 
 _ARROW = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
-SCHEMA = pyarrow.schema([(name, _ARROW[COLUMN_TYPES[name]]) for name in POINT_COLUMNS])
 
 
 def write_tables(directory: Path, points: tuple[Point, ...]) -> tuple[Path, Path]:
@@ -24,14 +23,15 @@ def write_tables(directory: Path, points: tuple[Point, ...]) -> tuple[Path, Path
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(POINT_COLUMNS)
     columns = column_values(points)
+    writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))  # csv writes floats with repr, without rounding
+    schema = pyarrow.schema([(name, _ARROW[COLUMN_TYPES.get(name, float)]) for name in columns])
     arrays = [
-        pyarrow.array([_cell(name, value) for value in columns[name]], SCHEMA.field(name).type)
-        for name in POINT_COLUMNS
+        pyarrow.array([_cell(name, value) for value in values], schema.field(name).type)
+        for name, values in columns.items()
     ]
-    table = pyarrow.Table.from_arrays(arrays, schema=SCHEMA)
+    table = pyarrow.Table.from_arrays(arrays, schema=schema)
     sink = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(table, sink)
     paths = directory / "points.csv", directory / "points.parquet"
@@ -41,4 +41,4 @@ def write_tables(directory: Path, points: tuple[Point, ...]) -> tuple[Path, Path
 
 
 def _cell(name: str, value: float | str | None) -> float | str | None:
-    return float(value) if value is not None and COLUMN_TYPES[name] is float else value
+    return float(value) if value is not None and COLUMN_TYPES.get(name, float) is float else value

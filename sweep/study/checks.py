@@ -13,9 +13,9 @@ import psutil
 
 from sweep.config import ExperimentConfig
 from sweep.config.places import data_directory, sweep_directory
-from sweep.data.batches import TrainBatches, evaluation_windows
+from sweep.data.batches import TrainBatches, evaluation_windows, set_windows
 from sweep.data.registry import scan
-from sweep.data.shards import PreparedData
+from sweep.data.shards import PreparedData, open_prepared
 from sweep.errors import DataError, InputError, SafetyError
 from sweep.machine.devices import gpus, unusable_gpus
 from sweep.machine.workers import worker_count
@@ -74,6 +74,12 @@ def check_corpus_size(plan: Plan, prepared: PreparedData) -> None:
     """Raise DataError when the corpus is too small for a batch or for the plan's held-out windows."""
     for config in {run.config.model.seq_len: run.config for run in plan.runs}.values():
         evaluation_windows(prepared.heldout, config.model.seq_len, config.evaluation)
+        for one in config.evaluation.sets:
+            data = open_prepared(prepared.directory.parents[1], one.corpus_sha256, config.tokenizer_sha256)
+            try:
+                set_windows(data.heldout, config.model.seq_len, config.evaluation)
+            except DataError as error:
+                raise DataError(f"evaluation.sets.{one.name}: {error}") from None
     largest = max(plan.runs, key=lambda run: run.config.batch_tokens).config
     TrainBatches(prepared.train, largest.model.seq_len, largest.batch_size, largest.seed)
 

@@ -83,16 +83,24 @@ def fit_sweep(sweep_dir: Path, config: FitConfig, *, reconcile: bool = False) ->
 
 
 def fit_arms(
-    sweep_dir: Path, config: FitConfig, *, reconcile: bool = False, plan: str | None = None
+    sweep_dir: Path,
+    config: FitConfig,
+    *,
+    reconcile: bool = False,
+    plan: str | None = None,
+    loss: str | None = None,
 ) -> dict[str | None, Fit]:
     """Fit each arm of a sweep separately and return the fits by arm; the only key is None without arms.
 
     An arm's runs are those of the plan with the hash `plan`, or of its latest plan, and of every plan with
-    the same settings; the points of other plans are excluded, with the reason.
+    the same settings; the points of other plans are excluded, with the reason. With `loss`, the name of an
+    evaluation set, the losses on that set are fitted.
 
     Writes nothing. Raises as `points_to_fit`.
     """
     stored = points_to_fit(sweep_dir, plan)
+    if loss is not None:
+        stored = _on_set(stored, loss, sweep_dir)
     fits: dict[str | None, Fit] = {}
     for arm in dict.fromkeys(point.arm for point in stored.points):
         fitted = _fit_arm(stored, arm, config, reconcile)
@@ -128,12 +136,49 @@ def _of_plan(store: RunStore, plan: str | None) -> StoredPoints:
     return replace(stored, excluded=(*stored.excluded, *exclusions))
 
 
-def write_fits(sweep_dir: Path, fits: Mapping[str | None, Fit]) -> list[Path]:
+def _on_set(stored: StoredPoints, name: str, sweep_dir: Path) -> StoredPoints:
+    """Return the points with their losses on an evaluation set; those without one are excluded.
+
+    Raises InputError where no point has a loss on it, with the names of those that have one.
+    """
+    names = sorted({score.name for point in stored.points for score in point.sets})
+    if name not in names:
+        choices = f"choose from {', '.join(names)}" if names else "it has no evaluation sets"
+        raise InputError(f"unknown loss {name} of {sweep_dir}: {choices}")
+    excluded = list(stored.excluded)
+    points = []
+    for point in stored.points:
+        score = next((score for score in point.sets if score.name == name), None)
+        if score is not None:
+            point = replace(
+                point,
+                loss=score.loss,
+                loss_stderr=score.loss_stderr,
+                bits_per_byte=score.bits_per_byte,
+                evaluation_sha256=score.evaluation_sha256,
+            )
+        elif point.status == "done":
+            excluded.append(Exclusion(run_key=str(point.run_key), reason=f"no loss_{name}"))
+        points.append(point)
+    return replace(stored, points=tuple(points), excluded=tuple(excluded))
+
+
+def set_directory(directory: Path, loss: str | None) -> Path:
+    """Return the directory of a fit of the losses on an evaluation set, below that of the main fit."""
+    return directory if loss is None else directory / "losses" / loss
+
+
+def write_fits(sweep_dir: Path, fits: Mapping[str | None, Fit], *, loss: str | None = None) -> list[Path]:
     """Write the tables of points, and fit.json in each `arm_directory`; returns the files.
+
+    A fit of the losses on an evaluation set is written to `set_directory` below it.
 
     Raises OSError where the sweep is read-only or its disk is full.
     """
-    laws = {arm_directory(sweep_dir, arm) / "fit.json": fitted for arm, fitted in fits.items()}
+    laws = {
+        set_directory(arm_directory(sweep_dir, arm), loss) / "fit.json": fitted
+        for arm, fitted in fits.items()
+    }
     tables = RunStore(sweep_dir).write_points()
     for path, fitted in laws.items():
         write_fit(path, fitted)
@@ -258,7 +303,7 @@ def read_law(source: str) -> Fit:
 def sweep_of_law(source: str) -> Path | None:
     """Return the sweep that a directory or fit.json belongs to; None for one from elsewhere."""
     path = Path(source).absolute()
-    above = [path, *path.parents][:4]  # the fit.json of an arm is three levels below the sweep
+    above = [path, *path.parents][:6]  # DIR/arms/ARM/losses/NAME/fit.json
     return next((path for path in above if (path / "plans").is_dir()), None)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.config import ExperimentConfig
+from sweep.config import AnyTokenizerConfig, ExperimentConfig
 from sweep.config.limits import MAX_ARM_CHARS
 from sweep.config.places import data_directory, sweep_directory
-from sweep.data.registry import scan
-from sweep.data.shards import PreparedData, find_manifest, prepare
+from sweep.data.corpus import Corpus
+from sweep.data.overlap import Overlap, measure_overlap
+from sweep.data.registry import as_set, scan
+from sweep.data.shards import PreparedData, find_manifest, open_prepared, prepare, prepare_set
 from sweep.data.sources.hub import is_path
 from sweep.data.tokenizers.tokenizers import check_tokenizer, tokenizer_sha256, vocab_size
 from sweep.errors import InputError, SweepError
@@ -60,12 +62,7 @@ def dataset(experiment: ExperimentConfig) -> Dataset:
     """
     check_tokenizer(experiment.tokenizer)
     corpus = scan(experiment.data, data_directory(experiment))
-    check_tokenizer(
-        experiment.tokenizer,
-        nul=corpus.nul,
-        space_mark=corpus.space_mark,
-        largest_byte=corpus.largest_byte,
-    )
+    _check_text(experiment.tokenizer, corpus)
     recipe = tokenizer_sha256(experiment.tokenizer, corpus.sha256)
     manifest = find_manifest(data_directory(experiment), corpus.sha256, recipe)
     splits = None if manifest is None else (manifest.train, manifest.heldout)
@@ -77,6 +74,7 @@ def dataset(experiment: ExperimentConfig) -> Dataset:
         tokenizer=experiment.tokenizer.name,
         tokenizer_sha256=recipe,
         vocab_size=vocab_size(experiment.tokenizer),
+        sets=_sets(experiment),
         n_train_tokens=splits[0].n_tokens if splits else None,
         n_documents=sum(split.n_documents for split in splits) if splits else corpus.n_documents,
         n_documents_held_out=splits[1].n_documents if splits else corpus.n_documents_held_out,
@@ -86,12 +84,49 @@ def dataset(experiment: ExperimentConfig) -> Dataset:
             if splits
             else None
         ),
+        parts=tuple(asdict(part) for part in manifest.parts) if manifest else (),
     )
 
 
+def _sets(experiment: ExperimentConfig) -> dict[str, str]:
+    """Return the hash of each evaluation set. Raises DataError for one that is empty or cannot be encoded."""
+    found = {}
+    for name, config in (experiment.evaluation.sets or {}).items():
+        try:
+            corpus = scan(as_set(config), data_directory(experiment))
+            _check_text(experiment.tokenizer, corpus)
+        except SweepError as error:
+            raise type(error)(f"evaluation.sets.{name}: {error}") from None
+        found[name] = corpus.sha256
+    return found
+
+
+def _check_text(tokenizer: AnyTokenizerConfig, corpus: Corpus) -> None:
+    check_tokenizer(tokenizer, nul=corpus.nul, space_mark=corpus.space_mark, largest_byte=corpus.largest_byte)
+
+
+def overlap_of(experiment: ExperimentConfig, prepared: Dataset) -> dict[str, Overlap]:
+    """Return the overlap of held-out text and of each prepared evaluation set with the training text."""
+    data_dir = data_directory(experiment)
+    main = open_prepared(data_dir, prepared.corpus_sha256, prepared.tokenizer_sha256)
+    found = {"heldout": measure_overlap(main.train, main.heldout)}
+    for name, sha256 in prepared.sets.items():
+        if find_manifest(data_dir, sha256, prepared.tokenizer_sha256) is not None:
+            one = open_prepared(data_dir, sha256, prepared.tokenizer_sha256)
+            found[name] = measure_overlap(main.train, one.heldout)
+    return found
+
+
 def prepare_data(experiment: ExperimentConfig, on_progress: DataProgress | None = None) -> PreparedData:
-    """Tokenise the corpus into `data_directory` unless it is there. Raises DataError or InputError."""
-    return prepare(experiment.data, experiment.tokenizer, data_directory(experiment), on_progress=on_progress)
+    """Tokenise the corpus and the evaluation sets into `data_directory` unless they are there.
+
+    Raises DataError or InputError.
+    """
+    data_dir = data_directory(experiment)
+    prepared = prepare(experiment.data, experiment.tokenizer, data_dir, on_progress=on_progress)
+    for config in (experiment.evaluation.sets or {}).values():
+        prepare_set(config, experiment.data, experiment.tokenizer, data_dir, on_progress=on_progress)
+    return prepared
 
 
 def held_out_warnings(sweep_dir: Path) -> list[str]:

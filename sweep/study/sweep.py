@@ -10,7 +10,7 @@ from sweep.config import ExperimentConfig, FitConfig
 from sweep.errors import InputError
 from sweep.fit import Fit, Prediction, Refusal, read_fit
 from sweep.fit.predict import AnswerPrediction
-from sweep.records import POINT_COLUMNS
+from sweep.store.points import column_values
 from sweep.store.run_store import RunStore, StoredPoints
 from sweep.store.status import SweepStatus
 from sweep.store.validations import Validation, read_validations
@@ -44,8 +44,7 @@ class Sweep:
         """Return finished runs, one a row, with the columns of points.csv; an unknown value is missing."""
         import pandas as pd
 
-        rows = [[getattr(point, name) for name in POINT_COLUMNS] for point in self._stored().points]
-        return pd.DataFrame(rows, columns=list(POINT_COLUMNS))
+        return pd.DataFrame(column_values(self._stored().points))
 
     def status(self) -> SweepStatus:
         """Return the state of every run."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sweep.config import EVALUATION_BATCH_TOKENS
-from sweep.data.batches import EvaluationWindows
+from sweep.config import EVALUATION_BATCH_TOKENS, RunConfig
+from sweep.data.batches import EvaluationWindows, evaluation_windows, set_windows
+from sweep.data.shards import HeldOut, open_prepared
 from sweep.errors import is_out_of_memory
 from sweep.train.models.gpt import GPT
 
@@ -24,6 +26,19 @@ class Score:
     loss: float  # nats per token
     loss_stderr: float | None  # clustered by document, by stratum if there are strata; None with one document
     bits_per_byte: float
+
+
+def all_windows(run: RunConfig, data_dir: Path, heldout: HeldOut) -> list[EvaluationWindows]:
+    """Return the windows of the held-out split and of each evaluation set.
+
+    Raises DataError when the data of a set is missing or too short.
+    """
+    seq_len = run.model.seq_len
+    found = [evaluation_windows(heldout, seq_len, run.evaluation)]
+    for one in run.evaluation.sets:
+        prepared = open_prepared(data_dir, one.corpus_sha256, run.tokenizer_sha256)
+        found.append(set_windows(prepared.heldout, seq_len, run.evaluation))
+    return found
 
 
 def evaluate(model: GPT, windows: EvaluationWindows, *, on_batch: Callable[[], None]) -> Score:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from sweep import flops
 from sweep.config import RunConfig
-from sweep.data.batches import EvaluationWindows, evaluation_windows
+from sweep.data.batches import EvaluationWindows
 from sweep.data.shards import open_prepared
 from sweep.errors import Interrupted
 from sweep.identity import code_version
-from sweep.records import CurvePoint, Placement, RunResult, TrainSession
+from sweep.records import CurvePoint, Placement, RunResult, SetScore, TrainSession
 from sweep.train.checkpoint import Saver, load_latest
 from sweep.train.device import (
     PeakMemory,
@@ -26,7 +26,7 @@ from sweep.train.device import (
     return_cached_memory,
     return_freed_memory,
 )
-from sweep.train.evaluate import Score
+from sweep.train.evaluate import Score, all_windows
 from sweep.train.ranks.team import start_ranks
 from sweep.train.step import without_garbage_collection
 from sweep.train.time_ledger import TimeLedger
@@ -54,7 +54,7 @@ def train(run: RunConfig, placement: Placement, session: TrainSession) -> RunRes
 def _train(run: RunConfig, placement: Placement, session: TrainSession, memory: PeakMemory) -> RunResult:
     ledger = TimeLedger()
     data = open_prepared(placement.data_dir, run.corpus_sha256, run.tokenizer_sha256)
-    windows = evaluation_windows(data.heldout, run.model.seq_len, run.evaluation)
+    windows, *of_sets = all_windows(run, placement.data_dir, data.heldout)
     with start_ranks(run, placement, session.checkpoint_dir) as ranks:
         trainer = Trainer(run, placement, data, ranks, ledger)
         taken = take_state(run, placement.trunk, session.checkpoint_dir)
@@ -73,7 +73,23 @@ def _train(run: RunConfig, placement: Placement, session: TrainSession, memory: 
                 return_freed_memory()
                 score = trainer.score(windows, on_batch=lambda: session.progress(run.n_steps))
             reason = _held_out_problem(score, run)
-        return _result(trainer, windows, score if reason is None else None, reason, memory.bytes(), step_s)
+        sets: list[SetScore] = []
+        if reason is None:
+            with ledger.track("evaluate"):
+                sets = _score_sets(trainer, of_sets, on_batch=lambda: session.progress(run.n_steps))
+        result = _result(trainer, windows, score if reason is None else None, reason, memory.bytes(), step_s)
+        return replace(result, sets=tuple(sets))
+
+
+def _score_sets(
+    trainer: Trainer, of_sets: Sequence[EvaluationWindows], on_batch: Callable[[], None]
+) -> list[SetScore]:
+    """Return the score of the final weights on each evaluation set."""
+    scores = []
+    for number, (one, windows) in enumerate(zip(trainer.run.evaluation.sets, of_sets, strict=True), start=1):
+        score = trainer.score(windows, on_batch=on_batch, number=number)
+        scores.append(SetScore(name=one.name, evaluation_sha256=windows.sha256, **asdict(score)))
+    return scores
 
 
 def _clock(placement: Placement) -> Callable[[], float]:

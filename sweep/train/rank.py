@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from sweep.config.reading import read_run
-from sweep.data.batches import evaluation_windows
 from sweep.data.shards import open_prepared
 from sweep.errors import is_out_of_memory
 from sweep.records import Placement
 from sweep.train.checkpoint import load_step
 from sweep.train.device import initialise_device
+from sweep.train.evaluate import all_windows
 from sweep.train.ranks.base import Command
 from sweep.train.ranks.parallel import join, leave
 from sweep.train.trainer import Trainer
@@ -49,7 +49,7 @@ def serve(spec: dict[str, Any]) -> None:
         elif command is Command.RESTORE:
             trainer.restore(load_step(Path(spec["checkpoint_dir"]), step))
         elif command is Command.EVALUATE:
-            trainer.score(evaluation_windows(data.heldout, run.model.seq_len, run.evaluation))
+            trainer.score(all_windows(run, placement.data_dir, data.heldout)[step])
         else:
             break
     leave()

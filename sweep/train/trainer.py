@@ -104,10 +104,15 @@ class Trainer:
         """Return the mean training loss over the last tenth of the steps, in nats per token."""
         return float(self.loss_sums[1]) / (self.run.n_steps - self.tail_start)
 
-    def score(self, windows: EvaluationWindows, on_batch: Callable[[], None] = lambda: None) -> Score:
-        """Return the held-out loss of the current weights. Only sharded ranks all take part in it."""
+    def score(
+        self, windows: EvaluationWindows, on_batch: Callable[[], None] = lambda: None, number: int = 0
+    ) -> Score:
+        """Return the loss of the current weights on `windows`, those of this number in `all_windows`.
+
+        Only sharded ranks all take part in it.
+        """
         if self.ranks.sharded:
-            self.ranks.announce(Command.EVALUATE)
+            self.ranks.announce(Command.EVALUATE, number)
         return evaluate(self.model, windows, on_batch=on_batch)
 
     def state(self) -> Checkpoint:

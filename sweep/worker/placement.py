@@ -55,7 +55,8 @@ def check_data_visible(store: RunStore) -> None:
     except DataError:
         return  # a damaged config fails this run alone
     data_dir = placement(entry).data_dir
-    if find_manifest(data_dir, run.corpus_sha256, run.tokenizer_sha256) is None:
+    needed = (run.corpus_sha256, *(one.corpus_sha256 for one in run.evaluation.sets))
+    if any(find_manifest(data_dir, sha256, run.tokenizer_sha256) is None for sha256 in needed):
         raise InputError(
             f"{data_dir} on {socket.gethostname()} has no prepared data of {run.corpus}: put it where all "
             f"machines with workers can read it, or set SWEEP_DATA_DIR to its path on this machine"

@@ -117,7 +117,7 @@ def _without(directory: str, call: Any) -> str:
 def _recorded(calls: list[Any]) -> Iterator[None]:
     """Record in `calls` what launchers start, in place of starting it."""
 
-    def tool(command: list[str], environ: Any = None) -> subprocess.CompletedProcess[str]:
+    def tool(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         calls.append(command)
         return subprocess.CompletedProcess(command, 0, "", "")
 

@@ -24,6 +24,7 @@ from sweep.plan.grid import make_plan
 from sweep.plan.hparam_check import plan_check
 from sweep.records import Dataset
 from sweep.store.plans import PlanEntry
+from sweep.study.plan import dataset
 from sweep.worker.placement import placement
 from tests.config.observers import (
     fit_effect,
@@ -64,6 +65,7 @@ TEXT = ("data=text", f"data.files={SWEEP}/*/*.py", "data.holdout_frac=0.3")
 BATCH = ("batch_tokens=640",)
 TALES = ("data=huggingface", f"data.dataset={FAKES}/tales.jsonl", "data.holdout_frac=0.3")
 HUB = ("data=huggingface", "data.dataset=me/tales", f"data.revision='{'0' * 40}'")
+MIXTURE = ("data=mixture", "data.parts={a:{source:synthetic,n_documents:40}}", "data.weights={a:1.0}")
 SYNTHETIC = ("data=synthetic", "data.n_documents=40", "data.document_symbols=64")
 SLURM, RAY = ("launch=slurm",), ("launch=ray",)
 FAR = (*RAY, "launch.address=auto", "launch.allow_insecure=true")
@@ -126,6 +128,8 @@ CASES: dict[str, Case] = {
     "data.split": Case("test", HUB, "source"),
     "data.column": Case("title", TALES, "data"),
     "data.streaming": Case("data/sources", observe="read by"),
+    "data.parts": Case({"a": {"source": "stdlib"}}, MIXTURE, observe="data"),
+    "data.weights": Case({"a": 2.0}, MIXTURE, observe="data"),
     "tokenizer.name": Case("data/tokenizers", observe="read by"),
     "tokenizer.vocab_size": Case(200, SYNTHETIC, observe="data"),
     "tokenizer.path": Case("data/tokenizers", observe="read by"),
@@ -151,6 +155,7 @@ CASES: dict[str, Case] = {
     "schedule.final_lr_frac": Case(0.5),
     "schedule.cooldown_branches": Case(True, WSD),
     "evaluation.n_tokens": Case(1000),
+    "evaluation.sets": Case({"a": {"source": "stdlib"}}, SYNTHETIC, observe="sets"),
     "evaluation.selection": Case("even"),
     "trainer.device": Case("cuda", ("trainer.device=cpu",), observe="placement"),
     "trainer.micro_batch_size": Case(1, BATCH, observe="placement"),
@@ -307,6 +312,10 @@ def _data(experiment: ExperimentConfig) -> Any:
     return corpus, tokenizer_sha256(experiment.tokenizer, corpus.sha256)
 
 
+def _sets(experiment: ExperimentConfig) -> Any:
+    return dataset(experiment).sets
+
+
 def _source(experiment: ExperimentConfig) -> Any:
     return source_of(experiment.data).recipe
 
@@ -318,6 +327,7 @@ OBSERVERS = {
     "placement": _placement,
     "data": _data,
     "source": _source,
+    "sets": _sets,
     "fit": fit_effect,
     "law": law_effect,
     "fit of two schedules": mixed_fit_effect,

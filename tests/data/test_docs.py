@@ -74,7 +74,14 @@ def sweep(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 
 def test_the_page_covers_every_source_and_tokenizer() -> None:
     assert len(COMMANDS) > 12
-    for choice in ("data=text", "data=python", "data=huggingface", "data=synthetic", "tokenizer=pretrained"):
+    for choice in (
+        "data=text",
+        "data=python",
+        "data=huggingface",
+        "data=synthetic",
+        "data=mixture",
+        "tokenizer=pretrained",
+    ):
         assert any(choice in command for command in COMMANDS)
 
 
@@ -109,7 +116,10 @@ def test_the_error_message_on_the_page_is_current(
     other = place / "corpus" / "more" / "b.txt"
     other.write_text("größer", "utf-16")
     try:
-        assert sweep("sweep plan data=text 'data.files=corpus/**/*.txt'", place, monkeypatch) == 2
+        assert (
+            sweep("sweep plan experiment=smoke data=text 'data.files=corpus/**/*.txt'", place, monkeypatch)
+            == 2
+        )
     finally:
         other.unlink()
     shown = " ".join("".join(re.findall(r"^    error: .*\n    .*$", PAGE, re.MULTILINE)).split())

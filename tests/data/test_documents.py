@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep.data import documents as documents_module
-from sweep.data.documents import _Seen, chunks, decoded, distinct, document, is_held_out
+from sweep.data.documents import Seen, chunks, decoded, distinct, document, is_held_out
 from sweep.errors import DataError
 
 
@@ -37,7 +37,7 @@ def test_duplicates_are_dropped_at_any_distance(numbers: list[int], chunk: int) 
 @given(st.lists(st.lists(st.integers(0, 40), max_size=12), max_size=12))
 @settings(deadline=None)
 def test_seen_keys_equal_a_set_and_need_little_memory(rounds: list[list[int]]) -> None:
-    seen, known = _Seen(), set()
+    seen, known = Seen(), set()
     for keys in rounds:
         news = seen.add(np.array(keys, dtype=np.uint64)).tolist()
         for key, is_new in zip(keys, news, strict=True):

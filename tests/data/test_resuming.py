@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sweep.config import TokenizerConfig
-from sweep.data import encoding
+from sweep.data import encoding, mixing
 from sweep.data.documents import Document
 from sweep.data.shards import PreparedData, prepare_documents
 from sweep.data.token_files import TokenWriter, open_array
@@ -25,7 +25,7 @@ from tests.data.corpora import BPE, BYTE, HOLDOUT_FRAC, Prepare
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use about ten chunks for the generated corpus, and a checkpoint every second one."""
-    monkeypatch.setattr(encoding, "ENCODE_BYTES", 1000)
+    monkeypatch.setattr(mixing, "ENCODE_BYTES", 1000)
     monkeypatch.setattr(encoding, "CHECKPOINT_BYTES", 2000)
 
 
@@ -92,7 +92,8 @@ def test_finished_work_is_not_repeated(
 def test_a_killed_preparation_is_resumed(prepare_texts: Prepare, encoded: list[str], tmp_path: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from sweep.data import encoding; encoding.ENCODE_BYTES, encoding.CHECKPOINT_BYTES = 1000, 2000\n"
+        "from sweep.data import encoding, mixing\n"
+        "mixing.ENCODE_BYTES, encoding.CHECKPOINT_BYTES = 1000, 2000\n"
         "from sweep.data.shards import prepare_documents\n"
         "from tests.data.corpora import BYTE, HOLDOUT_FRAC, generated\n"
         "def die(stage, done, n_bytes):\n"
@@ -157,7 +158,8 @@ def _with_file_size_limit(n_bytes: int, script: str, data_dir: Path) -> "subproc
 def test_a_full_disk_keeps_finished_work(prepare_texts: Prepare, encoded: list[str], tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from sweep.data import encoding; encoding.ENCODE_BYTES, encoding.CHECKPOINT_BYTES = 1000, 2000\n"
+        "from sweep.data import encoding, mixing\n"
+        "mixing.ENCODE_BYTES, encoding.CHECKPOINT_BYTES = 1000, 2000\n"
         "from sweep.data.shards import prepare_documents; from sweep.errors import DataInterrupted\n"
         "from tests.data.corpora import BYTE, HOLDOUT_FRAC, generated\n"
         "try:\n"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -59,7 +58,7 @@ def test_old_points_keep_every_column(store):
     results = raw("result")
     assert len(stored.points) == len(results) == 3
     for point in stored.points:
-        kept = asdict(point)
+        kept = point.values()
         assert results[point.run_key]["point"].items() <= kept.items()
         assert len(stored.curves[point.run_key]) == len(results[point.run_key]["curve"])
     reasons = {exclusion.reason for exclusion in stored.excluded}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ def science(sweep_dir: Path) -> dict[str, dict[str, Any]]:
     points = RunStore(sweep_dir).points().points
     assert len({point.run_key for point in points}) == len(points) == 12
     return {
-        str(point.run_key): {k: v for k, v in asdict(point).items() if k not in BOOKKEEPING_COLUMNS}
+        str(point.run_key): {k: v for k, v in point.values().items() if k not in BOOKKEEPING_COLUMNS}
         for point in points
     }
 

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
@@ -142,7 +142,7 @@ def test_sixteen_writers_that_come_at_once_lose_nothing(tmp_path, server):
         writer.join(120)
     assert [writer.exitcode for writer in writers] == [0] * N_WRITERS
     assert n_rows(server, "calm") == 20
-    points = {point.run_key: asdict(point) for point in store.points().points}
+    points = {point.run_key: point.values() for point in store.points().points}
     with server.admin() as connection:
         wanted = ", ".join(POINT_COLUMNS)
         found = connection.execute(f"select {wanted}, result->'point'->>'flops' from sweep_points").fetchall()

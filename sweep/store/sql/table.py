@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from sqlalchemy import (
     inspect,
     make_url,
     select,
+    text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -85,8 +85,8 @@ def point_row(sweep_dir: Path, sweep: str, key: str) -> Row | None:
     except ResultError:
         return None
     values = {
-        name: float(value) if COLUMN_TYPES[name] is float and value is not None else value
-        for name, value in asdict(stored.point).items()
+        name: float(value) if COLUMN_TYPES.get(name, float) is float and value is not None else value
+        for name, value in stored.point.values().items()
     }
     extras = {"excluded": not_fitted(run_dir, stored), "result": read_json(run_dir / "result.json")}
     return {"sweep": sweep, **values, **extras}
@@ -122,17 +122,31 @@ class SqlIndex:
         return f"{self._url.get_backend_name()}://{host}/{self._url.database or ''}"
 
     def write(self, rows: Iterable[Row]) -> int:
-        """Insert or replace rows, with one transaction per batch; return their number."""
-        insert = postgresql.insert if self._url.get_backend_name() == "postgresql" else sqlite.insert
-        statement = insert(POINTS)
-        new = {column.name: statement.excluded[column.name] for column in POINTS.c if not column.primary_key}
-        upsert = statement.on_conflict_do_update(index_elements=[POINTS.c.sweep, POINTS.c.run_key], set_=new)
+        """Insert or replace rows, with one transaction per batch; return their number.
+
+        Columns of evaluation sets are added to the table where it lacks them.
+        """
         n_written, left = 0, iter(rows)
         while batch := list(islice(left, BATCH_ROWS)):
+            of_sets = sorted({name for row in batch for name in row} - {column.name for column in POINTS.c})
             with self._connected() as connection:
-                connection.execute(upsert, batch)
+                _add_columns(connection, of_sets)
+                connection.execute(
+                    self._upsert(of_sets), [{**dict.fromkeys(of_sets), **row} for row in batch]
+                )
             n_written += len(batch)
         return n_written
+
+    def _upsert(self, of_sets: Sequence[str]) -> Any:
+        insert = postgresql.insert if self._url.get_backend_name() == "postgresql" else sqlite.insert
+        columns = [
+            *(Column(column.name, column.type, primary_key=column.primary_key) for column in POINTS.c),
+            *(Column(name, Double()) for name in of_sets),
+        ]
+        table = Table(POINTS.name, MetaData(), *columns)
+        statement = insert(table)
+        new = {column.name: statement.excluded[column.name] for column in table.c if not column.primary_key}
+        return statement.on_conflict_do_update(index_elements=[table.c.sweep, table.c.run_key], set_=new)
 
     def known(self, sweep: str) -> dict[str, tuple[str | None, str | None]]:
         """Return finished_at and excluded of every row by run key, which show if a row is outdated."""
@@ -200,6 +214,21 @@ class SqlIndex:
             for secret in _secrets(self._url):
                 first = first.replace(secret, "***")
             raise IndexUnavailable(f"the SQL copy at {self.place} cannot be written ({first})") from None
+
+
+def _add_columns(connection: Connection, names: Sequence[str]) -> None:
+    """Add columns of numbers to the table of points; names of evaluation sets are safe identifiers."""
+    if not names:
+        return
+    there = {column["name"] for column in inspect(connection).get_columns(POINTS.name)}
+    if set(names) <= there:
+        return
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_CREATION_LOCK)))
+        there = {column["name"] for column in inspect(connection).get_columns(POINTS.name)}
+    for name in names:
+        if name not in there:
+            connection.execute(text(f"ALTER TABLE {POINTS.name} ADD COLUMN {name} DOUBLE PRECISION"))
 
 
 def _version(connection: Connection) -> int | None:

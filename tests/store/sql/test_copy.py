@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 
@@ -47,7 +47,7 @@ def test_every_point_is_a_row_with_every_column(tmp_path):
     assert len(copied) == 4
     for point in store.points().points:
         row = copied[point.run_key]
-        assert {name: row[name] for name in POINT_COLUMNS} == asdict(point)
+        assert {name: row[name] for name in POINT_COLUMNS} == point.values()
         assert (row["sweep"], row["excluded"]) == ("toy", None)
         stored = json.loads((store.sweep_dir / "runs" / point.run_key / "result.json").read_text())
         assert json.loads(row["result"]) == stored
