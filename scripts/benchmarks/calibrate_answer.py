@@ -7,6 +7,9 @@ leaves at least three, every method is fitted to the smaller budgets, and its pr
 the measured optimum of the larger ones. Prints the median form error of each method per e-fold of reach, the
 constants of `sweep.fit.answer`, and the coverage and errors of the answer with these constants, by table. A
 median over tables leaves the influence of a single one small; `without` repeats it leaving each table out.
+
+The last tables leave one sweep out: form errors of the methods are then the medians over the other sweeps,
+and the prior of the answer is the narrowest of a grid whose intervals hold MIN_COVERAGE of the others.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +26,13 @@ import pandas as pd
 
 from sweep.config import FitConfig
 from sweep.fit import Refusal, fit
-from sweep.fit.answer import ANSWER_PRIORS, METHOD_PRIORS, TARGETS, AnswerLaw
+from sweep.fit.answer import ANSWER_PRIORS, METHOD_PRIORS, TARGETS, AnswerLaw, calibrated
 from sweep.fit.checks.backtest import Backtest, BudgetError, MethodBacktest, Target
+from sweep.fit.numerics.form_error import FormPrior
 
 CONFIDENCE = 0.9
+MIN_COVERAGE = 0.93  # mean over tables
+PRIOR_FACTORS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.7)  # of the committed medians
 MAX_REACH = math.log(40.0)  # e-folds: beyond, tables have too few targets
 
 
@@ -68,23 +74,94 @@ def method_errors(name: str, backtest: Backtest | Refusal | None) -> Iterator[Me
                 yield MethodError(table=name, method=method, target=target, per_efold=excess / error.reach)
 
 
-def answer_errors(
-    name: str, table: pd.DataFrame, whole: Backtest, config: FitConfig
-) -> Iterator[AnswerError]:
-    """Yield the errors of the answer at every budget beyond every cut."""
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Case:
+    """A sweep fitted without its largest budgets, and what was measured there."""
+
+    table: str
+    answer: AnswerLaw
+    backtest: Backtest | Refusal | None
+    truths: Mapping[float, BudgetError]  # by budget
+
+    def recombined(
+        self, method_priors: Mapping[str, Mapping[Target, float]], answer_priors: Mapping[Target, FormPrior]
+    ) -> Case:
+        """Return the case with other constants in the answer."""
+        weights, form = calibrated(
+            self.answer.laws,
+            self.backtest,
+            self.answer.flops_max,
+            method_priors=method_priors,
+            answer_priors=answer_priors,
+        )
+        return dataclasses.replace(self, answer=dataclasses.replace(self.answer, weights=weights, form=form))
+
+    def errors(self) -> Iterator[AnswerError]:
+        """Yield the errors of the answer at every larger budget."""
+        for budget, truth in self.truths.items():
+            assert truth.true_loss_opt is not None
+            assert truth.true_n_params_opt is not None
+            yield _answer_error(self.table, "loss", self.answer, budget, truth.true_loss_opt)
+            yield _answer_error(self.table, "n_params", self.answer, budget, truth.true_n_params_opt)
+
+
+def cases_of(name: str, table: pd.DataFrame, whole: Backtest, config: FitConfig) -> Iterator[Case]:
+    """Yield the fit of a table at every cut, with the measured optima up to MAX_REACH beyond it."""
     budgets = sorted(table["flops_budget"].unique())
     truths = {entry.flops_budget: entry for cut in whole.cuts for entry in _entries(cut.methods)}
+    measured = {
+        budget: truth
+        for budget in budgets
+        if (truth := truths.get(budget)) is not None
+        and truth.true_loss_opt is not None
+        and truth.true_n_params_opt is not None
+    }
     for n_fitted in range(3, len(budgets)):
-        answer = fit(table[table["flops_budget"].isin(budgets[:n_fitted])], config).answer
-        if not isinstance(answer, AnswerLaw):
-            continue
-        for budget in budgets[n_fitted:]:
-            truth = truths.get(budget)
-            is_near = math.log(budget / budgets[n_fitted - 1]) <= MAX_REACH
-            if truth is None or truth.true_loss_opt is None or truth.true_n_params_opt is None or not is_near:
-                continue
-            yield _answer_error(name, "loss", answer, budget, truth.true_loss_opt)
-            yield _answer_error(name, "n_params", answer, budget, truth.true_n_params_opt)
+        fitted = fit(table[table["flops_budget"].isin(budgets[:n_fitted])], config)
+        if isinstance(fitted.answer, AnswerLaw):
+            largest = budgets[n_fitted - 1]
+            near = {b: t for b, t in measured.items() if 0 < math.log(b / largest) <= MAX_REACH}
+            yield Case(table=name, answer=fitted.answer, backtest=fitted.backtest, truths=near)
+
+
+def leave_one_out(cases: Sequence[Case], by_method: pd.DataFrame) -> Iterator[AnswerError]:
+    """Yield the errors of the answer in each table, with constants from the other tables."""
+    for name in dict.fromkeys(case.table for case in cases):
+        others = [case for case in cases if case.table != name]
+        priors = median_form_errors(by_method[by_method["table"] != name])
+        chosen = {target: choose_prior(target, others, priors) for target in TARGETS}
+        print(name, {target: prior.median for target, prior in chosen.items()})
+        for case in cases:
+            if case.table == name:
+                yield from case.recombined(priors, chosen).errors()
+
+
+def median_form_errors(errors: pd.DataFrame) -> dict[str, dict[Target, float]]:
+    """Return each method's median over tables; the committed constant where no table has it."""
+    by_table = _by_table(errors)
+    found = {name: dict(constants) for name, constants in METHOD_PRIORS.items()}
+    for (method, target), values in by_table.groupby(level=["method", "target"]):
+        if method in found and len(values) > 1:
+            found[method][target] = float(values.median())
+    return found
+
+
+def choose_prior(
+    target: Target, cases: Sequence[Case], method_priors: Mapping[str, Mapping[Target, float]]
+) -> FormPrior:
+    """Return the narrowest prior at which the mean coverage over tables is at least MIN_COVERAGE."""
+    committed = ANSWER_PRIORS[target]
+    for factor in PRIOR_FACTORS:
+        prior = dataclasses.replace(committed, median=committed.median * factor)
+        priors = {**ANSWER_PRIORS, target: prior}
+        held: dict[str, list[bool]] = {}
+        for case in cases:
+            for error in case.recombined(method_priors, priors).errors():
+                if error.target == target:
+                    held.setdefault(error.table, []).append(error.is_held)
+        if np.mean([np.mean(flags) for flags in held.values()]) >= MIN_COVERAGE:
+            break
+    return prior
 
 
 def _entries(methods: Mapping[str, MethodBacktest | Refusal]) -> tuple[BudgetError, ...]:
@@ -115,24 +192,32 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=200, help="resamples of each fit")
     chosen = parser.parse_args()
     config = dataclasses.replace(FitConfig(), n_bootstrap=chosen.draws, confidence=CONFIDENCE)
-    by_method: list[MethodError] = []
-    by_answer: list[AnswerError] = []
+    errors: list[MethodError] = []
+    cases: list[Case] = []
     for path in sorted(chosen.directory.glob("*.csv")):
         table = read(path)
         whole = fit(table, config).backtest
-        by_method += method_errors(path.stem, whole)
+        errors += method_errors(path.stem, whole)
         if isinstance(whole, Backtest):
-            by_answer += answer_errors(path.stem, table, whole, config)
-    print_methods(pd.DataFrame([dataclasses.asdict(error) for error in by_method]))
-    print_answer(pd.DataFrame([dataclasses.asdict(error) for error in by_answer]))
+            cases += cases_of(path.stem, table, whole, config)
+    by_method = pd.DataFrame([dataclasses.asdict(error) for error in errors])
+    print_methods(by_method)
+    print("\nwith the committed constants")
+    print_answer(error for case in cases for error in case.errors())
+    print("\nwith constants chosen without the table: medians of the prior")
+    print_answer(leave_one_out(cases, by_method))
+
+
+def _by_table(errors: pd.DataFrame) -> pd.Series:
+    """Return the root mean square of each method's form errors in each table."""
+    squares = errors.assign(square=errors["per_efold"] ** 2)
+    return np.sqrt(squares.groupby(["method", "target", "table"])["square"].mean())
 
 
 def print_methods(errors: pd.DataFrame) -> None:
     """Print each method's median form error per e-fold next to its constant."""
     print("form error per e-fold of reach: median over tables of each table's root mean square")
-    squares = errors.assign(square=errors["per_efold"] ** 2)
-    by_table = np.sqrt(squares.groupby(["method", "target", "table"])["square"].mean())
-    for (method, target), values in by_table.groupby(level=["method", "target"]):
+    for (method, target), values in _by_table(errors).groupby(level=["method", "target"]):
         without = [values.drop(index=label).median() for label in values.index] if len(values) > 1 else []
         spread = f"{min(without):.4f} to {max(without):.4f}" if without else "-"
         constant = METHOD_PRIORS.get(method, {}).get(target, math.nan)
@@ -145,8 +230,9 @@ def print_methods(errors: pd.DataFrame) -> None:
         print(f"  answer            {target:9s} constant {prior.median:.4f}, sd of ln s {prior.log_sd:.2f}")
 
 
-def print_answer(errors: pd.DataFrame) -> None:
+def print_answer(found: Iterable[AnswerError]) -> None:
     """Print coverage, errors and widths of the answer by table, and their means."""
+    errors = pd.DataFrame([dataclasses.asdict(error) for error in found])
     farthest = math.exp(MAX_REACH)
     print(f"\nanswer at nominal {CONFIDENCE:.0%}, up to {farthest:.0f} times the largest budget fitted")
     for target in TARGETS:

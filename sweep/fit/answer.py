@@ -49,8 +49,8 @@ OTHER_METHOD: Mapping[Target, float] = {"n_params": 0.5, "loss": 0.05}
 METHOD_LOG_SD = 0.35
 DOUBTED = 2.0  # factor on the form error of a method with lack of fit
 ANSWER_PRIORS: Mapping[Target, FormPrior] = {
-    "n_params": FormPrior(median=0.06, log_sd=0.75),
-    "loss": FormPrior(median=0.0105, log_sd=0.75),
+    "n_params": FormPrior(median=0.05, log_sd=0.75),
+    "loss": FormPrior(median=0.010, log_sd=0.75),
 }
 """Of the weighted mean; scripts/benchmarks/calibrate_answer.py."""
 MIN_WEIGHT = 0.5  # of the methods a backtest error of the mean is made from
@@ -279,12 +279,7 @@ def combine(
             kind="no_law",
             reason="no method could be fitted to these points: see the reasons of the methods",
         )
-    errors = backtest.errors if isinstance(backtest, Backtest) else ()
-    weights = {target: _weights(target, usable, errors, flops_max) for target in TARGETS}
-    form = {
-        target: FormError.infer(ANSWER_PRIORS[target], _errors_of_mean(target, weights[target], errors))
-        for target in TARGETS
-    }
+    weights, form = calibrated(usable, backtest, flops_max)
     heaviest = usable[max(weights["loss"], key=lambda name: weights["loss"][name])]
     return AnswerLaw(
         laws=usable,
@@ -298,6 +293,24 @@ def combine(
         warnings=_warnings(without),
         without=without,
     )
+
+
+def calibrated(
+    laws: Mapping[str, Law],
+    backtest: Backtest | Refusal | None,
+    flops_max: float,
+    *,
+    method_priors: Mapping[str, Mapping[Target, float]] = METHOD_PRIORS,
+    answer_priors: Mapping[Target, FormPrior] = ANSWER_PRIORS,
+) -> tuple[dict[Target, dict[str, float]], dict[Target, FormError]]:
+    """Return the weights of the laws and the form error of their mean, by quantity."""
+    errors = backtest.errors if isinstance(backtest, Backtest) else ()
+    weights = {target: _weights(target, laws, errors, flops_max, method_priors) for target in TARGETS}
+    form = {
+        target: FormError.infer(answer_priors[target], _errors_of_mean(target, weights[target], errors))
+        for target in TARGETS
+    }
+    return weights, form
 
 
 def _warnings(without: tuple[Outlier, ...]) -> tuple[str, ...]:
@@ -333,13 +346,17 @@ def _log(target: Target, optimum: Optimum) -> FloatArray:
 
 
 def _weights(
-    target: Target, laws: Mapping[str, Law], errors: Sequence[LevelErrors], flops_max: float
+    target: Target,
+    laws: Mapping[str, Law],
+    errors: Sequence[LevelErrors],
+    flops_max: float,
+    priors: Mapping[str, Mapping[Target, float]],
 ) -> dict[str, float]:
     """Return the inverse expected squared errors at the reference reach, scaled to sum to 1."""
     flops = np.array([flops_max * math.exp(REFERENCE_REACH)])
     inverse = {}
     for name, law in laws.items():
-        median = METHOD_PRIORS.get(name, OTHER_METHOD)[target] * (DOUBTED if law.doubted else 1.0)
+        median = priors.get(name, OTHER_METHOD)[target] * (DOUBTED if law.doubted else 1.0)
         own = [entry.methods[name][target] for entry in errors if target in entry.methods.get(name, {})]
         form = FormError.infer(FormPrior(median=median, log_sd=METHOD_LOG_SD), own)
         noise = float(_log(target, law.optimum_draws(flops)).var()) if law.n_draws else 0.0

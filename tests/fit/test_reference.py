@@ -1,18 +1,21 @@
 """Published results, to the digits to which they were computed independently."""
 
+import dataclasses
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from sweep.config import FitConfig
+from sweep.config import FitConfig, IsoflopOptions
+from sweep.fit import from_dataframe
 from sweep.fit.laws.power_law import power_laws
 from sweep.fit.methods.parabola import Parabola, fit_parabola
 from sweep.fit.methods.parametric import ParametricLaw
 from sweep.fit.numerics.minimise import CentredData, minimise
 from tests.fit.one_method import answer
 from tests.fit.planted import PlantedLaw
-from tests.fit.reference_data import chinchilla_frame, chinchilla_points, gemstones_points
+from tests.fit.reference_data import chinchilla_frame, chinchilla_points, gemstones_points, reference_path
 
 NO_BOOTSTRAP = FitConfig(n_bootstrap=0)
 
@@ -129,3 +132,19 @@ def test_row_4_bias_of_the_parabola_without_noise(law, offset, half_width, perce
     predicted = math.exp(laws[2] + laws[3] * math.log(1e24))
     error = 100 * (predicted / law.optimum_6nd(1e24)[1] - 1)
     assert error == pytest.approx(percent, abs=1e-6 if percent else 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "exponent", "published", "within"),
+    [
+        ("llama3_raw", IsoflopOptions(window="all", weighted=False), "b", 0.537, 0.001),  # section 3.2.1
+        ("porian_rw_tuned_constant", IsoflopOptions(window=7), "a", 0.497, 0.005),  # figure 1, last step
+        ("porian_rw_cosine", IsoflopOptions(window=7, weighted=False), "a", 0.572, 0.025),  # fourth step
+    ],
+)
+def test_published_isoflop_exponents_with_the_authors_windows(table, options, exponent, published, within):
+    """Llama 3 takes all sizes, Porian et al. seven around the minimum, which they find by interpolation."""
+    frame = pd.read_csv(reference_path(f"sweeps/{table}.csv"))
+    points = from_dataframe(frame.assign(flops=frame["flops_budget"]))
+    law = answer(points, "isoflop", dataclasses.replace(NO_BOOTSTRAP, isoflop=options))
+    assert law.constants[exponent] == pytest.approx(published, abs=within)

@@ -64,7 +64,7 @@ def test_mixed_schedules_are_refused_unless_allowed():
 def test_rows_that_repeat_each_other_are_refused_without_a_key():
     found = refusal(grid() + grid()[:2], "parametric")
     assert found.kind == "duplicated_rows"
-    assert "2 rows repeat" in found.reason
+    assert "2 rows repeat others in every column (row 1 and row 21; row 2 and row 22)" in found.reason
     twins = [dataclasses.replace(p, seed=1) for p in grid()]
     copied = refusal(grid() + twins, "parametric")  # two seeds do not end at one loss to all its digits
     assert copied.kind == "duplicated_rows"

@@ -41,14 +41,6 @@ class OvertrainingLaw(SurfaceLaw):
         """The exponents a and b, which follow from alpha = beta."""
         return "a", "b"
 
-    def overtrained_loss(self, flops: npt.ArrayLike, tokens_per_param: npt.ArrayLike) -> FloatArray:
-        """Return L(C, M) in Gadre's parametrization, with C = 6 N D; arguments broadcast."""
-        values = self._constants(self.theta)
-        c, m = np.asarray(flops, dtype=np.float64), np.asarray(tokens_per_param, dtype=np.float64)
-        eta = values["eta"]
-        bracket = values["coefficient_m"] * m**eta + values["coefficient_inverse_m"] * m**-eta
-        return np.asarray(values["E"] + bracket * c**-eta, dtype=np.float64)
-
     def _constants(self, theta: FloatArray) -> dict[str, FloatArray]:
         a, b, e, alpha, _ = np.moveaxis(theta, -1, 0)
         eta = 0.5 * alpha

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from sweep.config import FitConfig
 from sweep.fit.laws.base import DrawnLaw, Optimum
 from sweep.fit.methods.isoflop import CHOICE_SD_LOSS, CHOICE_SD_N, find_minima
-from sweep.fit.numerics.trend import SlopePrior, Trend, fit_trend
+from sweep.fit.numerics.trend import SlopePrior, fit_trend
 from sweep.fit.table.observations import Observations, RunNoise
 
 FloatArray = npt.NDArray[np.float64]
@@ -66,7 +66,8 @@ class TrendLaw(DrawnLaw):
 def fit_trend_law(observations: Observations, config: FitConfig) -> TrendLaw:
     """Fit trends to the minima of `isoflop`, each weighted by its standard error.
 
-    Draws are normal, with the covariance that the noise of the minima gives to the lines.
+    Draws are normal, with the covariance that the noise of the minima gives to the lines; the drift of the
+    slopes is an error of the form, and not part of it.
 
     Raises:
         RefusedError: no budgets, or fewer than three valid minima.
@@ -81,10 +82,8 @@ def fit_trend_law(observations: Observations, config: FitConfig) -> TrendLaw:
     )
     theta = np.concatenate([size.coefficients, level.coefficients])
     spread = [
-        _draws(fit_trend(log_c, y, sd, drift=0.0, prior=prior), config.n_bootstrap, config.seed + number)
-        for number, (y, sd, prior) in enumerate(
-            ((log_n, in_size, SLOPE_PRIOR), (np.log(loss), in_loss, None))
-        )
+        _draws(line.noise_covariance(sd), config.n_bootstrap, config.seed + number)
+        for number, (line, sd) in enumerate(((size, in_size), (level, in_loss)))
     ]
     return TrendLaw(
         theta=theta,
@@ -99,7 +98,7 @@ def fit_trend_law(observations: Observations, config: FitConfig) -> TrendLaw:
     )
 
 
-def _draws(trend: Trend, n_draws: int, seed: int) -> FloatArray:
-    """Return normal deviations (n_draws, 2) with the covariance of a trend."""
+def _draws(covariance: FloatArray, n_draws: int, seed: int) -> FloatArray:
+    """Return normal deviations (n_draws, 2) with a covariance (2, 2)."""
     rng = np.random.default_rng(seed)
-    return np.asarray(rng.standard_normal((n_draws, 2)) @ np.linalg.cholesky(trend.covariance).T)
+    return np.asarray(rng.standard_normal((n_draws, 2)) @ np.linalg.cholesky(covariance).T)

@@ -28,24 +28,14 @@ class SlopePrior:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Trend:
-    """The line that leaves the last observation: level and slope (2,), and their covariance (2, 2)."""
+    """The line that leaves the last observation: level and slope (2,)."""
 
-    origin: float
     coefficients: FloatArray
-    covariance: FloatArray
+    gain: FloatArray  # (2, n), derivatives of the coefficients by the observations
 
-    def at(self, x: npt.ArrayLike) -> FloatArray:
-        """Return the forecast at `x`."""
-        return np.asarray(self._design(x) @ self.coefficients, dtype=np.float64)
-
-    def variance(self, x: npt.ArrayLike) -> FloatArray:
-        """Return the variance of the forecast line at `x`, from the noise of the observations."""
-        design = self._design(x)
-        return np.asarray(np.einsum("...i,ij,...j->...", design, self.covariance, design), dtype=np.float64)
-
-    def _design(self, x: npt.ArrayLike) -> FloatArray:
-        reach = np.asarray(x, dtype=np.float64) - self.origin
-        return np.stack([np.ones_like(reach), reach], axis=-1)
+    def noise_covariance(self, sd: FloatArray) -> FloatArray:
+        """Return the covariance (2, 2) of the coefficients by independent errors `sd` (n,), without drift."""
+        return np.asarray((self.gain * sd**2) @ self.gain.T, dtype=np.float64)
 
 
 def fit_trend(
@@ -55,8 +45,7 @@ def fit_trend(
 
     `drift` = 0 is weighted least squares. Without a prior at least two distinct `x` are needed.
     """
-    origin = float(x[-1])
-    distance = origin - x
+    distance = x[-1] - x
     near, far = np.minimum.outer(distance, distance), np.maximum.outer(distance, distance)
     noise = drift * near**2 * (3 * far - near) / 6 + np.diag(sd**2)
     design = np.stack([np.ones_like(x), -distance], axis=1)
@@ -66,4 +55,4 @@ def fit_trend(
         precision = precision + np.diag([0.0, prior.sd**-2])
         moment = moment + np.array([0.0, prior.mean / prior.sd**2])
     covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
-    return Trend(origin=origin, coefficients=covariance @ moment, covariance=covariance)
+    return Trend(coefficients=covariance @ moment, gain=covariance @ weighted.T)

@@ -17,6 +17,7 @@ IDENTITIES = {
 }
 NAMES = {"corpus": "corpora", "tokenizer": "tokenizers"}  # compared when no point has a hash
 RUN_COLUMNS = tuple(name for name in POINT_COLUMNS if name not in BOOKKEEPING_COLUMNS)
+MAX_NAMED = 3  # groups of equal rows that a refusal names
 ROUNDED_DIGITS = 6  # two runs may agree in a loss of no more significant digits
 NO_POINTS = Refusal(
     kind="no_points",
@@ -24,15 +25,20 @@ NO_POINTS = Refusal(
 )
 
 
-def common_refusal(points: Sequence[Point], *, allow_mixed_schedules: bool = False) -> Refusal | None:
-    """Return the reason why no method may fit these points together, or None."""
+def common_refusal(
+    points: Sequence[Point], labels: Sequence[str], *, allow_mixed_schedules: bool = False
+) -> Refusal | None:
+    """Return the reason why no method may fit these points together, or None.
+
+    `labels` name the points: run keys, names or rows.
+    """
     if not points:
         return NO_POINTS
     return (
         _mixed_data(points)
         or (None if allow_mixed_schedules else _mixed_schedules(points))
         or _duplicated_run_keys(points)
-        or _duplicated_rows(points)
+        or _duplicated_rows(points, labels)
     )
 
 
@@ -75,25 +81,27 @@ def _duplicated_run_keys(points: Sequence[Point]) -> Refusal | None:
     )
 
 
-def _duplicated_rows(points: Sequence[Point]) -> Refusal | None:
+def _duplicated_rows(points: Sequence[Point], labels: Sequence[str]) -> Refusal | None:
     """Refuse rows without a key that agree in every column: a run counted twice narrows the intervals.
 
     Rows that differ in their seed are replicates, unless their losses agree to all digits.
     """
-    rows = Counter(
-        tuple(None if _is_redundant_seed(name, point) else getattr(point, name) for name in RUN_COLUMNS)
-        for point in points
-        if point.run_key is None
-    )
-    n_repeated = sum(count - 1 for count in rows.values())
+    rows: dict[tuple[object, ...], list[str]] = {}
+    for point, label in zip(points, labels, strict=True):
+        if point.run_key is None:
+            values = (None if _is_redundant_seed(n, point) else getattr(point, n) for n in RUN_COLUMNS)
+            rows.setdefault(tuple(values), []).append(label)
+    repeated = [same for same in rows.values() if len(same) > 1]
+    n_repeated = sum(len(same) - 1 for same in repeated)
     if not n_repeated:
         return None
-    first = dict(zip(RUN_COLUMNS, next(row for row, count in rows.items() if count > 1), strict=True))
+    named = "; ".join(" and ".join(same) for same in repeated[:MAX_NAMED])
+    more = f"; and {len(repeated) - MAX_NAMED} more" if len(repeated) > MAX_NAMED else ""
+    many = "rows repeat others" if n_repeated > 1 else "row repeats another"
     return Refusal(
         kind="duplicated_rows",
-        reason=f"{n_repeated} rows repeat another in every column (first with n_params="
-        f"{first['n_params']:.6g}, loss={first['loss']:.6g}): remove them, or distinguish replicates by a "
-        f"column seed or run_key (the losses of two seeds never agree to all digits)",
+        reason=f"{n_repeated} {many} in every column ({named}{more}): remove them, or distinguish "
+        f"replicates by a column seed or run_key (the losses of two seeds never agree to all digits)",
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 from sweep.errors import InputError
 from sweep.fit.table.numbers import BLANKS
 
+COMPRESSED = ".gz"
+SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
 SEPARATORS = (",", ";", "\t", "|")
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -48,26 +52,46 @@ def read_cells(path: Path) -> Cells:
     Raises:
         InputError: the file is missing, its suffix is unknown, or its content is not such a table.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+    suffix = _suffix(path)
+    reader = READERS.get(suffix)
+    if suffix in SPREADSHEETS:
+        raise InputError(f"{path}: a spreadsheet is not a table of text: save its sheet as CSV, and fit that")
+    if reader is None or (reader is _read_parquet and _is_compressed(path)):
         raise InputError(
-            f"{path}: unknown suffix {path.suffix!r}: save the table as one of {', '.join(READERS)}"
+            f"{path}: unknown suffix {''.join(path.suffixes[-2:])!r}: save the table as one of "
+            f"{', '.join(READERS)}; text may be compressed (.csv.gz)"
         )
     try:
         cells = reader(path)
     except FileNotFoundError:
         raise InputError(f"{path}: file not found") from None
-    except (OSError, ValueError, csv.Error) as error:  # the parse errors of pyarrow and json are ValueErrors
+    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
+        # the parse errors of pyarrow and json are ValueErrors
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: cannot read it as {path.suffix[1:].lower()} ({first_line})") from None
+        raise InputError(f"{path}: cannot read it as {suffix[1:]} ({first_line})") from None
     if not cells.n_rows:
         raise InputError(f"{path}: the table has no rows; give one row for each finished run")
     return cells
 
 
+def _is_compressed(path: Path) -> bool:
+    return path.suffix.lower() == COMPRESSED
+
+
+def _suffix(path: Path) -> str:
+    """Return the suffix in lower case, without that of compression."""
+    return (path.with_suffix("") if _is_compressed(path) else path).suffix.lower()
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a file, decompressed."""
+    content = path.read_bytes()
+    return gzip.decompress(content) if _is_compressed(path) else content
+
+
 def _read_delimited(path: Path) -> Cells:
     """Read delimited text; values stay text, because a run key such as 12345678e1234567 is no number."""
-    text, notes = _decode(path.read_bytes())
+    text, notes = _decode(_content(path))
     lines, separator = _parse(text)
     header_at = next((at for at, (_, values) in enumerate(lines) if _width(values) > 1), 0)
     titles, lines = lines[:header_at], lines[header_at:]
@@ -161,7 +185,7 @@ def _read_parquet(path: Path) -> Cells:
 
 def _read_json_lines(path: Path) -> Cells:
     """Read one JSON object a line, or a list of objects; a key that an object lacks is missing in its row."""
-    text, notes = _decode(path.read_bytes())
+    text, notes = _decode(_content(path))
     rows: list[tuple[int, Any]] = []
     if text.lstrip().startswith("["):
         rows = [(0, entry) for entry in json.loads(text)]

@@ -141,7 +141,7 @@ def observe(
     planned = table.pop("flops_budget")
     budget, budgets = group_budgets(planned, table["flops"], table["n_params"])
     cluster = _clusters([point for point, _ in kept])
-    refusal = common_refusal([point for point, _ in kept], allow_mixed_schedules=allow_mixed_schedules)
+    refusal = common_refusal(*_unzipped(kept), allow_mixed_schedules=allow_mixed_schedules)
     warnings: tuple[str, ...] = ()
     noise = replicate_noise(
         table["n_params"], table["n_tokens"], table["loss"], _optional(kept, "n_tokens_unique")
@@ -218,6 +218,10 @@ def _mixture(
     cell = np.unique(cells, axis=0, return_inverse=True)[1].ravel()
     extras = {name: [column[at] for at in rows] for name, column in points.extras.items()}
     return mixture(cell, np.log(table["loss"]), noise.sd, extras)
+
+
+def _unzipped(kept: Sequence[tuple[Point, str]]) -> tuple[list[Point], list[str]]:
+    return [point for point, _ in kept], [label for _, label in kept]
 
 
 def _optional(kept: Sequence[tuple[Point, str]], field: str) -> FloatArray | None:

@@ -227,7 +227,8 @@ def _selected(
             row for row in incomplete if not any(_lacks(cells, found[f], readers[f], row) for f in needed)
         ]
         rows = sorted({*complete, *wrong})  # a text that is no number is an error below, not a missing value
-        notes += (f"dropped {len(incomplete) - len(wrong)} incomplete rows",)
+        n_dropped = len(incomplete) - len(wrong)
+        notes += (f"dropped {n_dropped} incomplete row{'s' * (n_dropped > 1)}",)
         if not rows:
             raise InputError(f"{cells.source}: every row lacks a number for one of {', '.join(needed)}")
     return rows, notes

@@ -126,11 +126,12 @@ def test_overtraining_is_gadres_form_of_one_exponent():
     assert entry["eta"] == pytest.approx(0.16, rel=1e-6)
     assert entry["coefficient_m"] == pytest.approx(300 * 6**0.16, rel=1e-5)
     assert (entry["a"], entry["b"]) == pytest.approx((0.5, 0.5))
-    n_params, ratio = 1e9, 300.0
-    flops = 6 * n_params**2 * ratio
-    assert found.overtrained_loss(flops, ratio) == pytest.approx(
-        law.loss(n_params, ratio * n_params), rel=1e-7
+    flops, ratio = 6 * 1e9**2 * 300.0, 300.0
+    bracket = (
+        entry["coefficient_m"] * ratio ** entry["eta"]
+        + entry["coefficient_inverse_m"] / ratio ** entry["eta"]
     )
+    assert entry["E"] + bracket / flops ** entry["eta"] == pytest.approx(law.loss(1e9, 300e9), rel=1e-7)
 
 
 def test_overtraining_states_its_assumption_and_when_points_reject_it():

@@ -17,29 +17,33 @@ def test_without_drift_a_trend_is_weighted_least_squares():
     y, sd = rng.normal(size=5), rng.uniform(0.5, 2, 5)
     trend = fit_trend(X, y, sd, drift=0.0)
     slope, level = np.polyfit(X, y, 1, w=1 / sd)
-    assert trend.at(7.0) == pytest.approx(level + 7.0 * slope)
-    covariance = np.polyfit(X - 7.0, y, 1, w=1 / sd, cov="unscaled")[1]
-    assert trend.variance(7.0) == pytest.approx(covariance[1, 1])
+    assert trend.coefficients == pytest.approx([level + X[-1] * slope, slope])
+    covariance = np.polyfit(X - X[-1], y, 1, w=1 / sd, cov="unscaled")[1]
+    assert trend.noise_covariance(sd) == pytest.approx(covariance[::-1, ::-1])
 
 
-def test_with_drift_the_forecast_is_the_best_linear_predictor():
-    """Its error over simulated paths is its variance plus that of the drift, and less than without drift."""
+def test_with_drift_the_forecast_is_better_than_a_straight_line():
     rng = np.random.default_rng(1)
     drift, sd, steps = 0.05, 0.05, 900
     grid = np.linspace(0, 6.0, steps + 1)
     step = grid[1]
-    errors, straight = [], []
+    errors = []
     for _ in range(400):
         slope = 0.5 + np.concatenate([[0.0], np.cumsum(rng.normal(0, math.sqrt(drift * step), steps))])
         path = np.concatenate([[0.0], np.cumsum(slope[:-1] * step)])
         y = np.interp(X, grid, path) + rng.normal(0, sd, 5)
-        truth = np.interp(6.0, grid, path)
-        errors.append(float(fit_trend(X, y, np.full(5, sd), drift=drift).at(6.0)) - truth)
-        straight.append(float(fit_trend(X, y, np.full(5, sd), drift=0.0).at(6.0)) - truth)
-    trend = fit_trend(X, np.zeros(5), np.full(5, sd), drift=drift)
-    expected = float(trend.variance(6.0)) + drift * 1.5**3 / 3
-    assert np.mean(np.square(errors)) == pytest.approx(expected, rel=0.2)
-    assert np.mean(np.square(errors)) < np.mean(np.square(straight))
+        fits = [fit_trend(X, y, np.full(5, sd), drift=d).coefficients for d in (drift, 0.0)]
+        errors.append([level + 1.5 * slope - path[-1] for level, slope in fits])
+    followed, straight = np.square(errors).mean(axis=0)
+    assert followed < 0.8 * straight
+
+
+def test_the_noise_of_a_trend_is_that_of_simulated_observations():
+    rng = np.random.default_rng(3)
+    sd, prior = rng.uniform(0.02, 0.1, 5), SlopePrior(mean=0.5, sd=0.15)
+    fits = [fit_trend(X, 0.4 * X + rng.normal(0, sd), sd, drift=0.005, prior=prior) for _ in range(4000)]
+    simulated = np.cov(np.array([fit.coefficients for fit in fits]).T)
+    assert fits[0].noise_covariance(sd) == pytest.approx(simulated, rel=0.08)
 
 
 def test_a_prior_holds_the_slope_where_noise_hides_it():

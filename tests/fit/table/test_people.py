@@ -1,6 +1,7 @@
 """Tests of tables as people have them: encodings, separators, decimal marks, names, units, and selections."""
 
 import codecs
+import gzip
 import json
 import math
 
@@ -463,3 +464,17 @@ def test_reading_a_file_does_not_import_pandas(tmp_path):
     code = f"import sys, sweep; sweep.read_table({str(path)!r}); print('pandas' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_compressed_text_is_read_and_a_spreadsheet_is_refused_with_the_remedy(tmp_path):
+    content = text(("n_params", "n_tokens", "loss"), [("1e6", "2e7", "3.5"), ("2e6", "4e7", "3.2")]).encode()
+    path = tmp_path / "runs.csv.gz"
+    path.write_bytes(gzip.compress(content))
+    assert [point.n_params for point in read_table(path)] == [1e6, 2e6]
+    path.write_bytes(gzip.compress(content)[:-9])
+    with pytest.raises(InputError, match="cannot read it as csv"):
+        read_table(path)
+    with pytest.raises(InputError, match="save its sheet as CSV"):
+        read_table(tmp_path / "runs.xlsx")
+    with pytest.raises(InputError, match=r"unknown suffix '\.parquet\.gz'"):
+        read_table(tmp_path / "runs.parquet.gz")
