@@ -323,7 +323,7 @@ def _polynomial(x: FloatArray, *, interaction: bool) -> FloatArray:
 def _is_determined(logs: FloatArray) -> bool:
     """Return true if values (n, v) determine a polynomial without interaction."""
     design = _polynomial(logs - logs.mean(axis=0), interaction=False)
-    return int(np.linalg.matrix_rank(design, tol=1e-6)) == design.shape[1]
+    return bool(np.linalg.matrix_rank(design, tol=1e-6) == design.shape[1])
 
 
 def _derivatives(coefficients: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
