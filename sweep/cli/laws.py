@@ -169,7 +169,7 @@ def fit(
         experiment = first_arm_of(overrides, config_dir)
         directory, config = sweep_directory(experiment), experiment.fit
     else:
-        _check_fit_only(overrides)
+        check_fit_only(overrides)
         directory = path
         is_planned = (path / "plans").is_dir()  # false for imported points alone
         config = (
@@ -198,11 +198,12 @@ def fit(
 
 def fit_settings(overrides: Sequence[str], config_dir: Path | None) -> FitConfig:
     """Return the settings of a fit outside a sweep. Raises InputError for keys that are not of the fit."""
-    _check_fit_only(overrides)
+    check_fit_only(overrides)
     return first_arm_of(overrides, config_dir).fit
 
 
-def _check_fit_only(overrides: Sequence[str]) -> None:
+def check_fit_only(overrides: Sequence[str]) -> None:
+    """Raise InputError for an override of a key outside of the fit."""
     for override in overrides:
         if not override.lstrip("~+").startswith(("fit.", "fit=")):
             raise InputError(

@@ -40,7 +40,9 @@ def test_compare_prints_text_json_and_a_figure(tmp_path, tables):
         (["--flops", "1e17"], "times the largest budget"),
         (["--flops", "much"], "much is not a budget"),
         (["--figure", "c.pdf"], "--figure c.pdf is not .png or .svg"),
+        (["--figure", "absent/c.png"], "the directory absent is not found"),
         (["fit.confidence=2"], "fit.confidence"),
+        (["optimizer.lr=3"], "optimizer.lr=3 has no effect here"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, tables, arguments, message):
