@@ -75,8 +75,8 @@ def _conclusions(found: Comparison) -> Iterator[str]:
         else "no difference shown, shared exponents preferred"
     )
     yield (
-        f"exponents: {verdict} (F = {exponents.f:.2f} with 1 and {exponents.n_dof} dof, p = "
-        f"{exponents.p_value:.2g}; B/A {_factor(exponents.ratio)})"
+        f"exponents: {verdict} (F = {exponents.f:.2f} with 1 and {exponents.n_dof} dof, p "
+        f"{_p_value(exponents.p_value)}; B/A {_factor(exponents.ratio)})"
     )
     yield f"{_crossing(found.crossing)}; * extrapolated: beyond the budgets of B, or of A at B's loss"
 
@@ -107,6 +107,10 @@ def _notes(found: Comparison) -> list[str]:
     more = len(notes) - MAX_NOTES
     shown = notes if more <= 0 else [*notes[: MAX_NOTES - 1], f"{more + 1} more notes in --json"]
     return [f"note: {note}" for note in shown]
+
+
+def _p_value(value: float) -> str:
+    return f"= {value:.2g}" if value >= 0.001 else "< 0.001"
 
 
 def _factor(factor: Factor) -> str:
