@@ -24,9 +24,10 @@ from sweep.records import Point
 
 FloatArray = npt.NDArray[np.float64]
 
-OWN_SD_LOSS = 2e-4
-"""Of ln L at a minimum, by the choice of its sizes, where the other arm has a minimum at the same budget: the
-rest of CHOICE_SD_LOSS is an error of form that both arms share. scripts/benchmarks/compare_coverage.py."""
+SHARED_SD_LOSS, OWN_SD_LOSS = 1e-3, 2e-4
+"""Of ln L at a minimum, by the choice of its sizes and the form of its curve, where the other arm has one
+at the same budget: the part that both arms share, and that of each. Elsewhere it is CHOICE_SD_LOSS. Chosen by
+coverage and width, scripts/benchmarks/compare_coverage.py."""
 SAME_BUDGET = 0.02  # largest difference in ln C of two minima, or runs, at one budget
 SAME_SIZE = 0.01  # largest difference in ln N of two runs of one cell
 MIN_RUNS = 7  # of each budget, from which outliers are left out: of five, noise makes one in many sweeps
@@ -221,7 +222,10 @@ def _choice(a: ArmMinima, b: ArmMinima, *, paired: bool) -> FloatArray:
     n, n_a = len(log_c), len(a.log_c)
     loss = np.diag(np.full(n, CHOICE_SD_LOSS**2))
     if paired:
-        same = np.abs(np.subtract.outer(log_c, log_c)) <= SAME_BUDGET
         side = np.arange(n) < n_a
-        loss[same & (side[:, None] != side)] = CHOICE_SD_LOSS**2 - OWN_SD_LOSS**2
+        same = np.abs(np.subtract.outer(log_c, log_c)) <= SAME_BUDGET
+        shared = same & (side[:, None] != side)
+        loss[shared] = SHARED_SD_LOSS**2
+        matched = np.flatnonzero(shared.any(axis=1))
+        loss[matched, matched] = SHARED_SD_LOSS**2 + OWN_SD_LOSS**2
     return np.block([[loss, np.zeros((n, n))], [np.zeros((n, n)), np.diag(np.full(n, CHOICE_SD_N**2))]])
