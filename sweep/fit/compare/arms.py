@@ -29,7 +29,7 @@ SHARED_SD_LOSS, OWN_SD_LOSS = 1e-3, 2e-4
 at the same budget: the part that both arms share, and that of each. Elsewhere it is CHOICE_SD_LOSS. Chosen by
 coverage and width, scripts/benchmarks/compare_coverage.py."""
 SAME_BUDGET = 0.02  # largest difference in ln C of two minima, or runs, at one budget
-SAME_SIZE = 0.01  # largest difference in ln N of two runs of one cell
+SAME_SIZE = 0.1  # largest difference in ln N of two matching runs: arms of other shapes have other sizes
 MIN_RUNS = 7  # of each budget, from which outliers are left out: of five, noise makes one in many sweeps
 MIN_PAIRS = 6  # with fewer, the noise of matching runs counts as independent
 PRIOR_PAIRS = 1  # pairs without correlation that count next to those observed
