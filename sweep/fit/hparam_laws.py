@@ -65,7 +65,7 @@ class CellOptimum:
     n_fitted: int  # within the window
     reason: str | None  # why the cell is not used
     optimum: dict[Axis, float]  # of the axes that vary in the cell; empty with a reason
-    se: dict[Axis, float]  # standard errors of their logarithms by noise
+    se: dict[Axis, float]  # standard errors of their logarithms by noise; empty where no run is left for it
     loss: float | None  # at the optimum
 
     @property
@@ -279,7 +279,8 @@ class _Cell:
         errors = np.sqrt((by_run**2).sum(axis=1) * variance)
         values = {axis: math.exp(float(center[at] + vertex[at])) for at, axis in enumerate(self.axes)}
         level = math.exp(float(coefficients[0] + 0.5 * slope @ vertex))
-        return values, dict(zip(self.axes, map(float, errors), strict=True)), level, int(rows.sum())
+        known = {} if math.isnan(variance) else dict(zip(self.axes, map(float, errors), strict=True))
+        return values, known, level, int(rows.sum())
 
     def _edge(self, axis: Axis, place: float) -> str | None:
         """Return the reason why a minimum at `place` is at an edge of the tried values; None if it is not."""
@@ -371,7 +372,7 @@ def _fit_law(
             + ": add values, or cells of other N and D",
         )
     target = np.log([one.optimum[axis] for _, one in used])
-    known = np.array([one.se[axis] for _, one in used])
+    known = np.array([one.se.get(axis, math.nan) for _, one in used])
     errors = np.maximum(np.where(np.isnan(known), np.nanmax([*known, SMALLEST_SE]), known), SMALLEST_SE)
     design = np.column_stack([np.ones(len(used)), sizes[:, columns]])
     line = _through(design, target, errors)
