@@ -41,6 +41,7 @@ class Plant:
     n_sizes: int = 6
     n_seeds: int = 2
     span: float = 3.0
+    shift: float = 1.0  # factor on the sizes of B: other than 1, no run has a match
     surface: tuple[float, float, float, float, float] = (1.0, 40.0, 300.0, 0.40, 0.37)  # E, A, B, alpha, beta
 
     @property
@@ -63,7 +64,8 @@ class Plant:
                     for arm, found in points.items():
                         own = rng.standard_normal()
                         noise = math.sqrt(self.correlation) * shared + math.sqrt(1 - self.correlation) * own
-                        found.append(self._point(arm, budget, n_params, seed, self.sd * noise, delta))
+                        size = n_params * (self.shift if arm == "b" else 1.0)
+                        found.append(self._point(arm, budget, size, seed, self.sd * noise, delta))
         return Arm(name="a", points=points["a"]), Arm(name="b", points=points["b"]), delta
 
     def _sizes(self, budget: float) -> FloatArray:
@@ -97,6 +99,7 @@ PLANTS = (
     Plant(name="common noise .9", correlation=0.9),
     Plant(name="exponents differ by 0.1", delta=0.1),
     Plant(name="exponents from the prior", delta=None),
+    Plant(name="other sizes, no matches", shift=1.15, correlation=0.0),
     Plant(name="one seed, noisy", n_seeds=1, sd=0.008),
     Plant(name="quiet, seven sizes", n_seeds=1, n_sizes=7, sd=0.001),
     Plant(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweep.cli.arguments import AsJson, ConfigDir, given_path, stored_experiment
-from sweep.cli.laws import Columns, Where, budget_of, columns_of, fit_settings
+from sweep.cli.laws import Columns, Where, budget_of, check_fit_only, columns_of, fit_settings
 from sweep.errors import InputError
 from sweep.report.text.terminal import print_json, print_text
 
@@ -55,10 +55,13 @@ def compare(
     """
     from sweep.study.compare import compare_sources
 
-    given = [source for source in sources if not source.lstrip("+~").startswith(("fit.", "fit="))]
-    overrides = [source for source in sources if source not in given]
+    overrides = [source for source in sources if _is_setting(source)]
+    given = [source for source in sources if source not in overrides]
+    check_fit_only(overrides)
     if figure is not None and figure.suffix not in FIGURE_SUFFIXES:
         raise InputError(f"--figure {figure} is not {' or '.join(FIGURE_SUFFIXES)}: give such a file")
+    if figure is not None and not figure.absolute().parent.is_dir():
+        raise InputError(f"--figure {figure}: the directory {figure.parent} is not found: create it first")
     found = compare_sources(
         given,
         _settings(given, overrides, config_dir),
@@ -72,6 +75,12 @@ def compare(
     from sweep.report.text.comparison import comparison_text
 
     print_text(comparison_text(found, closing=None if drawn is None else f"picture: {drawn}"))
+
+
+def _is_setting(source: str) -> bool:
+    """Return true for KEY=VALUE; false for a path, and for PATH:ARM with an arm such as optimizer=muon."""
+    key, equals, _ = source.partition("=")
+    return bool(equals) and not {":", "/"} & set(key) and not Path(source).exists()
 
 
 def _settings(given: list[str], overrides: list[str], config_dir: Path | None) -> FitConfig:

@@ -200,7 +200,7 @@ def fit(
         experiment = first_arm_of(overrides, config_dir)
         directory, config = sweep_directory(experiment), experiment.fit
     else:
-        _check_fit_only(overrides)
+        check_fit_only(overrides)
         directory = path
         is_planned = (path / "plans").is_dir()  # false for imported points alone
         config = (
@@ -242,13 +242,14 @@ def fit_settings(overrides: Sequence[str], config_dir: Path | None) -> FitConfig
     from sweep.config import FitConfig
     from sweep.config.compose import packaged_configs, search_path
 
-    _check_fit_only(overrides)
+    check_fit_only(overrides)
     if not overrides and search_path(config_dir) == [packaged_configs().resolve()]:
         return FitConfig()  # that of the default experiment: Hydra is slow to import
     return first_arm_of(overrides, config_dir).fit
 
 
-def _check_fit_only(overrides: Sequence[str]) -> None:
+def check_fit_only(overrides: Sequence[str]) -> None:
+    """Raise InputError for an override of a key outside of the fit."""
     for override in overrides:
         if not override.lstrip("~+").startswith(("fit.", "fit=")):
             raise InputError(

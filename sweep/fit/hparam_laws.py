@@ -38,8 +38,10 @@ SAME_TOKENS = 0.05  # in ln D: a batch that does not divide D changes it by up t
 MIN_VALUES = 3  # of a hyperparameter in a cell
 MIN_SPARE = 2  # runs of a cell's window in addition to the coefficients of its polynomial
 MIN_CELLS = 3  # more than there are coefficients in a law: one is left to estimate the scatter
+MIN_FREEDOM = 3  # more cells than coefficients, from which the cells are resampled
 COLLINEAR = 0.98  # correlation of ln N and ln D from which one exponent alone is fitted
 SMALLEST_SE = 0.02  # of ln lr or ln B at a minimum
+MAX_LISTED = 3  # cells that a refusal lists
 SETTINGS = {
     "optimizer": "optimizers",
     "schedule": "schedules",
@@ -63,7 +65,7 @@ class CellOptimum:
     n_fitted: int  # within the window
     reason: str | None  # why the cell is not used
     optimum: dict[Axis, float]  # of the axes that vary in the cell; empty with a reason
-    se: dict[Axis, float]  # standard errors of their logarithms by noise
+    se: dict[Axis, float]  # standard errors of their logarithms by noise; empty where no run is left for it
     loss: float | None  # at the optimum
 
     @property
@@ -181,7 +183,7 @@ def fit_hparam_laws(
         except RefusedError as error:
             refused[axis] = error.refusal.reason
     if not laws:
-        raise RefusedError("too_few_points", "; ".join(refused.values()))
+        raise RefusedError("too_few_points", refused[varied[0]])
     return HparamLaws(cells=tuple(found), laws=laws, refused=refused, confidence=confidence)
 
 
@@ -277,7 +279,8 @@ class _Cell:
         errors = np.sqrt((by_run**2).sum(axis=1) * variance)
         values = {axis: math.exp(float(center[at] + vertex[at])) for at, axis in enumerate(self.axes)}
         level = math.exp(float(coefficients[0] + 0.5 * slope @ vertex))
-        return values, dict(zip(self.axes, map(float, errors), strict=True)), level, int(rows.sum())
+        known = {} if math.isnan(variance) else dict(zip(self.axes, map(float, errors), strict=True))
+        return values, known, level, int(rows.sum())
 
     def _edge(self, axis: Axis, place: float) -> str | None:
         """Return the reason why a minimum at `place` is at an edge of the tried values; None if it is not."""
@@ -323,7 +326,7 @@ def _polynomial(x: FloatArray, *, interaction: bool) -> FloatArray:
 def _is_determined(logs: FloatArray) -> bool:
     """Return true if values (n, v) determine a polynomial without interaction."""
     design = _polynomial(logs - logs.mean(axis=0), interaction=False)
-    return int(np.linalg.matrix_rank(design, tol=1e-6)) == design.shape[1]
+    return bool(np.linalg.matrix_rank(design, tol=1e-6) == design.shape[1])
 
 
 def _derivatives(coefficients: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
@@ -360,7 +363,7 @@ def _fit_law(
     columns, notes = _columns(axis, sizes)
     if len(used) < MIN_CELLS or len(used) < 2 + len(columns):
         left_out = [one for cell, one in cells if axis in cell.axes and axis not in one.optimum]
-        listed = "; ".join(f"{one.name}: {one.reason}" for one in left_out[:4])
+        listed = "; ".join(f"{one.name}: {one.reason}" for one in left_out[:MAX_LISTED])
         raise RefusedError(
             "too_few_points",
             f"{len(used)} cells have a minimum in {_words((axis,))}, and "
@@ -369,21 +372,23 @@ def _fit_law(
             + ": add values, or cells of other N and D",
         )
     target = np.log([one.optimum[axis] for _, one in used])
-    known = np.array([one.se[axis] for _, one in used])
+    known = np.array([one.se.get(axis, math.nan) for _, one in used])
     errors = np.maximum(np.where(np.isnan(known), np.nanmax([*known, SMALLEST_SE]), known), SMALLEST_SE)
     design = np.column_stack([np.ones(len(used)), sizes[:, columns]])
-    coefficients, scatter = _through(design, target, errors)
-    draws = _bootstrap(design, target, errors, n_bootstrap, rng)
+    line = _through(design, target, errors)
+    draws = _draws(design, target, errors, n_bootstrap, rng)
     exponents: list[Exponent | None] = [None, None]
     for at, column in enumerate(columns):
         low, high = percentiles(draws[:, 1 + at], confidence)
-        exponents[column] = Exponent(value=float(coefficients[1 + at]), interval=(float(low), float(high)))
+        exponents[column] = Exponent(
+            value=float(line.coefficients[1 + at]), interval=(float(low), float(high))
+        )
     return HparamLaw(
         axis=axis,
-        log_factor=float(coefficients[0]),
+        log_factor=float(line.coefficients[0]),
         n_exponent=exponents[0],
         d_exponent=exponents[1],
-        scatter=scatter,
+        scatter=line.scatter,
         n_cells=len(used),
         counting=counting,
         n_range=_range(sizes[:, 0]),
@@ -411,8 +416,18 @@ def _columns(axis: Axis, sizes: FloatArray) -> tuple[list[int], tuple[str, ...]]
     return columns, tuple(f"{name}: the law does not cover its effect" for name in names)
 
 
-def _through(design: FloatArray, target: FloatArray, errors: FloatArray) -> tuple[FloatArray, float]:
-    """Return coefficients by weighted least squares, and the scatter about them.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Line:
+    """A law fitted by weighted least squares, in logarithms."""
+
+    coefficients: FloatArray  # (p,)
+    covariance: FloatArray  # (p, p)
+    between: float  # variance between cells that noise does not explain
+    scatter: float  # standard deviation about the law
+
+
+def _through(design: FloatArray, target: FloatArray, errors: FloatArray) -> _Line:
+    """Fit by weighted least squares.
 
     Weights are inverse variances by noise plus the scatter between cells that noise does not explain, by the
     method of moments (DerSimonian & Laird 1986).
@@ -422,30 +437,35 @@ def _through(design: FloatArray, target: FloatArray, errors: FloatArray) -> tupl
     observed = float(((target - design @ plain) ** 2).sum()) / n_dof
     between = max(observed - float((errors**2).mean()), 0.0)
     weights = 1 / np.sqrt(errors**2 + between)
-    coefficients = np.linalg.lstsq(design * weights[:, None], target * weights, rcond=None)[0]
+    inverse = np.linalg.pinv(design * weights[:, None])
+    coefficients = inverse @ (target * weights)
     scatter = math.sqrt(float(((target - design @ coefficients) ** 2).sum()) / n_dof)
-    return coefficients, scatter
+    return _Line(coefficients=coefficients, covariance=inverse @ inverse.T, between=between, scatter=scatter)
 
 
-def _bootstrap(
+def _draws(
     design: FloatArray, target: FloatArray, errors: FloatArray, n_draws: int, rng: np.random.Generator
 ) -> FloatArray:
     """Return coefficients (k, p) over resamples of the cells, deviations scaled by sqrt(n / chi^2_(n-p)).
 
     Residuals of few cells are too small by sqrt(n / (n - p)), and their scale is uncertain: Student's t.
-    Resamples that do not determine the law are left out.
+    With fewer than MIN_FREEDOM more cells than coefficients, resamples do not determine the law, and draws
+    come from its covariance: normal where noise explains the scatter, else Student's t.
     """
     n, p = design.shape
-    center, _ = _through(design, target, errors)
+    line = _through(design, target, errors)
+    if n - p < MIN_FREEDOM:
+        normal = rng.standard_normal((n_draws, p)) @ np.linalg.cholesky(line.covariance).T
+        t = np.sqrt((n - p) / rng.chisquare(n - p, n_draws)) if line.between > 0 else np.ones(n_draws)
+        return np.asarray(line.coefficients + normal * t[:, None])
     found = []
     for _ in range(n_draws):
         rows = rng.integers(0, n, n)
-        if np.linalg.matrix_rank(design[rows], tol=1e-6) < p or len(np.unique(rows)) < p + 1:
-            continue
-        found.append(_through(design[rows], target[rows], errors[rows])[0])
-    draws = np.array(found).reshape(-1, p) if found else center[None]
+        if np.linalg.matrix_rank(design[rows], tol=1e-6) == p and len(np.unique(rows)) > p:
+            found.append(_through(design[rows], target[rows], errors[rows]).coefficients)
+    draws = np.array(found).reshape(-1, p) if found else line.coefficients[None]
     scale = np.sqrt(n / rng.chisquare(n - p, len(draws)))
-    return np.asarray(center + (draws - center) * scale[:, None])
+    return np.asarray(line.coefficients + (draws - line.coefficients) * scale[:, None])
 
 
 def _near_best(axis: Axis, cells: Sequence[_Cell], columns: Sequence[int]) -> tuple[float, ...] | None:

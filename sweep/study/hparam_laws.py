@@ -21,6 +21,7 @@ from sweep.store.files import write_atomic
 from sweep.store.run_store import RunStore
 
 FILE = "hparam_laws.json"  # in the directory of the sweep
+CHECK = "hparams"  # directory of the runs of a hyperparameter check, in that of the sweep
 COLUMNS = {
     "lr": ("lr_peak", "lr", "learning_rate", "max_lr", "peak_lr"),
     "batch": ("batch_tokens", "tokens_per_step"),
@@ -35,12 +36,19 @@ def fit_sweep_hparams(sweep_dir: Path, *, window: float = WINDOW, confidence: fl
     Excluded and diverged runs are left out. Raises InputError for a directory without runs, and for a
     refusal.
     """
-    stored = RunStore(sweep_dir).points()
-    if not stored.points:
+    points = {point.run_key: point for point in (*_points(sweep_dir), *_points(sweep_dir / CHECK))}
+    if not points:
         raise InputError(f"{sweep_dir} has no finished run: give the directory of a sweep that has been run")
+    return _fitted(str(sweep_dir), list(points.values()), window, confidence)
+
+
+def _points(sweep_dir: Path) -> list[Point]:
+    """Return the points of a sweep, without those that a user excluded; none without a directory."""
+    if not sweep_dir.is_dir():
+        return []
+    stored = RunStore(sweep_dir).points()
     left_out = {item.run_key for item in stored.excluded if not item.reason.startswith("purpose: ")}
-    points = [point for point in stored.points if point.run_key not in left_out]
-    return _fitted(str(sweep_dir), points, window, confidence)
+    return [point for point in stored.points if point.run_key not in left_out]
 
 
 def fit_table_hparams(

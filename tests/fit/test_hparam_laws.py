@@ -1,5 +1,6 @@
 """Laws of learning rate and batch on planted tables."""
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import replace
@@ -101,6 +102,13 @@ def test_one_axis_is_enough():
     found = fit_hparam_laws(planted([(step, 1.0) for step in STEPS]), n_bootstrap=50)
     assert found.rules.keys() == {"optimizer.lr"}
     assert found.laws["lr"].n_exponent.value == pytest.approx(-0.713, abs=0.05)
+
+
+def test_three_values_without_a_spare_run_have_no_standard_error():
+    found = fit_hparam_laws(planted([(step, 1.0) for step in (0.25, 1.0, 4.0)], sd=0.0), n_bootstrap=50)
+    assert all(cell.se == {} for cell in found.cells)
+    json.dumps(found.to_json(), allow_nan=False)
+    assert found.laws["lr"].n_exponent.value == pytest.approx(-0.713, abs=0.01)
 
 
 def test_a_cross_of_two_seeds_is_enough():

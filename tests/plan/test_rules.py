@@ -170,3 +170,34 @@ def test_a_rule_is_added_through_its_registry_alone(monkeypatch, registry, key, 
     runs = make_plan(experiment, DATASET).runs
     assert runs
     assert all(planned(run.config) for run in runs)
+
+
+def test_a_power_law_is_a_rule_for_rate_and_batch():
+    experiment = composed(
+        "experiment=smoke",
+        "optimizer.lr='3e-1 * N_non_embedding^-0.5*D^.1'",
+        "batch_tokens='0.5 * N^0.1 * D^0.5'",
+    )
+    for run in make_plan(experiment, DATASET).runs:
+        count = flops.n_params(run.config.model)
+        wanted = 0.3 * count.non_embedding**-0.5 * run.config.n_tokens**0.1
+        assert run.config.optimizer.lr_peak == pytest.approx(wanted, rel=1e-9)
+        batch = (
+            0.5
+            * count.total**0.1
+            * (run.config.flops_budget / flops.flops_per_token(run.config.model)) ** 0.5
+        )
+        seq_len = run.config.model.seq_len
+        assert run.config.batch_tokens == max(1, round(batch / seq_len)) * seq_len
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lr='-1 * N^-0.5'", "is not valid: give a number, or a rule .*, or a power law"),
+        ("optimizer.beta2='0.9 * N^-0.5'", r"is not valid: give a number, or a rule \(half_life\)"),
+    ],
+)
+def test_a_power_law_elsewhere_or_below_zero_is_refused(override, message):
+    with pytest.raises(InputError, match=message):
+        make_plan(composed("experiment=smoke", override), DATASET)

@@ -24,11 +24,13 @@ from sweep.records import Point
 
 FloatArray = npt.NDArray[np.float64]
 
-OWN_SD_LOSS = 2e-4
-"""Of ln L at a minimum, by the choice of its sizes, where the other arm has a minimum at the same budget: the
-rest of CHOICE_SD_LOSS is an error of form that both arms share. scripts/benchmarks/compare_coverage.py."""
+SHARED_SD_LOSS, OWN_SD_LOSS = 1e-3, 2e-4
+"""Of ln L at a minimum, by the choice of its sizes and the form of its curve, where the other arm has one
+at the same budget: the part that both arms share, and that of each. Elsewhere it is CHOICE_SD_LOSS. Chosen by
+coverage and width, scripts/benchmarks/compare_coverage.py."""
 SAME_BUDGET = 0.02  # largest difference in ln C of two minima, or runs, at one budget
-SAME_SIZE = 0.01  # largest difference in ln N of two runs of one cell
+SAME_SIZE = 0.1  # largest difference in ln N of two matching runs: arms of other shapes have other sizes
+MIN_RUNS = 7  # of each budget, from which outliers are left out: of five, noise makes one in many sweeps
 MIN_PAIRS = 6  # with fewer, the noise of matching runs counts as independent
 PRIOR_PAIRS = 1  # pairs without correlation that count next to those observed
 MAX_CORRELATION = 0.95
@@ -90,7 +92,7 @@ class PairedMinima:
 
 
 def arm_minima(arm: Arm, config: FitConfig) -> ArmMinima:
-    """Find the minimum of each budget of an arm, without outliers.
+    """Find the minimum of each budget of an arm, without outliers where every budget has MIN_RUNS runs.
 
     Raises:
         InputError: the points are not a usable table.
@@ -104,7 +106,8 @@ def arm_minima(arm: Arm, config: FitConfig) -> ArmMinima:
     )
     if observations.refusal is not None:
         raise RefusedError(observations.refusal.kind, observations.refusal.reason)
-    found = find_minima(observations, dataclasses.replace(config.isoflop, robust=True))
+    robust = config.isoflop.robust or _shows_outliers(observations)
+    found = find_minima(observations, dataclasses.replace(config.isoflop, robust=robust))
     by_loss, by_size, residual, sd = _sensitivities(observations, found)
     left_out = [budget for budget in found.budgets if budget.status != "ok"]
     points = by_label(arm.points)
@@ -124,6 +127,12 @@ def arm_minima(arm: Arm, config: FitConfig) -> ArmMinima:
         outliers=name_outliers(observations, found.selection.outliers),
         warnings=tuple(f"budget {budget.flops:.3g} is not used: {budget.reason}" for budget in left_out),
     )
+
+
+def _shows_outliers(observations: Observations) -> bool:
+    """Return true if every budget has enough runs to tell an outlier from noise."""
+    counts = np.bincount(observations.budget[observations.budget >= 0])
+    return bool(len(counts) and counts.min() >= MIN_RUNS)
 
 
 def pair(a: ArmMinima, b: ArmMinima, *, paired: bool = True) -> PairedMinima:
@@ -213,7 +222,10 @@ def _choice(a: ArmMinima, b: ArmMinima, *, paired: bool) -> FloatArray:
     n, n_a = len(log_c), len(a.log_c)
     loss = np.diag(np.full(n, CHOICE_SD_LOSS**2))
     if paired:
-        same = np.abs(np.subtract.outer(log_c, log_c)) <= SAME_BUDGET
         side = np.arange(n) < n_a
-        loss[same & (side[:, None] != side)] = CHOICE_SD_LOSS**2 - OWN_SD_LOSS**2
+        same = np.abs(np.subtract.outer(log_c, log_c)) <= SAME_BUDGET
+        shared = same & (side[:, None] != side)
+        loss[shared] = SHARED_SD_LOSS**2
+        matched = np.flatnonzero(shared.any(axis=1))
+        loss[matched, matched] = SHARED_SD_LOSS**2 + OWN_SD_LOSS**2
     return np.block([[loss, np.zeros((n, n))], [np.zeros((n, n)), np.diag(np.full(n, CHOICE_SD_N**2))]])

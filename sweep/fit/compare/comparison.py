@@ -133,9 +133,19 @@ class Comparison:
         return UNITS[self.measure]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the comparison as plain JSON types, with the curves of its figure."""
+        """Return the comparison as plain JSON types, with the curves of its figure; null is not finite."""
         plain = {field.name: to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        return {"schema_version": SCHEMA_VERSION, "unit": self.unit, **plain}
+        document: dict[str, Any] = _finite({"schema_version": SCHEMA_VERSION, "unit": self.unit, **plain})
+        return document
+
+
+def _finite(value: Any) -> Any:
+    """Return plain JSON types with None for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def compare(a: Arm, b: Arm, config: FitConfig, *, flops: float | None = None) -> Comparison:

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from sweep.fit.compare.comparison import Comparison
-from sweep.report.figures.style import DARK, DASHED, GREY, flops_ticks, loss_ticks, new_figure, style
+from sweep.report.figures.style import DARK, DASHED, GREY, flops_ticks, new_figure, style
 
 COLOR_A, COLOR_B = "#0072B2", "#D55E00"  # Okabe & Ito 2008
 MARGIN = 1.1  # factor of C left free at both ends
-MAX_LINEAR = 4.0  # largest over smallest multiplier, up to which ticks have equal steps
+MAX_LINEAR = 4.0  # largest over smallest value, up to which ticks have equal steps
 MAX_FACTOR = 30.0  # largest multiplier shown, and its inverse the smallest
 
 
@@ -45,7 +45,7 @@ def _draw_losses(axes: Axes, found: Comparison) -> None:
         axes.plot(curves.flops, loss, color=color, label=f"{label}: {_short(name)}")
         axes.plot(*minima, marker, color=color, ms=5, mew=0)
     axes.set_yscale("log")
-    loss_ticks(axes.yaxis)
+    _plain_ticks(axes)
     axes.set_ylabel(f"loss at the optimum ({found.unit})")
     axes.set_title("Loss over compute", loc="left")
     axes.legend(loc="lower left")
@@ -68,14 +68,14 @@ def _draw_multiplier(axes: Axes, found: Comparison) -> None:
     shown = curves.multiplier_at_minima
     values = np.concatenate([band.ravel(), shown[np.isfinite(shown)], [1.0]])
     axes.set_ylim(float(values.min()) / 1.05, float(values.max()) * 1.05)
-    _factor_ticks(axes)
+    _plain_ticks(axes)
     axes.set_ylabel("FLOPs of A over those of B at equal loss")
     axes.set_title(f"Compute multiplier of {_short(found.b.name)}", loc="left")
     axes.legend(loc="best")
 
 
-def _factor_ticks(axes: Axes) -> None:
-    """Label factors with plain numbers, at equal steps unless the axis spans more than MAX_LINEAR."""
+def _plain_ticks(axes: Axes) -> None:
+    """Label values with plain numbers, at equal steps unless the axis spans more than MAX_LINEAR."""
     low, high = axes.get_ylim()
     if high > MAX_LINEAR * low:
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sweep.fit.compare.comparison import Comparison, Factor, MultiplierAt
+from sweep.fit.compare.comparison import Comparison, Crossing, Factor, MultiplierAt
 from sweep.report.numbers import NarrowTable, format4
 
 MAX_ROWS = 6  # of budgets, the target included
-MAX_NOTES = 3
+MAX_NOTES = 2
 
 
 def comparison_text(found: Comparison, closing: str | None = None) -> RenderableType:
@@ -68,7 +68,6 @@ def _rows(found: Comparison) -> list[MultiplierAt]:
 
 
 def _conclusions(found: Comparison) -> Iterator[str]:
-    yield "* extrapolated: beyond the budgets of B, or of A at the loss of B"
     exponents = found.exponents
     verdict = (
         f"differ: gamma {format4(exponents.gamma_a)} for A, {format4(exponents.gamma_b)} for B"
@@ -76,24 +75,25 @@ def _conclusions(found: Comparison) -> Iterator[str]:
         else "no difference shown, shared exponents preferred"
     )
     yield (
-        f"exponents: {verdict} (F = {exponents.f:.2f} with 1 and {exponents.n_dof} dof, p = "
-        f"{exponents.p_value:.2g}; B/A {_factor(exponents.ratio)})"
+        f"exponents: {verdict} (F = {exponents.f:.2f} with 1 and {exponents.n_dof} dof, p "
+        f"{_p_value(exponents.p_value)}; B/A {_factor(exponents.ratio)})"
     )
-    crossing = found.crossing
+    yield f"{_crossing(found.crossing)}; * extrapolated: beyond the budgets of B, or of A at B's loss"
+
+
+def _crossing(crossing: Crossing) -> str:
     low, high = map(format4, (float(f"{end:.2g}") for end in crossing.range))
     if crossing.flops is None:
-        yield f"no crossing within {low} to {high} FLOPs (P = {_probability(crossing.p_crossing)})"
-        return
+        return f"no crossing within {low} to {high} FLOPs (P = {_probability(crossing.p_crossing)})"
     assert crossing.interval is not None
     first, last = crossing.interval
     if first is None and last is None:
-        yield f"crossing not determined: the interval holds 1 from {low} to {high} FLOPs"
-        return
+        return f"crossing not determined: the interval holds 1 from {low} to {high} FLOPs"
     ends = [
         f"below {low}" if first is None else format4(first),
         f"above {high}" if last is None else format4(last),
     ]
-    yield f"equally good at {format4(crossing.flops)} FLOPs [{ends[0]}, {ends[1]}]"
+    return f"equally good at {format4(crossing.flops)} FLOPs [{ends[0]}, {ends[1]}]"
 
 
 def _notes(found: Comparison) -> list[str]:
@@ -107,6 +107,10 @@ def _notes(found: Comparison) -> list[str]:
     more = len(notes) - MAX_NOTES
     shown = notes if more <= 0 else [*notes[: MAX_NOTES - 1], f"{more + 1} more notes in --json"]
     return [f"note: {note}" for note in shown]
+
+
+def _p_value(value: float) -> str:
+    return f"= {value:.2g}" if value >= 0.001 else "< 0.001"
 
 
 def _factor(factor: Factor) -> str:
