@@ -39,7 +39,7 @@ from sweep.report.figures.style import new_figure, save_figure, style
 
 FloatArray = npt.NDArray[np.float64]
 
-CONFIG = dataclasses.replace(FitConfig(), methods=("isoflop", "trend"), n_bootstrap=60, confidence=0.9)
+CONFIG = dataclasses.replace(FitConfig(), methods=("trend",), n_bootstrap=60, confidence=0.9)
 PILOT = 3  # budgets of the grid that the adaptive sweep starts from
 REACH = 10.0  # times the largest budget: the target
 ROUND = 0.1  # of the grid's FLOPs: the allowance of one proposal
@@ -113,22 +113,23 @@ class State:
     n_runs: int
     width: float  # of the interval of ln N_opt at the target; infinite without an answer
     error: float  # of ln N_opt against the truth
+    answer: AnswerLaw | None
     predicted: float = math.nan  # the width that the proposal expected
 
 
 def measured(points: Sequence[Point], target: float, truth: float, predicted: float = math.nan) -> State:
     """Fit the points and return the interval at the target."""
-    fitted = fit(points, CONFIG)
+    answer = fit(points, CONFIG).answer
     cost = sum(point.flops_budget or 0.0 for point in points)
-    answer = fitted.answer
     if not isinstance(answer, AnswerLaw):
-        return State(flops=cost, n_runs=len(points), width=math.inf, error=math.nan)
+        return State(flops=cost, n_runs=len(points), width=math.inf, error=math.nan, answer=None)
     low, high = answer.interval("n_params_opt", target) or (0.0, math.inf)
     return State(
         flops=cost,
         n_runs=len(points),
         width=math.log(high / low),
         error=math.log(answer.n_params_opt(target)) - truth,
+        answer=answer,
         predicted=predicted,
     )
 
@@ -234,7 +235,7 @@ def adaptive_curve(source: Source, total: float, goal: float) -> list[State]:
     states = [measured(points, source.target, source.truth)]
     drawn: dict[int, int] = {}
     while states[-1].flops < LARGEST * total and states[-1].width > goal:
-        answer = fit(points, CONFIG).answer
+        answer = states[-1].answer
         found = situation(observe(points), answer, CONFIG)
         left = LARGEST * total - states[-1].flops
         wanted = {"n_params": goal / states[-1].width}
