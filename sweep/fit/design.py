@@ -38,7 +38,11 @@ IntArray = npt.NDArray[np.int64]
 Purpose = Literal["bracket", "budget", "precision"]
 
 HALF_SPAN = math.log(4.0)  # of the sizes around a minimum, in ln N
-NEW_BUDGET: tuple[tuple[float, ...], ...] = ((-1.0, -0.4, 0.4, 1.0), (-1.0, -0.5, 0.0, 0.5, 1.0))
+NEW_BUDGET: tuple[tuple[float, ...], ...] = (
+    (-1.0, -0.4, 0.4, 1.0),
+    (-1.0, -0.5, 0.0, 0.5, 1.0),
+    (-1.0, -0.75, -0.4, 0.0, 0.4, 0.75, 1.0),
+)
 """Sizes of a new budget, in units of HALF_SPAN from the expected minimum."""
 FURTHER = (-1.0, -0.5, 0.0, 0.5, 1.0)  # sizes of further runs of a budget, in the same units
 MARGIN = 0.15  # of ln N between the expected minimum and the outermost sizes of a bracketed budget
@@ -51,7 +55,8 @@ OVERHEAD = 0.02  # of the largest run, added to the cost of an action: cheap run
 CURVATURE = 0.02  # of ln L in ln N, where no parabola is convex
 SLOPES = (0.3, 0.7)  # of ln N_opt in ln C, outside of the measured minima
 WEIGHTS: Mapping[Target, float] = {"n_params": 1.0, "loss": 0.5}  # of the log variances
-MIN_GAIN = 1e-3  # of the weighted log variance
+QUANTILES = (0.2, 0.5, 0.8)
+MIN_GAIN = 3e-3  # of the weighted log variance
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,12 +125,12 @@ class Variance:
     """Variance of one logarithm at the target, from noise and from the form of the extrapolation."""
 
     noise: float
-    form: float
+    form: FloatArray  # for each quantile of the present posterior that the true form error may lie at
 
     @property
     def total(self) -> float:
-        """The sum."""
-        return self.noise + self.form
+        """The geometric mean of the sums."""
+        return math.exp(float(np.log(self.noise + self.form).mean()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,8 +206,8 @@ class DesignModel:
     local: LocalModel
     answer: AnswerLaw
     log_target: float
-    medians: Mapping[Target, float]  # of the form error per e-fold, by the present answer
-    scale: Mapping[Target, tuple[float, float]]  # present variances by noise and form over the model's
+    possible: Mapping[Target, FloatArray]  # form errors per e-fold, at QUANTILES of their present posterior
+    scale: Mapping[Target, tuple[float, FloatArray]]  # present variances by noise and form over the model's
     known: dict[tuple[float, bytes], tuple[float, float] | None] = field(default_factory=dict)  # errors
 
     @classmethod
@@ -212,18 +217,18 @@ class DesignModel:
             local=local,
             answer=answer,
             log_target=math.log(target),
-            medians={
-                name: float(GRID[int(np.searchsorted(np.cumsum(answer.form[name].weights), 0.5))])
+            possible={
+                name: GRID[np.searchsorted(np.cumsum(answer.form[name].weights), QUANTILES)]
                 for name in TARGETS
             },
-            scale=dict.fromkeys(TARGETS, (1.0, 1.0)),
+            scale=dict.fromkeys(TARGETS, (1.0, np.ones(len(QUANTILES)))),
         )
         reach = float(answer.reach(np.array([target]))[0])
         scale = {}
         for name, found in plain.variances(design).items():
             noise = float(answer.noise_variance(name, np.array([target]))[0])
             form = (answer.form[name].sd * reach) ** 2
-            scale[name] = (noise / found.noise, form / found.form if found.form > 0 else 1.0)
+            scale[name] = (noise / found.noise, form / np.where(found.form > 0, found.form, 1.0))
         return dataclasses.replace(plain, scale=scale)
 
     def variances(self, design: Design) -> dict[Target, Variance]:
@@ -236,10 +241,9 @@ class DesignModel:
         for index, name in enumerate(TARGETS):
             square = np.array([pair[1][index] for pair in valid])
             lines = _line_variances(x, square, np.append(x, self.log_target), _prior(name))
-            form = self._form(name, x, square, lines)
-            scale = self.scale[name]
-            noise = scale[0] * float(lines[-1, -1])
-            result[name] = Variance(noise=noise, form=scale[1] * (form * reach) ** 2)
+            form = self._form(name, x, square, lines) * reach**2
+            by_noise, by_form = self.scale[name]
+            result[name] = Variance(noise=by_noise * float(lines[-1, -1]), form=by_form * form)
         return result
 
     def _errors(self, budget: BudgetRuns) -> tuple[float, float] | None:
@@ -253,20 +257,21 @@ class DesignModel:
         found = self.variances(design)
         return sum(WEIGHTS[name] * math.log(found[name].total) for name in TARGETS)
 
-    def _form(self, name: Target, x: FloatArray, square: FloatArray, lines: FloatArray) -> float:
-        """Return the expected posterior sd of the form error per e-fold, from the backtests of a design.
+    def _form(self, name: Target, x: FloatArray, square: FloatArray, lines: FloatArray) -> FloatArray:
+        """Return the mean square of the form error per e-fold after the backtests of a design.
 
-        It is that of `FormError.infer` for errors of their expected squares, on every fourth point of GRID.
+        One value for each of the `possible` true errors. It is that of `FormError.infer` for backtest errors
+        of their expected squares, on every fourth point of GRID.
         """
         first, held = _cuts(len(x))
         reach = (x[held] - x[first - 1]) ** 2
         variance = lines[first - 1, held] + square[held]
-        squared_error = variance + self.medians[name] ** 2 * reach
+        squared_error = variance + self.possible[name][:, None] ** 2 * reach
         spread = variance + SQUARES[:, None] * reach
-        likelihood = (np.log(spread) + squared_error / spread) @ (-0.5 / (len(x) - first))
-        log_weight = _log_priors()[name] + likelihood
-        weight = np.exp(log_weight - log_weight.max())
-        return math.sqrt(float(weight @ SQUARES / weight.sum()))
+        share = -0.5 / (len(x) - first)
+        log_weight = _log_priors()[name] + np.log(spread) @ share + (squared_error * share) @ (1.0 / spread).T
+        weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
+        return np.asarray(weight @ SQUARES / weight.sum(axis=1), dtype=np.float64)
 
 
 SQUARES = GRID[::4] ** 2
@@ -276,11 +281,9 @@ SQUARES = GRID[::4] ** 2
 def _log_priors() -> Mapping[Target, FloatArray]:
     """Return the logarithm of the prior weights of the form error, at SQUARES."""
     every = {name: FormError.infer(ANSWER_PRIORS[name], ()).weights for name in TARGETS}
-    thinned = np.add.reduceat  # each point stands for those up to the next one, so that an exact form keeps its share
-    indices = np.arange(0, len(GRID), 4)
-    return {
-        name: np.log(np.maximum(thinned(weights, indices), 1e-300)) for name, weights in every.items()
-    }
+    # each point stands for those up to the next one, so that an exact form keeps its share
+    thinned = {name: np.add.reduceat(w, np.arange(0, len(GRID), 4)) for name, w in every.items()}
+    return {name: np.log(np.maximum(weights, 1e-300)) for name, weights in thinned.items()}
 
 
 @cache
