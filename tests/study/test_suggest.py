@@ -150,7 +150,10 @@ def test_a_killed_adaptive_sweep_continues_with_the_same_runs(tmp_path, monkeypa
 
 def test_every_adaptive_setting_changes_the_next_round(sweep_dir):
     base = replace(RunStore(sweep_dir).latest_experiment(), results_dir=str(sweep_dir.parent))
-    base = replace(base, adaptive=replace(base.adaptive, enabled=True, max_budget=1.6e10, target=8e10))
+    base = replace(
+        base,
+        adaptive=replace(base.adaptive, enabled=True, max_budget=1.6e10, target=8e10, flops_budget=1.6e11),
+    )
 
     def chosen(**settings):
         decision = decide(sweep_dir, replace(base, adaptive=replace(base.adaptive, **settings)))
