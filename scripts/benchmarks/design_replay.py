@@ -333,6 +333,8 @@ def summary(results: pd.DataFrame, curves: pd.DataFrame) -> str:
     rms = np.sqrt((results[["grid_error", "error"]] ** 2).mean())
     known = curves[np.isfinite(curves["expected"]) & (curves["kind"] == "adaptive")]
     honest = (known["width"] / known["expected"]).quantile([0.1, 0.5, 0.9]).round(2).tolist()
+    held = (2 * results["error"].abs() <= results["width"]).mean()
+    of_grid = (2 * results["grid_error"].abs() <= results["grid_width"]).mean()
     return "\n".join(
         [
             by_sweep.to_string(),
@@ -340,6 +342,8 @@ def summary(results: pd.DataFrame, curves: pd.DataFrame) -> str:
             f"{(results['ratio'] <= 0.5).mean():.0%} of {len(results)}",
             f"error of ln N_opt: rms {rms['error']:.3f}, of the grid {rms['grid_error']:.3f}; median "
             f"{results['error'].abs().median():.3f}, of the grid {results['grid_error'].abs().median():.3f}",
+            f"intervals that hold the truth: {held:.0%}, of the grid {of_grid:.0%}, nominal "
+            f"{CONFIG.confidence:.0%}",
             f"width over expected width: 10, 50 and 90 % {honest} of {len(known)}",
         ]
     )
@@ -357,8 +361,8 @@ def draw(results: pd.DataFrame, curves: pd.DataFrame, stem: Path) -> None:
                 at = np.searchsorted(curve["flops"].to_numpy(), grid, side="right") - 1
                 best = np.minimum.accumulate(curve["width"].to_numpy())
                 steps.append(np.where(at >= 0, best[np.maximum(at, 0)], np.nan))
-            middle = np.nanmedian(np.array(steps), axis=0)
-            left.plot(grid, middle, color=color, linewidth=2, label=f"{kind}, median")
+            middle = np.nanmedian(np.array(steps)[:, 5:], axis=0)  # every sweep has begun by then
+            left.plot(grid[5:], middle, color=color, linewidth=2, label=f"{kind}, median")
         left.axhline(1.0, color="black", linewidth=0.6, linestyle=":")
         left.set(xscale="log", yscale="log", xlabel="FLOPs over those of the grid")
         left.set(ylabel="width of the interval of ln N_opt\nover that of the whole grid")
@@ -370,6 +374,8 @@ def draw(results: pd.DataFrame, curves: pd.DataFrame, stem: Path) -> None:
             right.plot([ratio.median()], [y], "|", color="black", markersize=14)
         right.axvline(0.5, color="black", linewidth=0.6, linestyle=":")
         right.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1.25))
+        right.set(xticks=[0, 0.25, 0.5, 0.75, 1, 1.2])
+        right.set(xticklabels=["0", ".25", ".5", ".75", "1", "not\nreached"])
         right.set(xlabel="FLOPs for the interval of the grid,\nover those of the grid")
         save_figure(figure, stem)
 
