@@ -39,7 +39,7 @@ from sweep.report.figures.style import new_figure, save_figure, style
 
 FloatArray = npt.NDArray[np.float64]
 
-CONFIG = dataclasses.replace(FitConfig(), methods=("isoflop", "trend"), n_bootstrap=60, confidence=0.9)
+CONFIG = dataclasses.replace(FitConfig(), methods=("trend",), n_bootstrap=60, confidence=0.9)
 PILOT = 3  # budgets of the grid that the adaptive sweep starts from
 REACH = 10.0  # times the largest budget: the target
 ROUND = 0.1  # of the grid's FLOPs: the allowance of one proposal
@@ -113,22 +113,23 @@ class State:
     n_runs: int
     width: float  # of the interval of ln N_opt at the target; infinite without an answer
     error: float  # of ln N_opt against the truth
+    answer: AnswerLaw | None
     predicted: float = math.nan  # the width that the proposal expected
 
 
 def measured(points: Sequence[Point], target: float, truth: float, predicted: float = math.nan) -> State:
     """Fit the points and return the interval at the target."""
-    fitted = fit(points, CONFIG)
+    answer = fit(points, CONFIG).answer
     cost = sum(point.flops_budget or 0.0 for point in points)
-    answer = fitted.answer
     if not isinstance(answer, AnswerLaw):
-        return State(flops=cost, n_runs=len(points), width=math.inf, error=math.nan)
+        return State(flops=cost, n_runs=len(points), width=math.inf, error=math.nan, answer=None)
     low, high = answer.interval("n_params_opt", target) or (0.0, math.inf)
     return State(
         flops=cost,
         n_runs=len(points),
         width=math.log(high / low),
         error=math.log(answer.n_params_opt(target)) - truth,
+        answer=answer,
         predicted=predicted,
     )
 
@@ -234,7 +235,7 @@ def adaptive_curve(source: Source, total: float, goal: float) -> list[State]:
     states = [measured(points, source.target, source.truth)]
     drawn: dict[int, int] = {}
     while states[-1].flops < LARGEST * total and states[-1].width > goal:
-        answer = fit(points, CONFIG).answer
+        answer = states[-1].answer
         found = situation(observe(points), answer, CONFIG)
         left = LARGEST * total - states[-1].flops
         wanted = {"n_params": goal / states[-1].width}
@@ -332,6 +333,8 @@ def summary(results: pd.DataFrame, curves: pd.DataFrame) -> str:
     rms = np.sqrt((results[["grid_error", "error"]] ** 2).mean())
     known = curves[np.isfinite(curves["expected"]) & (curves["kind"] == "adaptive")]
     honest = (known["width"] / known["expected"]).quantile([0.1, 0.5, 0.9]).round(2).tolist()
+    held = (2 * results["error"].abs() <= results["width"]).mean()
+    of_grid = (2 * results["grid_error"].abs() <= results["grid_width"]).mean()
     return "\n".join(
         [
             by_sweep.to_string(),
@@ -339,6 +342,8 @@ def summary(results: pd.DataFrame, curves: pd.DataFrame) -> str:
             f"{(results['ratio'] <= 0.5).mean():.0%} of {len(results)}",
             f"error of ln N_opt: rms {rms['error']:.3f}, of the grid {rms['grid_error']:.3f}; median "
             f"{results['error'].abs().median():.3f}, of the grid {results['grid_error'].abs().median():.3f}",
+            f"intervals that hold the truth: {held:.0%}, of the grid {of_grid:.0%}, nominal "
+            f"{CONFIG.confidence:.0%}",
             f"width over expected width: 10, 50 and 90 % {honest} of {len(known)}",
         ]
     )
@@ -356,8 +361,8 @@ def draw(results: pd.DataFrame, curves: pd.DataFrame, stem: Path) -> None:
                 at = np.searchsorted(curve["flops"].to_numpy(), grid, side="right") - 1
                 best = np.minimum.accumulate(curve["width"].to_numpy())
                 steps.append(np.where(at >= 0, best[np.maximum(at, 0)], np.nan))
-            middle = np.nanmedian(np.array(steps), axis=0)
-            left.plot(grid, middle, color=color, linewidth=2, label=f"{kind}, median")
+            middle = np.nanmedian(np.array(steps)[:, 5:], axis=0)  # every sweep has begun by then
+            left.plot(grid[5:], middle, color=color, linewidth=2, label=f"{kind}, median")
         left.axhline(1.0, color="black", linewidth=0.6, linestyle=":")
         left.set(xscale="log", yscale="log", xlabel="FLOPs over those of the grid")
         left.set(ylabel="width of the interval of ln N_opt\nover that of the whole grid")
@@ -369,6 +374,8 @@ def draw(results: pd.DataFrame, curves: pd.DataFrame, stem: Path) -> None:
             right.plot([ratio.median()], [y], "|", color="black", markersize=14)
         right.axvline(0.5, color="black", linewidth=0.6, linestyle=":")
         right.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1.25))
+        right.set(xticks=[0, 0.25, 0.5, 0.75, 1, 1.2])
+        right.set(xticklabels=["0", ".25", ".5", ".75", "1", "not\nreached"])
         right.set(xlabel="FLOPs for the interval of the grid,\nover those of the grid")
         save_figure(figure, stem)
 

@@ -17,7 +17,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Literal
 
 import numpy as np
@@ -38,19 +38,28 @@ IntArray = npt.NDArray[np.int64]
 Purpose = Literal["bracket", "budget", "precision"]
 
 HALF_SPAN = math.log(4.0)  # of the sizes around a minimum, in ln N
-NEW_BUDGET: tuple[tuple[float, ...], ...] = ((-1.0, -0.4, 0.4, 1.0), (-1.0, -0.5, 0.0, 0.5, 1.0))
+NEW_BUDGET: tuple[tuple[float, ...], ...] = (
+    (-1.0, -0.4, 0.4, 1.0),
+    (-1.0, -0.5, 0.0, 0.5, 1.0),
+    (-1.0, -0.75, -0.4, 0.0, 0.4, 0.75, 1.0),
+)
 """Sizes of a new budget, in units of HALF_SPAN from the expected minimum."""
+FURTHER = (-1.0, -0.5, 0.0, 0.5, 1.0)  # sizes of further runs of a budget, in the same units
 MARGIN = 0.15  # of ln N between the expected minimum and the outermost sizes of a bracketed budget
 STEPS = (0.3, 1.0)  # least and largest distance in ln N of a size that is added beyond an edge
 SAME_SIZE = 1e-6  # of ln N
+GROWTH = (
+    4.0  # largest cost of an action, times the FLOPs spent before: cheap runs show if dear ones are needed
+)
 OVERHEAD = 0.02  # of the largest run, added to the cost of an action: cheap runs are not free
 CURVATURE = 0.02  # of ln L in ln N, where no parabola is convex
 SLOPES = (0.3, 0.7)  # of ln N_opt in ln C, outside of the measured minima
 WEIGHTS: Mapping[Target, float] = {"n_params": 1.0, "loss": 0.5}  # of the log variances
-MIN_GAIN = 1e-3  # of the weighted log variance
+QUANTILES = (0.2, 0.5, 0.8)
+MIN_GAIN = 3e-3  # of the weighted log variance
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Pool:
     """Cells with runs that may be added, arrays of shape (n,)."""
 
@@ -59,10 +68,25 @@ class Pool:
     flops: FloatArray  # of one run
     n_free: IntArray  # runs that may be added to the cell
 
+    @cached_property
+    def log_n(self) -> FloatArray:
+        """Ln N of every row."""
+        return np.log(self.n_params)
+
+    @property
+    def budgets(self) -> list[float]:
+        """The budgets, ascending."""
+        return sorted(self._rows)
+
+    @cached_property
+    def _rows(self) -> dict[float, IntArray]:
+        budgets, index = np.unique(self.flops_budget, return_inverse=True)
+        return {float(budget): np.flatnonzero(index == i) for i, budget in enumerate(budgets)}
+
     def at(self, budget: float) -> IntArray:
         """Return the rows of a budget with runs left."""
-        rows = np.isclose(self.flops_budget, budget, rtol=1e-9) & (self.n_free > 0)
-        return np.flatnonzero(rows)
+        rows = self._rows.get(budget, np.empty(0, np.int64))
+        return rows[self.n_free[rows] > 0]
 
     def without(self, rows: Sequence[int]) -> Pool:
         """Return the pool with one run less of each of `rows`."""
@@ -101,12 +125,12 @@ class Variance:
     """Variance of one logarithm at the target, from noise and from the form of the extrapolation."""
 
     noise: float
-    form: float
+    form: FloatArray  # for each quantile of the present posterior that the true form error may lie at
 
     @property
     def total(self) -> float:
-        """The sum."""
-        return self.noise + self.form
+        """The geometric mean of the sums."""
+        return math.exp(float(np.log(self.noise + self.form).mean()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,9 +163,15 @@ class LocalModel:
     curvature: tuple[float, float]  # ln k = level + slope ln C
     sd: float  # of one run's ln L
     answer: AnswerLaw | None
+    known: dict[float, float] = field(default_factory=dict)  # results of `center`
 
     def center(self, flops: float) -> float:
         """Return the expected ln N_opt at a budget: between measured minima on the line that joins them."""
+        if flops not in self.known:
+            self.known[flops] = self._center(flops)
+        return self.known[flops]
+
+    def _center(self, flops: float) -> float:
         x = math.log(flops)
         if x > self.log_c[-1] and self.answer is not None:
             return math.log(self.answer.n_params_opt(flops))
@@ -176,15 +206,9 @@ class DesignModel:
     local: LocalModel
     answer: AnswerLaw
     log_target: float
-    scale: Mapping[Target, tuple[float, float]]  # present variances by noise and form over the model's
+    possible: Mapping[Target, FloatArray]  # form errors per e-fold, at QUANTILES of their present posterior
+    scale: Mapping[Target, tuple[float, FloatArray]]  # present variances by noise and form over the model's
     known: dict[tuple[float, bytes], tuple[float, float] | None] = field(default_factory=dict)  # errors
-    grid_squares: FloatArray = field(default_factory=lambda: GRID[:, None] ** 2)
-    log_prior: Mapping[Target, FloatArray] = field(
-        default_factory=lambda: {
-            name: np.log(np.maximum(FormError.infer(ANSWER_PRIORS[name], ()).weights, 1e-300))
-            for name in TARGETS
-        }
-    )
 
     @classmethod
     def of(cls, local: LocalModel, answer: AnswerLaw, design: Design, target: float) -> DesignModel:
@@ -193,14 +217,18 @@ class DesignModel:
             local=local,
             answer=answer,
             log_target=math.log(target),
-            scale=dict.fromkeys(TARGETS, (1.0, 1.0)),
+            possible={
+                name: GRID[np.searchsorted(np.cumsum(answer.form[name].weights), QUANTILES)]
+                for name in TARGETS
+            },
+            scale=dict.fromkeys(TARGETS, (1.0, np.ones(len(QUANTILES)))),
         )
         reach = float(answer.reach(np.array([target]))[0])
         scale = {}
         for name, found in plain.variances(design).items():
             noise = float(answer.noise_variance(name, np.array([target]))[0])
             form = (answer.form[name].sd * reach) ** 2
-            scale[name] = (noise / found.noise, form / found.form if found.form > 0 else 1.0)
+            scale[name] = (noise / found.noise, form / np.where(found.form > 0, found.form, 1.0))
         return dataclasses.replace(plain, scale=scale)
 
     def variances(self, design: Design) -> dict[Target, Variance]:
@@ -212,10 +240,10 @@ class DesignModel:
         result: dict[Target, Variance] = {}
         for index, name in enumerate(TARGETS):
             square = np.array([pair[1][index] for pair in valid])
-            noise = _line_variances(x, square, np.array([self.log_target]), _prior(name))[-1, 0]
-            form = self._form(name, x, square)
-            scale = self.scale[name]
-            result[name] = Variance(noise=scale[0] * float(noise), form=scale[1] * (form * reach) ** 2)
+            lines = _line_variances(x, square, np.append(x, self.log_target), _prior(name))
+            form = self._form(name, x, square, lines) * reach**2
+            by_noise, by_form = self.scale[name]
+            result[name] = Variance(noise=by_noise * float(lines[-1, -1]), form=by_form * form)
         return result
 
     def _errors(self, budget: BudgetRuns) -> tuple[float, float] | None:
@@ -229,20 +257,33 @@ class DesignModel:
         found = self.variances(design)
         return sum(WEIGHTS[name] * math.log(found[name].total) for name in TARGETS)
 
-    def _form(self, name: Target, x: FloatArray, square: FloatArray) -> float:
-        """Return the expected posterior sd of the form error per e-fold, from the backtests of a design."""
-        found = self.answer.form[name].weights
-        typical = float(GRID[int(np.searchsorted(np.cumsum(found), 0.5))])
+    def _form(self, name: Target, x: FloatArray, square: FloatArray, lines: FloatArray) -> FloatArray:
+        """Return the mean square of the form error per e-fold after the backtests of a design.
+
+        One value for each of the `possible` true errors. It is that of `FormError.infer` for backtest errors
+        of their expected squares, on every fourth point of GRID.
+        """
         first, held = _cuts(len(x))
-        reach = x[held] - x[first - 1]
-        variance = _line_variances(x, square, x, _prior(name))[first - 1, held] + square[held]
-        squared_error = variance + (typical * reach) ** 2
-        spread = variance + self.grid_squares * reach**2
-        # one row for each point of the grid: FormError.infer with a matrix in place of its loop
-        likelihood = -0.5 * (np.log(spread) + squared_error / spread) / (len(x) - first)
-        log_weight = self.log_prior[name] + likelihood.sum(axis=1)
-        weight = np.exp(log_weight - log_weight.max())
-        return math.sqrt(float(weight @ self.grid_squares[:, 0] / weight.sum()))
+        reach = (x[held] - x[first - 1]) ** 2
+        variance = lines[first - 1, held] + square[held]
+        squared_error = variance + self.possible[name][:, None] ** 2 * reach
+        spread = variance + SQUARES[:, None] * reach
+        share = -0.5 / (len(x) - first)
+        log_weight = _log_priors()[name] + np.log(spread) @ share + (squared_error * share) @ (1.0 / spread).T
+        weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
+        return np.asarray(weight @ SQUARES / weight.sum(axis=1), dtype=np.float64)
+
+
+SQUARES = GRID[::4] ** 2
+
+
+@cache
+def _log_priors() -> Mapping[Target, FloatArray]:
+    """Return the logarithm of the prior weights of the form error, at SQUARES."""
+    every = {name: FormError.infer(ANSWER_PRIORS[name], ()).weights for name in TARGETS}
+    # each point stands for those up to the next one, so that an exact form keeps its share
+    thinned = {name: np.add.reduceat(w, np.arange(0, len(GRID), 4)) for name, w in every.items()}
+    return {name: np.log(np.maximum(weights, 1e-300)) for name, weights in thinned.items()}
 
 
 @cache
@@ -263,14 +304,12 @@ def _line_variances(x: FloatArray, square: FloatArray, at: FloatArray, prior: fl
 
     Infinite where a line is not determined.
     """
-    weight, d = 1.0 / square, x - x[-1]
-    s0, s1, s2 = (np.cumsum(weight * d**power)[:, None] for power in range(3))
-    s2 = s2 + prior
-    t = at[None, :] - x[-1]
-    determinant = s0 * s2 - s1**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        variance = (s2 - 2.0 * s1 * t + s0 * t**2) / determinant
-    return np.where(determinant > 1e-9 * s0 * np.maximum(s2, 1e-300), variance, np.inf)
+    d, t = x - x[-1], at - x[-1]
+    s0, s1, s2 = np.cumsum(np.stack([np.ones_like(d), d, d * d]) / square, axis=1)[:, :, None]
+    determinant = s0 * (s2 + prior) - s1**2
+    possible = determinant > 1e-9 * s0 * np.maximum(s2 + prior, 1e-300)
+    variance = (s2 + prior - 2.0 * s1 * t + s0 * t**2) / np.where(possible, determinant, 1.0)
+    return np.where(possible, variance, np.inf)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -351,7 +390,9 @@ def propose(
     repairs, pool, design, unrepaired = _repairs(found, pool, allowance)
     left = allowance - sum(action.flops for action in repairs)
     if found.local is None or not isinstance(answer, AnswerLaw):
-        opened = () if found.local is None else _missing_budgets(found.local, pool, design, left)
+        opened = (
+            () if found.local is None else _missing_budgets(found.local, pool, design, left, len(repairs))
+        )
         actions = (*repairs, *opened)
         return Proposal(actions=actions, width_factors=(), unrepaired=unrepaired)
     model = DesignModel.of(found.local, answer, found.design, target)
@@ -392,7 +433,8 @@ def _best_rollout(
     beyond = [
         action
         for action in _new_budgets(model.local, pool, design)
-        if action.flops <= allowance and pool.flops_budget[action.rows[0]] > largest
+        if action.flops <= min(allowance, GROWTH * _spent(design))
+        and pool.flops_budget[action.rows[0]] > largest
     ]
     starts = [None, *beyond]
     for start in starts:
@@ -427,13 +469,14 @@ def _greedy(
         if enough.holds(model.variances(design)):
             break
         now = model.score(design)
+        limit = min(allowance, GROWTH * _spent(design))
         affordable = [
             action
             for action in (
                 *_new_budgets(model.local, pool, design),
                 *_single_runs(model.local, pool, design),
             )
-            if action.flops <= allowance
+            if action.flops <= limit
         ]
         affordable.sort(key=lambda action: -rates.get(action, math.inf))
         best, chosen = 0.0, None
@@ -449,27 +492,29 @@ def _greedy(
     return tuple(actions), design
 
 
+def _spent(design: Design) -> float:
+    """Return the FLOPs of all runs of a design."""
+    return sum(budget.flops * len(budget.log_n) for budget in design)
+
+
 def _with_action(design: Design, pool: Pool, action: Action) -> Design:
     """Return the design with the runs of an action."""
-    rows = list(action.rows)
     by_budget = {budget.flops: budget for budget in design}
-    for flops in dict.fromkeys(pool.flops_budget[rows].tolist()):
-        log_n = np.log(pool.n_params[[row for row in rows if pool.flops_budget[row] == flops]])
-        known = next((f for f in by_budget if math.isclose(f, flops, rel_tol=1e-9)), None)
-        old = (
-            by_budget[known] if known is not None else BudgetRuns(flops=flops, log_n=log_n[:0], status="new")
-        )
-        by_budget[old.flops] = old.plus(log_n)
+    for row in action.rows:
+        flops, log_n = float(pool.flops_budget[row]), pool.log_n[row : row + 1]
+        old = by_budget.get(flops) or BudgetRuns(flops=flops, log_n=log_n[:0], status="new")
+        by_budget[flops] = old.plus(log_n)
     return tuple(by_budget[flops] for flops in sorted(by_budget))
 
 
 def _new_budgets(local: LocalModel, pool: Pool, design: Design) -> Iterator[Action]:
     """Yield, for each budget of the pool without runs, the sizes that bracket its expected minimum."""
-    for budget in np.unique(pool.flops_budget).tolist():
-        if any(math.isclose(budget, have.flops, rel_tol=1e-9) for have in design):
+    present = {have.flops for have in design}
+    for budget in pool.budgets:
+        if budget in present:
             continue
         rows = pool.at(budget)
-        u = np.log(pool.n_params[rows]) - local.center(budget)
+        u = pool.log_n[rows] - local.center(budget)
         for offsets in NEW_BUDGET:
             chosen = sorted(
                 {int(rows[np.argmin(np.abs(u - HALF_SPAN * at))]) for at in offsets} if len(u) else ()
@@ -479,24 +524,28 @@ def _new_budgets(local: LocalModel, pool: Pool, design: Design) -> Iterator[Acti
 
 
 def _single_runs(local: LocalModel, pool: Pool, design: Design) -> Iterator[Action]:
-    """Yield every further run near the minimum of a budget that has runs."""
+    """Yield further runs around the minimum of every budget that has runs."""
     for budget in design:
         rows = pool.at(budget.flops)
-        u = np.log(pool.n_params[rows]) - local.center(budget.flops)
-        for row in rows[np.abs(u) <= HALF_SPAN * 1.05].tolist():
-            yield _action("precision", [row], pool)
+        if len(rows):
+            u = pool.log_n[rows] - local.center(budget.flops)
+            nearest = {int(rows[np.argmin(np.abs(u - HALF_SPAN * at))]) for at in FURTHER}
+            for row in sorted(nearest):
+                yield _action("precision", [row], pool)
 
 
 def _action(purpose: Purpose, rows: Sequence[int], pool: Pool) -> Action:
     return Action(purpose=purpose, rows=tuple(rows), flops=float(pool.flops[list(rows)].sum()))
 
 
-def _missing_budgets(local: LocalModel, pool: Pool, design: Design, allowance: float) -> tuple[Action, ...]:
-    """Return the cheapest new budgets that the answer lacks."""
-    n_missing = MIN_FITTED - len(local.log_c)
+def _missing_budgets(
+    local: LocalModel, pool: Pool, design: Design, allowance: float, n_repaired: int
+) -> tuple[Action, ...]:
+    """Return the cheapest new budgets that the answer lacks, if the repaired ones get their minimum."""
+    n_missing = max(0, MIN_FITTED - len(local.log_c) - n_repaired)
     by_budget = {float(pool.flops_budget[a.rows[0]]): a for a in _new_budgets(local, pool, design)}
     actions: list[Action] = []
-    for action in sorted(by_budget.values(), key=lambda action: action.flops)[: max(0, n_missing)]:
+    for action in sorted(by_budget.values(), key=lambda action: action.flops)[:n_missing]:
         if action.flops <= allowance:
             actions.append(action)
             allowance -= action.flops
@@ -530,7 +579,7 @@ def _repair(found: Situation, budget: BudgetFit, pool: Pool) -> list[int]:
     sizes = np.unique(have.log_n)
     step = float(np.clip(np.median(np.diff(sizes)), *STEPS)) if len(sizes) > 1 else STEPS[0]
     rows = pool.at(budget.flops_budget)
-    log_n = np.log(pool.n_params[rows])
+    log_n = pool.log_n[rows]
 
     def nearest(at: float, allowed: npt.NDArray[np.bool_]) -> list[int]:
         if not allowed.any():

@@ -58,6 +58,7 @@ class Suggestion:
     refusal: str | None  # why there is no answer
     unbracketed: tuple[str, ...]  # budgets without a valid minimum, with the reason
     unrepaired: tuple[str, ...]  # of these, those that no run of the allowance can bracket
+    n_unfinished: int  # planned runs without a result, which the suggestion does not count
     runs: tuple[SuggestedRun, ...]  # in the order of their use
     plans: tuple[Plan, ...]  # one for each seed
 

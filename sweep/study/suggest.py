@@ -25,7 +25,7 @@ from sweep.fit.laws.base import Interval
 from sweep.fit.refusals import Refusal
 from sweep.fit.table.observations import Observations, observe
 from sweep.identity import run_key
-from sweep.plan.grid import make_plan
+from sweep.plan.grid import cell_name, make_plan
 from sweep.plan.shapes import nearest_shape
 from sweep.records import Plan, PlannedRun
 from sweep.report.suggestion import Outlook, SuggestedRun, Suggestion
@@ -55,12 +55,15 @@ def suggest(
     """Return the runs that most narrow the answer at `target` within `flops_budget`, both in FLOPs.
 
     The largest budget of a suggested run is `max_budget`, by default the largest planned one; the default
-    target is ten times of it, the default allowance half of the FLOPs of the sweep's plans. Writes nothing.
+    target is ten times that budget, the default allowance half of the FLOPs of the grid. Writes nothing.
 
     Raises InputError when the sweep has no finished run, or settings that allow no suggestion.
     """
-    experiment = arm_experiment(RunStore(sweep_dir), arm)
-    return _suggestion(sweep_dir, experiment, target, flops_budget, max_budget)
+    store = RunStore(sweep_dir)
+    experiment = arm_experiment(store, arm)
+    planned = [p for p in store.plans() if p.experiment.arm == arm and not p.validation]
+    largest = max_budget or max(max(plan.experiment.budgets) for plan in planned)
+    return _suggestion(sweep_dir, experiment, target, flops_budget, largest)
 
 
 def _suggestion(
@@ -103,6 +106,7 @@ def _suggestion(
         refusal=present if isinstance(present, str) else None,
         unbracketed=tuple(f"{b.flops_budget:.4g} FLOPs: {b.reason}" for b in found.unbracketed),
         unrepaired=proposal.unrepaired,
+        n_unfinished=sum(not run.finished for run in store.status().runs),
         runs=runs,
         plans=plans,
     )
@@ -210,7 +214,12 @@ class _Candidates:
         data, device = dataset(experiment), device_of(experiment)
         widths = {budget: _widths(experiment, found, budget) for budget in _budgets(found, max_budget)}
         lattice = {budget: sizes for budget, sizes in widths.items() if sizes}
-        taken = {entry.run_key for entry in store.entries()}
+        if not lattice:
+            raise InputError(
+                f"no run of at most {max_budget:.4g} FLOPs can be suggested: the smallest budget of the "
+                f"points is {found.budgets[0].flops_budget:.4g}, allow at least so much for one run"
+            )
+        taken = {entry.run_key: entry.name for entry in store.entries()}
         plan = make_plan(_of_cells(experiment, lattice, seed=0), data, device)
         _check_precision(store, experiment, plan)
         seeds = [_free_seeds(experiment, run.config, taken) for run in plan.runs]
@@ -279,10 +288,16 @@ def _check_precision(store: RunStore, experiment: ExperimentConfig, plan: Plan) 
         )
 
 
-def _free_seeds(experiment: ExperimentConfig, config: RunConfig, taken: set[str]) -> tuple[int, ...]:
-    """Return the seeds of a cell that no plan lists, those of the experiment first; at most MAX_SEEDS."""
+def _free_seeds(experiment: ExperimentConfig, config: RunConfig, taken: Mapping[str, str]) -> tuple[int, ...]:
+    """Return the seeds of a cell that no plan lists, those of the experiment first; at most MAX_SEEDS.
+
+    `taken` maps run keys to names. Names begin with their cell, so that few keys have to be hashed.
+    """
     others = (seed for seed in itertools.count() if seed not in experiment.seeds)
     order = itertools.islice(itertools.chain(experiment.seeds, others), MAX_SEEDS)
+    cell = cell_name(config.flops_budget or 0.0, config.model)
+    if not any(name.startswith(f"{cell}-") for name in taken.values()):
+        return tuple(order)
     return tuple(seed for seed in order if run_key(replace(config, seed=seed)) not in taken)
 
 

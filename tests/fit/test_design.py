@@ -128,10 +128,11 @@ def test_two_budgets_get_the_one_that_an_answer_needs():
     assert {float(pool.flops_budget[row]) for row in proposal.rows} == {BUDGETS[2]}
 
 
-def test_a_planted_sweep_needs_half_the_flops_of_its_grid():
-    scenario = dataclasses.replace(
-        next(s for s in SCENARIOS if s.name == "small grid, two seeds"), n_budgets=5, n_sizes=5
-    )
-    ((result, _),) = compare(scenario.name, 3, PlantedSource(scenario, 3), every_level=False)
-    assert result.ratio <= 0.6
-    assert abs(result.error) < result.grid_width
+def test_planted_sweeps_need_less_than_their_grid():
+    scenario = dataclasses.replace(next(s for s in SCENARIOS if s.name == "steep"), n_budgets=6)
+    found = [
+        next(iter(compare(scenario.name, seed, PlantedSource(scenario, seed), every_level=False)))[0]
+        for seed in range(3)
+    ]
+    assert sorted(result.ratio for result in found)[1] <= 0.6
+    assert max(abs(result.error) for result in found) < max(result.grid_width for result in found)

@@ -48,6 +48,8 @@ def _closing(found: Suggestion) -> Iterator[str]:
     for name, outlook in (("N_opt", found.n_params_opt), ("loss", found.loss_opt)):
         if outlook is not None:
             yield f"{name} {at}: {_outlook(outlook)} ({found.confidence:.0%})"
+    if found.n_unfinished:
+        yield f"planned runs without a result, which are not counted: {found.n_unfinished}"
     for text in found.unrepaired:
         yield f"not bracketed by these runs: {text}"
 
