@@ -29,6 +29,9 @@ CURVES = "one_schedule"
 READ_AT = (2.5e10, 3.54e10, 5e10, 7.07e10, 1e11)  # exact FLOPs
 READ_AT_KAPLAN = (4e9, 8e9, 1.6e10, 3.2e10)  # Kaplan's FLOPs, of about the same runs
 WARMUP = 0.1  # of the run, at the start of which the loss says nothing about a model
+CONSISTENT = (("total", "exact"), ("non_embedding", "kaplan"))
+"""Countings of N and C that belong together: Chinchilla's and Kaplan's."""
+TUNED = "matched schedules, tuned rate"
 ISOFLOP = replace(FEW_DRAWS, methods=("isoflop",))
 
 
@@ -106,7 +109,7 @@ def read_points(curves: Sequence[Curve], budgets: Sequence[float], *, kaplan: bo
 
 def exponents() -> Iterator[Exponent]:
     """Yield the exponents under every set of choices that the reference sweeps allow."""
-    yield from _of_study(STUDIES["cpu_stdlib"], "matched schedules, tuned rate")
+    yield from _of_study(STUDIES["cpu_stdlib"], TUNED)
     if (STUDIES["fixed_lr"].directory / "points.csv").exists():
         yield from _of_study(STUDIES["fixed_lr"], "matched schedules, one rate and batch")
     if (STUDIES[CURVES].directory / "curves.csv").exists():
@@ -135,7 +138,8 @@ def _of_study(study: Study, runs: str) -> Iterator[Exponent]:
     law = fitted.laws["isoflop"]
     assert fitted.reconcile is not None
     for row in fitted.reconcile.rows:
-        if row.a is None or row.flops not in ("exact", "kaplan"):
+        kind = row.n_params, row.flops
+        if row.a is None or (row.method != "isoflop" and kind not in CONSISTENT):
             continue
         own = row.method == "isoflop" and row.n_params == "total"
         yield Exponent(

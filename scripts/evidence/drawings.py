@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from scripts.evidence.batches import BatchCell, NoisePoint, batch_cells, noise_points
-from scripts.evidence.counting import Exponent, exponents
+from scripts.evidence.counting import TUNED, Exponent, exponents
 from scripts.evidence.studies import REFERENCE
 from sweep.report.figures.style import DARK, GREY, count_ticks, loss_ticks, new_figure, save_figure, style
 
@@ -28,16 +28,18 @@ def exponent_figure(found: Sequence[Exponent]) -> Figure:
         for value, name in ((CHINCHILLA, "Chinchilla"), (KAPLAN, "Kaplan")):
             axes.axvline(value, color=GREY, lw=1, ls=":")
             axes.annotate(name, (value, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
-        axes.set_yticks(range(len(found)), [f"{one.runs}; {one.method}, {label(one)}" for one in found])
+        axes.set_yticks(range(len(found)), [label(one) for one in found])
         axes.invert_yaxis()
         axes.set_xlabel("a of $N_{opt}\\propto C^a$, 90 % intervals")
         return figure
 
 
 def label(one: Exponent) -> str:
-    """Return the counting of N and C in words."""
+    """Return the choices in words; runs of matched schedules and tuned rates are the default."""
     counted = "N without embeddings" if one.n_params == "non_embedding" else "all N"
-    return f"{counted}, {'C = 6 N D' if one.flops == 'kaplan' else 'exact C'}"
+    convention = "Kaplan's C" if one.flops == "kaplan" else "exact C"
+    runs = "" if one.runs == TUNED else f"{one.runs}: "
+    return f"{runs}{one.method}, {counted}, {convention}"
 
 
 def batch_figure(noise: Sequence[NoisePoint], cells: Sequence[BatchCell]) -> Figure:
@@ -75,7 +77,7 @@ def draw_all(directory: Path = REFERENCE) -> list[Path]:
     """Draw both figures as PNG, as far as their points exist, and return the paths."""
     paths = []
     found = list(exponents())
-    if len({one.runs for one in found}) > 1:
+    if found:
         paths += save_figure(exponent_figure(found), directory / "exponents")
     noise, cells = noise_points(), batch_cells()
     if noise and cells:
