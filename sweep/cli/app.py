@@ -16,6 +16,7 @@ from sweep.cli import laws, sweeps
 from sweep.cli.arguments import AsJson, ConfigDir, Overrides, arms_of, first_arm_of
 from sweep.cli.data import data_app, import_runs
 from sweep.cli.help import DAILY, MACHINE, STUDIES, GroupedVerbs, examples
+from sweep.cli.init import init
 from sweep.errors import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, InputError, user_error
 from sweep.report.text.terminal import print_document, print_json, print_text, say
 
@@ -158,6 +159,13 @@ _add(STUDIES, sweeps.validate, "validate results/smoke 4x", "validate results/sm
 _add(STUDIES, sweeps.check_hparams, "check-hparams experiment=smoke", name="check-hparams")
 _add(STUDIES, sweeps.exclude, "exclude results/smoke 5e09-d8-L2-s0 --reason 'loss spike at step 40'")
 _add(STUDIES, import_runs, "import runs.csv --into results/theirs", name="import")
+_add(
+    MACHINE,
+    init,
+    "init",
+    "init --corpus 'texts/**/*.txt' --model llama",
+    "init mine --corpus corpus.parquet --tokenizer tokenizer.json --flops-budget 1e13",
+)
 _add(
     MACHINE,
     doctor,
