@@ -130,6 +130,7 @@ _add(
     sweeps.plan,
     "plan experiment=smoke",
     "plan experiment=smoke optimizer.lr_multiplier=0.5 name=slow",
+    "plan experiment=demo --hours 2 --resolve 0.01",
     "plan experiment=mine --json",
 )
 _add(

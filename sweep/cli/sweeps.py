@@ -33,6 +33,7 @@ from sweep.report.text.terminal import print_json, print_text, progress, say
 
 if TYPE_CHECKING:  # slow to import, and --help does not need them
     from sweep.config import ExperimentConfig
+    from sweep.study.afford import Kind, Limit
     from sweep.study.run import RunOutcome
 
 PICTURES = ("answer", "isoflop_curves", "optima")  # in the order in which they are proposed
@@ -56,6 +57,28 @@ AsArm = Annotated[
     bool,
     typer.Option("--as-arm", help="Add the experiment to the sweep of its name as another arm."),
 ]
+GpuHours = Annotated[
+    float | None,
+    typer.Option("--gpu-hours", metavar="H", help="Scale the budgets to take H hours of devices in all."),
+]
+Hours = Annotated[
+    float | None,
+    typer.Option("--hours", metavar="H", help="Scale the budgets to be finished in H hours here."),
+]
+Money = Annotated[
+    float | None,
+    typer.Option(
+        "--money", metavar="M", help="Scale the budgets to cost M, at estimate.price_per_hour for a device."
+    ),
+]
+Resolve = Annotated[
+    float | None,
+    typer.Option(
+        "--resolve",
+        metavar="NATS",
+        help="Show how many seeds resolve this difference in loss of two settings.",
+    ),
+]
 Detach = Annotated[
     bool, typer.Option("--detach", help="Return once the workers are started; they go on in the background.")
 ]
@@ -74,10 +97,15 @@ def plan(
     overrides: Overrides = None,
     config_dir: ConfigDir = None,
     as_arm: AsArm = False,
+    gpu_hours: GpuHours = None,
+    hours: Hours = None,
+    money: Money = None,
+    resolve: Resolve = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the runs of an experiment and their cost.
 
+    With --gpu-hours, --hours or --money, budgets are scaled to fit, and printed as settings for sweep run.
     Exits with 3, after the plan is shown, if the sweep of this name holds runs with other settings.
     """
     from sweep.config.places import sweep_directory
@@ -88,10 +116,31 @@ def plan(
     from sweep.study.speed import machine_speed, measured
 
     arms = _arms("plan", overrides, config_dir, as_arm)
-    plans = measured([plan_experiment(arm) for arm in arms], say)
+    limit, chosen = _limit(gpu_hours, hours, money), None
+    if limit is None:
+        plans = measured([plan_experiment(arm) for arm in arms], say)
+    else:
+        from sweep.study.afford import afford
+
+        chosen = afford(arms, limit, say)
+        plans = list(chosen.plans)
     states = {key: state for plan in plans for key, state in run_states(plan).items()}
+    settings = [*(overrides or ()), *(chosen.overrides if chosen else ())]
+    todo = any(state != "cached" for state in states.values())
+    following = shlex.join(["sweep", "run", *settings]) if todo else f"sweep fit {sweep_directory(arms[0])}"
+    if resolve is None:
+        resolved = None
+    else:
+        from sweep.study.afford import resolution
+
+        resolved = resolution(plans[0], resolve)
     if as_json:
-        print_json(plan_document(plans, states))
+        document = plan_document(plans, states)
+        if chosen is not None:
+            document["chosen"] = {"overrides": list(chosen.overrides), "used": chosen.used}
+        if resolved is not None:
+            document["resolve"] = resolved.to_json()
+        print_json(document | {"next": [following]})
     else:
         from sweep.machine.workers import worker_count
         from sweep.report.text.plan import plan_text
@@ -100,8 +149,24 @@ def plan(
         start_s = None if speed is None else speed.start_s
         for arm in plans:
             print_text(plan_text(arm, states, workers, known_hparams(arm), start_s))
+        if chosen is not None:
+            print_text(f"chosen for {limit}, taking {chosen.used:.2g}: {' '.join(chosen.overrides)}")
+        if resolved is not None:
+            print_text(str(resolved))
+        print_text(f"next: {following}")
     for arm in plans:
         check_family(RunStore(sweep_directory(arm.experiment)), arm)
+
+
+def _limit(gpu_hours: float | None, hours: float | None, money: float | None) -> Limit | None:
+    """Return the one limit that is given, None without any. Raises InputError for several."""
+    from sweep.study.afford import Limit
+
+    amounts: dict[Kind, float | None] = {"gpu_hours": gpu_hours, "hours": hours, "money": money}
+    limits = [Limit(kind=kind, amount=amount) for kind, amount in amounts.items() if amount is not None]
+    if len(limits) > 1:
+        raise InputError("--gpu-hours, --hours and --money exclude each other: give one of them")
+    return limits[0] if limits else None
 
 
 def _arms(
