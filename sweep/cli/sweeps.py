@@ -27,12 +27,13 @@ from sweep.cli.arguments import (
     require_experiment,
     split_arguments,
 )
-from sweep.cli.laws import Verbose, budget_of, next_step, show_fits
+from sweep.cli.laws import Verbose, budget_of, next_steps, show_fits
 from sweep.errors import EXIT_FAILED, EXIT_STOPPED, InputError
 from sweep.report.text.terminal import print_json, print_text, progress, say
 
 if TYPE_CHECKING:  # slow to import, and --help does not need them
     from sweep.config import ExperimentConfig
+    from sweep.store.status import SweepStatus
     from sweep.study.afford import Kind, Limit
     from sweep.study.run import RunOutcome
 
@@ -188,6 +189,7 @@ def run(
     only: Only = None,
     as_arm: AsArm = False,
     detach: Detach = False,
+    as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Train every run that has no result yet, then fit and draw.
@@ -217,29 +219,45 @@ def run(
             only=only,
             detach=detach,
         )
+    if outcome.detached and as_json:
+        print_json({"detached": True, "next": [f"sweep status {shlex.quote(str(directory))} --json"]})
+        return
     if outcome.detached:
         print_text(_how_to_follow(directory))
         return
     say_outcome(outcome)
     _say_offline_runs(directory)
     if any(seen.status == "done" for seen in outcome.status.runs):
-        _fit_and_draw(directory, arms[0], verbose=verbose)
+        _fit_and_draw(directory, arms[0], as_json=as_json, verbose=verbose)
+    elif as_json:
+        print_json({"next": [f"sweep status {shlex.quote(str(directory))} --json"]})
     if outcome.gave_up or outcome.status.n_failed:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig, *, verbose: bool) -> None:
+def _fit_and_draw(
+    sweep_dir: Path, experiment: ExperimentConfig, *, as_json: bool = False, verbose: bool = False
+) -> None:
     """Fit a sweep, write its laws and figures, and print the answer and the picture to open."""
     from sweep.study import laws
 
     fits = laws.fit_arms(sweep_dir, experiment.fit)
-    closing = [next_step(sweep_dir, fits)]
+    closing: list[str] = []
+    following = next_steps(sweep_dir, fits)
     try:
         laws.write_fits(sweep_dir, fits)
         pictures = [path for path in laws.report(sweep_dir) if path.suffix == ".png"]
-        closing = [*(f"picture: {path}" for path in best_picture(pictures)), *closing]
+        closing = [f"picture: {path}" for path in best_picture(pictures)]
     finally:  # the laws are printed even where the disk is full
-        show_fits(fits, experiment.fit, sweep_dir=sweep_dir, closing=closing, verbose=verbose)
+        show_fits(
+            fits,
+            experiment.fit,
+            sweep_dir=sweep_dir,
+            closing=closing,
+            following=following,
+            as_json=as_json,
+            verbose=verbose,
+        )
 
 
 def best_picture(pictures: Sequence[Path]) -> list[Path]:
@@ -304,7 +322,8 @@ def validate(
     if outcome.run.n_trained:
         _refit(sweep_dir)
     if as_json:
-        print_json(outcome.validation.to_json())
+        place = shlex.quote(str(sweep_dir))
+        print_json(outcome.validation.to_json() | {"next": [f"sweep fit {place}", f"sweep report {place}"]})
     else:
         print_text(validation_text(outcome.validation))
 
@@ -386,6 +405,7 @@ def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_
     from sweep.study.plan import hparam_check
     from sweep.study.run import run_experiment
 
+    require_experiment("check-hparams", overrides, config_dir)
     arms = arms_of(overrides, config_dir)
     with catch_stop_signals() as caught, progress() as (on_data, on_status):
         outcome = run_experiment(
@@ -400,7 +420,8 @@ def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_
     checks = [hparam_check(arm) for arm in arms]
     reports = measure_hparams(checks, sweep_directory(arms[0]), hparam_directory(arms[0]))
     if as_json:
-        print_json(document(reports))
+        place = shlex.quote(str(sweep_directory(arms[0])))
+        print_json(document(reports) | {"next": [f"sweep fit {place}"]})
     else:
         for measured in reports:
             print_text(hparam_text(measured))
@@ -449,6 +470,7 @@ def status(
                 "hyperparameters": known_of(store.sweep_dir, seen),
                 "predictions": registered,
                 "validations": validations,
+                "next": [_after_status(store.sweep_dir, seen)],
             }
         )
         return
@@ -463,6 +485,18 @@ def status(
     registrations, scored = read_registrations(store.sweep_dir), read_validations(store.sweep_dir)
     for line in validation_lines(registrations, scored, seen):
         print_text(line)
+
+
+def _after_status(sweep_dir: Path, seen: SweepStatus) -> str:
+    """Return the command that follows a status: wait, continue, or fit."""
+    from sweep.store.run_store import RunStore
+
+    place = shlex.quote(str(sweep_dir))
+    if "leased" in seen.counts:
+        return f"sweep status {place} --watch"
+    if not seen.finished:
+        return f"sweep run experiment={RunStore(sweep_dir).latest_experiment().name}"
+    return f"sweep fit {place}"
 
 
 def cancel(directory: Directory) -> None:

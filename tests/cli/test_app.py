@@ -135,7 +135,7 @@ REFUSED = [
     ),
     (["run", "data_dir=/proc/nowhere"], "error: data_dir=/proc/nowhere cannot be written"),
     (["run", "evaluation.n_tokens=1e9"], "error: evaluation.n_tokens=1,000,000,000 is more than the"),
-    (["status", "results/none"], "error: results/none holds no plan"),
+    (["status", "results/none"], "error: results/none holds no sweep"),
     (["status", "a", "b"], "error: a and b are both given"),
     (["fit", "missing.csv"], "error: missing.csv not found: give a sweep's directory, or a .csv"),
     (["fit", "nowhere"], "error: nowhere holds no sweep"),
