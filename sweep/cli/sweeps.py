@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,8 +33,9 @@ from sweep.report.text.terminal import print_json, print_text, progress, say
 
 if TYPE_CHECKING:  # slow to import, and --help does not need them
     from sweep.config import ExperimentConfig
+    from sweep.records import Plan
     from sweep.store.status import SweepStatus
-    from sweep.study.afford import Kind, Limit
+    from sweep.study.afford import Kind, Limit, Resolution
     from sweep.study.run import RunOutcome
 
 PICTURES = ("answer", "isoflop_curves", "optima")  # in the order in which they are proposed
@@ -110,53 +111,60 @@ def plan(
     Exits with 3, after the plan is shown, if the sweep of this name holds runs with other settings.
     """
     from sweep.config.places import sweep_directory
-    from sweep.report.plans import known_hparams, plan_document, run_states
+    from sweep.report.plans import plan_document, run_states
     from sweep.store.run_store import RunStore
     from sweep.study.checks import check_family
     from sweep.study.plan import plan_experiment
-    from sweep.study.speed import machine_speed, measured
+    from sweep.study.speed import measured
 
-    arms = _arms("plan", overrides, config_dir, as_arm)
-    limit, chosen = _limit(gpu_hours, hours, money), None
+    arms, limit = _arms("plan", overrides, config_dir, as_arm), _limit(gpu_hours, hours, money)
     if limit is None:
-        plans = measured([plan_experiment(arm) for arm in arms], say)
+        chosen, plans = None, measured([plan_experiment(arm) for arm in arms], say)
     else:
         from sweep.study.afford import afford
 
         chosen = afford(arms, limit, say)
         plans = list(chosen.plans)
+    resolved = None if resolve is None else _resolution(plans[0], resolve)
     states = {key: state for plan in plans for key, state in run_states(plan).items()}
     settings = [*(overrides or ()), *(chosen.overrides if chosen else ())]
-    todo = any(state != "cached" for state in states.values())
-    following = shlex.join(["sweep", "run", *settings]) if todo else f"sweep fit {sweep_directory(arms[0])}"
-    if resolve is None:
-        resolved = None
-    else:
-        from sweep.study.afford import resolution
-
-        resolved = resolution(plans[0], resolve)
+    options = [*(["--config-dir", str(config_dir)] if config_dir else []), *(["--as-arm"] if as_arm else [])]
+    following = shlex.join(["sweep", "run", *settings, *options])
+    if "planned" not in states.values():
+        following = f"sweep fit {shlex.quote(str(sweep_directory(arms[0])))}"
     if as_json:
         document = plan_document(plans, states)
-        if chosen is not None:
-            document["chosen"] = {"overrides": list(chosen.overrides), "used": chosen.used}
-        if resolved is not None:
-            document["resolve"] = resolved.to_json()
+        document |= {} if chosen is None else {"chosen": chosen.to_json()}
+        document |= {} if resolved is None else {"resolve": resolved.to_json()}
         print_json(document | {"next": [following]})
     else:
-        from sweep.machine.workers import worker_count
-        from sweep.report.text.plan import plan_text
-
-        workers, speed = worker_count(plans), machine_speed(arms[0])
-        start_s = None if speed is None else speed.start_s
-        for arm in plans:
-            print_text(plan_text(arm, states, workers, known_hparams(arm), start_s))
+        _print_plans(plans, states)
+    for arm in plans:
+        check_family(RunStore(sweep_directory(arm.experiment)), arm)
+    if not as_json:
         if chosen is not None:
             print_text(f"chosen for {limit}, taking {chosen.used:.2g}: {' '.join(chosen.overrides)}")
         if resolved is not None:
             print_text(str(resolved))
         print_text(f"next: {following}")
+
+
+def _print_plans(plans: Sequence[Plan], states: Mapping[str, str]) -> None:
+    from sweep.machine.workers import worker_count
+    from sweep.report.plans import known_hparams
+    from sweep.report.text.plan import plan_text
+    from sweep.study.speed import machine_speed
+
+    workers, speed = worker_count(plans), machine_speed(plans[0].experiment)
+    start_s = None if speed is None else speed.start_s
     for arm in plans:
-        check_family(RunStore(sweep_directory(arm.experiment)), arm)
+        print_text(plan_text(arm, states, workers, known_hparams(arm), start_s))
+
+
+def _resolution(plan: Plan, difference: float) -> Resolution:
+    from sweep.study.afford import resolution
+
+    return resolution(plan, difference)
 
 
 def _limit(gpu_hours: float | None, hours: float | None, money: float | None) -> Limit | None:

@@ -50,6 +50,10 @@ class Choice:
     overrides: tuple[str, ...]
     used: float  # of the limit, in its unit
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry `chosen` of `sweep plan --json`."""
+        return {"overrides": list(self.overrides), "used": self.used}
+
 
 def afford(
     arms: Sequence[ExperimentConfig], limit: Limit, on_notice: Callable[[str], None] = lambda sentence: None
