@@ -1,4 +1,4 @@
-"""The trees in README.md and docs/design.md name the packages and modules that exist."""
+"""The tree in docs/design.md names the packages and modules that exist."""
 
 import re
 from pathlib import Path
@@ -13,8 +13,8 @@ MODULES = {
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"))
-    if path.name != "log.md"  # its dated entries name files of their time
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
+    if path.name not in ("log.md", "CHANGELOG.md")  # they name files of their time
 )
 
 
@@ -48,18 +48,6 @@ def test_the_tree_in_design_lists_every_package_and_module_once():
     assert drawn - existing == set(), "docs/design.md lists what does not exist"
     assert existing - drawn == set(), "docs/design.md does not list these"
     assert len(drawn) == len(packages) + len(modules)
-
-
-def test_the_tree_in_the_readme_lists_every_package_of_two_levels():
-    found = []
-    for line in tree("README.md")[1:]:
-        names = re.findall(r"\w+(?:/|\.py)(?=[ ,):;]|$)", line)
-        package = names[0] if names[0].endswith("/") else ""
-        found += [f"sweep/{name}" for name in ([package] if package else names)]
-        found += [f"sweep/{package}{name}" for name in names[1:] if package]
-    expected = [f"{path}/" for path in PACKAGES if path.count("/") in (1, 2)]
-    expected += [path for path in MODULES if path.count("/") == 1]
-    assert sorted(found) == sorted(expected)
 
 
 def test_a_tree_is_read_by_its_indentation():

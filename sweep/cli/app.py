@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweep.cli import comparisons, design, laws, sweeps
-from sweep.cli.arguments import AsJson, ConfigDir, Overrides, arms_of, first_arm_of
+from sweep.cli.arguments import AsJson, ConfigDir, Overrides, arms_of, first_arm_of, names_experiment
 from sweep.cli.data import data_app, import_runs
 from sweep.cli.help import DAILY, MACHINE, STUDIES, GroupedVerbs, examples
+from sweep.cli.init import init
 from sweep.errors import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, InputError, user_error
 from sweep.report.text.terminal import print_document, print_json, print_text, say
 
@@ -79,16 +81,27 @@ def doctor(
     """Show what this machine has and lacks for an experiment."""
     from sweep.study.plan import diagnose
 
+    _say_default(overrides)
     if packing:
         _measure_packing(arms_of(overrides, config_dir), as_json)
         return
     diagnosis = diagnose(first_arm_of(overrides, config_dir), say)
     if as_json:
-        print_json(diagnosis.to_json())
+        following = shlex.join(["sweep", "plan", *(overrides or ["experiment=smoke"])])
+        remedies = [check.remedy for check in diagnosis.checks if check.state == "missing" and check.remedy]
+        print_json(diagnosis.to_json() | {"next": remedies or [following]})
     else:
         print_text(diagnosis.to_text())
     if not diagnosis.ok:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _say_default(overrides: Sequence[str] | None) -> None:
+    """Say that the answer is about the default experiment, where none is chosen."""
+    if not names_experiment(overrides or ()):
+        from sweep.config.compose import DEFAULT_EXPERIMENT
+
+        say(f"for experiment={DEFAULT_EXPERIMENT}: choose another with experiment=NAME")
 
 
 def _measure_packing(arms: Sequence[ExperimentConfig], as_json: bool) -> None:
@@ -107,7 +120,8 @@ def _measure_packing(arms: Sequence[ExperimentConfig], as_json: bool) -> None:
     check_extras()
     chosen = measure_and_remember([plan_experiment(arm) for arm in arms], on_row)
     if as_json:
-        print_json({"rows": [asdict(row) for row in rows], "chosen": asdict(chosen)})
+        listed = [asdict(row) for row in rows]
+        print_json({"rows": listed, "chosen": asdict(chosen), "next": ["sweep plan"]})
         return
     print_text(
         f"{chosen.n_workers} worker{'s' if chosen.n_workers > 1 else ''} on a device"
@@ -121,6 +135,7 @@ def config(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
 
     from sweep.config import to_dict
 
+    _say_default(overrides)
     print_document(OmegaConf.to_yaml(OmegaConf.create(to_dict(first_arm_of(overrides, config_dir)))))
 
 
@@ -129,6 +144,7 @@ _add(
     sweeps.plan,
     "plan experiment=smoke",
     "plan experiment=smoke optimizer.lr_multiplier=0.5 name=slow",
+    "plan experiment=demo --hours 2 --resolve 0.01",
     "plan experiment=mine --json",
 )
 _add(
@@ -154,6 +170,7 @@ _add(
     "fit runs.csv",
     "fit runs.csv --column n_params='Model Size' --where 'n_params > 1e8'",
 )
+_add(STUDIES, laws.laws, "laws", "laws --json")
 _add(STUDIES, sweeps.validate, "validate results/smoke 4x", "validate results/smoke 1e12 --json")
 _add(
     STUDIES,
@@ -172,6 +189,13 @@ _add(STUDIES, sweeps.check_hparams, "check-hparams experiment=smoke", name="chec
 _add(STUDIES, comparisons.fit_hparams, "fit-hparams results/rates", name="fit-hparams")
 _add(STUDIES, sweeps.exclude, "exclude results/smoke 5e09-d8-L2-s0 --reason 'loss spike at step 40'")
 _add(STUDIES, import_runs, "import runs.csv --into results/theirs", name="import")
+_add(
+    MACHINE,
+    init,
+    "init",
+    "init --corpus 'texts/**/*.txt' --model llama",
+    "init mine --corpus corpus.parquet --tokenizer tokenizer.json --flops-budget 1e13",
+)
 _add(
     MACHINE,
     doctor,

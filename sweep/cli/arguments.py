@@ -126,12 +126,21 @@ def directory_of(first: str | None, others: Sequence[str] | None, config_dir: Pa
         raise InputError(f"{' '.join(overrides)} has no effect on {sweep_dir}: give the directory alone")
     if sweep_dir is None and not overrides:
         return only_sweep()
+    if sweep_dir is not None and not (sweep_dir / "plans").is_dir() and not (sweep_dir / "runs").is_dir():
+        found = _sweeps(sweep_dir) or _sweeps(Path("results"))
+        there = f"give one of {', '.join(map(str, found))}" if found else "start one with sweep run"
+        raise InputError(f"{sweep_dir} holds no sweep: {there}")
     return sweep_dir or sweep_directory(first_arm_of(overrides, config_dir))
+
+
+def _sweeps(directory: Path) -> list[Path]:
+    """Return the sweeps in a directory, by name."""
+    return sorted(path.parent for path in directory.glob("*/plans") if path.is_dir())
 
 
 def only_sweep() -> Path:
     """Return the only sweep in results/. Raises InputError, with the list, where there is none or several."""
-    found = sorted(path.parent for path in Path("results").glob("*/plans") if path.is_dir())
+    found = _sweeps(Path("results"))
     if len(found) == 1:
         return found[0]
     if not found:

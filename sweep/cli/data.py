@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli.arguments import ConfigDir, Overrides, arms_of, first_arm_of
+from sweep.cli.arguments import ConfigDir, Overrides, arms_of, first_arm_of, require_experiment
 from sweep.cli.laws import Columns, columns_of
 from sweep.report.text.terminal import print_json, print_text, progress, say
 
@@ -20,6 +20,7 @@ def data_prepare(overrides: Overrides = None, config_dir: ConfigDir = None) -> N
     from sweep.plan.grid import heldout_warnings
     from sweep.study.plan import dataset, prepare_data
 
+    require_experiment("data prepare", overrides, config_dir)
     for arm in arms_of(overrides, config_dir):
         with progress() as (on_data, _):
             prepared = prepare_data(arm, on_data)
@@ -41,6 +42,7 @@ def data_inspect(overrides: Overrides = None, config_dir: ConfigDir = None) -> N
 
     from sweep.study.plan import dataset, overlap_of
 
+    require_experiment("data inspect", overrides, config_dir)
     experiment = first_arm_of(overrides, config_dir)
     found = dataset(experiment)
     document = asdict(found)

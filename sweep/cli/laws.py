@@ -132,6 +132,9 @@ LossName = Annotated[
         help="Fit the losses on the evaluation set NAME, the column loss_NAME, instead of the held-out ones.",
     ),
 ]
+ArmOfLaw = Annotated[
+    str | None, typer.Option("--arm", metavar="NAME", help="Arm of the sweep to predict from.")
+]
 InferenceTokens = Annotated[
     float | None,
     typer.Option(
@@ -166,6 +169,7 @@ def fit(
     from sweep.study.departures import departure_warnings
     from sweep.study.laws import fit_any_table, fit_arms, write_fits
     from sweep.study.plan import held_out_warnings
+    from sweep.study.report import write_page
 
     path, overrides = split_path(source, settings)
     _refuse_old_grammar(overrides)
@@ -181,8 +185,8 @@ def fit(
         if isinstance(fitted, OptimaLaw):
             print_json(fitted.to_json()) if as_json else print_text(str(fitted))
         else:
-            closing = [next_step(None, {None: fitted})]
-            show_fits({None: fitted}, config, closing=closing, as_json=as_json, verbose=verbose)
+            following = next_steps(None, {None: fitted})
+            show_fits({None: fitted}, config, following=following, as_json=as_json, verbose=verbose)
         return
     for option, given in (
         ("--column", column),
@@ -212,29 +216,20 @@ def fit(
         say(f"warning: {warning}")
     fits = fit_arms(directory, config, reconcile=reconcile, plan=plan, loss=loss)
     closing: list[str] = []
+    following = next_steps(directory, fits, loss=loss)
     try:
         write_fits(directory, fits, loss=loss)
-        closing = _closing(directory, fits, loss)
+        closing = [] if loss is not None else [f"report: {write_page(directory)}"]
     finally:  # the laws are printed even where the sweep is read-only
         show_fits(
             fits,
             config,
             sweep_dir=directory if loss is None else None,
             closing=closing,
+            following=following,
             as_json=as_json,
             verbose=verbose,
         )
-
-
-def _closing(directory: Path, fits: Mapping[str | None, Fit], loss: str | None) -> list[str]:
-    """Write the report of a sweep, and return the lines after its fit: the report and the next command."""
-    from sweep.study.laws import arm_directory, set_directory
-    from sweep.study.report import write_page
-
-    if loss is None:
-        return [f"report: {write_page(directory)}", next_step(directory, fits)]
-    file = set_directory(arm_directory(directory, next(iter(fits))), loss) / "fit.json"
-    return [f"next: sweep predict {shlex.quote(str(file))} FLOPS"]
 
 
 def fit_settings(overrides: Sequence[str], config_dir: Path | None) -> FitConfig:
@@ -279,10 +274,13 @@ def show_fits(
     *,
     sweep_dir: Path | None = None,
     closing: Sequence[str] = (),
+    following: Sequence[str] = (),
     as_json: bool = False,
     verbose: bool = False,
 ) -> None:
-    """Print one fit, or the fits of several arms under their names; `closing` lines come last.
+    """Print one fit, or the fits of several arms under their names.
+
+    `closing` lines and the commands in `following` come last.
 
     Finished validations of `sweep_dir` are shown with the fit of their arm.
     """
@@ -294,7 +292,8 @@ def show_fits(
         for name, document in documents.items() if sweep_dir is not None else ():
             own = [one for one in validations if one.registration.arm == (name or None)]
             document["validations"] = [one.to_json() for one in own]
-        print_json(documents[""] if list(fits) == [None] else {"arms": documents})
+        document = documents[""] if list(fits) == [None] else {"arms": documents}
+        print_json(document | {"next": list(following)})
         return
     from sweep.report.text.fit import fit_text
     from sweep.report.text.validation import validation_line
@@ -306,23 +305,31 @@ def show_fits(
         prediction = laws.summary(fitted, settings)
         lines = [validation_line(one) for one in validations if one.registration.arm == arm][-1:]
         if arm == list(fits)[-1]:
-            lines += closing
+            lines += [*closing, f"next: {', '.join(following)}"]
         print_text(fit_text(fitted, prediction, closing=lines, verbose=verbose))
 
 
-def next_step(directory: Path | None, fits: Mapping[str | None, Fit]) -> str:
-    """Return the line that names the next commands after a fit."""
+def next_steps(
+    directory: Path | None, fits: Mapping[str | None, Fit], *, loss: str | None = None
+) -> list[str]:
+    """Return the commands that follow a fit, of the losses on the evaluation set `loss` if given."""
     from sweep.report.numbers import format4
 
     if directory is None:
-        return "next: sweep fit TABLE --json > fit.json, then sweep predict fit.json FLOPS"
+        return ["sweep fit TABLE --json > fit.json", "sweep predict fit.json FLOPS"]
     place = shlex.quote(str(directory))
     arm, fitted = next(iter(fits.items()))
     if fitted.flops_range is None:
-        return f"next: sweep status {place}"
+        return [f"sweep status {place}"]
+    if loss is not None:
+        from sweep.study.laws import arm_directory, set_directory
+
+        file = set_directory(arm_directory(directory, arm), loss) / "fit.json"
+        return [f"sweep predict {shlex.quote(str(file))} FLOPS"]
     chosen = "" if arm is None else f" --arm {shlex.quote(arm)}"
     budget = format4(float(f"{VALIDATED * fitted.flops_range[1]:.1e}"))
-    return f"next: sweep predict {place} FLOPS, sweep validate {place} {budget}{chosen}"
+    validation = [f"sweep validate {place} {budget}{chosen}"] if (directory / "plans").is_dir() else []
+    return [f"sweep predict {place} FLOPS{chosen}", *validation]
 
 
 def predict(
@@ -331,6 +338,7 @@ def predict(
     inference_tokens: InferenceTokens = None,
     n_params: RunParams = None,
     n_tokens: RunTokens = None,
+    arm: ArmOfLaw = None,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -354,6 +362,7 @@ def predict(
         source = str(given_path(source))
     if inference_tokens is not None and not 0 < inference_tokens < math.inf:
         raise InputError(f"--inference-tokens {inference_tokens:g} is invalid: give a number above zero")
+    source = _of_arm(source, arm)
     family = _family(source, overrides, config_dir)
     if source is None:
         assert family is not None
@@ -367,6 +376,8 @@ def predict(
         _show_run(laws.run_loss(fitted, n_params, n_tokens, settings), as_json)
         return
     sweep_dir = sweep_directory(family) if source is None and family else laws.sweep_of_law(source or ".")
+    if sweep_dir is not None and (n_newer := laws.newer_points(sweep_dir, source)):
+        say(f"warning: {n_newer} runs finished after this fit: fit again with sweep fit {sweep_dir}")
     predictions = laws.predict(
         fitted,
         budgets,
@@ -375,19 +386,43 @@ def predict(
         inference_tokens=inference_tokens,
         settings=settings,
     )
+    from sweep.report.numbers import format4
+
+    following, first = None, predictions[0]
+    if sweep_dir is not None and first.shape and (first.beyond_data or 0.0) > laws.MIN_VALIDATED:
+        chosen = "" if arm is None else f" --arm {shlex.quote(arm)}"
+        following = f"sweep validate {shlex.quote(str(sweep_dir))} {format4(budgets[0])}{chosen}"
     if as_json:
-        documents = [prediction.to_json() for prediction in predictions]
+        commands = {"next": [] if following is None else [following]}
+        documents = [prediction.to_json() | commands for prediction in predictions]
         print_json(documents if len(documents) > 1 else documents[0])
         return
-    from sweep.report.numbers import format4
     from sweep.report.text.prediction import prediction_text
 
-    following = None
-    first = predictions[0]
-    if sweep_dir is not None and first.shape and (first.beyond_data or 0.0) > laws.MIN_VALIDATED:
-        place = shlex.quote(str(sweep_dir))
-        following = f"next: sweep validate {place} {format4(budgets[0])} trains this run and its neighbours"
+    if following is not None:
+        following = f"next: {following} trains this run and its neighbours"
     print_text(prediction_text(predictions, next_step=following, verbose=verbose))
+
+
+def _of_arm(source: str | None, arm: str | None) -> str | None:
+    """Return the directory of an arm's fit, and `source` for a law without arms.
+
+    Raises InputError where the sweep has arms and none of them is chosen, and for an unknown one.
+    """
+    from sweep.study import laws
+
+    if source is None or not (Path(source) / "plans").is_dir():
+        if arm is not None:
+            raise InputError(f"--arm {arm} belongs to the directory of a sweep: give one before the budgets")
+        return source
+    arms = laws.arm_names(Path(source))
+    if arm is None and not arms:
+        return source
+    if arm not in arms:
+        names = f"from {', '.join(arms)}" if arms else "the sweep has no arms"
+        wanted = "no arm is given" if arm is None else f"unknown arm {arm}"
+        raise InputError(f"{wanted}: choose one with --arm NAME, {names}" if arms else f"{wanted}: {names}")
+    return str(laws.arm_directory(Path(source), arm))
 
 
 def _show_run(prediction: RunPrediction, as_json: bool) -> None:
@@ -474,6 +509,21 @@ def report(
         directory = directory_of(source, overrides, config_dir)
         written = study.write_report(directory, files=files)
     print_text("\n".join(map(str, written)))
+
+
+def laws(as_json: AsJson = False) -> None:
+    """List the published laws that predict takes by name."""
+    from sweep.report.numbers import format4
+    from sweep.study.laws import law_table
+
+    rows = law_table()
+    if as_json:
+        print_json({"laws": rows, "next": [f"sweep predict {rows[0]['name']} 1e21"]})
+        return
+    for row in rows:
+        low, high = row["flops_range"]
+        print_text(f"{row['name']:<27}a {format4(row['a']):<8}b {format4(row['b']):<8}{row['source']}")
+        print_text(f"{'':<27}{format4(low)} to {format4(high)} FLOPs; {row['convention']}")
 
 
 def _refuse_old_grammar(overrides: Sequence[str]) -> None:

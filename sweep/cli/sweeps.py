@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -28,12 +28,15 @@ from sweep.cli.arguments import (
     require_experiment,
     split_arguments,
 )
-from sweep.cli.laws import Verbose, budget_of, next_step, show_fits
+from sweep.cli.laws import Verbose, budget_of, next_steps, show_fits
 from sweep.errors import EXIT_FAILED, EXIT_STOPPED, InputError
 from sweep.report.text.terminal import print_json, print_text, progress, say
 
 if TYPE_CHECKING:  # slow to import, and --help does not need them
     from sweep.config import ExperimentConfig
+    from sweep.records import Plan
+    from sweep.store.status import SweepStatus
+    from sweep.study.afford import Kind, Limit, Resolution
     from sweep.study.run import RunOutcome
 
 PICTURES = ("answer", "isoflop_curves", "optima")  # in the order in which they are proposed
@@ -57,6 +60,28 @@ AsArm = Annotated[
     bool,
     typer.Option("--as-arm", help="Add the experiment to the sweep of its name as another arm."),
 ]
+GpuHours = Annotated[
+    float | None,
+    typer.Option("--gpu-hours", metavar="H", help="Scale the budgets to take H hours of devices in all."),
+]
+Hours = Annotated[
+    float | None,
+    typer.Option("--hours", metavar="H", help="Scale the budgets to be finished in H hours here."),
+]
+Money = Annotated[
+    float | None,
+    typer.Option(
+        "--money", metavar="M", help="Scale the budgets to cost M, at estimate.price_per_hour for a device."
+    ),
+]
+Resolve = Annotated[
+    float | None,
+    typer.Option(
+        "--resolve",
+        metavar="NATS",
+        help="Show how many seeds resolve this difference in loss of two settings.",
+    ),
+]
 Detach = Annotated[
     bool, typer.Option("--detach", help="Return once the workers are started; they go on in the background.")
 ]
@@ -75,34 +100,83 @@ def plan(
     overrides: Overrides = None,
     config_dir: ConfigDir = None,
     as_arm: AsArm = False,
+    gpu_hours: GpuHours = None,
+    hours: Hours = None,
+    money: Money = None,
+    resolve: Resolve = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the runs of an experiment and their cost.
 
+    With --gpu-hours, --hours or --money, budgets are scaled to fit, and printed as settings for sweep run.
     Exits with 3, after the plan is shown, if the sweep of this name holds runs with other settings.
     """
     from sweep.config.places import sweep_directory
-    from sweep.report.plans import known_hparams, plan_document, run_states
+    from sweep.report.plans import plan_document, run_states
     from sweep.store.run_store import RunStore
     from sweep.study.checks import check_family
     from sweep.study.plan import plan_experiment
-    from sweep.study.speed import machine_speed, measured
+    from sweep.study.speed import measured
 
-    arms = _arms("plan", overrides, config_dir, as_arm)
-    plans = measured([plan_experiment(arm) for arm in arms], say)
-    states = {key: state for plan in plans for key, state in run_states(plan).items()}
-    if as_json:
-        print_json(plan_document(plans, states))
+    arms, limit = _arms("plan", overrides, config_dir, as_arm), _limit(gpu_hours, hours, money)
+    if limit is None:
+        chosen, plans = None, measured([plan_experiment(arm) for arm in arms], say)
     else:
-        from sweep.machine.workers import worker_count
-        from sweep.report.text.plan import plan_text
+        from sweep.study.afford import afford
 
-        workers, speed = worker_count(plans), machine_speed(arms[0])
-        start_s = None if speed is None else speed.start_s
-        for arm in plans:
-            print_text(plan_text(arm, states, workers, known_hparams(arm), start_s))
+        chosen = afford(arms, limit, say)
+        plans = list(chosen.plans)
+    resolved = None if resolve is None else _resolution(plans[0], resolve)
+    states = {key: state for plan in plans for key, state in run_states(plan).items()}
+    settings = [*(overrides or ()), *(chosen.overrides if chosen else ())]
+    options = [*(["--config-dir", str(config_dir)] if config_dir else []), *(["--as-arm"] if as_arm else [])]
+    following = shlex.join(["sweep", "run", *settings, *options])
+    if "planned" not in states.values():
+        following = f"sweep fit {shlex.quote(str(sweep_directory(arms[0])))}"
+    if as_json:
+        document = plan_document(plans, states)
+        document |= {} if chosen is None else {"chosen": chosen.to_json()}
+        document |= {} if resolved is None else {"resolve": resolved.to_json()}
+        print_json(document | {"next": [following]})
+    else:
+        _print_plans(plans, states)
     for arm in plans:
         check_family(RunStore(sweep_directory(arm.experiment)), arm)
+    if not as_json:
+        if chosen is not None:
+            print_text(f"chosen for {limit}, taking {chosen.used:.2g}: {' '.join(chosen.overrides)}")
+        if resolved is not None:
+            print_text(str(resolved))
+        print_text(f"next: {following}")
+
+
+def _print_plans(plans: Sequence[Plan], states: Mapping[str, str]) -> None:
+    from sweep.machine.workers import worker_count
+    from sweep.report.plans import known_hparams
+    from sweep.report.text.plan import plan_text
+    from sweep.study.speed import machine_speed
+
+    workers, speed = worker_count(plans), machine_speed(plans[0].experiment)
+    start_s = None if speed is None else speed.start_s
+    for arm in plans:
+        print_text(plan_text(arm, states, workers, known_hparams(arm), start_s))
+
+
+def _resolution(plan: Plan, difference: float) -> Resolution:
+    from sweep.study.afford import resolution
+
+    return resolution(plan, difference)
+
+
+def _limit(gpu_hours: float | None, hours: float | None, money: float | None) -> Limit | None:
+    """Return the one limit that is given, None without any. Raises InputError for several."""
+    from sweep.study.afford import Limit
+
+    amounts: dict[Kind, float | None] = {"gpu_hours": gpu_hours, "hours": hours, "money": money}
+    limits = [Limit(kind=kind, amount=amount) for kind, amount in amounts.items() if amount is not None]
+    if len(limits) > 1:
+        raise InputError("--gpu-hours, --hours and --money exclude each other: give one of them")
+    return limits[0] if limits else None
 
 
 def _arms(
@@ -124,6 +198,7 @@ def run(
     only: Only = None,
     as_arm: AsArm = False,
     detach: Detach = False,
+    as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Train every run that has no result yet, then fit and draw.
@@ -153,18 +228,25 @@ def run(
             only=only,
             detach=detach,
         )
+    if outcome.detached and as_json:
+        print_json({"detached": True, "next": [f"sweep status {shlex.quote(str(directory))} --json"]})
+        return
     if outcome.detached:
         print_text(_how_to_follow(directory))
         return
     say_outcome(outcome)
     _say_offline_runs(directory)
     if any(seen.status == "done" for seen in outcome.status.runs):
-        _fit_and_draw(directory, arms[0], verbose=verbose)
+        _fit_and_draw(directory, arms[0], as_json=as_json, verbose=verbose)
+    elif as_json:
+        print_json({"next": [f"sweep status {shlex.quote(str(directory))} --json"]})
     if outcome.gave_up or outcome.status.n_failed:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig, *, verbose: bool) -> None:
+def _fit_and_draw(
+    sweep_dir: Path, experiment: ExperimentConfig, *, as_json: bool = False, verbose: bool = False
+) -> None:
     """Fit a sweep, write its laws, figures and report, and print the answer and what to open."""
     from sweep.study import laws
     from sweep.study.departures import departure_warnings
@@ -173,14 +255,23 @@ def _fit_and_draw(sweep_dir: Path, experiment: ExperimentConfig, *, verbose: boo
     for warning in departure_warnings(sweep_dir):
         say(f"warning: {warning}")
     fits = laws.fit_arms(sweep_dir, experiment.fit)
-    closing = [next_step(sweep_dir, fits)]
+    closing: list[str] = []
+    following = next_steps(sweep_dir, fits)
     try:
         laws.write_fits(sweep_dir, fits)
         page, *figures = write_report(sweep_dir)
         pictures = best_picture([path for path in figures if path.suffix == ".png"])
-        closing = [f"report: {page}", *(f"picture: {path}" for path in pictures), *closing]
+        closing = [f"report: {page}", *(f"picture: {path}" for path in pictures)]
     finally:  # the laws are printed even where the disk is full
-        show_fits(fits, experiment.fit, sweep_dir=sweep_dir, closing=closing, verbose=verbose)
+        show_fits(
+            fits,
+            experiment.fit,
+            sweep_dir=sweep_dir,
+            closing=closing,
+            following=following,
+            as_json=as_json,
+            verbose=verbose,
+        )
 
 
 def best_picture(pictures: Sequence[Path]) -> list[Path]:
@@ -245,7 +336,8 @@ def validate(
     if outcome.run.n_trained:
         _refit(sweep_dir)
     if as_json:
-        print_json(outcome.validation.to_json())
+        place = shlex.quote(str(sweep_dir))
+        print_json(outcome.validation.to_json() | {"next": [f"sweep fit {place}", f"sweep report {place}"]})
     else:
         print_text(validation_text(outcome.validation))
 
@@ -342,7 +434,8 @@ def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_
     checks = [hparam_check(arm) for arm in arms]
     reports = measure_hparams(checks, sweep_directory(arms[0]), hparam_directory(arms[0]))
     if as_json:
-        print_json(document(reports))
+        place = shlex.quote(str(sweep_directory(arms[0])))
+        print_json(document(reports) | {"next": [f"sweep fit {place}"]})
     else:
         for measured in reports:
             print_text(hparam_text(measured))
@@ -394,6 +487,7 @@ def status(
                 "departures": [asdict(one) for one in departed_runs(store).values()],
                 "predictions": registered,
                 "validations": validations,
+                "next": [_after_status(store.sweep_dir, seen)],
             }
         )
         return
@@ -409,6 +503,18 @@ def status(
     registrations, scored = read_registrations(store.sweep_dir), read_validations(store.sweep_dir)
     for line in validation_lines(registrations, scored, seen):
         print_text(line)
+
+
+def _after_status(sweep_dir: Path, seen: SweepStatus) -> str:
+    """Return the command that follows a status: wait, continue, or fit."""
+    from sweep.store.run_store import RunStore
+
+    place = shlex.quote(str(sweep_dir))
+    if "leased" in seen.counts:
+        return f"sweep status {place} --watch"
+    if not seen.finished:
+        return f"sweep run experiment={RunStore(sweep_dir).latest_experiment().name}"
+    return f"sweep fit {place}"
 
 
 def cancel(directory: Directory) -> None:

@@ -244,8 +244,8 @@ class EstimateConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     flops_per_second: Positive | None = None
-    """Sustained rate on large steps: the device's peak times the expected MFU. Unit: FLOP/s. By default the
-    speed of this machine is measured, and 3.5e10 assumed where it cannot be."""
+    """Sustained rate on large steps: the device's peak times the expected MFU; null: this machine's speed is
+    measured, and 3.5e10 assumed where it cannot be. Unit: FLOP/s."""
     step_overhead_s: NonNegative = 0.004
     """Fixed time of an optimizer step, with a rate that is given or assumed. Unit: seconds."""
     price_per_hour: NonNegative = 0.0

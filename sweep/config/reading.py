@@ -197,11 +197,29 @@ def _tagged(sections: list[Any], tag: str) -> Any:
     return None
 
 
+SYNONYMS = {
+    "learning_rate": "lr",
+    "batch_size": "batch_tokens",
+    "layers": "n_layers",
+    "heads": "n_heads",
+    "width": "d_model",
+    "hidden_size": "d_model",
+    "vocab": "vocab_size",
+    "sequence_length": "seq_len",
+    "context": "seq_len",
+    "seed": "seeds",
+    "epochs": "max_epochs",
+}
+"""Names of settings in other trainers, and the fields that hold them here."""
+
+
 def unknown_key(key: str, choices: Iterable[str]) -> str:
     """Return a sentence that refuses `key`, with the nearest valid keys and the others of its section."""
     valid = list(choices)
     names = dict.fromkeys([*valid, *(choice.partition(".")[0] for choice in valid)])
-    near = difflib.get_close_matches(key, names, n=3)
+    field = SYNONYMS.get(key.rpartition(".")[2], key.rpartition(".")[2])
+    same = [choice for choice in valid if choice.rpartition(".")[2] == field and choice != key]
+    near = same[:3] or difflib.get_close_matches(key, names, n=3)
     section = key.rpartition(".")[0]
     inside = [choice for choice in valid if choice.startswith(f"{section}.")] if section else []
     listed = inside or sorted({choice.partition(".")[0] for choice in valid})
@@ -238,6 +256,8 @@ def _known_path(cls: Any, loc: tuple[Any, ...]) -> tuple[tuple[str, ...], Any]:
 def _plainly(reason: str) -> str:
     """Return a message of pydantic without terms of Python."""
     for python, plain in (
+        ("a valid tuple", "a list in brackets, such as [1e10,2e10]"),
+        ("a valid list", "a list in brackets, such as [1e10,2e10]"),
         ("Value error, ", ""),
         (" after validation", ""),
         ("Tuple", "list"),

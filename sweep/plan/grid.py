@@ -115,7 +115,10 @@ def _requested_shapes(experiment: ExperimentConfig, index: int, vocab_size: int)
     grid, architecture, budget = experiment.grid, experiment.model, experiment.budgets[index]
     if grid.d_model is not None:
         for d_model in _of_budget(grid.d_model, index):
-            yield shape_of_width(int(d_model), architecture, vocab_size)
+            try:
+                yield shape_of_width(int(d_model), architecture, vocab_size)
+            except InputError as error:
+                raise InputError(f"{error} in grid.d_model, or grid.d_model=null for sizes by D/N") from None
     elif grid.n_params is not None:
         for target in _of_budget(grid.n_params, index):
             yield nearest_shape(lambda m: flops.n_params(m).total, target, architecture, vocab_size)

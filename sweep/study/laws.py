@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +59,8 @@ SETTING_COLUMNS = (
 """Columns of points.csv in which two runs of one cell and seed can differ."""
 
 MIN_VALIDATED = 1.1  # times the largest fitted budget: nearer to it there is nothing to validate
+NICKNAMES = {"chinchilla": ("hoffmann_2022", "besiroglu_2024"), "llama": ("llama_3",)}
+"""Names that people use for a paper, and the start of its names here."""
 SUMMARISED = (10.0, 4.0, 2.0, 1.0)  # times the largest fitted budget
 ASPECT_ROUNDING = 0.01
 MAX_WIDTH_FACTOR = 4.0  # over the largest trained width, above which a shape gets a note
@@ -295,9 +299,32 @@ def read_law(source: str) -> Fit:
         return published_fit(source)
     if path.suffix or len(path.parts) > 1:
         raise InputError(f"{source} not found: give a sweep's directory, a fit.json or a published law")
+    near = [name for name in CATALOGUE if name.startswith(NICKNAMES.get(source.lower(), (source.lower(),)))]
+    if near:
+        raise InputError(
+            f"{source} is not the name of one law: choose from {', '.join(near)}; see sweep laws"
+        )
     raise InputError(
         f"{source} is not a file, a directory or a published law: choose from {', '.join(CATALOGUE)}"
     )
+
+
+def law_table() -> list[dict[str, Any]]:
+    """Return the published laws: name, source, convention, range of their runs in FLOPs, and exponents."""
+    rows = []
+    for name, law in CATALOGUE.items():
+        a, b = published_fit(name).laws[name].exponents
+        rows.append(
+            {
+                "name": name,
+                "source": law.source,
+                "convention": law.convention,
+                "flops_range": list(law.flops_range),
+                "a": a,
+                "b": b,
+            }
+        )
+    return rows
 
 
 def sweep_of_law(source: str) -> Path | None:
@@ -310,6 +337,24 @@ def sweep_of_law(source: str) -> Path | None:
 def trained_points(sweep_dir: Path) -> tuple[Point, ...]:
     """Return every point of a sweep."""
     return RunStore(sweep_dir).points().points
+
+
+def arm_names(sweep_dir: Path) -> tuple[str, ...]:
+    """Return the names of a sweep's arms with finished runs; empty for a sweep without arms."""
+    points = RunStore(sweep_dir).points().points
+    return tuple(dict.fromkeys(point.arm for point in points if point.arm is not None))
+
+
+def newer_points(sweep_dir: Path, source: str | None) -> int:
+    """Return the number of runs that finished after the fit in `source`, or in the sweep, was written."""
+    path = sweep_dir if source is None else Path(source)
+    file = path / "fit.json" if path.is_dir() else path
+    written = file.stat().st_mtime if file.is_file() else math.inf
+    return sum(
+        datetime.fromisoformat(point.finished_at).timestamp() > written
+        for point in trained_points(sweep_dir)
+        if point.finished_at is not None and point.purpose is None
+    )
 
 
 def fit_file(sweep_dir: Path) -> Path:

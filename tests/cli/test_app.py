@@ -27,7 +27,15 @@ def table(directory: Path) -> Path:
 
 def test_plan_json_has_the_documented_keys(tmp_path):
     plan = document("plan", "experiment=smoke", f"data_dir={tmp_path / 'a b,c'}", cwd=tmp_path, call=forked)
-    assert set(plan) == {"experiment", "runs", "dropped", "warnings", "hyperparameters", "flops_shared"}
+    assert set(plan) == {
+        "experiment",
+        "runs",
+        "dropped",
+        "warnings",
+        "hyperparameters",
+        "flops_shared",
+        "next",
+    }
     assert plan["experiment"] == "smoke"
     assert len(plan["runs"]) == 12
     documented = {"run_key", "name", "flops_budget", "flops", "n_params", "n_tokens", "status"}
@@ -141,7 +149,7 @@ REFUSED = [
         ["run", "experiment=demo", "evaluation.n_tokens=1e9"],
         "error: evaluation.n_tokens=1,000,000,000 is more than the",
     ),
-    (["status", "results/none"], "error: results/none holds no plan"),
+    (["status", "results/none"], "error: results/none holds no sweep"),
     (["status", "a", "b"], "error: a and b are both given"),
     (["fit", "missing.csv"], "error: missing.csv not found: give a sweep's directory, or a .csv"),
     (["fit", "nowhere"], "error: nowhere holds no sweep"),

@@ -83,7 +83,10 @@ def test_published_laws_predict_and_unknown_ones_are_refused(tmp_path):
     assert document["methods"]["besiroglu_2024"]["tokens_per_param_opt"] == pytest.approx(17.921, abs=1e-3)
     unknown = sweep(tmp_path, "predict", "chinchilla", "1e20")
     assert unknown.returncode == 2
-    assert "kaplan_2020" in unknown.stderr
+    assert "besiroglu_2024" in unknown.stderr
+    listed = sweep(tmp_path, "laws", "--json")
+    rows = {row["name"]: row for row in json.loads(listed.stdout)["laws"]}
+    assert rows["besiroglu_2024"]["a"] == pytest.approx(0.513, abs=1e-3)
     missing = sweep(tmp_path, "predict", "absent.json", "1e20")
     assert (missing.returncode, "absent.json not found" in missing.stderr) == (2, True)
 

@@ -1,4 +1,4 @@
-"""The DuckDB queries in the README, on the files of real sweeps, compared with sweep's own reader."""
+"""The DuckDB queries in docs/verbs.md, on the files of real sweeps, compared with sweep's own reader."""
 
 from __future__ import annotations
 

@@ -1,0 +1,295 @@
+"""A first experiment of one's own: a commented file, sized to this machine and to the corpus.
+
+Legend: C training FLOPs, D tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from sweep.config import ExperimentConfig
+from sweep.config.compose import compose_experiment
+from sweep.data.sources.hub import is_path
+from sweep.errors import InputError
+from sweep.machine.workers import worker_count
+from sweep.plan.speed import makespan
+from sweep.records import Plan
+from sweep.store.files import write_atomic
+from sweep.study.plan import plan_experiment
+from sweep.study.speed import machine_speed, measured
+
+TARGET_S = 900.0  # of the whole sweep, where no budget is given
+N_BUDGETS = 4  # each twice the one before
+MAX_EPOCHS = 2.0  # over the corpus, of the run with most tokens
+MAX_ROUNDS = 6
+TABLES = (".parquet", ".arrow", ".jsonl", ".csv")
+MIN_DOCUMENTS = 200  # in one file, to hold some of them out
+BYTES_PER_TOKEN = {"byte": 1.0, "bpe": 2.5, "pretrained": 4.0}
+STDLIB_BYTES = 11e6
+MODELS = ("tiny", "gpt", "gpt2", "llama")
+Model = Literal["tiny", "gpt", "gpt2", "llama"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wishes:
+    """The arguments of `sweep init`."""
+
+    directory: Path
+    name: str
+    corpus: str | None = None  # a file, glob or directory, or OWNER/NAME@COMMIT; None: the standard library
+    tokenizer: str = "bpe"  # byte, bpe, or the path of a tokenizer.json
+    flops_budget: float | None = None  # the largest; None: about TARGET_S on this machine
+    device: Device = "auto"
+    model: Model = "tiny"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Corpus:
+    """The lines of an experiment about its text."""
+
+    group: str
+    lines: tuple[str, ...]  # of the section `data`
+    n_bytes: float | None  # None for a data set of the hub
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Started:
+    """The file that `init` wrote, and its plan."""
+
+    path: Path
+    plan: Plan
+    seconds: float  # of its runs, on the workers of this machine
+    is_measured: bool  # else the seconds are a guess
+
+
+def init(wishes: Wishes, on_notice: Callable[[str], None] = lambda sentence: None) -> Started:
+    """Write an experiment that can be planned, and return it with its plan.
+
+    The budgets fill TARGET_S of this machine, as far as the corpus has tokens for them. Raises InputError for
+    a file that exists, and for a corpus, tokenizer or budget that cannot be used; nothing is written then.
+    """
+    path = wishes.directory / "configs" / "experiment" / f"{wishes.name}.yaml"
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", wishes.name):
+        raise InputError(f"--name {wishes.name} is invalid: use letters, digits, dots, - and _")
+    if path.exists():
+        raise InputError(f"{path} already exists: choose another --name, or edit that file")
+    corpus = corpus_of(wishes)
+    parents = [parent for parent in path.parents if not parent.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        started = _sized(wishes, corpus, path, on_notice)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        for parent in parents:
+            parent.rmdir()
+        raise
+    return started
+
+
+def _sized(wishes: Wishes, corpus: Corpus, path: Path, on_notice: Callable[[str], None]) -> Started:
+    largest, limited = wishes.flops_budget or 3e12, False
+    n_tokens = None if corpus.n_bytes is None else corpus.n_bytes / BYTES_PER_TOKEN[_tokenizer(wishes)]
+    for number in range(MAX_ROUNDS):
+        path.write_text(experiment_text(wishes, corpus, budgets(largest), "sized"))
+        plan, seconds = _planned(wishes, on_notice)
+        most = max(run.config.n_tokens for run in plan.runs)
+        scale = TARGET_S / seconds
+        limited = n_tokens is not None and most * math.sqrt(scale) > MAX_EPOCHS * n_tokens
+        if limited:
+            assert n_tokens is not None
+            scale = (MAX_EPOCHS * n_tokens / most) ** 2  # D grows with the root of C
+        if wishes.flops_budget is not None or 0.85 < scale < 1.15 or number == MAX_ROUNDS - 1:
+            break
+        largest *= scale
+    write_atomic(path, experiment_text(wishes, corpus, budgets(largest), _reason(limited, wishes)).encode())
+    is_measured = machine_speed(_composed(wishes)) is not None
+    return Started(path=path, plan=plan, seconds=seconds, is_measured=is_measured)
+
+
+def _reason(limited: bool, wishes: Wishes) -> str:
+    if wishes.flops_budget is not None:
+        return "the largest is --flops-budget"
+    if limited:
+        return f"as large as the corpus allows with about {MAX_EPOCHS:g} passes over it"
+    return f"about {TARGET_S / 60:.0f} minutes for all runs on the machine this was written on"
+
+
+def _planned(wishes: Wishes, on_notice: Callable[[str], None]) -> tuple[Plan, float]:
+    """Return the plan of the file written last, and the seconds of its runs."""
+    experiment = _composed(wishes)
+    (plan,) = measured([plan_experiment(experiment)], on_notice)
+    return plan, makespan([run.time_s for run in plan.runs], worker_count([plan]).n_workers)
+
+
+def _composed(wishes: Wishes) -> ExperimentConfig:
+    experiment = compose_experiment([f"experiment={wishes.name}"], wishes.directory / "configs")
+    return replace(experiment, results_dir=str(wishes.directory / experiment.results_dir))
+
+
+def budgets(largest: float) -> list[float]:
+    """Return N_BUDGETS budgets of two digits, each twice the one before.
+
+    >>> budgets(8e11)
+    [100000000000.0, 200000000000.0, 400000000000.0, 800000000000.0]
+    """
+    return [float(f"{largest / 2**power:.1e}") for power in range(N_BUDGETS - 1, -1, -1)]
+
+
+def corpus_of(wishes: Wishes) -> Corpus:
+    """Return the lines about the corpus. Raises InputError for one that is not found or cannot be read."""
+    given = wishes.corpus
+    if given is None:
+        return Corpus(group="stdlib", lines=("holdout_frac: 0.2",), n_bytes=STDLIB_BYTES)
+    path = Path(given).expanduser()
+    if not path.exists() and not any(sign in given for sign in "*?["):
+        return _of_hub(given)
+    kept = given if wishes.directory.resolve() == Path.cwd() else str(path.absolute())
+    files = _files(path)
+    if not files:
+        raise InputError(f"--corpus {given} has no files: give a file, a directory or a glob of text")
+    suffix, _ = Counter(_bytes_by_suffix(files)).most_common(1)[0]
+    n_bytes = float(sum(file.stat().st_size for file in files if file.suffix == suffix))
+    if suffix in TABLES:
+        lines = (f"dataset: {_quoted(kept)}", "column: text  # that holds the text", "holdout_frac: 0.1")
+        return Corpus(group="huggingface", lines=lines, n_bytes=n_bytes)
+    pattern = f"{kept.rstrip('/')}/**/*{suffix}" if path.is_dir() else kept
+    delimiter = _delimiter(files) if len(files) < MIN_DOCUMENTS else ()
+    return Corpus(
+        group="text", lines=(f"files: [{_quoted(pattern)}]", *delimiter, "holdout_frac: 0.1"), n_bytes=n_bytes
+    )
+
+
+def _of_hub(given: str) -> Corpus:
+    name, _, commit = given.partition("@")
+    if is_path(name) or name.count("/") != 1:
+        raise InputError(
+            f"--corpus {given} not found: give a file, a directory, a glob, or OWNER/NAME@COMMIT"
+        )
+    if not re.fullmatch(r"[0-9a-f]{40}", commit):
+        raise InputError(
+            f"--corpus {given} is not on this disk: for a data set of the hub give OWNER/NAME@COMMIT, with "
+            f"the 40 hex digits of a commit"
+        )
+    lines = (
+        f"dataset: {_quoted(name)}",
+        f"revision: {_quoted(commit)}",
+        "column: text  # that holds the text",
+    )
+    return Corpus(group="huggingface", lines=lines, n_bytes=None)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    anchor = Path(path.anchor) if path.is_absolute() else Path()
+    pattern = str(path.relative_to(path.anchor) if path.is_absolute() else path)
+    return [file for file in anchor.glob(pattern) if file.is_file()]
+
+
+def _bytes_by_suffix(files: Sequence[Path]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for file in files:
+        sizes[file.suffix] = sizes.get(file.suffix, 0) + file.stat().st_size
+    return sizes
+
+
+def _delimiter(files: Sequence[Path]) -> tuple[str, ...]:
+    """Return the line that splits few files into documents: at blank lines if many, else at line ends."""
+    text = b"".join(file.read_bytes()[: 1 << 22] for file in files[:8])
+    mark = '"\\n\\n"' if text.count(b"\n\n") >= MIN_DOCUMENTS else '"\\n"'
+    return (f"delimiter: {mark}  # between documents; some of them are held out",)
+
+
+def _quoted(text: str) -> str:
+    """Return a YAML string in double quotes, as JSON writes it."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _tokenizer(wishes: Wishes) -> str:
+    return wishes.tokenizer if wishes.tokenizer in ("byte", "bpe") else "pretrained"
+
+
+def experiment_text(wishes: Wishes, corpus: Corpus, at: Sequence[float], reason: str) -> str:
+    """Return the experiment as YAML, with a comment on everything that one is likely to change."""
+    tokenizer = _tokenizer(wishes)
+    listed = ", ".join(re.sub(r"e\+0*", "e", f"{budget:.2g}") for budget in at)
+    lines = [
+        "# @package _global_",
+        "# Written by sweep init; change what you like. docs/config.md lists every key.",
+        f"#   sweep plan experiment={wishes.name}",
+        f"#   sweep run experiment={wishes.name}",
+        "defaults:",
+        f"  - override /data: {corpus.group}",
+        f"  - override /tokenizer: {tokenizer}",
+        f"  - override /model: {wishes.model}",
+        "",
+        f"name: {wishes.name}  # of the directory in results/",
+        f"# Exact training FLOPs of one run; {reason}.",
+        f"budgets: [{listed}]",
+        "seeds: [0]  # [0, 1] trains every run twice and measures the noise between runs",
+        "grid:",
+        "  n_sizes: 5  # models at each budget, log-spaced; three or fewer cannot enclose a minimum",
+        "  span: 16  # largest over smallest D/N at a budget",
+        f"  tokens_per_param: {8 if _is_tiny(wishes) else 20}  # D/N around which the sizes lie",
+        "",
+        "data:",
+        *(f"  {line}" for line in corpus.lines),
+    ]
+    if tokenizer == "bpe":
+        lines += ["tokenizer:", "  vocab_size: 1024  # trained on this text"]
+    elif tokenizer == "pretrained":
+        lines += ["tokenizer:", f"  path: {_quoted(_kept(wishes))}"]
+    lines += ["", *_model_lines(wishes, tokenizer)]
+    if wishes.device != "auto":
+        lines += ["trainer:", f"  device: {wishes.device}"]
+    return "\n".join(lines) + "\n"
+
+
+def _kept(wishes: Wishes) -> str:
+    path = Path(wishes.tokenizer).expanduser()
+    if not path.exists():
+        raise InputError(f"--tokenizer {wishes.tokenizer} not found: give byte, bpe or a tokenizer.json")
+    return wishes.tokenizer if wishes.directory.resolve() == Path.cwd() else str(path.absolute())
+
+
+def _is_tiny(wishes: Wishes) -> bool:
+    return wishes.device != "cuda"
+
+
+def _model_lines(wishes: Wishes, tokenizer: str) -> list[str]:
+    if not _is_tiny(wishes):
+        return ["optimizer:", "  lr_max: 0.01  # the rule step_law was measured above 60M parameters"]
+    rule = "tiny" if tokenizer == "byte" else "tiny_bpe"
+    shape = []
+    if wishes.model != "tiny":
+        shape = [
+            "model:  # one depth, and widths in small steps, for small models",
+            "  seq_len: 128",
+            "  n_layers: 4",
+            "  aspect_ratio: null",
+            "  n_heads: 4",
+            "  head_dim: null",
+            "  width_multiple: 8",
+            *(["  d_ff_multiple: 8"] if wishes.model == "llama" else []),
+        ]
+    guess = "" if wishes.model == "tiny" else ", a guess for this model"
+    return [
+        *shape,
+        f"batch_tokens: {rule}  # a rule by tokens{guess}; sweep check-hparams measures what it costs",
+        "optimizer:",
+        f"  lr: {rule}  # likewise",
+        "  beta1: 0.85",
+        "schedule:",
+        "  final_lr_frac: 0",
+        "precision: fp32",
+    ]
