@@ -33,6 +33,7 @@ from sweep.report.text.terminal import print_json, print_text, progress, say
 
 if TYPE_CHECKING:  # slow to import, and --help does not need them
     from sweep.config import ExperimentConfig
+    from sweep.store.status import SweepStatus
     from sweep.study.run import RunOutcome
 
 PICTURES = ("answer", "isoflop_curves", "optima")  # in the order in which they are proposed
@@ -130,6 +131,7 @@ def run(
     """
     from sweep.config.places import sweep_directory
     from sweep.study.checks import launch_warnings
+    from sweep.study.report import LivePage
     from sweep.study.run import run_experiment
     from sweep.study.upkeep import failed_runs
 
@@ -140,11 +142,17 @@ def run(
         return
     for warning in launch_warnings(arms[0]):
         say(f"warning: {warning}")
+    live = LivePage(directory)
+
+    def follow(status: SweepStatus) -> None:
+        on_status(status)
+        live.update(status)
+
     with catch_stop_signals() as caught, progress() as (on_data, on_status):
         outcome = run_experiment(
             *arms,
             on_progress=on_data,
-            on_status=on_status,
+            on_status=follow,
             on_notice=say,
             should_stop=lambda: bool(caught),
             only=only,

@@ -18,6 +18,7 @@ OPTIONS = (
     "--headless=new --no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
     "--disable-sync --no-first-run --disable-dev-shm-usage --hide-scrollbars"
 ).split()
+OWN = ("file:", "about:")
 KEYS = {
     "Tab": "\ue004",
     "Enter": "\ue007",
@@ -42,6 +43,8 @@ class Browser:
         }
         found = self._call("POST", "", {"capabilities": {"alwaysMatch": wanted}})
         self._base += f"/{found['sessionId']}"
+        self._call("POST", "/url", {"url": "about:blank"})
+        self.requests()  # forget those of the browser's start page
 
     def open(self, path: Path, fragment: str = "") -> None:
         """Load a file and wait until the page says that it is ready."""
@@ -91,7 +94,7 @@ class Browser:
         entries = self._call("POST", "/se/log", {"type": "performance"})
         messages = [json.loads(entry["message"])["message"] for entry in entries]
         sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        return [url for url in sent if not url.startswith(("file:", "about:"))]
+        return [url for url in sent if not url.startswith(OWN)]
 
     def close(self) -> None:
         """End the session."""

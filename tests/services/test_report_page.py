@@ -139,7 +139,10 @@ def test_far_budgets_are_refused_and_losses_are_inverted(chromium, pages):
 def test_the_keyboard_reaches_and_picks_a_run(chromium, pages):
     chromium.open(pages["planted"])
     chromium.run("document.querySelector('#isoflop svg').focus()")
-    chromium.press("Right", "Right", "Enter")
+    for _ in range(8):  # the first may be one that is not fitted
+        chromium.press("Right", "Enter")
+        if chromium.run("return !!document.querySelector('#picked [data-without]')"):
+            break
     assert chromium.run("return document.querySelectorAll('#run-rows tr.lit').length") == 1
     assert chromium.run("return !document.getElementById('picked').hidden")
     assert chromium.run("return document.querySelectorAll('figure:has(.ring, .litline)').length") >= 3

@@ -49,7 +49,9 @@ def test_arms_are_fitted_and_drawn_separately(two_arms, tmp_path):
     shown = page.read_text(encoding="utf-8")
     assert "arm a" in shown
     assert "arm b=[1,2]" in shown
-    assert {path.parent.parent.name for path in figures} == {"a", "b=_1,2_"}
+    *of_arms, overlaid = figures
+    assert {path.parent.parent.name for path in of_arms} == {"a", "b=_1,2_"}
+    assert overlaid == tmp_path / "figures" / "arms.png"
     assert all(path.is_file() for path in figures)
     assert not stale.exists()
 
