@@ -27,6 +27,7 @@ from sweep.store.run_store import RunStore
 from sweep.study import laws as analysis
 from sweep.study import run as study
 from sweep.study.plan import hparam_check, plan_experiment
+from sweep.study.report import write_report
 from sweep.worker.__main__ import work
 from tests import toy_trainer
 from tests.plan.test_grid import DATASET
@@ -113,7 +114,7 @@ def test_a_check_trains_the_missing_runs_and_keeps_the_grid(experiment, tmp_path
     fitted = analysis.fit_sweep(store.sweep_dir, experiment.fit)[None]
     assert fitted.n_points == n_grid
     assert fitted.to_json()["hyperparameters"]["worst"] == report.to_json()["worst"]
-    figures = {path.name for path in analysis.report(store.sweep_dir)}
+    figures = {path.name for path in write_report(store.sweep_dir)}
     assert {"hparams.png", "hparams.svg", "isoflop_curves.png"} <= figures
 
 
