@@ -208,6 +208,7 @@ def run(
     """
     from sweep.config.places import sweep_directory
     from sweep.study.checks import launch_warnings
+    from sweep.study.report import LivePage
     from sweep.study.run import run_experiment
     from sweep.study.upkeep import failed_runs
 
@@ -218,11 +219,17 @@ def run(
         return
     for warning in launch_warnings(arms[0]):
         say(f"warning: {warning}")
+    live = LivePage(directory)
+
+    def follow(status: SweepStatus) -> None:
+        on_status(status)
+        live.update(status)
+
     with catch_stop_signals() as caught, progress() as (on_data, on_status):
         outcome = run_experiment(
             *arms,
             on_progress=on_data,
-            on_status=on_status,
+            on_status=follow,
             on_notice=say,
             should_stop=lambda: bool(caught),
             only=only,

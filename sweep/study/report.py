@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +18,7 @@ import yaml
 
 from sweep.config import ColumnsConfig, ExperimentConfig, FitConfig
 from sweep.config.reading import to_dict
-from sweep.errors import InputError
+from sweep.errors import InputError, SweepError
 from sweep.fit import DEFAULT_COLUMNS, Fit, Prediction, fit, read_fit, read_table
 from sweep.fit.answer import AnswerLaw
 from sweep.fit.table.points import ALL_ROWS, Selection
@@ -33,6 +35,7 @@ if TYPE_CHECKING:  # matplotlib is slow to import
     from sweep.report.html.document import StudyInput
 
 PAGE = "report.html"
+LIVE_EVERY_S = 60.0  # between two pages of a running sweep, at least
 REACHES = (1.0, 10.0)  # times the largest fitted budget: the sentences of the page
 PRIVATE = ("data_dir", "results_dir", "store")  # settings of this machine, which a page to pass on omits
 
@@ -73,7 +76,40 @@ def write_report(sweep_dir: Path, *, files: FigureFiles | None = None) -> list[P
     for study in studies:
         figures = laws.arm_directory(sweep_dir, study.arm) / "figures"
         written += _draw(study.results, figures, files)
-    return written
+    return [*written, *_draw_arms(sweep_dir, studies, files)]
+
+
+def _draw_arms(sweep_dir: Path, studies: Sequence[StudyInput], files: FigureFiles) -> list[Path]:
+    from sweep.report.figures.draw import draw_arms
+
+    arms = {study.arm: study.results for study in studies if study.arm is not None}
+    return draw_arms(arms, sweep_dir / "figures", suffixes=files.suffixes, width=files.width)
+
+
+class LivePage:
+    """The page of a sweep that is running, written again after runs have finished, but not too often."""
+
+    def __init__(self, sweep_dir: Path) -> None:
+        """Write nothing yet."""
+        self._sweep_dir = sweep_dir
+        self._n_finished: int | None = None
+        self._next = 0.0
+
+    def update(self, status: SweepStatus) -> None:
+        """Write the page if runs have finished since the last one; it takes at most 5 % of the time.
+
+        Runs that cannot be fitted yet leave the page as it was.
+        """
+        n_finished = sum(run.finished for run in status.runs)
+        if self._n_finished is None:  # what was finished before has its page
+            self._n_finished = n_finished
+        started = time.monotonic()
+        if n_finished == self._n_finished or status.finished or started < self._next:
+            return
+        with contextlib.suppress(SweepError, OSError):
+            write_page(self._sweep_dir)
+        self._n_finished = n_finished
+        self._next = started + max(LIVE_EVERY_S, 20 * (time.monotonic() - started))
 
 
 def _draw(results: SweepResults, directory: Path, files: FigureFiles) -> list[Path]:

@@ -156,7 +156,7 @@ def test_without_a_directory_the_only_sweep_is_meant(tmp_path):
     toy_sweep(tmp_path / "results/one", 1)
     assert "planned" in forked("status", cwd=tmp_path).stdout
     assert "results/one has no finished run" in forked("fit", cwd=tmp_path).stderr
-    assert "results/one has no fit.json yet" in forked("report", cwd=tmp_path).stderr
+    assert "results/one has no finished run to fit" in forked("report", cwd=tmp_path).stderr
     assert "results/one has no fit.json yet" in forked("predict", "1e12", cwd=tmp_path).stderr
     toy_sweep(tmp_path / "results/two", 1)
     for arguments in (("status",), ("fit",), ("report",), ("predict", "1e12")):

@@ -9,7 +9,7 @@ from sweep.config import FitConfig
 from sweep.errors import InputError
 from sweep.store.run_store import RunStore, StoredPoints
 from sweep.study import laws
-from sweep.study.report import write_report
+from sweep.study.report import figure_files, write_report
 from tests.report.figures.planted import planted_sweep
 
 
@@ -44,8 +44,14 @@ def test_arms_are_fitted_and_drawn_separately(two_arms, tmp_path):
     stale = tmp_path / "arms" / "a" / "figures" / "old.png"
     stale.parent.mkdir()
     stale.touch()
-    figures = write_report(tmp_path)
-    assert {path.parent.parent.name for path in figures} == {"a", "b=_1,2_"}
+    page, *figures = write_report(tmp_path, files=figure_files(["png"], "screen"))
+    assert page == tmp_path / "report.html"
+    shown = page.read_text(encoding="utf-8")
+    assert "arm a" in shown
+    assert "arm b=[1,2]" in shown
+    *of_arms, overlaid = figures
+    assert {path.parent.parent.name for path in of_arms} == {"a", "b=_1,2_"}
+    assert overlaid == tmp_path / "figures" / "arms.png"
     assert all(path.is_file() for path in figures)
     assert not stale.exists()
 

@@ -6,13 +6,14 @@ function that draws them) and add its entry to `FIGURES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from matplotlib import figure as mpl
 
+from sweep.report.figures.arms import arm_curves, arm_figure
 from sweep.report.figures.backtest import backtest_figure, backtest_marks
 from sweep.report.figures.clouds import cloud_figure, clouds
 from sweep.report.figures.hparams import check_curves, hparam_curves, hparam_figure
@@ -87,6 +88,23 @@ def draw_all(
         for name, figure in FIGURES.items()
         for path in figure.save(results, directory / name, suffixes=suffixes, width=width)
     ]
+
+
+def draw_arms(
+    arms: Mapping[str, SweepResults],
+    directory: Path,
+    *,
+    suffixes: Sequence[str] = ("png", "svg"),
+    width: str = "screen",
+) -> list[Path]:
+    """Write the figure of the arms overlaid; returns the paths, none for fewer than two laws."""
+    records = arm_curves(arms)
+    if not records:
+        return []
+    with laid_out(width):
+        figure = arm_figure(records)
+        add_caption(figure, caption(next(iter(arms.values()))))
+        return _save(figure, directory / "arms", suffixes)
 
 
 def draw_hparams(report: HparamReport, directory: Path) -> list[Path]:

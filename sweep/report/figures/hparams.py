@@ -11,17 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from sweep.fit.checks.hparam_gap import TOLERANCE
 from sweep.plan.hparam_check import AXES, Axis
 from sweep.report.figures.results import SweepResults
-from sweep.report.figures.style import DASHED, GREY, budget_colors, new_figure, style
+from sweep.report.figures.style import DASHED, GREY, budget_colors, new_figure, side_legend, style
 from sweep.report.hparams import AxisCheck, CornerCheck, HparamReport
 
 FloatArray = npt.NDArray[np.float64]
 
 N_PARABOLA = 61
+DODGE = 1.02  # factor between corners
 LABELS: dict[Axis, str] = {"lr": "learning rate", "batch": "tokens per step"}
 
 
@@ -92,24 +94,28 @@ def hparam_figure(curves: Sequence[HparamCurve]) -> Figure:
         figure, panels = new_figure(width=9.0, height=3.8, n_panels=len(AXES))
         colors = budget_colors([curve.flops_budget for curve in curves])
         for axes, axis in zip(panels, AXES, strict=True):
-            for curve in (curve for curve in curves if curve.axis == axis):
-                _draw_curve(curve, axes, colors[curve.flops_budget])
+            own = [curve for curve in curves if curve.axis == axis]
+            for number, curve in enumerate(own):
+                shift = DODGE ** (number - 0.5 * (len(own) - 1))
+                _draw_curve(curve, axes, colors[curve.flops_budget], shift)
             _finish(axes, axis)
         panels[0].set_ylabel("loss minus the rule's loss (nats per token)")
         corners = {line.get_label(): line for axes in panels for line in axes.get_legend_handles_labels()[0]}
-        panels[-1].legend(
-            handles=list(corners.values()), loc="upper left", bbox_to_anchor=(1.01, 1.0), handlelength=2.4
-        )
+        band = Patch(color="0.9", label=f"within {TOLERANCE:g} of the rule")
+        side_legend(panels[-1], handles=[*corners.values(), band], handlelength=2.4)
         return figure
 
 
-def _draw_curve(curve: HparamCurve, axes: Axes, color: Any) -> None:
-    """Draw one corner: means with standard errors, the parabola, and its minimum if usable."""
+def _draw_curve(curve: HparamCurve, axes: Axes, color: Any, shift: float) -> None:
+    """Draw one corner: means with standard errors, the parabola, and its minimum if usable.
+
+    Means are shifted by a factor, so that the errors of the corners stand next to each other.
+    """
     line = "-" if curve.is_small else DASHED
     marker = "o" if curve.is_small else "s"
     axes.plot(curve.parabola_factor, curve.parabola, color=color, ls=line, lw=1.3)
     axes.errorbar(
-        curve.factor,
+        curve.factor * shift,
         curve.difference,
         yerr=curve.stderr,
         fmt=marker,
@@ -132,3 +138,4 @@ def _finish(axes: Axes, axis: Axis) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
     axes.set_xlabel(f"{LABELS[axis]}, relative to the rule's value")
+    axes.set_title(f"Hyperparameter check: {LABELS[axis]}", loc="left")

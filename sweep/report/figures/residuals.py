@@ -19,7 +19,15 @@ from sweep.fit.laws.base import Law
 from sweep.fit.methods.isoflop import IsoflopLaw
 from sweep.fit.table.observations import Observations
 from sweep.report.figures.results import SweepResults
-from sweep.report.figures.style import GREY, flops_ticks, method_color, new_figure, side_legend, style
+from sweep.report.figures.style import (
+    GREY,
+    MAX_ACROSS,
+    flops_ticks,
+    method_color,
+    new_figure,
+    side_legend,
+    style,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -78,7 +86,7 @@ def _residuals(name: str, law: Law, observations: Observations, predicted: Float
 def residual_figure(methods: Sequence[Residuals]) -> Figure:
     """Draw residuals of ln L against C, a panel per method, on one scale."""
     with style():
-        figure, panels = new_figure(width=3.5 * len(methods), height=3.0, n_panels=len(methods))
+        figure, panels = new_figure(width=3.2 * len(methods), height=3.0, n_panels=len(methods))
         most = 1.1 * max(float(np.nanmax(np.abs(method.residual))) for method in methods)
         for number, (method, axes) in enumerate(zip(methods, panels, strict=True)):
             _draw_residuals(method, axes, method_color(method.method, number))
@@ -88,7 +96,7 @@ def residual_figure(methods: Sequence[Residuals]) -> Figure:
             flops_ticks(axes.xaxis, method.flops.tolist(), ratio=3.0)
             axes.set_xlabel("training compute  $C$  (FLOPs)")
             axes.set_ylabel("$\\ln L - \\ln L_{predicted}$")
-        side_legend(panels[-1])
+        side_legend(panels[min(len(panels), MAX_ACROSS) - 1])
         return figure
 
 

@@ -57,7 +57,7 @@ BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe & Ito 2008
 DASHED = (0, (4, 2))
 CAPTION_SIZE = 7.5
 CAPTION_CHARS = 60  # a line, in a column
-MAX_ACROSS = 3  # panels next to each other on a screen
+MAX_ACROSS = 4  # panels next to each other on a screen
 MAX_LEGEND_BUDGETS = 12  # more are shown by a colour bar
 SHORT_RANGE = 300.0  # largest over smallest value of a log axis, below which 2 and 5 are labelled too
 MAX_LOSS_TICKS = 8
@@ -190,6 +190,12 @@ def method_color(method: str, number: int) -> str:
     """The colour of a method; `number` picks one for a method without its own."""
     known = METHODS.get(method)
     return known.color if known else OTHER_COLORS[number % len(OTHER_COLORS)]
+
+
+def other_color(number: int) -> str:
+    """Return a colour for things without their own, such as arms; Okabe & Ito 2008."""
+    palette = (BLUE, ORANGE, *OTHER_COLORS)
+    return palette[number % len(palette)]
 
 
 def budget_colors(budgets: Sequence[float]) -> dict[float, Any]:

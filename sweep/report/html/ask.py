@@ -21,8 +21,9 @@ RunAt = Callable[[float, float, float], Mapping[str, Any]]
 """Returns the concrete run for a budget, N and D."""
 
 N_GRID = 481  # budgets; linear in logarithms between them, the page is within 2e-5 of the law
-N_BANDS = 121  # budgets at which intervals are computed; they change slowly
-N_RUN_BANDS = 31  # budgets at which the interval of one new run is computed, one after the other
+N_WITHIN, N_BEYOND = 73, 110  # budgets within and beyond the data at which intervals are computed
+N_RUN = 25  # of them, at which the interval of one new run is computed
+NEAREST = 4e-3  # e-folds: intervals begin to widen at the largest budget, so that the first steps are small
 BELOW = 3.0  # the grid starts at the smallest budget divided by this
 DIGITS = 8  # of the numbers on the grid
 
@@ -70,7 +71,8 @@ def ask_grid(
     if family is not None:
         law = law.with_family(*family)
     limit = law.flops_max * max_reach
-    coarse = np.unique([*np.geomspace(smallest / BELOW, limit, N_BANDS), law.flops_max])
+    beyond = law.flops_max * np.exp(np.geomspace(NEAREST, max(math.log(max_reach), 2 * NEAREST), N_BEYOND))
+    coarse = np.unique([*np.geomspace(smallest / BELOW, law.flops_max, N_WITHIN), law.flops_max, *beyond])
     bands = _bands(law, coarse)
     reason = f"fit.max_reach={max_reach:g} times the largest fitted budget"
     if "n_params_opt" in bands:
@@ -79,7 +81,7 @@ def ask_grid(
         if len(wide):
             limit = float(coarse[wide[0] - 1])
             reason = f"its interval of N_opt is wider than fit.max_interval_factor={max_interval_factor:g}"
-    flops = np.unique([*np.geomspace(smallest / BELOW, limit, N_GRID), law.flops_max])
+    flops = np.unique([*np.geomspace(smallest / BELOW, limit, N_GRID), *coarse])
     flops = flops[flops <= limit * (1 + 1e-12)]
     optimum = law.optimum(flops)
     estimate = {
@@ -105,12 +107,22 @@ def _bands(law: AnswerLaw, flops: FloatArray) -> dict[str, FloatArray]:
     n_params, loss = law.band("n_params_opt", flops), law.band("loss_opt", flops)
     if n_params is None or loss is None:
         return {}
-    few = np.unique([*flops[:: max(1, len(flops) // N_RUN_BANDS)], flops[-1], law.flops_max])
-    of_run = np.array([law.prediction_interval(float(budget)) or (math.nan, math.nan) for budget in few]).T
-    half = np.log(of_run) - np.log(law.optimum(few).loss_opt)
-    fine = np.stack([np.interp(np.log(flops), np.log(few), side) for side in half])
-    loss_run = np.exp(np.log(law.optimum(flops).loss_opt) + fine)
-    return {"n_params_opt": np.array(n_params), "loss_opt": np.array(loss), "loss_run": loss_run}
+    bands = {"n_params_opt": n_params, "loss_opt": loss, "loss_run": _run_band(law, flops, np.array(loss))}
+    return {name: np.array(band) for name, band in bands.items()}
+
+
+def _run_band(law: AnswerLaw, flops: FloatArray, loss: FloatArray) -> FloatArray:
+    """Return the interval (2, k) of one new run, from that of the law at a few budgets.
+
+    What the run adds to the squared half-width in ln L hardly depends on the budget and is interpolated.
+    """
+    center = np.log(law.optimum(flops).loss_opt)
+    few = np.unique(np.linspace(0, len(flops) - 1, N_RUN).astype(int))
+    found = [law.prediction_interval(float(flops[row])) or (math.nan, math.nan) for row in few]
+    squares = (np.log(found) - center[few, None])[:, 1] ** 2 - (np.log(loss[1]) - center)[few] ** 2
+    added = np.interp(np.log(flops), np.log(flops[few]), squares)
+    half = np.sqrt((np.log(loss[1]) - center) ** 2 + added)
+    return np.asarray(np.exp(np.stack([center - half, center + half])), dtype=np.float64)
 
 
 def _intervals(

@@ -52,7 +52,7 @@ function power(value) {
 }
 
 const plain = (value) => String(Number(value.toPrecision(4)));
-const percent = (value) => `${value > 0 ? "+" : ""}${Number((100 * value).toPrecision(3))} %`;
+const percent = (value) => `${value > 0 ? "+" : ""}${Number((100 * value).toPrecision(2))} %`;
 
 function isDark() {
   const chosen = document.documentElement.dataset.theme;

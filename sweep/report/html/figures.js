@@ -96,7 +96,7 @@ function lawLayers(study, quantity) {
   }
   laws.published.forEach((law, k) => {
     layers.push({ name: law.name, off: true, color: overlayColor(k), title: `${law.source}; counts ${law.convention}`,
-      items: [{ type: "line", x: laws.flops, y: law.estimate[quantity], dash: "3 3" }] });
+      items: [{ type: "line", x: laws.flops, y: law.estimate[quantity], dash: "3 3", outside: quantity === "loss_opt" }] });
   });
   return layers;
 }

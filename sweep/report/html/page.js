@@ -302,7 +302,11 @@ function buildEvidence(host) {
   host.append(el("h3", {}, "Predicting what was left out"));
   if (!study.backtest) host.append(el("p", { class: "note" }, "This fit has no backtest."));
   else if (study.backtest.refused) host.append(el("p", { class: "note" }, study.backtest.refused));
-  else figures(host, backtestSpec(study, "loss"), backtestSpec(study, "n_params"));
+  else {
+    const known = study.backtest.methods.some((method) => method.n_params_error.some((error) => error != null));
+    figures(host, backtestSpec(study, "loss"), ...(known ? [backtestSpec(study, "n_params")] : []));
+    if (!known) host.append(el("p", { class: "note" }, "No budget that was held out has a usable minimum, so that N cannot be compared."));
+  }
   if (study.leave_out) {
     host.append(el("h3", {}, "Leave something out"));
     host.append(el("div", { class: "chips", role: "group", "aria-label": "leave out a budget" }, ...study.leave_out.budgets.map((one) => el("button", { type: "button",

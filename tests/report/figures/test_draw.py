@@ -1,13 +1,17 @@
 """Figures as files: complete, reproducible, and left out without numbers."""
 
+import re
+
 import matplotlib as mpl
+import numpy as np
 import pytest
 
 from sweep.config import FitConfig
 from sweep.fit import fit
 from sweep.report.figures.draw import FIGURES, draw_all
+from sweep.report.figures.optima import optimum_panels
 from sweep.report.figures.results import SweepResults
-from sweep.report.figures.style import scientific, short_count
+from sweep.report.figures.style import laid_out, round_losses, scientific, short_count
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NOT_MEASURED = ("validations", "utilisation", "hparams")
@@ -39,6 +43,31 @@ def test_the_same_numbers_give_the_same_bytes(sweep, drawn, tmp_path):
     assert [path.name for path in first] == [path.name for path in second]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
+
+
+def test_figures_of_a_paper_have_its_width_and_editable_text(sweep, tmp_path):
+    for width, inches in (("column", 3.35), ("two-column", 6.9)):
+        written = FIGURES["loss"].save(sweep, tmp_path / width, suffixes=("svg", "pdf"), width=width)
+        assert [path.suffix for path in written] == [".svg", ".pdf"]
+        drawn = written[0].read_text(encoding="utf-8")
+        points = float(re.search(r'<svg[^>]*? width="([\d.]+)pt"', drawn, re.DOTALL)[1])
+        assert points / 72 == pytest.approx(inches, rel=1e-3)
+        assert "Loss against compute</text>" in drawn
+        assert b"/Type /Font" in written[1].read_bytes()
+        assert b"/Subtype /Type3" not in written[1].read_bytes()
+    with laid_out("column"):
+        assert (
+            len({axes.get_position().x0 for axes in FIGURES["optima"].draw(optimum_panels(sweep)).axes}) == 1
+        )
+
+
+def test_losses_are_labelled_at_round_values_with_room_between():
+    for low, high in ((3.3, 7.6), (4.4, 8.4), (2.11, 2.19), (1.7, 1.72), (0.9, 11.0)):
+        found = round_losses(low, high)
+        assert 3 <= len(found) <= 9
+        assert all(low <= value <= high for value in found)
+        gaps = np.diff(np.log(found))
+        assert gaps.min() >= np.log(high / low) / 9
 
 
 def test_figures_without_numbers_are_left_out(sweep, tmp_path):

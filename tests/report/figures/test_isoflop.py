@@ -43,7 +43,7 @@ def test_the_legend_names_budgets_and_symbols_and_covers_no_data(sweep):
     figure.canvas.draw()
     (axes,) = figure.axes
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels[0] == r"$6.4\times10^{12}$ FLOPs"
+    assert labels[3] == r"$6.4\times10^{12}$ FLOPs"  # as the curves stand, from the top
     assert labels[4:] == ["run", "minimum with interval", "no usable minimum", "excluded run"]
     assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sweep.report.figures.isoloss import isoloss, isoloss_figure
+from sweep.report.figures.isoloss import MAX_LEVELS, isoloss, isoloss_figure
 
 
 def test_the_frontier_is_the_lowest_loss_of_every_column(surfaces):
@@ -15,7 +15,10 @@ def test_the_frontier_is_the_lowest_loss_of_every_column(surfaces):
         best = contours.n_params[np.argmin(contours.loss[:, column])]
         assert abs(math.log(best / contours.frontier_n_params[column])) <= math.log(step)
     assert len(contours.point_loss) == 30
-    assert contours.levels[-1] == contours.point_loss.max()
+    assert 3 <= len(contours.levels) <= MAX_LEVELS
+    steps = np.diff(contours.levels)
+    assert np.allclose(steps, steps[0])
+    assert contours.levels[-1] <= contours.point_loss.max() < contours.levels[-1] + steps[0]
 
 
 def test_contours_are_cut_only_at_their_labels(surfaces):

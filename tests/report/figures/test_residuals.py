@@ -8,7 +8,10 @@ from sweep.report.figures.residuals import residuals
 
 def test_residuals_are_those_of_the_objective(surfaces):
     by_method = {shown.method: shown for shown in residuals(surfaces)}
-    assert by_method.keys() == {"parametric", "overtraining"}
+    assert by_method.keys() == {"isoflop", "parametric", "overtraining"}
+    isoflop = by_method.pop("isoflop")
+    squares = sum(budget.parabola.residual_squares for budget in surfaces.fit.methods["isoflop"].budgets)
+    assert (isoflop.residual**2).sum() == pytest.approx(squares, rel=0.02)
     for name, shown in by_method.items():
         size = np.abs(shown.residual)
         inside = np.minimum(size, shown.huber_delta)

@@ -1,0 +1,200 @@
+"""The report in a real browser: drawn, silent, keyboard-driven, inert to scripts in names, and right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sweep.report.html.page import page_html
+from tests.report.figures.planted import planted_sweep
+from tests.report.html.conftest import hostile, page_of
+from tests.services.browser import Browser, browser
+from tests.services.conftest import need
+from tests.shell import sweep
+
+pytestmark = pytest.mark.service
+
+DEMO = Path(__file__).parents[2] / "results/reference/demo/points.csv"
+WIDTHS = (400, 1400)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    need("chromium", "chromedriver")
+    with browser(tmp_path_factory.mktemp("profile")) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The report of the reference demo's table and of a planted sweep with curves, and a hostile one."""
+    directory = tmp_path_factory.mktemp("pages")
+    table = directory / "demo.csv"
+    table.write_bytes(DEMO.read_bytes())
+    done = sweep("report", str(table), "--format", "svg", cwd=directory, timeout=400)
+    assert done.returncode == 0, done.stderr
+    results = planted_sweep()
+    (directory / "planted.html").write_text(page_html(page_of(results)), encoding="utf-8")
+    (directory / "hostile.html").write_text(page_html(hostile(results)), encoding="utf-8")
+    names = {"demo": "demo.report.html", "planted": "planted.html", "hostile": "hostile.html"}
+    return {name: directory / file for name, file in names.items()}
+
+
+def silent(session: Browser) -> None:
+    assert session.console() == []
+    assert session.requests() == []
+
+
+@pytest.mark.parametrize("name", ["demo", "planted"])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_figure_is_drawn_within_the_page(chromium, pages, name, width, theme, tmp_path):
+    chromium.resize(width, 900)
+    chromium.open(pages[name], f"#theme={theme}")
+    drawn = chromium.run(
+        "return [...document.querySelectorAll('figure')].map(f => [f.id, f.querySelectorAll("
+        "'svg[tabindex] path, svg[tabindex] circle').length, f.scrollWidth <= f.clientWidth + 1])"
+    )
+    assert len(drawn) >= 8
+    assert [figure for figure, n_marks, fits in drawn if n_marks < 3 or not fits] == []
+    assert chromium.run("return document.documentElement.scrollWidth") <= width
+    overlapping = chromium.run(OVERLAPS)
+    assert overlapping == []
+    if name == "demo":
+        chromium.screenshot(tmp_path / f"{width}-{theme}.png")
+        assert (tmp_path / f"{width}-{theme}.png").stat().st_size > 10_000
+    silent(chromium)
+
+
+OVERLAPS = """
+const found = [];
+for (const picture of document.querySelectorAll('figure > svg')) {
+  const frame = picture.getBoundingClientRect();
+  const texts = [...picture.querySelectorAll('text:not(.small)')];
+  const boxes = texts.map(t => [t.textContent, t.getBoundingClientRect()]);
+  for (const [text, box] of boxes) {
+    const inside = box.left >= frame.left - 2 && box.right <= frame.right + 14;
+    if (!inside) found.push(['clipped', picture.parentNode.id, text]);
+    for (const [other, b] of boxes) {
+      const across = box.left < b.right - 2 && b.left < box.right - 2;
+      const along = box.top < b.bottom - 3 && b.top < box.bottom - 3;
+      if (text < other && across && along) found.push(['overlap', picture.parentNode.id, text, other]);
+    }
+  }
+}
+return found;
+"""
+"""Labels outside of their figure or on top of each other."""
+
+
+def test_the_slider_gives_the_numbers_of_sweep_predict(chromium, pages):
+    chromium.resize(1400, 900)
+    chromium.open(pages["demo"])
+    fitted = pages["demo"].with_name("fit.json")
+    if not fitted.exists():
+        done = sweep("fit", "demo.csv", "--json", cwd=fitted.parent, timeout=400)
+        fitted.write_text(done.stdout, encoding="utf-8")
+    seen = set()
+    for position in (120, 400, 610, 903):
+        chromium.run(
+            "const s = document.getElementById('ask-slider'); s.value = arguments[0];"
+            "s.dispatchEvent(new Event('input', {bubbles: true}))",
+            position,
+        )
+        shown = chromium.run(
+            "return Object.fromEntries([...document.querySelectorAll('#ask-answers dd[data-key]')]"
+            ".map(d => [d.dataset.key, [d.dataset.value, d.dataset.low, d.dataset.high].map(Number)]))"
+        )
+        flops = shown.pop("flops")[0]
+        seen.add(flops)
+        done = sweep("predict", "fit.json", repr(flops), "--json", cwd=fitted.parent, timeout=200)
+        answer = json.loads(done.stdout)["answer"]
+        for name, (value, low, high) in shown.items():
+            assert value == pytest.approx(answer[name], rel=5e-5)
+            assert [low, high] == pytest.approx(answer["ci"][name], rel=5e-5)
+    assert len(seen) == 4
+    silent(chromium)
+
+
+def test_far_budgets_are_refused_and_losses_are_inverted(chromium, pages):
+    chromium.open(pages["demo"])
+    ask = (
+        "const f = document.getElementById(arguments[0]); f.value = arguments[1];"
+        "f.dispatchEvent(new Event('input')); f.dispatchEvent(new Event('change'))"
+    )
+    chromium.run(ask, "ask-flops", "1e30")
+    assert "Refused" in chromium.run("return document.getElementById('ask-message').textContent")
+    assert chromium.run("return document.querySelectorAll('#ask-answers dd').length") == 0
+    chromium.run(ask, "ask-mode", "loss")
+    chromium.run(ask, "ask-loss", "3.2")
+    loss = chromium.run("return document.querySelector('[data-key=loss_opt]').dataset.value")
+    assert float(loss) == pytest.approx(3.2, rel=1e-6)
+    assert chromium.run("return document.getElementById('ask-output').className.includes('far')")
+    silent(chromium)
+
+
+def test_the_keyboard_reaches_and_picks_a_run(chromium, pages):
+    chromium.open(pages["planted"])
+    chromium.run("document.querySelector('#isoflop svg').focus()")
+    for _ in range(8):  # the first may be one that is not fitted
+        chromium.press("Right", "Enter")
+        if chromium.run("return !!document.querySelector('#picked [data-without]')"):
+            break
+    assert chromium.run("return document.querySelectorAll('#run-rows tr.lit').length") == 1
+    assert chromium.run("return !document.getElementById('picked').hidden")
+    assert chromium.run("return document.querySelectorAll('figure:has(.ring, .litline)').length") >= 3
+    assert "run=" in chromium.run("return location.hash")
+    chromium.run("document.querySelector('#picked [data-without]').click()")
+    assert "Without" in chromium.run("return document.getElementById('without-text').textContent")
+    address = chromium.run("return location.hash")
+    chromium.open(pages["planted"], address)  # the state is in the address
+    assert chromium.run("return document.querySelectorAll('#run-rows tr.lit').length") == 1
+    chromium.run("document.querySelector('#isoflop svg').focus()")
+    chromium.press("Escape")
+    assert chromium.run("return document.getElementById('picked').hidden")
+    order = [chromium.run("return document.activeElement.id || document.activeElement.tagName")]
+    for _ in range(3):
+        chromium.press("Tab")
+        order.append(chromium.run("return document.activeElement.textContent"))
+    assert len(set(order)) == 4
+    silent(chromium)
+
+
+def test_the_table_is_filtered_and_sorted(chromium, pages):
+    chromium.open(pages["planted"], "#filter=diverged")
+    assert chromium.run("return document.querySelectorAll('#run-rows tr').length") == 1
+    chromium.open(pages["planted"])
+    chromium.run("document.querySelector('th [data-key=loss]').click()")
+    losses = chromium.run(
+        "const k = [...document.querySelectorAll('#runs thead th')].findIndex(t => t.textContent === 'loss');"
+        "const rows = [...document.querySelectorAll('#run-rows tr')].map(r => r.cells[k].textContent);"
+        "return rows.filter(Boolean).map(Number)"
+    )
+    assert losses == sorted(losses)
+    silent(chromium)
+
+
+def test_scripts_in_names_labels_and_reasons_are_inert(chromium, pages):
+    chromium.open(pages["hostile"])
+    chromium.run(
+        "for (const b of document.querySelectorAll('.legend button, th button, .chips button')) b.click()"
+    )
+    chromium.run("for (const r of [...document.querySelectorAll('#run-rows tr')].slice(0, 60)) r.click()")
+    chromium.run("document.querySelector('#isoflop svg').focus()")
+    chromium.press(*["Right"] * 12, "Enter")
+    assert chromium.run("return window.pwned === undefined")
+    assert (
+        chromium.run("return document.querySelectorAll('img, iframe, object, base, link, video').length") == 0
+    )
+    assert chromium.run("return document.querySelectorAll('script').length") == 3
+    silent(chromium)
+
+
+def test_a_page_of_a_running_sweep_reloads(chromium, pages):
+    chromium.open(pages["hostile"])
+    chromium.run("window.before = true; document.getElementById('reload').click()")
+    chromium.wait("return window.before === undefined && document.documentElement.dataset.ready === 'true'")
+    silent(chromium)
