@@ -49,9 +49,9 @@ def compare(
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two arms: the factor of compute, tokens and seconds by which B is better than A.
+    """Compare two sweeps or arms by their compute.
 
-    Nothing is written except the figure.
+    The result is the factor of compute, tokens and seconds by which B is better than A. Nothing is written except the figure.
     """
     from sweep.study.compare import compare_sources
 
@@ -143,9 +143,9 @@ def fit_hparams(
     confidence: Confidence = 0.95,
     as_json: AsJson = False,
 ) -> None:
-    """Fit power laws of the best learning rate and batch in N and D, and write them as rules.
+    """Fit laws of the best learning rate and batch.
 
-    The laws of a sweep are written to its hparam_laws.json. Nothing is written for a table.
+    They are power laws in N and D, given as rules that experiments can name. Those of a sweep are written to its hparam_laws.json. Nothing is written for a table.
     """
     from sweep.fit import Selection
     from sweep.study.hparam_laws import fit_sweep_hparams, fit_table_hparams, write_hparam_laws

@@ -52,7 +52,7 @@ def suggest(
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Suggest the runs that most narrow the answer at a target for their FLOPs.
+    """Suggest runs that narrow the answer at a target.
 
     Shows the interval now and the one expected after these runs. Only --run writes anything: the runs then
     become part of the sweep.

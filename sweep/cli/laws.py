@@ -490,7 +490,7 @@ def report(
     drop_incomplete: DropIncomplete = False,
     config_dir: ConfigDir = None,
 ) -> None:
-    """Write the report of a sweep or a table, one HTML file, and its figures.
+    """Write the report of a sweep or a table, and its figures.
 
     report.html needs no network and no other file. Figures are drawn as PNG and SVG, or in the formats given.
     """

@@ -32,7 +32,8 @@ from sweep.report.suggestion import Outlook, SuggestedRun, Suggestion
 from sweep.store.run_store import RunStore
 from sweep.study.checks import check_parallel
 from sweep.study.laws import choose_arm, fit_arms
-from sweep.study.plan import arm_experiment, dataset, device_of
+from sweep.study.plan import arm_experiment, dataset
+from sweep.study.speed import device_of
 
 MAX_SEEDS = 8  # runs of one cell
 BUDGET_STEP = 1.75  # ratio of the budgets that may be added beyond the largest one
