@@ -51,7 +51,8 @@ def compare(
 ) -> None:
     """Compare two sweeps or arms by their compute.
 
-    The result is the factor of compute, tokens and seconds by which B is better than A. Nothing is written except the figure.
+    The result is the factor of compute, tokens and seconds by which B is better than A. Nothing
+    is written except the figure.
     """
     from sweep.study.compare import compare_sources
 
@@ -145,7 +146,8 @@ def fit_hparams(
 ) -> None:
     """Fit laws of the best learning rate and batch.
 
-    They are power laws in N and D, given as rules that experiments can name. Those of a sweep are written to its hparam_laws.json. Nothing is written for a table.
+    They are power laws in N and D, given as rules that experiments can name. Those of a sweep are
+    written to its hparam_laws.json. Nothing is written for a table.
     """
     from sweep.fit import Selection
     from sweep.study.hparam_laws import fit_sweep_hparams, fit_table_hparams, write_hparam_laws
