@@ -32,7 +32,8 @@ import pandas as pd
 from sweep.config import FitConfig
 from sweep.fit import fit
 from sweep.fit.answer import AnswerLaw
-from sweep.fit.design import Pool, propose, situation
+from sweep.fit.design.model import situation
+from sweep.fit.design.propose import Pool, propose
 from sweep.fit.table.observations import observe
 from sweep.records import Point
 from sweep.report.figures.style import new_figure, save_figure, style

@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.fit.design import Purpose
+from sweep.fit.design.propose import Purpose
 from sweep.fit.laws.base import Interval
 from sweep.records import Plan
 

@@ -20,7 +20,8 @@ from sweep.data.tokenizers.tokenizers import vocab_size
 from sweep.errors import InputError
 from sweep.fit import Fit
 from sweep.fit.answer import AnswerLaw
-from sweep.fit.design import HALF_SPAN, STEPS, Pool, Proposal, Purpose, Situation, propose, situation
+from sweep.fit.design.model import HALF_SPAN, Situation, situation
+from sweep.fit.design.propose import STEPS, Pool, Proposal, Purpose, propose
 from sweep.fit.laws.base import Interval
 from sweep.fit.refusals import Refusal
 from sweep.fit.table.observations import Observations, observe

@@ -9,15 +9,8 @@ import pytest
 from scripts.benchmarks.design_replay import SCENARIOS, PlantedSource, compare
 from sweep.config import FitConfig
 from sweep.fit import fit
-from sweep.fit.design import (
-    HALF_SPAN,
-    DesignModel,
-    Pool,
-    _line_variances,
-    _with_action,
-    propose,
-    situation,
-)
+from sweep.fit.design.model import HALF_SPAN, DesignModel, _line_variances, situation
+from sweep.fit.design.propose import Pool, _with_action, propose
 from sweep.fit.numerics.trend import SlopePrior, fit_trend
 from sweep.fit.table.observations import observe
 from tests.fit.planted import PlantedLaw, isoflop_points

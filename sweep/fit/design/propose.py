@@ -1,0 +1,352 @@
+"""The next runs by their expected reduction of the answer's variance per FLOP.
+
+Budgets without a bracketed minimum are repaired first. Then actions are added one at a time by the reduction
+of the log variance per FLOP (a greedy c-optimal design; Chaloner & Verdinelli 1995, section 2), and sequences
+that begin with a larger budget are compared by the variance at the end of the allowance.
+
+Legend: N parameters, C training FLOPs, L loss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sweep.fit.answer import TARGETS, AnswerLaw
+from sweep.fit.checks.backtest import MIN_FITTED, Target
+from sweep.fit.design.model import (
+    HALF_SPAN,
+    BudgetRuns,
+    Design,
+    DesignModel,
+    LocalModel,
+    Situation,
+    Variance,
+)
+from sweep.fit.methods.parabola import MIN_SIZES, BudgetFit, Parabola
+from sweep.fit.refusals import Refusal
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Purpose = Literal["bracket", "budget", "precision"]
+
+NEW_BUDGET: tuple[tuple[float, ...], ...] = (
+    (-1.0, -0.4, 0.4, 1.0),
+    (-1.0, -0.5, 0.0, 0.5, 1.0),
+    (-1.0, -0.75, -0.4, 0.0, 0.4, 0.75, 1.0),
+)
+"""Sizes of a new budget, in units of HALF_SPAN from the expected minimum."""
+FURTHER = (-1.0, -0.5, 0.0, 0.5, 1.0)  # sizes of further runs of a budget, in the same units
+STEPS = (0.3, 1.0)  # least and largest distance in ln N of a size that is added beyond an edge
+GROWTH = 4.0
+"""Most FLOPs of an action over those spent before: cheap runs show if dear ones are needed."""
+OVERHEAD = 0.02  # of the largest run, added to the cost of an action: cheap runs are not free
+MIN_GAIN = 3e-3  # of the weighted log variance
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pool:
+    """Cells with runs that may be added, arrays of shape (n,)."""
+
+    flops_budget: FloatArray
+    n_params: FloatArray
+    flops: FloatArray  # of one run
+    n_free: IntArray  # runs that may be added to the cell
+
+    @cached_property
+    def log_n(self) -> FloatArray:
+        """Ln N of every row."""
+        return np.log(self.n_params)
+
+    @property
+    def budgets(self) -> list[float]:
+        """The budgets, ascending."""
+        return sorted(self._rows)
+
+    @cached_property
+    def _rows(self) -> dict[float, IntArray]:
+        budgets, index = np.unique(self.flops_budget, return_inverse=True)
+        return {float(budget): np.flatnonzero(index == i) for i, budget in enumerate(budgets)}
+
+    def at(self, budget: float) -> IntArray:
+        """Return the rows of a budget with runs left."""
+        rows = self._rows.get(budget, np.empty(0, np.int64))
+        return rows[self.n_free[rows] > 0]
+
+    def without(self, rows: Sequence[int]) -> Pool:
+        """Return the pool with one run less of each of `rows`."""
+        n_free = self.n_free.copy()
+        np.subtract.at(n_free, list(rows), 1)
+        return dataclasses.replace(self, n_free=n_free)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Action:
+    """Runs that are added together: rows of the pool, one run each."""
+
+    purpose: Purpose
+    rows: tuple[int, ...]
+    flops: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proposal:
+    """The actions within an allowance, and the expected answer after them."""
+
+    actions: tuple[Action, ...]
+    width_factors: tuple[Mapping[Target, float], ...]
+    """Expected widths of the intervals of the logarithms over the present ones, after each action; empty
+    without an answer."""
+    unrepaired: tuple[str, ...]  # budgets without a bracketed minimum that the pool cannot repair
+
+    @property
+    def flops(self) -> float:
+        """The FLOPs of all runs."""
+        return sum(action.flops for action in self.actions)
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The rows of the pool, one for each run."""
+        return tuple(row for action in self.actions for row in action.rows)
+
+
+def propose(
+    found: Situation,
+    answer: AnswerLaw | Refusal | None,
+    pool: Pool,
+    target: float,
+    allowance: float,
+    goal: Mapping[Target, float] | None = None,
+) -> Proposal:
+    """Return the runs to add within an allowance in FLOPs, in the order in which they should be trained.
+
+    Budgets without a bracketed minimum come first. Without an answer nothing else is proposed but the budgets
+    that it lacks. `goal` ends the proposal early: the width factors of the interval that suffice.
+    """
+    repairs, pool, design, unrepaired = _repairs(found, pool, allowance)
+    left = allowance - sum(action.flops for action in repairs)
+    local = found.local
+    if local is None or len(local.log_c) < MIN_FITTED or not isinstance(answer, AnswerLaw):
+        opened = () if local is None else _missing_budgets(local, pool, design, left, len(repairs))
+        actions = (*repairs, *opened)
+        return Proposal(actions=actions, width_factors=(), unrepaired=unrepaired)
+    model = DesignModel.of(local, answer, found.design, target)
+    before = model.variances(found.design)
+    enough = _Enough(before=before, goal=goal or {})
+    actions = (*repairs, *_best_rollout(model, design, pool, left, enough))
+    factors, reached = [], found.design
+    for action in actions:
+        reached = _with_action(reached, pool, action)
+        factors.append(enough.factors(model.variances(reached)))
+    return Proposal(actions=actions, width_factors=tuple(factors), unrepaired=unrepaired)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Enough:
+    before: Mapping[Target, Variance]
+    goal: Mapping[Target, float]
+
+    def holds(self, after: Mapping[Target, Variance]) -> bool:
+        """Return whether all goals are met; False without a goal."""
+        factors = self.factors(after)
+        return bool(self.goal) and all(factors[name] <= self.goal[name] for name in self.goal)
+
+    def factors(self, after: Mapping[Target, Variance]) -> dict[Target, float]:
+        """Return the widths of the intervals over the present ones."""
+        return {name: math.sqrt(after[name].total / self.before[name].total) for name in TARGETS}
+
+
+def _best_rollout(
+    model: DesignModel, design: Design, pool: Pool, allowance: float, enough: _Enough
+) -> tuple[Action, ...]:
+    """Return the greedy sequence, with or without one new budget first, of the best end.
+
+    With a goal it is the cheapest sequence that meets the goal, if any does.
+    """
+    best: tuple[tuple[float, float], tuple[Action, ...]] | None = None
+    largest = max(budget.flops for budget in design)
+    beyond = [
+        action
+        for action in _new_budgets(model.local, pool, design)
+        if action.flops <= min(allowance, GROWTH * _spent(design))
+        and pool.flops_budget[action.rows[0]] > largest
+    ]
+    starts = [None, *beyond]
+    for start in starts:
+        actions, end = _greedy(model, design, pool, allowance, enough, start)
+        after = model.variances(end)
+        cost = sum(action.flops for action in actions)
+        rank = (0.0, cost) if enough.holds(after) else (1.0, model.score(end))
+        if best is None or rank < best[0]:
+            best = rank, actions
+    assert best is not None
+    return best[1]
+
+
+def _greedy(
+    model: DesignModel,
+    design: Design,
+    pool: Pool,
+    allowance: float,
+    enough: _Enough,
+    start: Action | None,
+) -> tuple[tuple[Action, ...], Design]:
+    """Add actions by the reduction of the score per FLOP until the allowance is spent or nothing helps."""
+    actions: list[Action] = []
+    overhead = OVERHEAD * float(pool.flops.max(initial=0.0))
+    rates: dict[Action, float] = {}  # of earlier steps: upper bounds, as gains diminish
+    chosen = start
+    while True:
+        if chosen is not None:
+            actions.append(chosen)
+            allowance -= chosen.flops
+            design, pool = _with_action(design, pool, chosen), pool.without(chosen.rows)
+        if enough.holds(model.variances(design)):
+            break
+        now = model.score(design)
+        limit = min(allowance, GROWTH * _spent(design))
+        affordable = [
+            action
+            for action in (
+                *_new_budgets(model.local, pool, design),
+                *_single_runs(model.local, pool, design),
+            )
+            if action.flops <= limit
+        ]
+        affordable.sort(key=lambda action: -rates.get(action, math.inf))
+        best, chosen = 0.0, None
+        for action in affordable:
+            if rates.get(action, math.inf) <= best:
+                break
+            gain = now - model.score(_with_action(design, pool, action))
+            rates[action] = gain / (action.flops + overhead)
+            if gain > MIN_GAIN and rates[action] > best:
+                best, chosen = rates[action], action
+        if chosen is None:
+            break
+    return tuple(actions), design
+
+
+def _spent(design: Design) -> float:
+    """Return the FLOPs of all runs of a design."""
+    return sum(budget.flops * len(budget.log_n) for budget in design)
+
+
+def _with_action(design: Design, pool: Pool, action: Action) -> Design:
+    """Return the design with the runs of an action."""
+    by_budget = {budget.flops: budget for budget in design}
+    for row in action.rows:
+        flops, log_n = float(pool.flops_budget[row]), pool.log_n[row : row + 1]
+        old = by_budget.get(flops) or BudgetRuns(flops=flops, log_n=log_n[:0], status="new")
+        by_budget[flops] = old.plus(log_n)
+    return tuple(by_budget[flops] for flops in sorted(by_budget))
+
+
+def _new_budgets(local: LocalModel, pool: Pool, design: Design) -> Iterator[Action]:
+    """Yield, for each budget of the pool without runs, the sizes that bracket its expected minimum."""
+    present = {have.flops for have in design}
+    for budget in pool.budgets:
+        if budget in present:
+            continue
+        rows = pool.at(budget)
+        u = pool.log_n[rows] - local.center(budget)
+        for offsets in NEW_BUDGET:
+            chosen = sorted(
+                {int(rows[np.argmin(np.abs(u - HALF_SPAN * at))]) for at in offsets} if len(u) else ()
+            )
+            if len(chosen) >= MIN_SIZES:
+                yield _action("budget", chosen, pool)
+
+
+def _single_runs(local: LocalModel, pool: Pool, design: Design) -> Iterator[Action]:
+    """Yield further runs around the minimum of every budget that has runs."""
+    for budget in design:
+        rows = pool.at(budget.flops)
+        if len(rows):
+            u = pool.log_n[rows] - local.center(budget.flops)
+            nearest = {int(rows[np.argmin(np.abs(u - HALF_SPAN * at))]) for at in FURTHER}
+            for row in sorted(nearest):
+                yield _action("precision", [row], pool)
+
+
+def _action(purpose: Purpose, rows: Sequence[int], pool: Pool) -> Action:
+    return Action(purpose=purpose, rows=tuple(rows), flops=float(pool.flops[list(rows)].sum()))
+
+
+def _missing_budgets(
+    local: LocalModel, pool: Pool, design: Design, allowance: float, n_repaired: int
+) -> tuple[Action, ...]:
+    """Return the cheapest new budgets that the answer lacks, if the repaired ones get their minimum."""
+    n_missing = max(0, MIN_FITTED - len(local.log_c) - n_repaired)
+    by_budget = {float(pool.flops_budget[a.rows[0]]): a for a in _new_budgets(local, pool, design)}
+    actions: list[Action] = []
+    for action in sorted(by_budget.values(), key=lambda action: action.flops)[:n_missing]:
+        if action.flops <= allowance:
+            actions.append(action)
+            allowance -= action.flops
+    return tuple(actions)
+
+
+def _repairs(
+    found: Situation, pool: Pool, allowance: float
+) -> tuple[tuple[Action, ...], Pool, Design, tuple[str, ...]]:
+    """Return the sizes that unbracketed budgets lack, cheapest budget first, and what cannot be repaired."""
+    actions: list[Action] = []
+    unrepaired: list[str] = []
+    design = found.design
+    for budget in found.unbracketed:
+        rows = _repair(found, budget, pool)
+        cost = float(pool.flops[rows].sum())
+        if not rows or cost > allowance:
+            limit = "no size to add can be trained" if not rows else "the allowance is spent"
+            unrepaired.append(f"{budget.flops_budget:.4g} FLOPs: {budget.reason}; {limit}")
+            continue
+        action = _action("bracket", rows, pool)
+        actions.append(action)
+        allowance -= cost
+        design, pool = _with_action(design, pool, action), pool.without(rows)
+    return tuple(actions), pool, design, tuple(unrepaired)
+
+
+def _repair(found: Situation, budget: BudgetFit, pool: Pool) -> list[int]:
+    """Return the rows of the pool that may bracket the minimum of a budget."""
+    (have,) = (runs for runs in found.design if runs.flops == budget.flops_budget)
+    sizes = np.unique(have.log_n)
+    step = float(np.clip(np.median(np.diff(sizes)), *STEPS)) if len(sizes) > 1 else STEPS[0]
+    rows = pool.at(budget.flops_budget)
+    log_n = pool.log_n[rows]
+
+    def nearest(at: float, allowed: npt.NDArray[np.bool_]) -> list[int]:
+        if not allowed.any():
+            return []
+        return [int(rows[allowed][np.argmin(np.abs(log_n[allowed] - at))])]
+
+    above = nearest(sizes[-1] + step, log_n > sizes[-1] + 0.5 * STEPS[0])
+    below = nearest(sizes[0] - step, log_n < sizes[0] - 0.5 * STEPS[0])
+    if budget.status == "too_few" and found.local is not None:
+        return _complete(found.local.center(budget.flops_budget), sizes, rows, log_n)
+    if budget.status in ("not_convex", "too_few") or budget.parabola is None:
+        return [*below, *above]
+    t = float(Parabola.vertex(np.array(budget.parabola.coefficients))[0])
+    return above if budget.parabola.center + t > float(sizes.mean()) else below
+
+
+def _complete(center: float, sizes: FloatArray, rows: IntArray, log_n: FloatArray) -> list[int]:
+    """Return further sizes that complete a budget to the least number, farthest from those present first."""
+    have, chosen = list(sizes), []
+    for offset in (-0.5, 0.5, -1.0, 1.0, 0.0):
+        at = center + HALF_SPAN * offset
+        free = [i for i in range(len(rows)) if min(abs(log_n[i] - size) for size in have) > 0.5 * STEPS[0]]
+        if len(have) >= MIN_SIZES or not free:
+            break
+        nearest = min(free, key=lambda i: abs(log_n[i] - at))
+        chosen.append(int(rows[nearest]))
+        have.append(float(log_n[nearest]))
+    return chosen
