@@ -41,6 +41,7 @@ from sweep.study.checks import check_parallel
 from sweep.study.laws import MIN_VALIDATED, choose_arm, fit_arms, predict
 from sweep.study.plan import DataProgress, arm_experiment, dataset
 from sweep.study.run import RunOutcome, run_plans
+from sweep.study.speed import device_of
 
 NEIGHBOUR = 1.7
 """Ratio of N between the predicted optimum and the sizes on either side, before rounding to a width."""
@@ -237,7 +238,8 @@ def validation_plan(experiment: ExperimentConfig, budget: float, widths: Sequenc
     Raises InputError as `make_plan`.
     """
     grid = replace(experiment.grid, d_model=tuple(widths), n_params=None)
-    plan = make_plan(replace(experiment, budgets=(budget,), grid=grid), dataset(experiment))
+    planned = replace(experiment, budgets=(budget,), grid=grid)
+    plan = make_plan(planned, dataset(experiment), device_of(experiment))
     check_parallel(plan)
     return replace(plan, warnings=(), validation=True)
 
