@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ def _labelled(point: Point, row: int, provenance: Mapping[str, Any]) -> Point:
         key = sha256_json({"imported": _content(point), "label": [point.run_key, point.name]})[:16]
     labelled = replace(point, run_key=key, name=f"{point.name or 'imported'}-{key[:6]}", provenance=source)
     try:
-        check_imported(asdict(labelled))
+        check_imported(labelled.values())
     except ResultError as error:
         raise InputError(
             f"{provenance['table']}: row {row} cannot be imported: {error}; a point needs n_params, "
@@ -77,11 +76,7 @@ def _labelled(point: Point, row: int, provenance: Mapping[str, Any]) -> Point:
 
 def _content(point: Point) -> dict[str, Any]:
     """Return the numbers and labels of a point, without those that an import adds."""
-    return {
-        field.name: _number(getattr(point, field.name))
-        for field in dataclasses.fields(point)
-        if field.name not in NAMING_FIELDS
-    }
+    return {name: _number(value) for name, value in point.values().items() if name not in NAMING_FIELDS}
 
 
 def _number(value: Any) -> Any:
