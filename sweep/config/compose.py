@@ -156,7 +156,7 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> di
         check_references(values)
         return _plain(OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise InputError(one_sentence(error)) from None
+        raise InputError(one_sentence(error, overrides)) from None
     except YAMLError as error:
         raise InputError(_yaml_sentence(error)) from None
     except RecursionError:
@@ -399,8 +399,11 @@ def _yaml_sentence(error: YAMLError) -> str:
     return " ".join(f"{place} is not valid YAML: {problem}".split())
 
 
-def one_sentence(error: Exception) -> str:
-    """Return an error of Hydra or OmegaConf as one sentence with the key and the choices."""
+def one_sentence(error: Exception, overrides: Sequence[str] = ()) -> str:
+    """Return an error of Hydra or OmegaConf as one sentence with the key and the choices.
+
+    `overrides` are those that were composed, as typed.
+    """
     text = str(error)
     if match := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
         return f"{match.group(1)} not found in the experiment's files: remove this override"
@@ -415,7 +418,12 @@ def one_sentence(error: Exception) -> str:
         match = re.search(r"full_key: (\S+)", text) or match
         return f"{match.group(1)} is missing: give it a value"
     if "no viable alternative" in text or "LexerNoViableAlt" in text or "mismatched input" in text:
-        return f"{_overridden(text)} is not valid in Hydra's grammar: quote its special characters"
+        shown = _overridden(text).lstrip("+")
+        typed = next((one for one in overrides if one.lstrip("+").startswith(shown)), shown)
+        return (
+            f"{typed} is not valid in Hydra's grammar: put texts with special characters into quotes, or "
+            f"write it into a file of configs/experiment"
+        )
     first = " ".join(line.strip() for line in text.splitlines()[:2] if line.strip())
     return f"config: {first}"
 

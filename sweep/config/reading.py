@@ -234,11 +234,13 @@ def _known_path(cls: Any, loc: tuple[Any, ...]) -> tuple[tuple[str, ...], Any]:
     sections: list[Any] = [cls]
     is_name = False  # the next part is a user's name of a section, as of an evaluation set
     for part in loc:
-        if not isinstance(part, str) or not sections or part == "[key]":  # pydantic's mark of a bad key
+        if not isinstance(part, str) or part == "[key]":  # pydantic's mark of a bad key
             continue
         if is_name:
             path.append(part)
             is_name = False
+            continue
+        if not sections:
             continue
         if len(sections) > 1 and (member := _tagged(sections, part)) is not None:
             sections = [member]
@@ -249,7 +251,7 @@ def _known_path(cls: Any, loc: tuple[Any, ...]) -> tuple[tuple[str, ...], Any]:
         sections = _sections(hint)
         if not sections:
             sections = _named_sections(hint)
-            is_name = bool(sections)
+            is_name = any(get_origin(one) is dict for one in (hint, *get_args(hint)))
     return tuple(path), owner
 
 
@@ -264,8 +266,10 @@ def _plainly(reason: str) -> str:
         ("tuple", "list"),
         ("Input", "it"),
         ("input", "it"),
+        ("dictionary should have", "it should have"),
         (" a valid dictionary or object to extract fields from", " a section of keys"),
         (" a dictionary or an instance of", " a section of keys, see"),
+        (" a valid dictionary", " a section of keys"),
     ):
         reason = reason.replace(python, plain)
     reason = re.sub(r"\b\d{10,}\b", lambda digits: f"{float(digits[0]):g}", reason)

@@ -15,7 +15,7 @@ from sweep.data.sources.python_files import python_source, stdlib_source
 from sweep.data.sources.source import Source
 from sweep.data.sources.synthetic import synthetic_source
 from sweep.data.sources.text_files import text_source
-from sweep.errors import DataError
+from sweep.errors import DataError, SweepError
 
 SOURCES: Mapping[str, Callable[[Any], Source]] = {
     "stdlib": stdlib_source,
@@ -92,8 +92,8 @@ def scan_parts(config: MixtureData, data_dir: Path | None = None) -> dict[str, C
     for name, part in parts_of(config).items():
         try:
             corpus = found[name] = scan_source(source_of(part), part, cache_dir)
-        except DataError as error:
-            raise DataError(f"data.parts.{name}: {error}") from None
+        except SweepError as error:
+            raise type(error)(f"data.parts.{name}: {error}") from None
         if corpus.n_bytes == 0:
             raise DataError(f"data.parts.{name} is empty: no text found, choose other files or leave it out")
     return found

@@ -17,7 +17,7 @@ from sweep.data.registry import as_set, scan
 from sweep.data.shards import PreparedData, find_manifest, open_prepared, prepare, prepare_set
 from sweep.data.sources.hub import is_path
 from sweep.data.tokenizers.tokenizers import check_tokenizer, tokenizer_sha256, vocab_size
-from sweep.errors import InputError, SweepError
+from sweep.errors import DataError, InputError, SweepError
 from sweep.launch.choose import check_launch
 from sweep.machine.devices import cores
 from sweep.plan.devices import with_precision
@@ -95,10 +95,20 @@ def _sets(experiment: ExperimentConfig) -> dict[str, str]:
         try:
             corpus = scan(as_set(config), data_directory(experiment))
             _check_text(experiment.tokenizer, corpus)
+            _check_length(corpus, experiment.model.seq_len)
         except SweepError as error:
             raise type(error)(f"evaluation.sets.{name}: {error}") from None
         found[name] = corpus.sha256
     return found
+
+
+def _check_length(corpus: Corpus, seq_len: int) -> None:
+    """Raise DataError for a set shorter than a window; a token is at least one byte or a separator."""
+    if corpus.n_bytes is not None and corpus.n_bytes + (corpus.n_documents or 0) <= seq_len:
+        raise DataError(
+            f"it has {corpus.n_bytes} bytes, one window at model.seq_len={seq_len} needs {seq_len + 1} "
+            f"tokens: give it more text"
+        )
 
 
 def _check_text(tokenizer: AnyTokenizerConfig, corpus: Corpus) -> None:

@@ -46,6 +46,7 @@ def write_texts(directory: Path) -> None:
         (directory / f"train/{number}.txt").write_text(text)
     for number in range(4):
         (directory / f"far/{number}.txt").write_text(" ".join(chance.choices(words["uvwxyz"], k=400)))
+    (directory / "tiny.txt").write_text("x")
     (directory / "near.txt").write_text(" ".join(chance.choices(words["abcdef"], k=800)))
 
 
@@ -119,6 +120,13 @@ def test_a_plan_refuses_other_sets_under_the_same_name(tmp_path: Path, texts: tu
             r"sets\.stderr='stderr' is not valid: use lower",
         ),
         ("{a:{files:[near.txt]}}", InputError, r"evaluation\.sets\.a\.source is missing"),
+        (
+            "{a:{source:text,files:[tiny.txt]}}",
+            DataError,
+            r"sets\.a: it has 1 bytes, one window at",
+        ),
+        ("{a:{source:huggingface,dataset:x/y}}", InputError, r"sets\.a: data\.revision=None is not a commit"),
+        ("[a]", InputError, r"evaluation\.sets=\['a'\] is not valid: it should be a section of keys"),
         ("{a:{source:text}}", InputError, r"evaluation\.sets\.a\.files is missing"),
         (
             "{a:{source:text,files:[near.txt],fils:1}}",
