@@ -16,7 +16,7 @@ from tests.fit.planted import TINY, isoflop_points
 
 
 def status_of(n_finished: int, n_runs: int) -> SweepStatus:
-    """Return a status of which the page needs only what is finished."""
+    """Return a status with the finished runs that the page counts."""
     runs = [type("Run", (), {"finished": row < n_finished})() for row in range(n_runs)]
     return type("Status", (), {"runs": runs, "finished": n_finished == n_runs})()
 
