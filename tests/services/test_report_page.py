@@ -146,6 +146,11 @@ def test_the_keyboard_reaches_and_picks_a_run(chromium, pages):
     assert chromium.run("return document.querySelectorAll('#run-rows tr.lit').length") == 1
     assert chromium.run("return !document.getElementById('picked').hidden")
     assert chromium.run("return document.querySelectorAll('figure:has(.ring, .litline)').length") >= 3
+    away = chromium.run(
+        "const f = document.getElementById('isoflop'), tip = f.querySelector('.tip').getBoundingClientRect();"
+        "const ring = f.querySelector('.focusring').getBoundingClientRect(); return tip.top - ring.bottom"
+    )
+    assert -5 < away < 30  # the text stands at its point
     assert "run=" in chromium.run("return location.hash")
     chromium.run("document.querySelector('#picked [data-without]').click()")
     assert "Without" in chromium.run("return document.getElementById('without-text').textContent")

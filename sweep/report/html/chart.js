@@ -298,14 +298,15 @@ class Chart {
 
   show(index) {
     this.at = index;
-    const target = this.targets[index], ratio = this.root.clientWidth / this.root.viewBox.baseVal.width || 1;
+    const target = this.targets[index], drawing = this.root.getBoundingClientRect();
+    const ratio = drawing.width / this.root.viewBox.baseVal.width || 1;
     this.light(state.run);
     this.overlay.append(svg("circle", { cx: target.px, cy: target.py, r: 7, class: "focusring" }));
     this.tip.textContent = target.text;
     this.tip.hidden = !target.text;
     const left = target.px * ratio, room = this.figure.clientWidth - this.tip.offsetWidth;
     this.tip.style.left = `${Math.max(0, Math.min(room, left + 12))}px`;
-    this.tip.style.top = `${this.root.offsetTop + target.py * ratio + 14}px`;
+    this.tip.style.top = `${drawing.top - this.figure.getBoundingClientRect().top + target.py * ratio + 14}px`;
   }
 
   leave() {
@@ -316,7 +317,9 @@ class Chart {
   }
 
   pick() {
-    if (this.at >= 0 && this.targets[this.at].run != null) pickRun(this.targets[this.at].run);
+    if (this.at < 0 || this.targets[this.at].run == null) return;
+    pickRun(this.targets[this.at].run);
+    this.show(this.at);
   }
 
   key(event) {

@@ -281,6 +281,7 @@ function setWithout(value) {
   for (const chart of charts) if (chart.group === "without") chart.draw();
   const text = withoutText(current());
   byId("without-text").textContent = text;
+  if (byId("picked-text")) byId("picked-text").textContent = state.without ? ` ${text} ` : "";
   for (const chip of document.querySelectorAll("[data-without]")) chip.setAttribute("aria-pressed", String(chip.dataset.without === state.without));
   say(text);
   changed();
@@ -400,7 +401,7 @@ function pickRun(row) {
   if (state.run != null) {
     const label = study.runs.label[state.run], refit = study.leave_out && Object.hasOwn(study.leave_out.runs, label);
     panel.replaceChildren(el("span", {}, runText(study, state.run).replaceAll("\n", "; ")), " ",
-      ...(!refit ? [] : [ el("button", { type: "button", "data-without": `r:${label}`, "aria-pressed": String(state.without === `r:${label}`), onclick: () => setWithout(`r:${label}`) }, "Leave it out")]), " ",
+      ...(!refit ? [] : [ el("button", { type: "button", "data-without": `r:${label}`, "aria-pressed": String(state.without === `r:${label}`), onclick: () => setWithout(`r:${label}`) }, "Leave it out"), el("span", { id: "picked-text" })]), " ",
       el("button", { type: "button", onclick: () => pickRun(null) }, "Clear"));
     say(`picked ${runText(study, state.run).split("\n")[0]}`);
   }
