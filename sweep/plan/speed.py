@@ -30,6 +30,8 @@ N_SWEEPS = 500  # of coordinate descent; the problem has 7 unknowns
 NEAR = 1.0  # in ln FLOPs and ln tokens of a step: the scale over which measurements correct each other
 CORRECTION_PRIOR = 0.3  # measurements' worth of belief in the fitted coefficients
 COVERED = 1.0  # in ln FLOPs and ln tokens of a step: a measurement nearer than this covers it
+SPACING = 0.4  # of measurements, in the same units
+OTHER_DEPTH = 1.0
 WORTH = 0.3  # of a plan's time: more of it without a similar measurement is measured
 RUN_START_S = 0.15  # of a run: opening the data and building the model
 Terms = tuple[float, ...]
@@ -80,16 +82,28 @@ class Speed:
         evaluation *= self._correction(step_terms(config, chunk), chunk)
         return n_steps * self.step_s(config) + evaluation + RUN_START_S
 
+    @cached_property
+    def _residuals(self) -> tuple[FloatArray, FloatArray]:
+        """Places of the measured steps, (n, 3), and ln of measured over fitted seconds, (n,)."""
+        fitted = np.array([step.terms for step in self.steps]) @ self.coefficients
+        return _places(self.steps), np.log(np.array([step.seconds for step in self.steps]) / fitted)
+
     def _correction(self, terms: Terms, tokens: float) -> float:
-        fitted = [float(np.dot(step.terms, self.coefficients)) for step in self.steps]
-        weights = [math.exp(-0.5 * (_distance(step, terms, tokens) / NEAR) ** 2) for step in self.steps]
-        logs = [math.log(step.seconds / at) for step, at in zip(self.steps, fitted, strict=True)]
-        total = sum(weight * log for weight, log in zip(weights, logs, strict=True))
-        return math.exp(total / (sum(weights) + CORRECTION_PRIOR))
+        places, logs = self._residuals
+        weights = np.exp(-0.5 * (_distances(places, terms, tokens) / NEAR) ** 2)
+        return math.exp(float(weights @ logs) / (float(weights.sum()) + CORRECTION_PRIOR))
 
 
-def _distance(step: StepTime, terms: Terms, tokens: float) -> float:
-    return math.hypot(math.log(step.terms[2] / terms[2]), math.log(step.tokens / tokens))
+def _places(steps: Sequence[StepTime]) -> FloatArray:
+    """Return layers, ln FLOPs and ln tokens of steps, (n, 3)."""
+    rows = [(step.terms[1], math.log(step.terms[2]), math.log(step.tokens)) for step in steps]
+    return np.array(rows).reshape(-1, 3)
+
+
+def _distances(places: FloatArray, terms: Terms, tokens: float) -> FloatArray:
+    """Return the distance of each place from a step, in ln FLOPs and ln tokens, (n,)."""
+    distances: FloatArray = np.hypot(places[:, 1] - math.log(terms[2]), places[:, 2] - math.log(tokens))
+    return distances
 
 
 def step_terms(run: RunConfig, n_tokens: int) -> Terms:
@@ -141,32 +155,36 @@ def with_speed(plan: Plan, speed: Speed | None) -> Plan:
 
 
 def to_measure(runs: Sequence[PlannedRun], speed: Speed | None, at_most: int) -> list[RunConfig]:
-    """Return the runs to measure, at most `at_most`: smallest and largest step, and those with most time.
+    """Return the runs to measure, at most `at_most`: the longest, then each the farthest from those before.
 
-    A run with a step like a measured or a chosen one is left out. Returns none where those that are left
-    take little of the time of `runs`.
+    None where runs without a similar measurement take little of the time of `runs`.
     """
-    known = [] if speed is None else list(speed.steps)
-    unknown_s = sum(run.time_s for run in runs if not _covered(run.config, known))
-    if unknown_s <= WORTH * sum(run.time_s for run in runs):
+    known = _places(() if speed is None else speed.steps)
+    far = np.array([_nearest(run.config, known) for run in runs])
+    seconds = np.array([run.time_s for run in runs])
+    if not seconds[far >= COVERED].sum() > WORTH * seconds.sum():
         return []
-    ordered = sorted(runs, key=lambda run: run.time_s, reverse=True)
-    by_step = sorted(runs, key=lambda run: run.flops / run.config.n_steps)
     chosen: list[RunConfig] = []
-    for run in [by_step[0], by_step[-1], by_step[len(by_step) // 2], *ordered]:
-        if len(chosen) < at_most and not _covered(run.config, known):
-            chosen.append(run.config)
-            terms = step_terms(run.config, run.config.batch_tokens)
-            known.append(StepTime(terms=terms, tokens=run.config.batch_tokens, seconds=1.0))
+    far = np.where(np.isinf(far), seconds, far)  # nothing is known: first the longest run
+    while len(chosen) < at_most and far.max() > SPACING:
+        run = runs[int(far.argmax())].config
+        chosen.append(run)
+        terms, tokens = step_terms(run, run.batch_tokens), run.batch_tokens
+        known = np.vstack([known, _places([StepTime(terms=terms, tokens=tokens, seconds=1.0)])])
+        far = np.array([_nearest(run.config, known) for run in runs])
     return chosen
 
 
-def _covered(run: RunConfig, known: Sequence[StepTime]) -> bool:
-    """Return whether a step with about the FLOPs and tokens of `run` and as many layers is known."""
+def _nearest(run: RunConfig, known: FloatArray) -> float:
+    """Return the distance of a step of `run` from the nearest of the places (n, 3); infinite without any.
+
+    Another number of layers adds OTHER_DEPTH.
+    """
+    if not len(known):
+        return math.inf
     terms = step_terms(run, run.batch_tokens)
-    return any(
-        step.terms[1] == terms[1] and _distance(step, terms, run.batch_tokens) < COVERED for step in known
-    )
+    distances = _distances(known, terms, run.batch_tokens)
+    return float((distances + OTHER_DEPTH * (known[:, 0] != terms[1])).min())
 
 
 def makespan(seconds: Sequence[float], n_workers: int) -> float:
