@@ -22,7 +22,7 @@ from sweep.store.validations import read_registrations, read_validations
 from sweep.study import laws
 from sweep.study import run as study
 from sweep.study.run import run_experiment
-from sweep.study.validate import largest_planned_budget, neighbouring_widths, score, validate
+from sweep.study.validate import largest_planned_budget, neighbouring_widths, score, validate, validation_plan
 from sweep.worker.__main__ import work
 from tests import toy_trainer
 from tests.verbs import forked
@@ -202,6 +202,14 @@ def test_neighbours_are_the_plannable_sizes_on_either_side(trained):
     coarse = replace(experiment, model=replace(experiment.model, width_multiple=16))
     assert neighbouring_widths(coarse, 33_000) == (16, 32, 48)
     assert neighbouring_widths(coarse, 10_000) == (16, 32)  # no size below the smallest
+
+
+@pytest.mark.parametrize(("device", "precision"), [("cuda", "bf16"), ("cpu", "fp32")])
+def test_a_validation_is_planned_for_the_device_of_the_sweep(sweep_dir, monkeypatch, device, precision):
+    monkeypatch.setattr("sweep.study.validate.device_of", lambda experiment: device)
+    experiment = replace(RunStore(sweep_dir).latest_experiment(), precision="auto")
+    plan = validation_plan(experiment, BUDGET, [24])
+    assert {planned.config.precision for planned in plan.runs} == {precision}
 
 
 def test_the_verbs_show_a_validation(sweep_dir):
