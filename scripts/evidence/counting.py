@@ -28,7 +28,7 @@ CURVES = "one_schedule"
 """Study with training curves of sizes that all have the same tokens and schedule."""
 READ_AT = (2.5e10, 3.54e10, 5e10, 7.07e10, 1e11)  # exact FLOPs
 READ_AT_KAPLAN = (4e9, 8e9, 1.6e10, 3.2e10)  # Kaplan's FLOPs, of about the same runs
-WARMUP = 0.1  # the first share of a run, where the loss says nothing about a model
+WARMUP = 0.1  # share of the run during which the loss says little about a model
 CONSISTENT = (("total", "exact"), ("non_embedding", "kaplan"))
 """Countings of N and C that belong together: Chinchilla's and Kaplan's."""
 TUNED = "matched schedules, tuned rate"

@@ -86,3 +86,10 @@ def test_a_changed_table_is_found(tmp_path, monkeypatch):
     assert list(pages.outdated({"validations": "| new |"})) == []
     assert page.read_text().startswith("before\n\n<!-- scripts/reproduce: validations -->\n| new |\n")
     assert list(pages.outdated({"other": "| new |"})) == ["docs/science.md has no block other"]
+
+
+def test_reference_sweeps_hold_no_paths_and_no_pickles():
+    files = [path for path in studies.REFERENCE.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".csv", ".json", ".png"}
+    texts = [path.read_text() for path in files if path.suffix != ".png"]
+    assert not any(place in text for text in texts for place in ("/home/", "/root/", "/tmp/"))
