@@ -161,7 +161,6 @@ def leave_outs(observations: Observations, config: FitConfig, flops_max: float) 
     return {
         "method": REFITTED,
         "flops": rounded(flops),
-        "flops_per_token": _cost_curve(observations),
         "full": full,
         "budgets": budgets,
         "runs": runs,
@@ -178,8 +177,3 @@ def _refit(
     ends = np.array([flops[0], flops[-1]])
     at = law.optimum(ends)
     return {"n_params": rounded(at.n_params_opt), "loss": rounded(at.loss_opt)}
-
-
-def _cost_curve(observations: Observations) -> dict[str, Any]:
-    sizes = np.geomspace(observations.n_params.min() / 4, observations.n_params.max() * 30, 41)
-    return {"n_params": rounded(sizes), "value": rounded(observations.flops_per_token(sizes))}
