@@ -89,7 +89,7 @@ REFUSED = [
         ["plan", "experiment=demo", "modle.tied=true"],
         "error: modle.tied is not a known key: did you mean model.tied",
     ),
-    (["run", "experiment=nothing"], "error: experiment=nothing not found: choose from demo"),
+    (["run", "experiment=nothing"], "error: experiment=nothing not found: choose from cpu_stdlib"),
     (["run", "experiment=demo", "grid.d_model=[17]"], "error: d_model=17 does not divide into n_heads=2"),
     (["run", "experiment=demo", "grid.min_steps=100000"], "error: no cell of the grid can be trained"),
     (

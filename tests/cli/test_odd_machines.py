@@ -169,7 +169,7 @@ def test_plan_and_run_ask_for_an_experiment(tmp_path):
     for verb in ("plan", "run"):
         done = forked(verb, cwd=tmp_path)
         assert done.returncode == 2
-        assert f"write sweep {verb} experiment=NAME with one of demo, " in done.stderr
+        assert f"write sweep {verb} experiment=NAME with one of cpu_stdlib, " in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
