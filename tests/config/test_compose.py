@@ -90,7 +90,7 @@ def test_only_path_keys_are_quoted():
 REFUSED = [
     ("modl=3", "modl is not a known key: did you mean model? valid are "),
     ("model.n_layer=3", "model.n_layer is not a known key: did you mean model.n_layers"),
-    ("experiment=foo", "experiment=foo not found: choose from demo"),
+    ("experiment=foo", "experiment=foo not found: choose from cpu_stdlib"),
     ("optimizer=sgdx", "optimizer=sgdx not found: choose from adamw"),
     ("budgets=[1e9,", "[1e9, is not valid in Hydra's grammar"),
     ("+foo=1", "foo is not a known key"),
