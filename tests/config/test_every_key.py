@@ -209,7 +209,7 @@ CASES: dict[str, Case] = {
     "fit.filters.max_flops": Case(2e12, ISOFLOP, "fit"),
     "fit.filters.max_epochs": Case(5, ISOFLOP, "fit"),
     "fit.isoflop.window": Case(5, ISOFLOP, "fit"),
-    "fit.isoflop.robust": Case(True, (*ISOFLOP, "fit.isoflop.window=all"), "fit"),
+    "fit.isoflop.robust": Case(True, (*ISOFLOP, "fit.isoflop.window=all"), "law"),
     "fit.isoflop.weighted": Case(False, ISOFLOP, "fit"),
     "fit.isoflop.bias_corrected": Case(True, ISOFLOP, "fit"),
     "fit.parametric.residuals": Case("linear", PARAMETRIC, "fit"),

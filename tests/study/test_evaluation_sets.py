@@ -18,8 +18,9 @@ from sweep.errors import DataError, InputError, SafetyError
 from sweep.identity import run_key, trunk_key
 from sweep.store.run_store import RunStore
 from sweep.study.checks import check_family
-from sweep.study.laws import fit_arms, open_sweep
+from sweep.study.laws import fit_arms
 from sweep.study.plan import plan_experiment
+from sweep.study.sweep import open_sweep
 from tests.configs import tiny_run
 from tests.verbs import forked
 
@@ -75,7 +76,7 @@ def test_sets_are_scored_stored_and_fitted(tmp_path: Path, texts: tuple[str, ...
     with sqlite3.connect(tmp_path / "points.db") as database:
         copied = database.execute("select run_key, loss_near from sweep_points").fetchall()
     assert dict(copied) == {row["run_key"]: float(row["loss_near"]) for row in rows}
-    assert set(open_sweep(sweep_dir).points["loss_far"]) == set(table["loss_far"])
+    assert set(open_sweep(sweep_dir).points()["loss_far"]) == set(table["loss_far"])
 
     refused = forked("fit", sweep_dir, "--loss", "other", cwd=tmp_path)
     assert refused.returncode == 2
