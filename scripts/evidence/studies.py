@@ -53,7 +53,7 @@ STUDIES = {
         Study(name="cpu_stdlib", config=FitConfig(confidence=0.9), figures=DRAWN),
         Study(name="known_entropy", config=FEW_DRAWS),
         Study(name="cooldown", config=FEW_DRAWS),
-        Study(name="optimizers", config=FEW_DRAWS),
+        Study(name="muon", config=FEW_DRAWS),
         Study(name="depths", config=FEW_DRAWS),
         Study(name="fixed_lr", config=FEW_DRAWS),
         Study(name="one_schedule", config=None),

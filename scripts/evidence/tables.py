@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from scripts.evidence.counting import exponents
-from scripts.evidence.studies import STUDIES, Study, arms, fit_path, table, validation_keys, validations
+from scripts.evidence.studies import (
+    FEW_DRAWS,
+    STUDIES,
+    Study,
+    arms,
+    fit_path,
+    table,
+    validation_keys,
+    validations,
+)
 from sweep.config import FitConfig, SyntheticData
 from sweep.data.sources.synthetic import loss_floor
 from sweep.fit import Fit, Law, Table, fit, read_fit
@@ -172,41 +181,45 @@ def multiplier(base: Law, other: Law, at: float) -> tuple[float, tuple[float, fl
     return estimate, (float(low), float(high))
 
 
+def baseline(study: Study) -> Law:
+    """Return isoflop's law of cpu_stdlib on the cells and the seed of a study."""
+    cells = {_cell(*pair) for pairs in arm_points(study).values() for pair in pairs}
+    own = arm_points(STUDIES["cpu_stdlib"])[None]
+    return law(fit([point for point, extras in own if _cell(point, extras) in cells], FEW_DRAWS), "isoflop")
+
+
+def _cell(point: Point, extras: dict[str, Any]) -> tuple[float | None, int, int | None]:
+    return point.flops_budget, int(extras["d_model"]), point.seed
+
+
 def optimizer_table() -> list[str]:
-    """Return the laws of AdamW and Muon at the best multiple of the learning rate, and the multiplier."""
-    study = STUDIES["optimizers"]
-    means = _mean_losses(study)
-    laws, body = {}, []
-    for name in ("adamw", "muon"):
-        of_name = {arm: loss for arm, loss in means.items() if f"optimizer={name}," in str(arm)}
-        best = min(of_name, key=of_name.__getitem__)
-        laws[name] = law(fitted(study, best), "isoflop")
-        top = max(
-            point.flops_budget for point, _ in arm_points(study)[best] if point.flops_budget is not None
-        )
-        gain, ends = multiplier(laws["adamw"], laws[name], top)
-        body.append(
-            [
-                f"`{name}`",
-                " ".join(f"{of_name[arm] - of_name[best]:.3f}" for arm in sorted(of_name, key=_lr_multiple)),
-                f"{_lr_multiple(best):g}",
-                *_law_cells(laws[name], top),
-                "1" if name == "adamw" else interval(gain, ends, 2),
-            ]
-        )
-    header = ["optimizer", "mean loss at ½, 1, 2 times the rate, over the best", "best", "a"]
-    return rows([*header, "N_opt at 5e10", "loss at 5e10", "compute multiplier"], body)
-
-
-def _lr_multiple(arm: str | None) -> float:
-    return float(str(arm).rpartition("=")[2])
-
-
-def _mean_losses(study: Study) -> dict[str | None, float]:
-    return {
-        arm: float(np.mean([point.loss for point, _ in points if point.loss is not None]))
-        for arm, points in arm_points(study).items()
+    """Return the law of AdamW, and that of Muon at each multiple of the rule's learning rate."""
+    study = STUDIES["muon"]
+    adamw = baseline(study)
+    found = {
+        f"muon, {_last(arm)} × the rule": fitted(study, arm).laws["isoflop"] for arm in arms(table(study))
     }
+    return _compared(found, adamw, "adamw, the rule", study)
+
+
+def depth_table() -> list[str]:
+    """Return the law of two layers, and those of one and of four."""
+    study = STUDIES["depths"]
+    found = {f"{_last(arm)} layers": fitted(study, arm).laws["isoflop"] for arm in arms(table(study))}
+    return _compared(found, baseline(study), "2 layers", study)
+
+
+def _compared(found: dict[str, Law], base: Law, name: str, study: Study) -> list[str]:
+    top = max(point.flops_budget for point in table(study).points if point.flops_budget is not None)
+    body = [[name, *_law_cells(base, top), "1"]]
+    for arm, one in found.items():
+        gain, ends = multiplier(base, one, top)
+        body.append([arm, *_law_cells(one, top), interval(gain, ends, 2)])
+    return rows(["arm", "a", "N_opt at 5e10", "loss at 5e10", "compute multiplier"], body)
+
+
+def _last(arm: str | None) -> str:
+    return str(arm).rpartition("=")[2]
 
 
 def _law_cells(found: Law, at: float) -> list[str]:
@@ -215,32 +228,6 @@ def _law_cells(found: Law, at: float) -> list[str]:
         count_interval(found.n_params_opt(at), found.interval("n_params_opt", at)),
         interval(found.loss_opt(at), found.interval("loss_opt", at), 3),
     ]
-
-
-def depth_table() -> list[str]:
-    """Return the laws of 1, 2 and 4 layers, and the multiplier over 2 layers."""
-    study = STUDIES["depths"]
-    found = {str(arm).rpartition("=")[2]: law(fitted(study, arm), "isoflop") for arm in arms(table(study))}
-    points = {str(arm).rpartition("=")[2]: points for arm, points in arm_points(study).items()}
-    body = []
-    for depth, one in sorted(found.items()):
-        top = max(point.flops_budget for point, _ in points[depth] if point.flops_budget is not None)
-        gain, ends = multiplier(found["2"], one, top)
-        width = _width_at(points[depth], one.n_params_opt(top))
-        cells = _law_cells(one, top)
-        body.append(
-            [depth, f"{width / int(depth):.0f}", *cells, "1" if depth == "2" else interval(gain, ends, 2)]
-        )
-    return rows(
-        ["layers", "width / depth at N_opt", "a", "N_opt at 5e10", "loss at 5e10", "compute multiplier"], body
-    )
-
-
-def _width_at(points: Sequence[tuple[Point, dict[str, Any]]], n_params: float) -> float:
-    widths = sorted(
-        {(point.n_params, float(extras["d_model"])) for point, extras in points if point.n_params}
-    )
-    return float(np.interp(np.log(n_params), np.log([n for n, _ in widths]), [d for _, d in widths]))
 
 
 def exponent_table() -> list[str]:
@@ -262,7 +249,7 @@ TABLES: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "validations": ("demo", validation_table),
     "known_entropy": ("known_entropy", entropy_table),
     "cooldown": ("cooldown", cooldown_table),
-    "optimizers": ("optimizers", optimizer_table),
+    "optimizers": ("muon", optimizer_table),
     "depths": ("depths", depth_table),
     "exponents": ("cpu_stdlib", exponent_table),
 }
