@@ -123,7 +123,7 @@ def validation_table() -> list[str]:
 def entropy_table() -> list[str]:
     """Return E of every chain with the exact minimum of the loss."""
     study, body = STUDIES["known_entropy"], []
-    for arm in arms(table(study)):
+    for arm in sorted(arms(table(study)), key=str):
         seed = int(str(arm).partition("=")[2])
         exact = loss_floor(SyntheticData(source="synthetic", seed=seed, **KNOWN), KNOWN_SEQ_LEN)
         surface = law(fitted(study, arm), "parametric")
