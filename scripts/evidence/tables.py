@@ -9,7 +9,6 @@ import numpy as np
 
 from scripts.evidence.counting import exponents
 from scripts.evidence.studies import (
-    FEW_DRAWS,
     STUDIES,
     Study,
     arms,
@@ -136,23 +135,24 @@ def entropy_table() -> list[str]:
 
 def cooldown_table() -> list[str]:
     """Return cost and answer of cosine runs and of branches from common trunks, with seed 0."""
+    branches = arm_points(STUDIES["cooldown"])[None]
+    budgets = {point.flops_budget for point, _ in branches}
+    top = max(budget for budget in budgets if budget is not None)
+    cosine = [
+        pair
+        for pair in arm_points(STUDIES["cpu_stdlib"])[None]
+        if pair[0].flops_budget in budgets and pair[0].seed == 0
+    ]
     body = []
-    for name in ("cpu_stdlib", "cooldown"):
-        study = STUDIES[name]
-        tested = validation_keys(study)
-        own = [
-            pair for pair in arm_points(study)[None] if pair[0].run_key not in tested and pair[0].seed == 0
-        ]
+    for schedule, own in (("cosine", cosine), ("wsd_branches", branches)):
         found = fit([point for point, _ in own], ANSWER)
         answer, isoflop = found.answer, law(found, "isoflop")
         assert isinstance(answer, Law)
         spent = sum(float(extras["flops_spent"]) for _, extras in own)
-        top = max(point.flops_budget for point, _ in own if point.flops_budget is not None)
-        schedule = {"cpu_stdlib": "cosine", "cooldown": "wsd_branches"}[name]
         cells = [interval(isoflop.constants["a"], isoflop.ci["a"], 2)]
         cells += [*_answer_cells(answer, top), *_answer_cells(answer, 8 * top)]
         body.append([f"`{schedule}`", str(len(own)), flops(spent), *cells])
-    header = ["schedule", "runs", "FLOPs spent", "isoflop a", "loss at 2e11", "N_opt", "loss at 1.6e12"]
+    header = ["schedule", "runs", "FLOPs spent", "isoflop a", "loss at 1e11", "N_opt", "loss at 8e11"]
     return rows([*header, "N_opt"], body)
 
 
@@ -163,78 +163,33 @@ def _answer_cells(answer: Law, at: float) -> list[str]:
     ]
 
 
-def multiplier(base: Law, other: Law, at: float) -> tuple[float, tuple[float, float]]:
-    """Return C_base / `at` where the loss of `base` at C_base is that of `other` at `at`, with an interval.
-
-    Draws of the two laws are independent, so the interval ignores what common seeds and windows cancel.
-    """
-    grid = at * np.geomspace(1 / 8, 8, 97)
-    wanted = np.array([at])
-
-    def solve(base_loss: np.ndarray, other_loss: float) -> float:
-        return float(np.exp(np.interp(-other_loss, -base_loss, np.log(grid / at))))
-
-    estimate = solve(base.optimum(grid).loss_opt, float(other.optimum(wanted).loss_opt[0]))
-    pairs = zip(base.optimum_draws(grid).loss_opt, other.optimum_draws(wanted).loss_opt[:, 0], strict=False)
-    draws = [solve(curve, loss) for curve, loss in pairs]
-    low, high = np.percentile(draws, [5, 95])
-    return estimate, (float(low), float(high))
-
-
-def baseline(study: Study) -> Law:
-    """Return isoflop's law of cpu_stdlib on the cells and the seed of a study."""
-    cells = {_cell(*pair) for pairs in arm_points(study).values() for pair in pairs}
-    own = arm_points(STUDIES["cpu_stdlib"])[None]
-    return law(fit([point for point, extras in own if _cell(point, extras) in cells], FEW_DRAWS), "isoflop")
-
-
-def _cell(point: Point, extras: dict[str, Any]) -> tuple[float | None, int, int | None]:
-    return point.flops_budget, int(extras["d_model"]), point.seed
-
-
-def optimizer_table() -> list[str]:
-    """Return the law of AdamW, and that of Muon at each multiple of the rule's learning rate."""
-    study = STUDIES["muon"]
-    adamw = baseline(study)
-    found = {
-        f"muon, {_last(arm)} × the rule": fitted(study, arm).laws["isoflop"] for arm in arms(table(study))
-    }
-    return _compared(found, adamw, "adamw, the rule", study)
-
-
-def depth_table() -> list[str]:
-    """Return the law of two layers, and those of one and of four."""
-    study = STUDIES["depths"]
-    found = {f"{_last(arm)} layers": fitted(study, arm).laws["isoflop"] for arm in arms(table(study))}
-    return _compared(found, baseline(study), "2 layers", study)
-
-
-def _compared(found: dict[str, Law], base: Law, name: str, study: Study) -> list[str]:
-    top = max(point.flops_budget for point in table(study).points if point.flops_budget is not None)
-    body = [[name, *_law_cells(base, top), "1"]]
-    for arm, one in found.items():
-        gain, ends = multiplier(base, one, top)
-        body.append([arm, *_law_cells(one, top), interval(gain, ends, 2)])
-    return rows(["arm", "a", "N_opt at 5e10", "loss at 5e10", "compute multiplier"], body)
-
-
-def _last(arm: str | None) -> str:
-    return str(arm).rpartition("=")[2]
-
-
-def _law_cells(found: Law, at: float) -> list[str]:
-    return [
-        interval(found.constants["a"], found.ci["a"], 2),
-        count_interval(found.n_params_opt(at), found.interval("n_params_opt", at)),
-        interval(found.loss_opt(at), found.interval("loss_opt", at), 3),
-    ]
+def noise_table() -> list[str]:
+    """Return the gradient-noise scale of the runs of cpu_stdlib with the batch of its rule, by budget."""
+    study = STUDIES["cpu_stdlib"]
+    tested = validation_keys(study)
+    rows_of: dict[float, list[tuple[float, float, float]]] = {}
+    for point, extras in arm_points(study)[None]:
+        if point.run_key in tested or not extras["b_simple_tokens"]:
+            continue
+        assert point.loss is not None
+        assert point.flops_budget is not None
+        values = point.loss, float(extras["b_simple_tokens"]), float(extras["batch_tokens"])
+        rows_of.setdefault(point.flops_budget, []).append(values)
+    body = []
+    for budget, values in sorted(rows_of.items()):
+        logs = np.log(np.array(values))
+        loss, scale, batch = np.exp(logs.mean(axis=0))
+        spread = f"× {np.exp(logs[:, 1].std()):.1f}"
+        body.append(
+            [flops(budget), str(len(values)), f"{loss:.2f}", number(scale, 2), spread, number(batch, 2)]
+        )
+    return rows(["budget", "runs resolved", "loss", "noise scale", "spread", "batch"], body)
 
 
 def exponent_table() -> list[str]:
     """Return the exponent of N_opt under each set of choices."""
     body = [
         [
-            one.runs,
             one.method,
             one.n_params.replace("_", "-"),
             {"exact": "exact", "kaplan": "Kaplan's"}[one.flops],
@@ -242,15 +197,14 @@ def exponent_table() -> list[str]:
         ]
         for one in exponents()
     ]
-    return rows(["runs", "method", "N", "C", "a"], body)
+    return rows(["method", "N", "C", "a"], body)
 
 
 TABLES: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "validations": ("demo", validation_table),
     "known_entropy": ("known_entropy", entropy_table),
     "cooldown": ("cooldown", cooldown_table),
-    "optimizers": ("muon", optimizer_table),
-    "depths": ("depths", depth_table),
+    "noise_scale": ("cpu_stdlib", noise_table),
     "exponents": ("cpu_stdlib", exponent_table),
 }
 """Tables by name, each with the study that it needs."""
