@@ -1,4 +1,4 @@
-"""Figures of the reference experiments that are no sweep's own: exponents by choice, and critical batches."""
+"""Figure of the exponents by counting, which is no sweep's own."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from scripts.evidence.batches import BatchCell, NoisePoint, batch_cells, noise_points
-from scripts.evidence.counting import TUNED, Exponent, exponents
+from scripts.evidence.counting import Exponent, exponents
 from scripts.evidence.studies import REFERENCE
-from sweep.report.figures.style import DARK, GREY, count_ticks, loss_ticks, new_figure, save_figure, style
+from sweep.report.figures.style import GREY, new_figure, save_figure, style
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe & Ito 2008
 KAPLAN, CHINCHILLA = 0.73, 0.50  # a of Kaplan et al. 2020, eq. 6.1; of Hoffmann et al. 2022, table 2
@@ -35,54 +34,14 @@ def exponent_figure(found: Sequence[Exponent]) -> Figure:
 
 
 def label(one: Exponent) -> str:
-    """Return the choices in words; runs of matched schedules and tuned rates are the default."""
+    """Return the choices in words."""
     counted = "N without embeddings" if one.n_params == "non_embedding" else "all N"
     convention = "Kaplan's C" if one.flops == "kaplan" else "exact C"
-    runs = "" if one.runs == TUNED else f"{one.runs}: "
-    return f"{runs}{one.method}, {counted}, {convention}"
-
-
-def batch_figure(noise: Sequence[NoisePoint], cells: Sequence[BatchCell]) -> Figure:
-    """Draw the noise scale against the loss, and the loss against the batch at two cells."""
-    with style():
-        figure, (left, right) = new_figure(width=9.0, height=3.6, n_panels=2)
-        left.plot([one.loss for one in noise], [one.noise_scale for one in noise], "o", color=BLUE, ms=4)
-        left.plot([one.loss for one in noise], [one.batch for one in noise], ".", color=GREY, ms=4)
-        left.plot(
-            [cell.loss.min() for cell in cells], [cell.critical for cell in cells], "D", color=ORANGE, ms=6
-        )
-        left.set_xscale("log")
-        left.set_yscale("log")
-        left.invert_xaxis()
-        loss_ticks(left.xaxis)
-        count_ticks(left.yaxis)
-        left.set_xlabel("held-out loss (nats per token)")
-        left.set_ylabel("tokens")
-        left.set_title(
-            "noise scale (circles), batch trained at (dots),\ncritical by sweep (diamonds)", loc="left"
-        )
-        for cell, color in zip(cells, (BLUE, ORANGE), strict=False):
-            right.plot(cell.batch, cell.loss - cell.loss.min(), "o-", color=color, label=cell.name)
-            right.axvline(cell.noise_scale, color=color, lw=1, ls=":")
-        right.set_xscale("log")
-        count_ticks(right.xaxis)
-        right.set_ylim(-0.005, 0.3)
-        right.set_xlabel("tokens per step, at equal tokens")
-        right.set_title("loss over the best; dotted: noise scale", loc="left")
-        right.legend(labelcolor=DARK)
-        return figure
+    return f"{one.method}, {counted}, {convention}"
 
 
 def draw_all(directory: Path = REFERENCE) -> list[Path]:
-    """Draw both figures as PNG, as far as their points exist, and return the paths."""
-    paths = []
-    found = list(exponents())
-    if found:
-        paths += save_figure(exponent_figure(found), directory / "exponents")
-    noise, cells = noise_points(), batch_cells()
-    if noise and cells:
-        paths += save_figure(batch_figure(noise, cells), directory / "critical_batch")
-    for path in paths:
-        if path.suffix == ".svg":
-            path.unlink()
-    return [path for path in paths if path.suffix == ".png"]
+    """Draw the figure as PNG and return its path."""
+    png, svg = save_figure(exponent_figure(list(exponents())), directory / "exponents")
+    svg.unlink()
+    return [png]

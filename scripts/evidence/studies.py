@@ -32,7 +32,7 @@ class Study:
     """A directory of results/reference with a points.csv."""
 
     name: str
-    config: FitConfig | None  # None: too few budgets or sizes for a law
+    config: FitConfig
     figures: tuple[str, ...] = ()
 
     @property
@@ -42,7 +42,7 @@ class Study:
 
     def with_config(self, **changes: Any) -> Study:
         """Return the study with other settings of the fit."""
-        return dataclasses.replace(self, config=dataclasses.replace(self.config or FitConfig(), **changes))
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, **changes))
 
 
 FEW_DRAWS = FitConfig(confidence=0.9, n_bootstrap=300, methods=("isoflop", "parametric"))
@@ -53,11 +53,6 @@ STUDIES = {
         Study(name="cpu_stdlib", config=FitConfig(confidence=0.9), figures=DRAWN),
         Study(name="known_entropy", config=FEW_DRAWS),
         Study(name="cooldown", config=FEW_DRAWS),
-        Study(name="optimizers", config=FEW_DRAWS),
-        Study(name="depths", config=FEW_DRAWS),
-        Study(name="fixed_lr", config=FEW_DRAWS),
-        Study(name="one_schedule", config=None),
-        Study(name="batches", config=None),
     )
 }
 """Reference sweeps by name. The confidence of the demo is that of its experiment."""
@@ -88,9 +83,7 @@ def validation_keys(study: Study) -> set[str]:
 
 
 def refit(study: Study) -> dict[str | None, Fit]:
-    """Fit every arm of a study without the runs of its validations; empty for a study without a law."""
-    if study.config is None:
-        return {}
+    """Fit every arm of a study without the runs of its validations."""
     points = table(study)
     tested = validation_keys(study)
     return {

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from scripts.evidence.counting import exponents
-from scripts.evidence.studies import STUDIES, Study, arms, fit_path, table, validation_keys, validations
+from scripts.evidence.studies import (
+    STUDIES,
+    Study,
+    arms,
+    fit_path,
+    table,
+    validation_keys,
+    validations,
+)
 from sweep.config import FitConfig, SyntheticData
 from sweep.data.sources.synthetic import loss_floor
 from sweep.fit import Fit, Law, Table, fit, read_fit
@@ -114,7 +122,7 @@ def validation_table() -> list[str]:
 def entropy_table() -> list[str]:
     """Return E of every chain with the exact minimum of the loss."""
     study, body = STUDIES["known_entropy"], []
-    for arm in arms(table(study)):
+    for arm in sorted(arms(table(study)), key=str):
         seed = int(str(arm).partition("=")[2])
         exact = loss_floor(SyntheticData(source="synthetic", seed=seed, **KNOWN), KNOWN_SEQ_LEN)
         surface = law(fitted(study, arm), "parametric")
@@ -127,23 +135,24 @@ def entropy_table() -> list[str]:
 
 def cooldown_table() -> list[str]:
     """Return cost and answer of cosine runs and of branches from common trunks, with seed 0."""
+    branches = arm_points(STUDIES["cooldown"])[None]
+    budgets = {point.flops_budget for point, _ in branches}
+    top = max(budget for budget in budgets if budget is not None)
+    cosine = [
+        pair
+        for pair in arm_points(STUDIES["cpu_stdlib"])[None]
+        if pair[0].flops_budget in budgets and pair[0].seed == 0
+    ]
     body = []
-    for name in ("cpu_stdlib", "cooldown"):
-        study = STUDIES[name]
-        tested = validation_keys(study)
-        own = [
-            pair for pair in arm_points(study)[None] if pair[0].run_key not in tested and pair[0].seed == 0
-        ]
+    for schedule, own in (("cosine", cosine), ("wsd_branches", branches)):
         found = fit([point for point, _ in own], ANSWER)
         answer, isoflop = found.answer, law(found, "isoflop")
         assert isinstance(answer, Law)
         spent = sum(float(extras["flops_spent"]) for _, extras in own)
-        top = max(point.flops_budget for point, _ in own if point.flops_budget is not None)
-        schedule = {"cpu_stdlib": "cosine", "cooldown": "wsd_branches"}[name]
         cells = [interval(isoflop.constants["a"], isoflop.ci["a"], 2)]
         cells += [*_answer_cells(answer, top), *_answer_cells(answer, 8 * top)]
         body.append([f"`{schedule}`", str(len(own)), flops(spent), *cells])
-    header = ["schedule", "runs", "FLOPs spent", "isoflop a", "loss at 2e11", "N_opt", "loss at 1.6e12"]
+    header = ["schedule", "runs", "FLOPs spent", "isoflop a", "loss at 1e11", "N_opt", "loss at 8e11"]
     return rows([*header, "N_opt"], body)
 
 
@@ -154,100 +163,33 @@ def _answer_cells(answer: Law, at: float) -> list[str]:
     ]
 
 
-def multiplier(base: Law, other: Law, at: float) -> tuple[float, tuple[float, float]]:
-    """Return C_base / `at` where the loss of `base` at C_base is that of `other` at `at`, with an interval.
-
-    Draws of the two laws are independent, so the interval ignores what common seeds and windows cancel.
-    """
-    grid = at * np.geomspace(1 / 8, 8, 97)
-    wanted = np.array([at])
-
-    def solve(base_loss: np.ndarray, other_loss: float) -> float:
-        return float(np.exp(np.interp(-other_loss, -base_loss, np.log(grid / at))))
-
-    estimate = solve(base.optimum(grid).loss_opt, float(other.optimum(wanted).loss_opt[0]))
-    pairs = zip(base.optimum_draws(grid).loss_opt, other.optimum_draws(wanted).loss_opt[:, 0], strict=False)
-    draws = [solve(curve, loss) for curve, loss in pairs]
-    low, high = np.percentile(draws, [5, 95])
-    return estimate, (float(low), float(high))
-
-
-def optimizer_table() -> list[str]:
-    """Return the laws of AdamW and Muon at the best multiple of the learning rate, and the multiplier."""
-    study = STUDIES["optimizers"]
-    means = _mean_losses(study)
-    laws, body = {}, []
-    for name in ("adamw", "muon"):
-        of_name = {arm: loss for arm, loss in means.items() if f"optimizer={name}," in str(arm)}
-        best = min(of_name, key=of_name.__getitem__)
-        laws[name] = law(fitted(study, best), "isoflop")
-        top = max(
-            point.flops_budget for point, _ in arm_points(study)[best] if point.flops_budget is not None
-        )
-        gain, ends = multiplier(laws["adamw"], laws[name], top)
-        body.append(
-            [
-                f"`{name}`",
-                " ".join(f"{of_name[arm] - of_name[best]:.3f}" for arm in sorted(of_name, key=_lr_multiple)),
-                f"{_lr_multiple(best):g}",
-                *_law_cells(laws[name], top),
-                "1" if name == "adamw" else interval(gain, ends, 2),
-            ]
-        )
-    header = ["optimizer", "mean loss at ½, 1, 2 times the rate, over the best", "best", "a"]
-    return rows([*header, "N_opt at 5e10", "loss at 5e10", "compute multiplier"], body)
-
-
-def _lr_multiple(arm: str | None) -> float:
-    return float(str(arm).rpartition("=")[2])
-
-
-def _mean_losses(study: Study) -> dict[str | None, float]:
-    return {
-        arm: float(np.mean([point.loss for point, _ in points if point.loss is not None]))
-        for arm, points in arm_points(study).items()
-    }
-
-
-def _law_cells(found: Law, at: float) -> list[str]:
-    return [
-        interval(found.constants["a"], found.ci["a"], 2),
-        count_interval(found.n_params_opt(at), found.interval("n_params_opt", at)),
-        interval(found.loss_opt(at), found.interval("loss_opt", at), 3),
-    ]
-
-
-def depth_table() -> list[str]:
-    """Return the laws of 1, 2 and 4 layers, and the multiplier over 2 layers."""
-    study = STUDIES["depths"]
-    found = {str(arm).rpartition("=")[2]: law(fitted(study, arm), "isoflop") for arm in arms(table(study))}
-    points = {str(arm).rpartition("=")[2]: points for arm, points in arm_points(study).items()}
+def noise_table() -> list[str]:
+    """Return the gradient-noise scale of the runs of cpu_stdlib with the batch of its rule, by budget."""
+    study = STUDIES["cpu_stdlib"]
+    tested = validation_keys(study)
+    rows_of: dict[float, list[tuple[float, float, float]]] = {}
+    for point, extras in arm_points(study)[None]:
+        if point.run_key in tested or not extras["b_simple_tokens"]:
+            continue
+        assert point.loss is not None
+        assert point.flops_budget is not None
+        values = point.loss, float(extras["b_simple_tokens"]), float(extras["batch_tokens"])
+        rows_of.setdefault(point.flops_budget, []).append(values)
     body = []
-    for depth, one in sorted(found.items()):
-        top = max(point.flops_budget for point, _ in points[depth] if point.flops_budget is not None)
-        gain, ends = multiplier(found["2"], one, top)
-        width = _width_at(points[depth], one.n_params_opt(top))
-        cells = _law_cells(one, top)
+    for budget, values in sorted(rows_of.items()):
+        logs = np.log(np.array(values))
+        loss, scale, batch = np.exp(logs.mean(axis=0))
+        spread = f"× {np.exp(logs[:, 1].std()):.1f}"
         body.append(
-            [depth, f"{width / int(depth):.0f}", *cells, "1" if depth == "2" else interval(gain, ends, 2)]
+            [flops(budget), str(len(values)), f"{loss:.2f}", number(scale, 2), spread, number(batch, 2)]
         )
-    return rows(
-        ["layers", "width / depth at N_opt", "a", "N_opt at 5e10", "loss at 5e10", "compute multiplier"], body
-    )
-
-
-def _width_at(points: Sequence[tuple[Point, dict[str, Any]]], n_params: float) -> float:
-    widths = sorted(
-        {(point.n_params, float(extras["d_model"])) for point, extras in points if point.n_params}
-    )
-    return float(np.interp(np.log(n_params), np.log([n for n, _ in widths]), [d for _, d in widths]))
+    return rows(["budget", "runs resolved", "loss", "noise scale", "spread", "batch"], body)
 
 
 def exponent_table() -> list[str]:
     """Return the exponent of N_opt under each set of choices."""
     body = [
         [
-            one.runs,
             one.method,
             one.n_params.replace("_", "-"),
             {"exact": "exact", "kaplan": "Kaplan's"}[one.flops],
@@ -255,15 +197,14 @@ def exponent_table() -> list[str]:
         ]
         for one in exponents()
     ]
-    return rows(["runs", "method", "N", "C", "a"], body)
+    return rows(["method", "N", "C", "a"], body)
 
 
 TABLES: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "validations": ("demo", validation_table),
     "known_entropy": ("known_entropy", entropy_table),
     "cooldown": ("cooldown", cooldown_table),
-    "optimizers": ("optimizers", optimizer_table),
-    "depths": ("depths", depth_table),
+    "noise_scale": ("cpu_stdlib", noise_table),
     "exponents": ("cpu_stdlib", exponent_table),
 }
 """Tables by name, each with the study that it needs."""
