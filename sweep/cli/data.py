@@ -82,5 +82,11 @@ def import_runs(
     done = import_table(
         table, into, columns=columns_of(column or ()), arm=arm, same_evaluation=same_evaluation
     )
+    if done.left_out:
+        name = done.left_out[0].removeprefix("loss_").removeprefix("bits_per_byte_")
+        say(
+            f"not imported: {', '.join(done.left_out)}, scores on other text than the sweep's held-out text; "
+            f"sweep fit {table} --loss {name} fits those of the table"
+        )
     known = f", {done.n_known} were there" if done.n_known else ""
     print_text(f"{done.n_new} points imported{known}: {done.tables[0]}")

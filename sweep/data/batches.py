@@ -88,6 +88,20 @@ class EvaluationWindows:
         return self.documents.size
 
 
+def check_held_out(n_tokens: int, seq_len: int, n_held_out: int, *, is_bound: bool = False) -> None:
+    """Raise DataError unless whole windows that score `n_tokens` fit into `n_held_out` tokens.
+
+    With `is_bound` there are at most `n_held_out` tokens.
+    """
+    n_needed = -(-n_tokens // seq_len) * seq_len + 1
+    if n_needed > n_held_out:
+        raise DataError(
+            f"evaluation.n_tokens={n_tokens:,} is too large: it needs {n_needed:,} tokens at "
+            f"seq_len={seq_len}, and the held-out text has {'at most ' if is_bound else ''}{n_held_out:,}: "
+            f"lower it, or raise data.holdout_frac"
+        )
+
+
 def evaluation_windows(heldout: HeldOut, seq_len: int, config: EvaluationWindowsConfig) -> EvaluationWindows:
     """Return the fewest whole windows that score `config.n_tokens` positions of the held-out split.
 
@@ -100,13 +114,8 @@ def evaluation_windows(heldout: HeldOut, seq_len: int, config: EvaluationWindows
         DataError: The held-out split has too few tokens, or its difficulty has not been measured.
     """
     n_windows = -(-config.n_tokens // seq_len)
+    check_held_out(config.n_tokens, seq_len, len(heldout.tokens))
     n_spare = len(heldout.tokens) - 1 - n_windows * seq_len
-    if n_spare < 0:
-        raise DataError(
-            f"evaluation.n_tokens={config.n_tokens} is too large: the held-out split has "
-            f"{len(heldout.tokens)} tokens at seq_len={seq_len}, lower evaluation.n_tokens or raise "
-            f"data.holdout_frac"
-        )
     if config.selection == "stratified":
         return _stratified(heldout, seq_len, n_windows)
     gaps = np.arange(n_windows, dtype=np.int64) * n_spare // max(1, n_windows - 1)

@@ -14,7 +14,6 @@ import psutil
 from sweep.config import ExperimentConfig
 from sweep.config.places import data_directory, sweep_directory
 from sweep.data.batches import TrainBatches, evaluation_windows, set_windows
-from sweep.data.registry import scan
 from sweep.data.shards import PreparedData, open_prepared
 from sweep.errors import DataError, InputError, SafetyError
 from sweep.machine.devices import gpus, unusable_gpus
@@ -126,22 +125,6 @@ def _free_name(experiment: ExperimentConfig, differing: Sequence[Difference]) ->
     base = f"{experiment.name[:80]}_{initials}{value}".rstrip(".")
     names = itertools.chain([base], (f"{base}_{number}" for number in itertools.count(2)))
     return next(name for name in names if not sweep_directory(experiment).with_name(name).exists())
-
-
-def check_evaluation(experiment: ExperimentConfig) -> None:
-    """Raise DataError when `evaluation.n_tokens` exceeds the held-out text; a token is at least one byte.
-
-    A corpus whose size is unknown before it is read passes.
-    """
-    corpus = scan(experiment.data, data_directory(experiment))
-    if corpus.n_bytes_held_out is None or corpus.n_documents is None:
-        return
-    most = corpus.n_bytes_held_out + corpus.n_documents
-    if experiment.evaluation.n_tokens > most:
-        raise DataError(
-            f"evaluation.n_tokens={experiment.evaluation.n_tokens:,} is more than the {most:,} tokens that "
-            f"could be held out: lower it, or raise data.holdout_frac"
-        )
 
 
 def check_space(plans: Sequence[Plan], store: RunStore) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sweep.config import ColumnsConfig
 from sweep.errors import DataError, InputError
 from sweep.fit import DEFAULT_COLUMNS, read_table
-from sweep.records import Point
+from sweep.records import POINT_COLUMNS, Point
 from sweep.store.imports import import_points
 from sweep.store.run_store import RunStore
 
@@ -25,6 +25,7 @@ class Imported:
     n_new: int
     n_known: int  # rows that had been imported before
     tables: tuple[Path, ...]  # points.csv and points.parquet
+    left_out: tuple[str, ...]  # columns of the table with scores on evaluation sets
 
 
 def import_table(
@@ -39,7 +40,8 @@ def import_table(
 
     `sweep_dir` may be a new directory. In a sweep with points, the rows must have been evaluated like them:
     their columns of `EVALUATION` must be equal, or absent with `same_evaluation`; the caller then says
-    that they are. That is recorded with each point.
+    that they are. That is recorded with each point. Scores on evaluation sets are not imported: nothing in a
+    table says which text and windows they are of.
 
     Raises:
         InputError: The table cannot be read, a row is not a valid point, or the evaluations differ.
@@ -56,7 +58,17 @@ def import_table(
         "same_evaluation_assumed": same_evaluation,
     }
     new = import_points(sweep_dir, points, provenance)
-    return Imported(n_new=len(new), n_known=len(points) - len(new), tables=RunStore(sweep_dir).write_points())
+    return Imported(
+        n_new=len(new),
+        n_known=len(points) - len(new),
+        tables=RunStore(sweep_dir).write_points(),
+        left_out=tuple(name for name in given.extras if _is_set_score(name)),
+    )
+
+
+def _is_set_score(column: str) -> bool:
+    """Return True for the columns loss_NAME and bits_per_byte_NAME of evaluation sets."""
+    return column.startswith(("loss_", "bits_per_byte_")) and column not in POINT_COLUMNS
 
 
 def _content(table: Path) -> bytes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sweep.config import AnyTokenizerConfig, ExperimentConfig
 from sweep.config.limits import MAX_ARM_CHARS
 from sweep.config.places import data_directory, sweep_directory
+from sweep.data.batches import check_held_out
 from sweep.data.corpus import Corpus
 from sweep.data.overlap import Overlap, measure_overlap
 from sweep.data.registry import as_set, scan
@@ -60,8 +61,15 @@ def dataset(experiment: ExperimentConfig) -> Dataset:
     Writes only its cache of the corpus' files, in `data_directory`. Raises DataError when there is no corpus
     to read, or the tokenizer cannot be used.
     """
+    return _dataset(experiment, _corpus(experiment))
+
+
+def _corpus(experiment: ExperimentConfig) -> Corpus:
     check_tokenizer(experiment.tokenizer)
-    corpus = scan(experiment.data, data_directory(experiment))
+    return scan(experiment.data, data_directory(experiment))
+
+
+def _dataset(experiment: ExperimentConfig, corpus: Corpus) -> Dataset:
     _check_text(experiment.tokenizer, corpus)
     recipe = tokenizer_sha256(experiment.tokenizer, corpus.sha256)
     manifest = find_manifest(data_directory(experiment), corpus.sha256, recipe)
@@ -86,6 +94,23 @@ def dataset(experiment: ExperimentConfig) -> Dataset:
         ),
         parts=tuple(asdict(part) for part in manifest.parts) if manifest else (),
     )
+
+
+def _dataset_of_runs(experiment: ExperimentConfig) -> Dataset:
+    """Return `dataset`. Raises DataError as it does, and when less is held out than runs are scored on.
+
+    The number of held-out tokens is known once the data is prepared; before, it is bounded by the bytes and
+    documents, because each token but the separator and a space added in front of a text is at least a byte.
+    """
+    corpus = _corpus(experiment)
+    found = _dataset(experiment, corpus)
+    evaluation, seq_len = experiment.evaluation, experiment.model.seq_len
+    if found.n_tokens_held_out is not None:
+        check_held_out(evaluation.n_tokens, seq_len, found.n_tokens_held_out)
+    elif corpus.n_bytes_held_out is not None and corpus.n_documents_held_out is not None:
+        most = corpus.n_bytes_held_out + 2 * corpus.n_documents_held_out
+        check_held_out(evaluation.n_tokens, seq_len, most, is_bound=True)
+    return found
 
 
 def _sets(experiment: ExperimentConfig) -> dict[str, str]:
@@ -157,7 +182,7 @@ def plan_experiment(experiment: ExperimentConfig) -> Plan:
     Raises InputError when no run can be trained, or one of them not on `trainer.n_devices` devices.
     """
     check_fit_methods(experiment)
-    plan = make_plan(experiment, dataset(experiment), device_of(experiment))
+    plan = make_plan(experiment, _dataset_of_runs(experiment), device_of(experiment))
     check_parallel(plan)
     return with_speed(plan, machine_speed(experiment))
 
@@ -196,7 +221,7 @@ def hparam_check(experiment: ExperimentConfig) -> HparamCheck:
 
     Writes only what `dataset` writes. Raises InputError when no run can be trained.
     """
-    return plan_check(experiment, dataset(experiment), device_of(experiment))
+    return plan_check(experiment, _dataset_of_runs(experiment), device_of(experiment))
 
 
 def plan_hparam_check(experiment: ExperimentConfig) -> Plan:

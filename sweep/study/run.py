@@ -26,7 +26,6 @@ from sweep.study.checks import (
     check_arms,
     check_corpus_size,
     check_device,
-    check_evaluation,
     check_extras,
     check_family,
     check_results,
@@ -262,8 +261,6 @@ def _check(plans: Sequence[Plan], store: RunStore) -> None:
     check_tracking(experiment)
     check_index(experiment.store)
     check_device(experiment)
-    for plan in plans:
-        check_evaluation(plan.experiment)
     if not all(store.has_result(run.run_key) for plan in plans for run in plan.runs):
         check_launch(experiment.launch)
     check_space(plans, store)

@@ -147,7 +147,11 @@ REFUSED = [
     (["run", "experiment=demo", "data_dir=/proc/nowhere"], "error: data_dir=/proc/nowhere cannot be written"),
     (
         ["run", "experiment=demo", "evaluation.n_tokens=1e9"],
-        "error: evaluation.n_tokens=1,000,000,000 is more than the",
+        "error: evaluation.n_tokens=1,000,000,000 is too large: it needs",
+    ),
+    (
+        ["plan", "experiment=demo", "evaluation.n_tokens=1e9"],
+        "error: evaluation.n_tokens=1,000,000,000 is too large: it needs",
     ),
     (["status", "results/none"], "error: results/none holds no sweep"),
     (["status", "a", "b"], "error: a and b are both given"),

@@ -150,7 +150,10 @@ def test_the_hash_of_windows_depends_on_their_size_and_number(prepared: Prepared
 def test_at_most_the_whole_split_can_be_scored(prepared: PreparedData) -> None:
     n_tokens = len(prepared.heldout.tokens)
     assert even_windows(prepared.heldout, 1, n_tokens - 1).n_tokens == n_tokens - 1
-    with pytest.raises(DataError, match=rf"evaluation\.n_tokens=10000000 is too large: .* {n_tokens} tokens"):
+    sentence = (
+        rf"evaluation\.n_tokens=10,000,000 is too large: .* the held-out text has {n_tokens:,}: lower it"
+    )
+    with pytest.raises(DataError, match=sentence):
         even_windows(prepared.heldout, 8, 10_000_000)
 
 

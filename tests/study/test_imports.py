@@ -95,6 +95,14 @@ def test_a_column_of_another_name(tmp_path: Path) -> None:
     assert import_table(table, tmp_path / "store", columns=replace(ColumnsConfig(), loss="val")).n_new == 7
 
 
+def test_scores_on_evaluation_sets_are_named_and_not_imported(tmp_path: Path) -> None:
+    scores = {"loss_stderr": 0.01, "loss_code": 2.0, "bits_per_byte_code": 1.0}
+    table = write(tmp_path / "older.csv", [{**row, **scores} for row in runs([1e15])])
+    done = import_table(table, tmp_path / "store")
+    assert done.left_out == ("loss_code", "bits_per_byte_code")
+    assert not any(point.sets for point in RunStore(tmp_path / "store").points().points)
+
+
 # --- errors ------------------------------------------------------------------------------------------
 
 
