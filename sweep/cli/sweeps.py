@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import sys
@@ -308,7 +309,9 @@ def validate(
     flops: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FLOPS", help="Budget in training FLOPs, or a multiple of the largest planned one, as 4x."
+            metavar="FLOPS…",
+            help="Budgets in training FLOPs, or multiples of the largest planned one, as 4x; all are "
+            "registered before any is trained.",
         ),
     ] = None,
     arm: Annotated[
@@ -325,46 +328,56 @@ def validate(
     from sweep.report.text.validation import validation_text
     from sweep.study import validate as study
 
-    sweep_dir, budget = _sweep_and_budget(directory, flops, config_dir)
+    sweep_dir, budgets = _sweep_and_budgets(directory, flops, config_dir)
     with catch_stop_signals() as caught, progress() as (on_data, on_status):
-        outcome = study.validate(
+        outcomes = study.validate_all(
             sweep_dir,
-            budget,
+            budgets,
             arm=arm,
             on_progress=on_data,
             on_status=on_status,
             should_stop=lambda: bool(caught),
         )
-    say_outcome(outcome.run)
-    if outcome.validation is None:
-        n_runs = len(outcome.registration.runs)
-        say(f"the validation at {budget:g} FLOPs is not finished: repeat the command ({n_runs} runs in all)")
+    say_outcome(outcomes[0].run)
+    for outcome in outcomes:
+        if outcome.validation is None:
+            at, n_runs = f"{outcome.registration.flops:g} FLOPs", len(outcome.registration.runs)
+            say(f"the validation at {at} is not finished: repeat the command ({n_runs} runs in all)")
+    finished = [outcome.validation for outcome in outcomes if outcome.validation is not None]
+    if len(finished) < len(outcomes):
         raise typer.Exit(EXIT_FAILED)
-    if outcome.run.n_trained:
+    if outcomes[0].run.n_trained:
         _refit(sweep_dir)
     if as_json:
         place = shlex.quote(str(sweep_dir))
-        print_json(outcome.validation.to_json() | {"next": [f"sweep fit {place}", f"sweep report {place}"]})
+        following = {"next": [f"sweep fit {place}", f"sweep report {place}"]}
+        documents = [validation.to_json() | following for validation in finished]
+        print_json(documents if len(documents) > 1 else documents[0])
     else:
-        print_text(validation_text(outcome.validation))
+        for validation in finished:
+            print_text(validation_text(validation))
 
 
-def _sweep_and_budget(
+def _sweep_and_budgets(
     first: str | None, others: list[str] | None, config_dir: Path | None
-) -> tuple[Path, float]:
-    """Return the sweep, given as a directory or by its experiment, and the budget in FLOPs."""
+) -> tuple[Path, list[float]]:
+    """Return the sweep, given as a directory or by its experiment, and the budgets in FLOPs."""
     from sweep.study.validate import largest_planned_budget
 
     words, overrides = split_arguments(first, others)
-    if not words or len(words) > 2:
-        raise InputError(
-            "give the directory of a sweep and one budget, as in sweep validate results/demo 1e21"
-        )
-    budget = words.pop()
-    sweep_dir = directory_of(words[0] if words else None, overrides, config_dir)
-    if not budget.endswith("x"):
-        return sweep_dir, budget_of(budget)
-    return sweep_dir, budget_of(budget[:-1]) * largest_planned_budget(sweep_dir)
+    is_place = bool(words) and (
+        Path(words[0]).is_dir() or re.fullmatch(r"[\d.]+(e[+-]?\d+)?x?", words[0]) is None
+    )
+    place = words.pop(0) if is_place else None
+    if not words:
+        raise InputError("give the directory of a sweep and a budget, as in sweep validate results/demo 1e21")
+    sweep_dir = directory_of(place, overrides, config_dir)
+    budgets = []
+    for word in words:
+        is_multiple = word.endswith("x")
+        budget = budget_of(word.removesuffix("x"))
+        budgets.append(budget * largest_planned_budget(sweep_dir) if is_multiple else budget)
+    return sweep_dir, budgets
 
 
 def _refit(sweep_dir: Path) -> None:

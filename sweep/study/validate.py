@@ -68,48 +68,116 @@ def validate(
 ) -> ValidationOutcome:
     """Register the answer at a budget, train its run and the sizes on either side, and score the prediction.
 
-    A second call with the same budget continues the registered prediction; a finished one is only read. The
+    Raises as `validate_all`.
+    """
+    (outcome,) = validate_all(
+        sweep_dir,
+        (budget,),
+        arm=arm,
+        on_progress=on_progress,
+        on_status=on_status,
+        should_stop=should_stop,
+    )
+    return outcome
+
+
+def validate_all(
+    sweep_dir: Path,
+    budgets: Sequence[float],
+    *,
+    arm: str | None = None,
+    on_progress: DataProgress | None = None,
+    on_status: Callable[[SweepStatus], None] = lambda status: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[ValidationOutcome]:
+    """Register the answers at several budgets, all before any run of them is trained; train and score them.
+
+    A second call with the same budgets continues the registered predictions; finished ones are only read. The
     runs are part of the sweep: later fits contain them.
 
     Raises:
-        InputError: the sweep has no answer at this budget, or its run cannot be trained.
-        SafetyError: the registered prediction was changed, or a run of it was trained before.
+        InputError: the sweep has no answer at a budget, or its run cannot be trained.
+        SafetyError: a registered prediction was changed, or a run of it was trained before.
     """
     store = RunStore(sweep_dir)
     experiment = arm_experiment(store, arm)
-    registered = read_registration(sweep_dir, budget, arm)
-    if registered is not None and (scored := _scored(sweep_dir, registered)) is not None:
-        done = RunOutcome(status=store.status(), was_finished=True)
-        return ValidationOutcome(run=done, registration=registered, validation=scored)
-    prediction = None if registered is not None else predicted_answer(sweep_dir, experiment, budget, arm)
+    known = {budget: read_registration(sweep_dir, budget, arm) for budget in budgets}
+    unfinished = [
+        budget
+        for budget, registered in known.items()
+        if registered is None or _scored(sweep_dir, registered) is None
+    ]
+    if unfinished:
+        outcome = _train(
+            store,
+            experiment,
+            {budget: known[budget] for budget in unfinished},
+            arm,
+            on_progress=on_progress,
+            on_status=on_status,
+            should_stop=should_stop,
+        )
+    else:
+        outcome = RunOutcome(status=store.status(), was_finished=True)
+    return [_outcome(sweep_dir, budget, arm, outcome) for budget in known]
+
+
+def _train(
+    store: RunStore,
+    experiment: ExperimentConfig,
+    known: Mapping[float, Registration | None],
+    arm: str | None,
+    *,
+    on_progress: DataProgress | None,
+    on_status: Callable[[SweepStatus], None],
+    should_stop: Callable[[], bool],
+) -> RunOutcome:
+    """Register what is not yet in `known`, and train the runs of all its budgets."""
+    predictions = {
+        budget: predicted_answer(store.sweep_dir, experiment, budget, arm)
+        for budget, registered in known.items()
+        if registered is None
+    }
 
     def plan_all(arms: Sequence[ExperimentConfig]) -> list[Plan]:
-        if registered is not None:
-            plan = validation_plan(arms[0], budget, registered.d_models)
-            _check_same_runs(registered, plan)
-            return [plan]
-        assert prediction is not None
-        plan = validation_plan(arms[0], budget, neighbouring_widths(arms[0], prediction.n_params))
-        _check_center(plan, prediction.n_params)
-        return [plan]
+        plans = []
+        for budget, registered in known.items():
+            if registered is not None:
+                plan = validation_plan(arms[0], budget, registered.d_models)
+                _check_same_runs(registered, plan)
+            else:
+                n_params = predictions[budget].n_params
+                plan = validation_plan(arms[0], budget, neighbouring_widths(arms[0], n_params))
+                _check_center(plan, n_params)
+            plans.append(plan)
+        return plans
 
     def before_training(plans: Sequence[Plan]) -> None:
-        if prediction is not None:
-            _check_untrained(store, plans[0])
-            register(sweep_dir, prediction.registration(plans[0]))
+        new = [
+            (predictions[budget], plan)
+            for budget, plan in zip(known, plans, strict=True)
+            if budget in predictions
+        ]
+        for _, plan in new:
+            _check_untrained(store, plan)
+        for prediction, plan in new:
+            register(store.sweep_dir, prediction.registration(plan))
 
-    outcome = run_plans(
-        [experiment],
+    return run_plans(
+        [experiment] * len(known),  # one per plan
         plan_all,
-        sweep_dir,
+        store.sweep_dir,
         on_progress=on_progress,
         on_status=on_status,
         should_stop=should_stop,
         before_training=before_training,
     )
+
+
+def _outcome(sweep_dir: Path, budget: float, arm: str | None, run: RunOutcome) -> ValidationOutcome:
     registered = read_registration(sweep_dir, budget, arm)
     assert registered is not None
-    return ValidationOutcome(run=outcome, registration=registered, validation=_scored(sweep_dir, registered))
+    return ValidationOutcome(run=run, registration=registered, validation=_scored(sweep_dir, registered))
 
 
 def _scored(sweep_dir: Path, registration: Registration) -> Validation | None:

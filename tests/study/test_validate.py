@@ -22,7 +22,14 @@ from sweep.store.validations import read_registrations, read_validations
 from sweep.study import laws
 from sweep.study import run as study
 from sweep.study.run import run_experiment
-from sweep.study.validate import largest_planned_budget, neighbouring_widths, score, validate, validation_plan
+from sweep.study.validate import (
+    largest_planned_budget,
+    neighbouring_widths,
+    score,
+    validate,
+    validate_all,
+    validation_plan,
+)
 from sweep.worker.__main__ import work
 from tests import toy_trainer
 from tests.verbs import forked
@@ -149,6 +156,20 @@ def test_an_unfinished_validation_continues_its_registered_prediction(sweep_dir,
     assert finished.registration == registered
     assert finished.validation is not None
     assert finished.run.n_trained == 2
+
+
+def test_all_predictions_are_registered_before_any_run_of_them_starts(sweep_dir):
+    budgets = (BUDGET, 2 * BUDGET)
+    before = {point.run_key for point in RunStore(sweep_dir).points().points}
+    outcomes = validate_all(sweep_dir, budgets)
+    assert [outcome.registration.flops for outcome in outcomes] == list(budgets)
+    assert all(outcome.validation is not None for outcome in outcomes)
+    new = [point for point in RunStore(sweep_dir).points().points if point.run_key not in before]
+    registered = max(outcome.registration.registered_at for outcome in outcomes)
+    assert {point.flops_budget for point in new} == set(budgets)
+    assert all(point.started_at > registered for point in new)
+    first, second = outcomes
+    assert first.registration.points_sha256 == second.registration.points_sha256  # made from the same points
 
 
 def test_a_wrong_prediction_is_outside(sweep_dir, monkeypatch):
