@@ -104,8 +104,8 @@ def test_one_registry_entry_adds_a_method_everywhere(toy, tmp_path):
     (prediction,) = predict(back, [1e14])
     assert prediction.methods["square_root"].estimate["n_params_opt"] == law.n_params_opt(1e14)
 
-    panels = optimum_panels(SweepResults(fit=back, points=()))
-    assert {curve.method for panel in panels for curve in panel.curves} == {"square_root"}
+    panels = optimum_panels(SweepResults(fit=back, points=points()))
+    assert {curve.method for panel in panels for curve in panel.curves} == {"answer", "square_root"}
     assert method_color("square_root", 0) == "#000000"
     stream = io.StringIO()
     Console(file=stream, width=200).print(fit_text(back, prediction, verbose=True))

@@ -84,7 +84,7 @@ REFUSED = [
     ),
     (
         ["optimizer.beta2=halflife"],
-        "optimizer.beta2=halflife is not valid: give a number or",
+        "optimizer.beta2=halflife is not valid: give a number, or a rule",
     ),
 ]
 

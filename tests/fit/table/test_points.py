@@ -91,8 +91,10 @@ def test_bad_tables_are_refused_in_one_sentence(tmp_path, text, parts):
 def test_missing_files_suffixes_and_broken_files(tmp_path):
     with pytest.raises(InputError, match="file not found"):
         read_table(tmp_path / "absent.csv")
-    with pytest.raises(InputError, match=r"save the table as one of \.csv, .*\.parquet"):
+    with pytest.raises(InputError, match="save its sheet as CSV, and fit that"):
         read_table(write(tmp_path, "", "t.xlsx"))
+    with pytest.raises(InputError, match=r"save the table as one of \.csv, .*\.parquet"):
+        read_table(write(tmp_path, "", "t.docx"))
     with pytest.raises(InputError, match="cannot read it as parquet"):
         read_table(write(tmp_path, "no parquet at all", "t.parquet"))
     with pytest.raises(
