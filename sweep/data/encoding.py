@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 from pathlib import Path
@@ -126,18 +126,19 @@ class Encoder:
         n_bytes_reported, n_bytes_saved = 0, 0
         n_tokens = [counts.n_tokens for counts in self._parts]
         turns = in_turns(parts, self._tokenizer, self._order(), n_tokens, dropped or Dropped())
-        for number, document, ids in turns:
-            if ids is None:
-                self._skip(document)
-            else:
-                self._add(number, document, ids)
-                n_bytes_saved += len(document.content)
-            if self.corpus_hash.n_bytes - n_bytes_reported >= REPORT_BYTES:
-                n_bytes_reported = self.corpus_hash.n_bytes
-                report(n_bytes_reported)
-            if n_bytes_saved >= CHECKPOINT_BYTES:
-                self._save_checkpoint()
-                n_bytes_saved = 0
+        with closing(turns):  # ends its threads
+            for number, document, ids in turns:
+                if ids is None:
+                    self._skip(document)
+                else:
+                    self._add(number, document, ids)
+                    n_bytes_saved += len(document.content)
+                if self.corpus_hash.n_bytes - n_bytes_reported >= REPORT_BYTES:
+                    n_bytes_reported = self.corpus_hash.n_bytes
+                    report(n_bytes_reported)
+                if n_bytes_saved >= CHECKPOINT_BYTES:
+                    self._save_checkpoint()
+                    n_bytes_saved = 0
         report(self.corpus_hash.n_bytes)
 
     def finish(self) -> tuple[SplitManifest, SplitManifest, ArrayFile]:

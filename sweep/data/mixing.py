@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +16,12 @@ from sweep.data.documents import Document, Dropped, Seen, chunks, distinct
 from sweep.data.tokenizers.tokenizers import Tokenizer
 from sweep.errors import DataError
 
+READ_BYTES = 2**22
+"""Text of a part that is read at once, and once more in advance. It decides which of two equal documents of
+different parts is kept."""
+
 ENCODE_BYTES = 2**20
-"""Text of a part per call of the tokenizer: bounds memory, and keeps all cores busy. It decides which of two
-equal documents of different parts is kept."""
+"""Text per call of the tokenizer: bounds memory, and keeps all cores busy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,12 +34,14 @@ class Part:
 
 
 class PartStream:
-    """The documents of one part and their ids, tokenised one chunk at a time."""
+    """The documents of one part and their ids. A chunk is encoded in the background while it is taken."""
 
-    def __init__(self, documents: Iterable[Document], tokenizer: Tokenizer) -> None:
-        self._chunks = chunks(documents, ENCODE_BYTES)
+    def __init__(self, documents: Iterator[Document], tokenizer: Tokenizer, background: Executor) -> None:
+        self._chunks = chunks(documents, READ_BYTES)
         self._tokenizer = tokenizer
+        self._background = background
         self._documents: deque[Document] = deque()
+        self._encoded: deque[Future[list[NDArray[np.int64]]]] = deque()
         self._ids: deque[NDArray[np.int64]] = deque()
 
     def skip(self) -> Document | None:
@@ -45,7 +53,10 @@ class PartStream:
         if not self._fill():
             return None
         if not self._ids:
-            self._ids.extend(self._tokenizer.encode(list(self._documents)))
+            if not self._encoded:
+                pieces = chunks(self._documents, ENCODE_BYTES)
+                self._encoded.extend(self._background.submit(self._tokenizer.encode, one) for one in pieces)
+            self._ids.extend(self._encoded.popleft().result())
         return self._documents.popleft(), self._ids.popleft()
 
     def _fill(self) -> bool:
@@ -54,13 +65,36 @@ class PartStream:
         return bool(self._documents)
 
 
+@contextmanager
+def _thread() -> Iterator[Executor]:
+    """Yield an executor of one thread; calls that have not begun at the end are cancelled."""
+    executor = ThreadPoolExecutor(1)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _read_ahead(documents: Iterator[Document], background: Executor) -> Iterator[Document]:
+    """Yield the documents in order, while `background` reads the next `READ_BYTES` of them."""
+    return chain.from_iterable(_ahead(chunks(documents, READ_BYTES), background))
+
+
+def _ahead(read: Iterator[list[Document]], background: Executor) -> Iterator[list[Document]]:
+    end: list[Document] = []
+    found = background.submit(next, read, end)
+    while chunk := found.result():
+        found = background.submit(next, read, end)
+        yield chunk
+
+
 def in_turns(
     parts: Sequence[Part],
     tokenizer: Tokenizer,
     done: Iterable[int],
     n_tokens: Sequence[int],
     dropped: Dropped,
-) -> Iterator[tuple[int, Document, NDArray[np.int64] | None]]:
+) -> Generator[tuple[int, Document, NDArray[np.int64] | None], None, None]:
     """Yield the part, the document and the ids of each document of a corpus, in its order.
 
     The next document is that of the part with the fewest tokens over weight, the first of several, until that
@@ -72,25 +106,26 @@ def in_turns(
 
     Raises DataError when there are fewer documents than `done`, or one cannot be encoded.
     """
-    seen = Seen()
-    streams = [
-        PartStream(part.read() if len(parts) == 1 else distinct(part.read(), dropped, seen), tokenizer)
-        for part in parts
-    ]
-    for number in done:
-        skipped = streams[number].skip()
-        if skipped is None:
-            raise corpus_changed()
-        yield number, skipped, None
-    totals = list(n_tokens)
-    while True:
-        number = min(range(len(parts)), key=lambda part: totals[part] / parts[part].weight)
-        taken = streams[number].take()
-        if taken is None:
-            return
-        document, ids = taken
-        totals[number] += len(ids) + 1
-        yield number, document, ids
+    with _thread() as reader, _thread() as encoder:
+        seen = Seen()
+        texts = [_read_ahead(part.read(), reader) for part in parts]
+        if len(parts) > 1:
+            texts = [distinct(text, dropped, seen) for text in texts]
+        streams = [PartStream(text, tokenizer, encoder) for text in texts]
+        for number in done:
+            skipped = streams[number].skip()
+            if skipped is None:
+                raise corpus_changed()
+            yield number, skipped, None
+        totals = list(n_tokens)
+        while True:
+            number = min(range(len(parts)), key=lambda part: totals[part] / parts[part].weight)
+            taken = streams[number].take()
+            if taken is None:
+                return
+            document, ids = taken
+            totals[number] += len(ids) + 1
+            yield number, document, ids
 
 
 def corpus_changed() -> DataError:

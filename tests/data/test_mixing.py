@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import random
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sweep.config import AnyTokenizerConfig, MixtureData, TextData
 from sweep.data import encoding, mixing
+from sweep.data.documents import Document, Dropped, document
+from sweep.data.mixing import Part, in_turns
 from sweep.data.shards import PreparedData, prepare
 from sweep.errors import DataError, InputError
 from tests.data.corpora import BPE, BYTE
@@ -68,6 +74,7 @@ def test_tokens_have_the_weights_and_all_are_accounted_for(
 def test_it_resumes_to_the_same_bytes(
     tmp_path: Path, mixture: MixtureData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(mixing, "READ_BYTES", 2000)
     monkeypatch.setattr(mixing, "ENCODE_BYTES", 1000)
     monkeypatch.setattr(encoding, "CHECKPOINT_BYTES", 2000)
     monkeypatch.setattr(encoding, "REPORT_BYTES", 100)
@@ -116,3 +123,30 @@ def test_parts_that_cannot_be_used_are_named(tmp_path: Path, mixture: MixtureDat
         prepare(replace(mixture, parts={**mixture.parts, "code": missing}), BYTE, tmp_path / "data")
     with pytest.raises(InputError, match=r"data\.parts\.code\.holdout_frac has no effect, since"):
         replace(mixture, parts={**mixture.parts, "code": replace(missing, holdout_frac=0.5)})
+
+
+def test_text_is_read_and_encoded_while_earlier_documents_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixing, "READ_BYTES", 4)
+    monkeypatch.setattr(mixing, "ENCODE_BYTES", 2)
+    was_read, was_encoded = [threading.Event() for _ in range(8)], [threading.Event() for _ in range(8)]
+
+    def read() -> Iterator[Document]:
+        for number in range(8):
+            was_read[number].set()
+            yield document(f"{number}", f"{number}{number}".encode())
+
+    class Slow:
+        def encode(self, documents: Sequence[Document]) -> list[NDArray[np.int64]]:
+            for found in documents:
+                was_encoded[int(found.name)].set()
+            return [np.array([int(found.name)]) for found in documents]
+
+    before = threading.enumerate()
+    turns = in_turns([Part(name="all", weight=1.0, read=read)], Slow(), (), [0], Dropped())  # type: ignore[arg-type]
+    assert next(turns)[1].name == "0"  # of the chunk 0, 1
+    assert was_read[3].wait(10)
+    assert was_encoded[1].wait(10)
+    assert not was_encoded[2].is_set()
+    assert not was_read[6].wait(0.05)  # no more than a chunk in advance
+    assert [found.name for _, found, _ in turns] == list("1234567")
+    assert {thread.name for thread in threading.enumerate()} == {thread.name for thread in before}

@@ -25,6 +25,7 @@ from tests.data.corpora import BPE, BYTE, HOLDOUT_FRAC, Prepare
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use about ten chunks for the generated corpus, and a checkpoint every second one."""
+    monkeypatch.setattr(mixing, "READ_BYTES", 2000)
     monkeypatch.setattr(mixing, "ENCODE_BYTES", 1000)
     monkeypatch.setattr(encoding, "CHECKPOINT_BYTES", 2000)
 
@@ -93,7 +94,7 @@ def test_a_killed_preparation_is_resumed(prepare_texts: Prepare, encoded: list[s
     script = (
         "import os, signal, sys; from pathlib import Path\n"
         "from sweep.data import encoding, mixing\n"
-        "mixing.ENCODE_BYTES, encoding.CHECKPOINT_BYTES = 1000, 2000\n"
+        "mixing.READ_BYTES, mixing.ENCODE_BYTES, encoding.CHECKPOINT_BYTES = 2000, 1000, 2000\n"
         "from sweep.data.shards import prepare_documents\n"
         "from tests.data.corpora import BYTE, HOLDOUT_FRAC, generated\n"
         "def die(stage, done, n_bytes):\n"
@@ -159,7 +160,7 @@ def test_a_full_disk_keeps_finished_work(prepare_texts: Prepare, encoded: list[s
     script = (
         "import sys; from pathlib import Path\n"
         "from sweep.data import encoding, mixing\n"
-        "mixing.ENCODE_BYTES, encoding.CHECKPOINT_BYTES = 1000, 2000\n"
+        "mixing.READ_BYTES, mixing.ENCODE_BYTES, encoding.CHECKPOINT_BYTES = 2000, 1000, 2000\n"
         "from sweep.data.shards import prepare_documents; from sweep.errors import DataInterrupted\n"
         "from tests.data.corpora import BYTE, HOLDOUT_FRAC, generated\n"
         "try:\n"
