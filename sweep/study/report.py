@@ -31,8 +31,8 @@ from sweep.store.validations import read_validations
 from sweep.study import laws
 
 if TYPE_CHECKING:  # matplotlib is slow to import
-    from sweep.report.figures.results import SweepResults
     from sweep.report.html.document import StudyInput
+    from sweep.report.results import SweepResults
 
 PAGE = "report.html"
 LIVE_EVERY_S = 60.0  # between two pages of a running sweep, at least
@@ -177,9 +177,9 @@ def write_table_report(
 
     Returns the paths. Raises InputError as `read_table`, and for a table of optima, which has no runs.
     """
-    from sweep.report.figures.results import SweepResults
     from sweep.report.html.document import PageInput, StudyInput
     from sweep.report.html.page import page_html
+    from sweep.report.results import SweepResults
 
     if not path.exists():
         raise InputError(f"{path} not found: give a sweep's directory, or a .csv or .parquet file")
@@ -249,7 +249,7 @@ def _study(
 
 def arm_results(sweep_dir: Path, stored: StoredPoints, arm: str | None, fitted: Fit) -> SweepResults:
     """Return what the figures of an arm are drawn from."""
-    from sweep.report.figures.results import SweepResults
+    from sweep.report.results import SweepResults
 
     return SweepResults(
         fit=fitted,

@@ -14,11 +14,11 @@ from sweep.fit.answer import AnswerLaw
 from sweep.fit.predict import Prediction
 from sweep.fit.refusals import Refusal
 from sweep.flops import PEAK_FLOPS_PER_SECOND
-from sweep.report.figures.isoflop import IsoflopCurve, isoflop_curves
-from sweep.report.figures.results import SweepResults, caption
 from sweep.report.html import evidence, laws, runs
 from sweep.report.html.ask import AskGrid, RunAt, ask_grid
 from sweep.report.html.numbers import rounded
+from sweep.report.results import SweepResults, caption
+from sweep.report.series.isoflop import IsoflopCurve, isoflop_curves
 from sweep.report.text.answer import answer_sentence, reason_lines, warnings_of
 from sweep.report.text.validation import validation_line
 from sweep.store.validations import Validation
