@@ -14,7 +14,7 @@ from sweep.config import FitConfig
 from sweep.fit import Fit, Table, fit, read_table
 from sweep.identity import sha256_json
 from sweep.report.figures.draw import FIGURES
-from sweep.report.figures.results import SweepResults
+from sweep.report.results import SweepResults
 from sweep.store.validations import Validation, read_registrations, read_validations
 from sweep.study.laws import arm_directory, read_hparams, write_fit
 from sweep.study.validate import score

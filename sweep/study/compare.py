@@ -11,7 +11,7 @@ from sweep.config import ColumnsConfig, FitConfig
 from sweep.errors import InputError
 from sweep.fit import DEFAULT_COLUMNS, read_table
 from sweep.fit.compare.arms import Arm
-from sweep.fit.compare.comparison import Comparison, compare
+from sweep.fit.compare.comparison import ArmPair, Comparison, compare
 from sweep.fit.refusals import RefusedError
 from sweep.fit.table.points import Table
 from sweep.records import Point
@@ -19,6 +19,7 @@ from sweep.report.hparam_summary import hyperparameters
 from sweep.report.numbers import format4
 from sweep.study.laws import MIN_VALIDATED, points_to_fit
 
+ALL_PAIRS = 3  # arms, up to which each two are compared; of more, each with the first
 VALIDATED = 4.0  # times the largest budget of an arm: the validation that is proposed
 
 
@@ -53,14 +54,37 @@ def compare_sources(
 
     Raises InputError for sources that are not found, do not give two arms or cannot be compared.
     """
-    pair = _two_arms(sources, columns)
+    return _compared(_two_arms(sources, columns), config or FitConfig(), flops)
+
+
+def compare_arms(sweep_dir: Path, config: FitConfig) -> tuple[ArmPair, ...]:
+    """Compare each two arms of a sweep, or each with the first where there are more than ALL_PAIRS.
+
+    The comparisons are those of `compare_sources`. Raises as `points_to_fit`.
+    """
+    arms = _of_sweep(sweep_dir)
+    firsts = arms if len(arms) <= ALL_PAIRS else arms[:1]
+    pairs = [(a, b) for at, a in enumerate(firsts) for b in arms[at + 1 :]]
+    return tuple(_arm_pair(pair, config) for pair in pairs)
+
+
+def _arm_pair(pair: tuple[Source, Source], config: FitConfig) -> ArmPair:
+    a, b = _names(pair)
+    try:
+        return ArmPair(a=a, b=b, found=_compared(pair, config, None))
+    except InputError as error:
+        return ArmPair(a=a, b=b, found=None, refused=str(error))
+
+
+def _compared(pair: tuple[Source, Source], config: FitConfig, flops: float | None) -> Comparison:
+    """Compare B with A. Raises InputError where they cannot be compared."""
     names = _names(pair)
     a, b = (
         Arm(name=name, points=source.points, excluded=source.excluded)
         for name, source in zip(names, pair, strict=True)
     )
     try:
-        found = compare(a, b, config or FitConfig(), flops=flops)
+        found = compare(a, b, config, flops=flops)
     except RefusedError as refused:
         raise InputError(f"no comparison: {refused.refusal.reason}") from None
     unchecked = [

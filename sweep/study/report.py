@@ -18,7 +18,7 @@ import yaml
 
 from sweep.config import ColumnsConfig, ExperimentConfig, FitConfig
 from sweep.config.reading import to_dict
-from sweep.errors import InputError, SweepError
+from sweep.errors import InputError, SafetyError, SweepError
 from sweep.fit import DEFAULT_COLUMNS, Fit, Prediction, fit, read_fit, read_table
 from sweep.fit.answer import AnswerLaw
 from sweep.fit.table.points import ALL_ROWS, Selection
@@ -30,9 +30,10 @@ from sweep.store.status import SweepStatus
 from sweep.store.validations import read_validations
 from sweep.study import laws
 
-if TYPE_CHECKING:  # matplotlib is slow to import
-    from sweep.report.figures.results import SweepResults
+if TYPE_CHECKING:
+    from sweep.fit.compare.comparison import ArmPair
     from sweep.report.html.document import StudyInput
+    from sweep.report.results import SweepResults
 
 PAGE = "report.html"
 LIVE_EVERY_S = 60.0  # between two pages of a running sweep, at least
@@ -155,6 +156,7 @@ def _write_page(sweep_dir: Path, stored: StoredPoints, studies: Sequence[StudyIn
         generated_at=_now(),
         version=version("sweep"),
         studies=studies,
+        comparisons=_comparisons(sweep_dir, studies),
         pending=None if experiment is None else _pending(store.status()),
         config=None if experiment is None else _public_yaml(experiment),
         hashes=_hashes(stored.points, experiment),
@@ -163,6 +165,17 @@ def _write_page(sweep_dir: Path, stored: StoredPoints, studies: Sequence[StudyIn
     path = sweep_dir / PAGE
     write_atomic(path, page_html(page).encode())
     return path
+
+
+def _comparisons(sweep_dir: Path, studies: Sequence[StudyInput]) -> tuple[ArmPair, ...]:
+    """Return the arms compared with each other; empty for one, and where runs must not be fitted together."""
+    if len(studies) < 2:
+        return ()
+    from sweep.study.compare import compare_arms
+
+    with contextlib.suppress(SafetyError):
+        return compare_arms(sweep_dir, studies[0].settings)
+    return ()
 
 
 def write_table_report(
@@ -177,9 +190,9 @@ def write_table_report(
 
     Returns the paths. Raises InputError as `read_table`, and for a table of optima, which has no runs.
     """
-    from sweep.report.figures.results import SweepResults
     from sweep.report.html.document import PageInput, StudyInput
     from sweep.report.html.page import page_html
+    from sweep.report.results import SweepResults
 
     if not path.exists():
         raise InputError(f"{path} not found: give a sweep's directory, or a .csv or .parquet file")
@@ -249,7 +262,7 @@ def _study(
 
 def arm_results(sweep_dir: Path, stored: StoredPoints, arm: str | None, fitted: Fit) -> SweepResults:
     """Return what the figures of an arm are drawn from."""
-    from sweep.report.figures.results import SweepResults
+    from sweep.report.results import SweepResults
 
     return SweepResults(
         fit=fitted,

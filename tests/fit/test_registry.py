@@ -14,9 +14,9 @@ from sweep.errors import InputError
 from sweep.fit import METHODS, Fit, Method, Refusal, fit, predict, read_fit
 from sweep.fit.laws.base import DrawnLaw, Optimum
 from sweep.fit.refusals import RefusedError
-from sweep.report.figures.optima import optimum_panels
-from sweep.report.figures.results import SweepResults
 from sweep.report.figures.style import method_color
+from sweep.report.results import SweepResults
+from sweep.report.series.optima import optimum_panels
 from sweep.report.text.fit import fit_text
 from sweep.study.checks import check_fit_methods
 from sweep.study.laws import write_fit

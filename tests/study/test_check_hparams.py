@@ -18,10 +18,10 @@ from sweep.identity import run_key
 from sweep.launch.base import LaunchState
 from sweep.machine.workers import WorkerCount
 from sweep.plan.grid import make_plan
-from sweep.report.figures.hparams import check_curves
 from sweep.report.hparams import document, read_reports
 from sweep.report.numbers import format4
 from sweep.report.plans import known_hparams, plan_document, run_states
+from sweep.report.series.hparams import check_curves
 from sweep.report.text.hparams import hparam_line, hparam_text
 from sweep.report.text.plan import plan_text
 from sweep.store.run_store import RunStore

@@ -132,11 +132,27 @@ class Comparison:
         """Unit of the losses."""
         return UNITS[self.measure]
 
+    @property
+    def at_largest(self) -> MultiplierAt:
+        """The comparison at the largest budget that both arms have."""
+        largest = min(max(self.a.budgets), max(self.b.budgets)) * math.exp(SAME_BUDGET)
+        return max((at for at in self.at if at.flops <= largest), key=lambda at: at.flops)
+
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as plain JSON types, with the curves of its figure; null is not finite."""
         plain = {field.name: to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         document: dict[str, Any] = _finite({"schema_version": SCHEMA_VERSION, "unit": self.unit, **plain})
         return document
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ArmPair:
+    """Two arms of a sweep, and their comparison or the reason why there is none."""
+
+    a: str
+    b: str
+    found: Comparison | None
+    refused: str | None = None
 
 
 def _finite(value: Any) -> Any:

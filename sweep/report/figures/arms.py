@@ -1,26 +1,15 @@
-"""The arms of a sweep over compute, overlaid: optimal size and loss of each arm's answer.
-
-Legend: N parameters, C training FLOPs, L loss.
-"""
+"""Figure of the arms of a sweep, overlaid."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sweep.fit.laws.base import Quantity
-from sweep.report.figures.optima import (
-    AXIS_LABELS,
-    OptimumCurve,
-    OptimumMarks,
-    loss_panels,
-    optimum_panels,
-)
-from sweep.report.figures.results import SweepResults
+from sweep.report.figures.optima import AXIS_LABELS
 from sweep.report.figures.style import (
     DASHED,
     count_ticks,
@@ -30,28 +19,9 @@ from sweep.report.figures.style import (
     side_legend,
     style,
 )
+from sweep.report.series.arms import ArmCurve
 
 QUANTITIES: tuple[Quantity, ...] = ("n_params_opt", "loss_opt")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ArmCurve:
-    """One arm's law for a quantity: that of its answer, or of its first method."""
-
-    arm: str
-    quantity: Quantity
-    curve: OptimumCurve
-    marks: OptimumMarks | None  # minima of its IsoFLOP curves
-
-
-def arm_curves(arms: Mapping[str, SweepResults]) -> tuple[ArmCurve, ...]:
-    """Return the laws of every arm that has one; empty for fewer than two."""
-    found = []
-    for arm, results in arms.items():
-        for panel in (*optimum_panels(results)[:1], *loss_panels(results)):
-            law = panel.curves[0]
-            found.append(ArmCurve(arm=arm, quantity=panel.quantity, curve=law, marks=panel.marks))
-    return tuple(found) if len({one.arm for one in found}) > 1 else ()
 
 
 def arm_figure(curves: Sequence[ArmCurve]) -> Figure:

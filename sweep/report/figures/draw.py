@@ -1,7 +1,7 @@
 """The registry of figures, and their files: PNG, SVG or PDF, for a screen or the columns of a paper.
 
-To add a figure, write its module (frozen records, a pure function of `SweepResults` that returns them, and a
-function that draws them) and add its entry to `FIGURES`.
+To add a figure, write its numbers in `sweep/report/series/` (frozen records, and a pure function of
+`SweepResults` that returns them), the function that draws them here, and its entry in `FIGURES`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,31 @@ from typing import Any, Generic, TypeVar
 
 from matplotlib import figure as mpl
 
-from sweep.report.figures.arms import arm_curves, arm_figure
-from sweep.report.figures.backtest import backtest_figure, backtest_marks
-from sweep.report.figures.clouds import cloud_figure, clouds
-from sweep.report.figures.hparams import check_curves, hparam_curves, hparam_figure
-from sweep.report.figures.isoflop import isoflop_curves, isoflop_figure
-from sweep.report.figures.isoloss import isoloss, isoloss_figure
-from sweep.report.figures.optima import loss_panels, optimum_figure, optimum_panels, ratio_panels
-from sweep.report.figures.residuals import residual_figure, residuals
-from sweep.report.figures.results import SweepResults, caption
+from sweep.report.figures.arms import arm_figure
+from sweep.report.figures.backtest import backtest_figure
+from sweep.report.figures.clouds import cloud_figure
+from sweep.report.figures.hparams import hparam_figure
+from sweep.report.figures.isoflop import isoflop_figure
+from sweep.report.figures.isoloss import isoloss_figure
+from sweep.report.figures.optima import optimum_figure
+from sweep.report.figures.residuals import residual_figure
 from sweep.report.figures.style import add_caption, laid_out, save_figure
-from sweep.report.figures.training import training_curves, training_figure
-from sweep.report.figures.utilisation import device_rates, utilisation_figure
-from sweep.report.figures.validations import comparisons, validation_figure
+from sweep.report.figures.training import training_figure
+from sweep.report.figures.utilisation import utilisation_figure
+from sweep.report.figures.validations import validation_figure
 from sweep.report.hparams import HparamReport
+from sweep.report.results import SweepResults, caption
+from sweep.report.series.arms import arm_curves
+from sweep.report.series.backtest import backtest_marks
+from sweep.report.series.clouds import clouds
+from sweep.report.series.hparams import check_curves, hparam_curves
+from sweep.report.series.isoflop import isoflop_curves
+from sweep.report.series.isoloss import isoloss
+from sweep.report.series.optima import loss_panels, optimum_panels, ratio_panels
+from sweep.report.series.residuals import residuals
+from sweep.report.series.training import training_curves
+from sweep.report.series.utilisation import device_rates
+from sweep.report.series.validations import comparisons
 
 Record = TypeVar("Record")
 

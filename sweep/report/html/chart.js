@@ -52,6 +52,7 @@ function power(value) {
 }
 
 const plain = (value) => String(Number(value.toPrecision(4)));
+const probability = (share) => (share < 0.001 ? "<0.1%" : share > 0.999 ? ">99.9%" : `${(100 * share).toFixed(1)}%`);
 const percent = (value) => `${value > 0 ? "+" : ""}${Number((100 * value).toPrecision(2))} %`;
 
 function isDark() {
@@ -197,7 +198,7 @@ class Chart {
       const px = Math.max(box.left, this.x.map(spec.beyond));
       if (px < box.right - 4) {
         this.root.append(svg("rect", { x: px, y: box.top, width: box.right - px, height: box.bottom - box.top, class: "beyond" }));
-        if (box.right - px > 92) this.root.append(svg("text", { x: px + 5, y: box.bottom - 6, class: "axis" }, "beyond the data"));
+        if (box.right - px > 92) this.root.append(svg("text", { x: px + 5, y: spec.beyondAtTop ? box.top + 14 : box.bottom - 6, class: "axis" }, "beyond the data"));
       }
     }
     const xFormat = spec.x.format || plain, yFormat = spec.y.format || plain;

@@ -11,15 +11,17 @@ import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.fit.answer import AnswerLaw
+from sweep.fit.compare.comparison import ArmPair, MultiplierAt
 from sweep.fit.predict import Prediction
 from sweep.fit.refusals import Refusal
 from sweep.flops import PEAK_FLOPS_PER_SECOND
-from sweep.report.figures.isoflop import IsoflopCurve, isoflop_curves
-from sweep.report.figures.results import SweepResults, caption
 from sweep.report.html import evidence, laws, runs
 from sweep.report.html.ask import AskGrid, RunAt, ask_grid
 from sweep.report.html.numbers import rounded
+from sweep.report.results import SweepResults, caption
+from sweep.report.series.isoflop import IsoflopCurve, isoflop_curves
 from sweep.report.text.answer import answer_sentence, reason_lines, warnings_of
+from sweep.report.text.comparison import compared_runs, comparison_notes, conclusions, multiplier_sentence
 from sweep.report.text.validation import validation_line
 from sweep.store.validations import Validation
 
@@ -52,6 +54,7 @@ class PageInput:
     generated_at: str  # ISO 8601, UTC
     version: str  # of the package
     studies: Sequence[StudyInput]
+    comparisons: Sequence[ArmPair] = ()
     pending: tuple[int, int] | None = None  # finished and planned runs while a sweep is running
     config: str | None = None  # the experiment as YAML
     hashes: Mapping[str, str] = field(default_factory=dict)
@@ -73,7 +76,30 @@ def document(page: PageInput) -> dict[str, Any]:
         "price_per_hour": page.price_per_hour,
         "devices": dict(PEAK_FLOPS_PER_SECOND),
         "studies": [_study(study) for study in page.studies],
+        "comparisons": [_comparison(pair) for pair in page.comparisons],
     }
+
+
+def _comparison(pair: ArmPair) -> dict[str, Any]:
+    """Return a comparison of two arms in words and, at full precision, as `sweep compare --json` gives it."""
+    found = pair.found
+    if found is None:
+        return {"a": pair.a, "b": pair.b, "refused": pair.refused, "found": None}
+    return {
+        "a": pair.a,
+        "b": pair.b,
+        "refused": None,
+        "sentences": [_multiplier(at, pair) for at in (found.at_largest, found.target)],
+        "conclusions": list(conclusions(found)),
+        "notes": comparison_notes(found),
+        "caption": f"B = {pair.b} over A = {pair.a}: {compared_runs(found)}",
+        "found": found.to_json(),
+    }
+
+
+def _multiplier(at: MultiplierAt, pair: ArmPair) -> str:
+    where = "extrapolated " if at.extrapolated else ""
+    return where + multiplier_sentence(at, pair.a, pair.b)
 
 
 def _study(study: StudyInput) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from sweep.fit.answer import AnswerLaw
 from sweep.fit.checks.reconcile import ReconciledRow
 from sweep.fit.fit import METHODS, Fit
 from sweep.fit.refusals import Refusal
-from sweep.report.figures.backtest import backtest_marks
-from sweep.report.figures.hparams import hparam_curves
-from sweep.report.figures.residuals import residuals
-from sweep.report.figures.results import SweepResults
 from sweep.report.html.numbers import rounded
+from sweep.report.results import SweepResults
+from sweep.report.series.backtest import backtest_marks
+from sweep.report.series.hparams import hparam_curves
+from sweep.report.series.residuals import residuals
 
 FloatArray = npt.NDArray[np.float64]
 N_FAN = 25  # reaches at which the interval is given

@@ -256,3 +256,42 @@ function compareSpec(quantity) {
     }),
     csv: () => [["arm", "flops", quantity], ...arms.flatMap((study) => study.laws.flops.map((c, k) => [study.arm, c, study.laws.methods[0].estimate[quantity][k]]))] };
 }
+
+// Two arms compared: numbers of sweep compare. Colours and marks are those of its figure.
+const FACTOR_LIMIT = 30;
+const commonBudget = (found) => Math.min(Math.max(...found.a.budgets), Math.max(...found.b.budgets));
+
+function pairLossSpec(pair, number) {
+  const { curves, unit } = pair.found;
+  const side = (letter, name, color, shape, loss, band, minima) => ({ name: `${letter}: ${name}`, color, items: [
+    { type: "band", x: curves.flops, lo: band[0], hi: band[1] },
+    { type: "line", x: curves.flops, y: loss, width: 2.2 },
+    { type: "dots", shape, x: minima[0], y: minima[1], text: (k) => `${letter}: ${name}\nminimum at ${power(minima[0][k])} FLOPs\nloss ${format4(minima[1][k])}` }] });
+  return { id: `pair-${number}-loss`, title: "Loss at the optimum over compute", x: FLOPS_AXIS, y: { log: true, label: `loss (${unit})`, format: plain },
+    beyond: commonBudget(pair.found),
+    layers: () => [side("A", pair.a, BLUE, "dot", curves.loss_a, curves.loss_a_band, curves.minima_a), side("B", pair.b, ORANGE, "diamond", curves.loss_b, curves.loss_b_band, curves.minima_b)],
+    csv: () => pairTable(pair) };
+}
+
+function multiplierSpec(pair, number) {
+  const { curves, crossing, confidence } = pair.found, kept = (value) => (value == null ? null : Math.min(FACTOR_LIMIT, Math.max(1 / FACTOR_LIMIT, value)));
+  const [low, high] = curves.multiplier_band, some = curves.flops.map((_, k) => k).filter((k) => k % 4 === 0);
+  return { id: `pair-${number}-multiplier`, title: "Compute multiplier of B over A", x: FLOPS_AXIS, y: { log: true, label: "FLOPs of A over B, equal loss", format: plain },
+    beyond: commonBudget(pair.found), beyondAtTop: true, marker: () => crossing.flops,
+    note: `Above 1, A needs more compute than B.${crossing.flops == null ? "" : ` Dotted: the crossing, ${format4(crossing.flops)} FLOPs.`}`,
+    layers: () => [
+      { name: "1: equally good", color: GREY, items: [{ type: "hline", y: [1], dash: "6 4" }] },
+      { name: `joint fit, ${Math.round(100 * confidence)} %`, color: ORANGE, items: [
+        { type: "band", x: curves.flops, lo: low.map(kept), hi: high.map(kept) }, { type: "line", x: curves.flops, y: curves.multiplier.map(kept), width: 2.2 },
+        { type: "dots", ghost: true, x: some.map((k) => curves.flops[k]), y: some.map((k) => kept(curves.multiplier[k])),
+          text: (i) => `C ${format4(curves.flops[some[i]])}\nmultiplier ${format4(curves.multiplier[some[i]])}${interval4([low[some[i]], high[some[i]]])}` }] },
+      { name: "at the budgets of B", color: "currentColor", items: [{ type: "dots", shape: "diamond", x: curves.minima_b[0], y: curves.multiplier_at_minima.map(kept),
+        text: (k) => `at ${power(curves.minima_b[0][k])} FLOPs\nmultiplier ${format4(curves.multiplier_at_minima[k])}` }] }],
+    csv: () => pairTable(pair) };
+}
+
+function pairTable(pair) {
+  const { curves } = pair.found, bands = [curves.loss_a_band, curves.loss_b_band, curves.multiplier_band];
+  return [["a", "b", "flops", "loss_a", "loss_a_low", "loss_a_high", "loss_b", "loss_b_low", "loss_b_high", "multiplier", "multiplier_low", "multiplier_high"],
+    ...curves.flops.map((c, k) => [pair.a, pair.b, c, ...[curves.loss_a, curves.loss_b, curves.multiplier].flatMap((line, j) => [line[k], bands[j][0][k], bands[j][1][k]])])];
+}

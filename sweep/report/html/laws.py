@@ -23,10 +23,10 @@ from sweep.fit.methods.parametric import ParametricLaw
 from sweep.fit.methods.trend import fit_trend_law
 from sweep.fit.refusals import RefusedError
 from sweep.fit.table.observations import Observations
-from sweep.report.figures.isoloss import IsoLoss, isoloss
-from sweep.report.figures.optima import EXPONENTS, slope_over
-from sweep.report.figures.results import SweepResults
 from sweep.report.html.numbers import rounded
+from sweep.report.results import SweepResults
+from sweep.report.series.isoloss import IsoLoss, isoloss
+from sweep.report.series.optima import EXPONENTS, slope_over
 
 FloatArray = npt.NDArray[np.float64]
 

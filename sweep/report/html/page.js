@@ -419,16 +419,30 @@ function buildStudy() {
     build(host);
   }
   for (const part of document.querySelectorAll(".study")) part.hidden = Number(part.dataset.study) !== state.study;
+  for (const host of document.querySelectorAll(".pair")) {
+    host.replaceChildren();
+    buildPair(host, page.comparisons[Number(host.dataset.pair)], host.dataset.pair);
+  }
   const compared = page.studies.filter((study) => study.laws.methods);
   if (compared.length > 1) {
-    const host = byId("compare");
-    host.hidden = false;
-    host.replaceChildren(host.firstElementChild);
+    byId("compare").hidden = false;
+    const host = byId("overlay");
+    host.replaceChildren(el("h3", {}, "The answers of all arms"));
     figures(host, ...Object.keys(QUANTITIES).map(compareSpec));
   }
   const row = state.run;
   state.run = null;
   if (row != null) pickRun(row);
+}
+
+function buildPair(host, pair, number) {
+  figures(host, pairLossSpec(pair, number), multiplierSpec(pair, number));
+  const { at, target } = pair.found, factor = (one) => (one ? format4(one.value) + interval4(one.interval) : null);
+  const shown = [["FLOPs of B", (row) => power(row.flops) + (row.extrapolated ? "*" : "")], ["loss A", (row) => format4(row.loss_a)], ["loss B", (row) => format4(row.loss_b)],
+    ["A/B FLOPs", (row) => factor(row.flops_factor)], ["A/B tokens", (row) => factor(row.tokens_factor)], ["A/B seconds", (row) => factor(row.seconds_factor)],
+    ["P(B better)", (row) => probability(row.p_b_better)]];
+  const columns = shown.filter(([, cell]) => cell(target) != null);
+  host.append(table(columns.map(([name]) => name), [...at, target].map((row) => columns.map(([, cell]) => cell(row))), []));
 }
 
 function redraw() {

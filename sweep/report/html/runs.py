@@ -12,9 +12,9 @@ from sweep.fit.fit import Fit
 from sweep.fit.methods.parametric import ParametricLaw
 from sweep.fit.table.points import Table
 from sweep.records import CurvePoint, Point
-from sweep.report.figures.results import SweepResults
-from sweep.report.figures.utilisation import device_rates
 from sweep.report.html.numbers import rounded
+from sweep.report.results import SweepResults
+from sweep.report.series.utilisation import device_rates
 
 FIELDS = (
     "run_key name status flops_budget flops n_params n_params_non_embedding n_tokens loss loss_stderr "

@@ -19,25 +19,34 @@ def comparison_text(found: Comparison, closing: str | None = None) -> Renderable
 
     `closing` is a line before the next command.
     """
-    lines = [*_notes(found), *([] if closing is None else [closing])]
+    lines = [*_shown_notes(found), *([] if closing is None else [closing])]
     if found.next is not None:
         lines.append(f"next: {found.next}")
-    return Group(*map(Text, _heading(found)), _table(found), *map(Text, (*_conclusions(found), *lines)))
+    return Group(*map(Text, _heading(found)), _table(found), *map(Text, (*conclusions(found), *lines)))
 
 
 def _heading(found: Comparison) -> Iterator[str]:
-    a, b, target = found.a, found.b, found.target
+    a, b = found.a, found.b
+    yield f"B = {b.name} over A = {a.name}: {compared_runs(found)}"
+    yield multiplier_sentence(found.target)
+
+
+def compared_runs(found: Comparison) -> str:
+    """Return the runs of B and A, their matching pairs, and the level of the intervals."""
     pairs = f"{found.n_pairs} matching pairs (noise correlation {found.correlation:.2f})"
-    yield (
-        f"B = {b.name} over A = {a.name}: {b.n_points} and {a.n_points} runs, "
-        f"{pairs if found.n_pairs else 'no matching runs'}, {found.confidence:.0%} intervals"
+    return (
+        f"{found.b.n_points} and {found.a.n_points} runs, {pairs if found.n_pairs else 'no matching runs'}, "
+        f"{found.confidence:.0%} intervals"
     )
-    factor = target.flops_factor
-    low, high = factor.interval
+
+
+def multiplier_sentence(at: MultiplierAt, a: str = "A", b: str = "B") -> str:
+    """Return the compute multiplier at a budget, with its interval and the probability that B is better."""
+    low, high = at.flops_factor.interval
     shown = "holds 1: no difference shown" if low <= 1 <= high else "excludes 1"
-    yield (
-        f"at {format4(target.flops)} FLOPs A needs {_factor(factor)} times the compute of B for equal loss; "
-        f"P(B better) {_probability(target.p_b_better)}; the interval {shown}"
+    return (
+        f"at {format4(at.flops)} FLOPs {a} needs {_factor(at.flops_factor)} times the compute of {b} for "
+        f"equal loss; P({b} better) {_probability(at.p_b_better)}; the interval {shown}"
     )
 
 
@@ -67,7 +76,8 @@ def _rows(found: Comparison) -> list[MultiplierAt]:
     return [*found.at, found.target]
 
 
-def _conclusions(found: Comparison) -> Iterator[str]:
+def conclusions(found: Comparison) -> Iterator[str]:
+    """Yield the test of the exponents, and the crossing."""
     exponents = found.exponents
     verdict = (
         f"differ: gamma {format4(exponents.gamma_a)} for A, {format4(exponents.gamma_b)} for B"
@@ -96,7 +106,8 @@ def _crossing(crossing: Crossing) -> str:
     return f"equally good at {format4(crossing.flops)} FLOPs [{ends[0]}, {ends[1]}]"
 
 
-def _notes(found: Comparison) -> list[str]:
+def comparison_notes(found: Comparison) -> list[str]:
+    """Return warnings, and the runs that are not compared."""
     notes = [*found.warnings, *([] if found.no_seconds is None else [found.no_seconds])]
     for arm in (found.a, found.b):
         if arm.n_diverged:
@@ -104,6 +115,11 @@ def _notes(found: Comparison) -> list[str]:
         if arm.outliers:
             notes.append(f"outliers left out of {arm.name}: {', '.join(arm.outliers)}")
         notes += [f"{arm.name}: {warning}" for warning in arm.warnings]
+    return notes
+
+
+def _shown_notes(found: Comparison) -> list[str]:
+    notes = comparison_notes(found)
     more = len(notes) - MAX_NOTES
     shown = notes if more <= 0 else [*notes[: MAX_NOTES - 1], f"{more + 1} more notes in --json"]
     return [f"note: {note}" for note in shown]

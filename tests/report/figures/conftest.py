@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweep.report.figures.results import SweepResults
+from sweep.report.results import SweepResults
 from tests.report.figures.planted import planted_surfaces, planted_sweep
 
 

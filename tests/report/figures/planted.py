@@ -9,7 +9,7 @@ import numpy as np
 from sweep.config import FitConfig
 from sweep.fit import fit
 from sweep.records import CurvePoint
-from sweep.report.figures.results import SweepResults
+from sweep.report.results import SweepResults
 from tests.fit.planted import TINY, isoflop_points, tiny_flops_per_token
 
 BUDGETS = (1e11, 4e11, 1.6e12)

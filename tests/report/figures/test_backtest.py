@@ -1,6 +1,6 @@
 """Backtest errors, compared with fit.json."""
 
-from sweep.report.figures.backtest import backtest_marks
+from sweep.report.series.backtest import backtest_marks
 
 
 def test_marks_are_the_entries_of_fit_json(surfaces):

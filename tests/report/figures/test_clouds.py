@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweep.report.figures.clouds import clouds
+from sweep.report.series.clouds import clouds
 
 
 def test_clouds_hold_the_draws(surfaces):

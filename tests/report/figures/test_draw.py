@@ -9,9 +9,9 @@ import pytest
 from sweep.config import FitConfig
 from sweep.fit import fit
 from sweep.report.figures.draw import FIGURES, draw_all
-from sweep.report.figures.optima import optimum_panels
-from sweep.report.figures.results import SweepResults
 from sweep.report.figures.style import laid_out, round_losses, scientific, short_count
+from sweep.report.results import SweepResults
+from sweep.report.series.optima import optimum_panels
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NOT_MEASURED = ("validations", "utilisation", "hparams")

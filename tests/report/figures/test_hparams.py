@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sweep.report.figures.hparams import HparamCurve, hparam_figure
+from sweep.report.figures.hparams import hparam_figure
+from sweep.report.series.hparams import HparamCurve
 
 
 def curve(corner, axis):

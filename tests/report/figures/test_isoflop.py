@@ -5,8 +5,9 @@ import pytest
 
 from sweep.config import FitConfig
 from sweep.fit import fit
-from sweep.report.figures.isoflop import isoflop_curves, isoflop_figure
-from sweep.report.figures.results import SweepResults
+from sweep.report.figures.isoflop import isoflop_figure
+from sweep.report.results import SweepResults
+from sweep.report.series.isoflop import isoflop_curves
 from tests.fit.planted import TINY, isoflop_points
 from tests.report.figures.planted import BUDGETS, CONFIG, EDGE_BUDGET, EXCLUDED
 

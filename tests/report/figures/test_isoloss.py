@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from sweep.report.figures.isoloss import MAX_LEVELS, isoloss, isoloss_figure
+from sweep.report.figures.isoloss import isoloss_figure
+from sweep.report.series.isoloss import MAX_LEVELS, isoloss
 
 
 def test_the_frontier_is_the_lowest_loss_of_every_column(surfaces):

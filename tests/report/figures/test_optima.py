@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from sweep.fit import fit
-from sweep.report.figures.optima import loss_panels, optimum_figure, optimum_panels, ratio_panels
-from sweep.report.figures.results import SweepResults
+from sweep.report.figures.optima import optimum_figure
+from sweep.report.results import SweepResults
+from sweep.report.series.optima import loss_panels, optimum_panels, ratio_panels
 from tests.fit.planted import TINY, isoflop_points
 from tests.report.figures.planted import BUDGETS, CONFIG
 

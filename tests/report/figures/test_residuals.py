@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sweep.report.figures.residuals import residuals
+from sweep.report.series.residuals import residuals
 
 
 def test_residuals_are_those_of_the_objective(surfaces):

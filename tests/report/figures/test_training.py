@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sweep.report.figures.results import SweepResults
-from sweep.report.figures.training import training_curves
+from sweep.report.results import SweepResults
+from sweep.report.series.training import training_curves
 from tests.report.figures.planted import DIVERGED, EXCLUDED
 
 

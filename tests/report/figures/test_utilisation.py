@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from sweep.records import Point
-from sweep.report.figures.utilisation import device_rates, utilisation_figure
+from sweep.report.figures.utilisation import utilisation_figure
+from sweep.report.series.utilisation import device_rates
 
 H200 = "NVIDIA H200"
 

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from sweep.report.figures.validations import comparisons, validation_figure
+from sweep.report.figures.validations import validation_figure
+from sweep.report.series.validations import comparisons
 from sweep.store.validations import Registration, Validation, ValidationRun
 from sweep.study.validate import score
 from tests.fit.planted import TINY, isoflop_points

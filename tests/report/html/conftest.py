@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from sweep.config import FitConfig
-from sweep.report.figures.results import SweepResults
 from sweep.report.html.document import PageInput, StudyInput
+from sweep.report.results import SweepResults
 from tests.report.figures.planted import planted_sweep
 from tests.report.html.payloads import PAYLOADS
 

@@ -10,11 +10,11 @@ import pytest
 from sweep.fit.checks.backtest import select
 from sweep.fit.methods.trend import fit_trend_law
 from sweep.records import CurvePoint
-from sweep.report.figures.results import caption
 from sweep.report.html import laws, runs
 from sweep.report.html.ask import ask_grid
 from sweep.report.html.document import document
 from sweep.report.html.numbers import rounded
+from sweep.report.results import caption
 from tests.report.html.conftest import SETTINGS, page_of
 
 FOUR_DIGITS = 5e-5
