@@ -18,8 +18,9 @@ from sweep.errors import DataError, InputError, SafetyError
 from sweep.identity import run_key, trunk_key
 from sweep.store.run_store import RunStore
 from sweep.study.checks import check_family
-from sweep.study.laws import fit_arms, open_sweep
+from sweep.study.laws import fit_arms
 from sweep.study.plan import plan_experiment
+from sweep.study.sweep import open_sweep
 from tests.configs import tiny_run
 from tests.verbs import forked
 
