@@ -31,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("docs")
     chance = random.Random(0)
     words = ["".join(chance.choices("abcdefghij", k=6)) for _ in range(200)]
-    texts = [" ".join(chance.choices(words, k=3000)) for _ in range(60)]
+    texts = [" ".join(chance.choices(words, k=12_000)) for _ in range(60)]
     names = ["first.txt", *(f"more/{i}.txt" for i in range(59))]
     (place / "corpus" / "more").mkdir(parents=True)
     (place / "code").mkdir()
