@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from scripts.benchmarks.compare_coverage import Plant
 from sweep.report.html.page import page_html
+from sweep.store.imports import import_points
+from sweep.study.report import write_page
 from tests.report.figures.planted import planted_sweep
 from tests.report.html.conftest import hostile, page_of
 from tests.services.browser import Browser, browser
@@ -29,7 +34,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(tmp_path_factory: pytest.TempPathFactory, arms_page: Path) -> dict[str, Path]:
     """The report of the reference demo's table and of a planted sweep with curves, and a hostile one."""
     directory = tmp_path_factory.mktemp("pages")
     table = directory / "demo.csv"
@@ -40,7 +45,27 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (directory / "planted.html").write_text(page_html(page_of(results)), encoding="utf-8")
     (directory / "hostile.html").write_text(page_html(hostile(results)), encoding="utf-8")
     names = {"demo": "demo.report.html", "planted": "planted.html", "hostile": "hostile.html"}
-    return {name: directory / file for name, file in names.items()}
+    return {"arms": arms_page, **{name: directory / file for name, file in names.items()}}
+
+
+@pytest.fixture(scope="module")
+def arms_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a planted sweep of three arms, one of which cannot be compared."""
+    sweep_dir = tmp_path_factory.mktemp("compared") / "arms"
+    plant_arms(sweep_dir)
+    return write_page(sweep_dir)
+
+
+def plant_arms(sweep_dir: Path) -> None:
+    """Write a sweep of three arms: b is 1.3 times as good as a, and c has too few budgets."""
+    a, b = Plant(name="planted").draw(np.random.default_rng(0))[:2]
+    sides = {"a": a.points, "b": b.points, "c": [p for p in a.points if p.flops_budget < 3e11]}
+    points = [
+        dataclasses.replace(point, arm=arm, name=f"{arm}{row}", run_key=None)
+        for arm, side in sides.items()
+        for row, point in enumerate(side)
+    ]
+    import_points(sweep_dir, points, {"table": "planted", "sha256": "0" * 64})
 
 
 def silent(session: Browser) -> None:
@@ -48,12 +73,12 @@ def silent(session: Browser) -> None:
     assert session.requests() == []
 
 
-@pytest.mark.parametrize("name", ["demo", "planted"])
+@pytest.mark.parametrize("name", ["demo", "planted", "arms"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_figure_is_drawn_within_the_page(chromium, pages, name, width, theme, tmp_path):
     chromium.resize(width, 900)
-    chromium.open(pages[name], f"#theme={theme}")
+    chromium.open(pages[name], f"#arm=a&theme={theme}")
     drawn = chromium.run(
         "return [...document.querySelectorAll('figure')].map(f => [f.id, f.querySelectorAll("
         "'svg[tabindex] path, svg[tabindex] circle').length, f.scrollWidth <= f.clientWidth + 1])"
@@ -63,7 +88,7 @@ def test_every_figure_is_drawn_within_the_page(chromium, pages, name, width, the
     assert chromium.run("return document.documentElement.scrollWidth") <= width
     overlapping = chromium.run(OVERLAPS)
     assert overlapping == []
-    if name == "demo":
+    if name != "planted":
         chromium.screenshot(tmp_path / f"{width}-{theme}.png")
         assert (tmp_path / f"{width}-{theme}.png").stat().st_size > 10_000
     silent(chromium)
@@ -116,6 +141,51 @@ def test_the_slider_gives_the_numbers_of_sweep_predict(chromium, pages):
             assert value == pytest.approx(answer[name], rel=5e-5)
             assert [low, high] == pytest.approx(answer["ci"][name], rel=5e-5)
     assert len(seen) == 4
+    silent(chromium)
+
+
+def test_arms_are_compared_as_by_sweep_compare(chromium, arms_page):
+    chromium.resize(1400, 900)
+    chromium.open(arms_page)
+    shown = chromium.run("return JSON.parse(document.getElementById('data').textContent).comparisons")
+    assert len(shown) == 3
+    refused = [pair for pair in shown if "c" in (pair["a"], pair["b"])]
+    (pair,) = [pair for pair in shown if pair not in refused]
+    sources = [f"arms:{pair[side]}" for side in "ab"]
+    done = sweep("compare", *sources, "--json", cwd=arms_page.parent.parent, timeout=200)
+    given = json.loads(done.stdout)
+    assert {**pair["found"], "next": None} == {**given, "next": None}  # the next command names the path
+    text = chromium.run("return document.getElementById('compare').innerText")
+    for other in refused:
+        assert other["found"] is None
+        assert other["refused"][1:] in text
+    factor = given["target"]["flops_factor"]
+    assert f"{factor['value']:.3g} [{factor['interval'][0]:.3g}, {factor['interval'][1]:.3g}] times" in text
+    assert f"P({pair['b']} better)" in text
+    chromium.run(
+        "window.saveCsv = (id, rows) => { window.saved = [id, rows.map(row => row.join()).join('\\n')]; }"
+    )
+    chromium.run("document.querySelector('[id^=pair][id$=multiplier] figcaption button').click()")
+    name, rows = chromium.run("return window.saved")
+    assert name == f"pair-{shown.index(pair)}-multiplier"
+    header, *cells = [row.split(",") for row in rows.splitlines()]
+    columns = {title: [row[at] for row in cells] for at, title in enumerate(header)}
+    assert [float(value) for value in columns["multiplier"]] == given["curves"]["multiplier"]
+    assert [float(value) for value in columns["loss_b_low"]] == given["curves"]["loss_b_band"][0]
+    silent(chromium)
+
+
+def test_the_keyboard_reads_the_multiplier(chromium, arms_page):
+    chromium.open(arms_page, "#theme=dark")
+    chromium.run("document.querySelector('[id$=multiplier] svg').focus()")
+    chromium.press("Right")
+    said = chromium.run("return document.getElementById('live').textContent")
+    assert "multiplier " in said
+    assert chromium.run("return !!document.querySelector('[id$=multiplier] .focusring')")
+    grey = chromium.run("return document.querySelectorAll('#compare figure[id^=pair] .beyond').length")
+    assert grey == 2
+    chromium.run("document.querySelectorAll('#arms button')[1].click()")  # stays with another arm
+    assert chromium.run("return document.querySelectorAll('#compare figure[id^=pair]').length") == 2
     silent(chromium)
 
 

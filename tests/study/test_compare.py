@@ -17,7 +17,7 @@ from sweep.report.figures.comparison import comparison_figure
 from sweep.report.figures.style import save_file
 from sweep.report.text.comparison import comparison_text
 from sweep.store.run_store import Exclusion, RunStore, StoredPoints
-from sweep.study.compare import compare_sources
+from sweep.study.compare import compare_arms, compare_sources
 
 CONFIG = FitConfig(n_bootstrap=200, confidence=0.9)
 COLUMNS = (
@@ -80,6 +80,28 @@ def test_arms_of_a_sweep(two_arms):
     assert "no check-hparams of a; no check-hparams of b" in found.warnings[-1]
     named = compare_sources([f"{two_arms}:b", f"{two_arms}:a"], CONFIG)
     assert named.at[2].flops_factor.value == pytest.approx(1 / found.at[2].flops_factor.value, rel=0.03)
+
+
+def test_each_two_of_three_arms_are_compared_or_refused(monkeypatch, tmp_path):
+    sides = arms()
+    near = [p for p in sides["a"] if p.flops_budget < 3e11]
+    few = [replace(p, arm="c", run_key=f"c-{p.name}", name=f"c-{p.name}") for p in near]
+    points = (*sides["a"], *sides["b"], *few)
+    stored = StoredPoints(points=points, excluded=(), curves={})
+    monkeypatch.setattr(RunStore, "points", lambda self: stored)
+    found = compare_arms(tmp_path, CONFIG)
+    assert [(pair.a, pair.b) for pair in found] == [("a", "b"), ("a", "c"), ("b", "c")]
+    given = compare_sources([f"{tmp_path}:a", f"{tmp_path}:b"], CONFIG)
+    assert found[0].found is not None
+    assert found[0].found.to_json() == given.to_json()
+    assert found[0].found.at_largest.flops == pytest.approx(max(given.a.budgets), rel=0.03)
+    for pair in found[1:]:
+        assert pair.found is None
+        assert "arm c" in pair.refused
+    further = [replace(p, arm="d", run_key=f"d-{p.name}", name=f"d-{p.name}") for p in near]
+    stored = StoredPoints(points=(*points, *further), excluded=(), curves={})
+    monkeypatch.setattr(RunStore, "points", lambda self: stored)
+    assert [(pair.a, pair.b) for pair in compare_arms(tmp_path, CONFIG)] == [("a", b) for b in "bcd"]
 
 
 def test_tables_and_the_arms_of_a_table(two_arms):

@@ -465,6 +465,12 @@ function start() {
   byId("copy-answer").addEventListener("click", (event) => copy(markdown(current()), event.currentTarget));
   byId("theme").addEventListener("click", () => { document.documentElement.dataset.theme = isDark() ? "light" : "dark"; redraw(); changed(); });
   byId("print").addEventListener("click", () => print());
+  let theme; // of the screen: paper is light
+  addEventListener("beforeprint", () => { theme = document.documentElement.dataset.theme; document.documentElement.dataset.theme = "light"; redraw(); });
+  addEventListener("afterprint", () => {
+    if (theme) document.documentElement.dataset.theme = theme; else delete document.documentElement.dataset.theme;
+    redraw();
+  });
   byId("reload")?.addEventListener("click", () => location.reload());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   for (const link of document.querySelectorAll('a[href^="#"]')) {
