@@ -510,17 +510,21 @@ def status(
     registrations, scored = read_registrations(store.sweep_dir), read_validations(store.sweep_dir)
     for line in validation_lines(registrations, scored, seen):
         print_text(line)
+    print_text(f"next: {_after_status(store.sweep_dir, seen)}")
 
 
 def _after_status(sweep_dir: Path, seen: SweepStatus) -> str:
     """Return the command that follows a status: wait, continue, or fit."""
+    from sweep.config.compose import experiment_names
     from sweep.store.run_store import RunStore
 
     place = shlex.quote(str(sweep_dir))
     if "running" in seen.counts:
         return f"sweep status {place} --watch"
     if not seen.finished:
-        return f"sweep run experiment={RunStore(sweep_dir).latest_experiment().name}"
+        name = RunStore(sweep_dir).latest_experiment().name
+        is_known = name in experiment_names(None)  # else it was given as name=, with settings not known here
+        return f"sweep run experiment={name}" if is_known else f"sweep worker {place}"
     return f"sweep fit {place}"
 
 

@@ -373,8 +373,11 @@ def fit_file(sweep_dir: Path) -> Path:
     path = sweep_dir / "fit.json"
     if path.is_file():
         return path
-    if not RunStore(sweep_dir).has_plan():
+    store = RunStore(sweep_dir)
+    if not store.has_plan():
         raise InputError(f"{sweep_dir} holds no sweep: start one with sweep run")
+    if not store.points().points:
+        raise InputError(f"{sweep_dir} has no finished run yet: train some with sweep run")
     raise InputError(f"{sweep_dir} has no fit.json yet: write it with sweep fit {sweep_dir}")
 
 
