@@ -40,7 +40,7 @@ class PlannedRun:
     flops: int  # exact training FLOPs
     n_params: int  # all unique trainable parameters
     budget_error: float  # flops / flops_budget - 1; 0 without a budget
-    epochs: float | None  # over the training split; None while the data is not prepared
+    corpus_share: float | None  # n_tokens over those of the corpus; None while it is not prepared
     memory_bytes: int  # estimated peak
     time_s: float  # estimated, on one worker
     cost: float  # estimated, in the currency of estimate.price_per_hour

@@ -12,7 +12,7 @@ def planned(run):
         flops=flops.count(run.model, run.n_tokens).flops,
         n_params=flops.n_params(run.model).total,
         budget_error=0.0,
-        epochs=None,
+        corpus_share=None,
         memory_bytes=0,
         time_s=0.0,
         cost=0.0,

@@ -40,7 +40,7 @@ def test_every_exported_name_is_there_and_the_docstring_runs(tmp_path, monkeypat
 
 
 def test_a_sweep_is_opened_fitted_and_asked(tmp_path):
-    with pytest.raises(InputError, match="holds no plan"):
+    with pytest.raises(InputError, match="holds no sweep"):
         sweep.open_sweep(tmp_path)
     store = toy_sweep(tmp_path / "toy", 4)
     work(store.sweep_dir, train=train)

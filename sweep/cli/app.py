@@ -205,7 +205,7 @@ _add(
 _add(MACHINE, config, "config experiment=smoke")
 _add(MACHINE, sweeps.worker, "worker results/smoke")
 _add(MACHINE, sweeps.cancel, "cancel results/smoke")
-_add(MACHINE, sweeps.export, "export results/smoke 0123456789abcdef --to model")
+_add(MACHINE, sweeps.export, "export results/mine 2e10-d16-L2-s0 --to model")
 app.add_typer(data_app, name="data", rich_help_panel=MACHINE)
 
 

@@ -71,7 +71,7 @@ def compare(
     )
     drawn = None if figure is None else _draw(found, figure)
     if as_json:
-        print_json(found.to_json())
+        print_json(found.to_json() | {"next": [] if found.next is None else [found.next]})
         return
     from sweep.report.text.comparison import comparison_text
 
@@ -174,10 +174,12 @@ def fit_hparams(
             window=window,
             confidence=confidence,
         )
+    settings = " ".join(f"\"{key}='{rule}'\"" for key, rule in found.rules.items())
+    following = f"sweep plan experiment=NAME {settings}"
     if as_json:
-        print_json(found.to_json())
+        print_json(found.to_json() | {"next": [following] if settings else []})
         return
     from sweep.report.text.hparam_laws import hparam_laws_text
 
-    settings = " ".join(f"\"{key}='{rule}'\"" for key, rule in found.rules.items())
-    print_text(hparam_laws_text(found, [*closing, f"next: sweep plan experiment=NAME {settings}"]))
+    closing += [f"next: {following}"] if settings else []
+    print_text(hparam_laws_text(found, closing))

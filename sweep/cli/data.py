@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,8 @@ def data_inspect(overrides: Overrides = None, config_dir: ConfigDir = None) -> N
     experiment = first_arm_of(overrides, config_dir)
     found = dataset(experiment)
     document = asdict(found)
+    settings = shlex.join(overrides or ())
+    document["next"] = [f"sweep {'data prepare' if found.n_train_tokens is None else 'plan'} {settings}"]
     if found.n_train_tokens is not None:
         overlaps = overlap_of(experiment, found)
         document["overlap"] = {name: {**asdict(one), "share": one.share} for name, one in overlaps.items()}

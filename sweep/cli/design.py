@@ -57,6 +57,7 @@ def suggest(
     Shows the interval now and the one expected after these runs. Only --run writes anything: the runs then
     become part of the sweep.
     """
+    from sweep.report.numbers import format4
     from sweep.report.text.suggestion import suggestion_text
     from sweep.study import suggest as study
 
@@ -68,13 +69,16 @@ def suggest(
         flops_budget=None if flops_budget is None else budget_of(flops_budget),
         max_budget=None if max_budget is None else budget_of(max_budget),
     )
+    given = [shlex.quote(str(sweep_dir)), f"--target {format4(found.target)}"]
+    given += [f"--flops-budget {format4(found.allowance)}", f"--max-budget {format4(found.max_budget)}"]
+    given += [] if arm is None else [f"--arm {shlex.quote(arm)}"]
+    command = f"sweep suggest {' '.join(given)} --run"
+    place = shlex.quote(str(sweep_dir))
     if as_json:
-        print_json(found.to_json())
+        following = f"sweep predict {place} {format4(found.target)}" if run else command
+        print_json(found.to_json() | {"next": [following] if found.runs else []})
     else:
-        given = [shlex.quote(str(sweep_dir)), f"--target {found.target:.4g}"]
-        given += [f"--flops-budget {found.allowance:.4g}", f"--max-budget {found.max_budget:.4g}"]
-        given += [] if arm is None else [f"--arm {shlex.quote(arm)}"]
-        print_text(suggestion_text(found, None if run else f"sweep suggest {' '.join(given)} --run"))
+        print_text(suggestion_text(found, None if run else command))
     if not run or not found.plans:
         return
     from sweep.store.run_store import RunStore
@@ -94,5 +98,4 @@ def suggest(
     laws.fit_sweep(sweep_dir, RunStore(sweep_dir).latest_experiment().fit)
     if outcome.gave_up or outcome.status.n_failed:
         raise typer.Exit(EXIT_FAILED)
-    place = shlex.quote(str(sweep_dir))
-    say(f"the runs are points of the sweep now: sweep predict {place} {found.target:.4g}")
+    say(f"the runs are points of the sweep now: sweep predict {place} {format4(found.target)}")

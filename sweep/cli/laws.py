@@ -49,9 +49,9 @@ FitSettings = Annotated[
 LawSource = Annotated[
     str | None,
     typer.Argument(
-        metavar="DIR|FIT.JSON|LAW",
-        help="Directory of a fitted sweep, its fit.json, or the name of a published law; by default the "
-        "only sweep in results.",
+        metavar="DIR|FIT.JSON|TABLE|LAW",
+        help="Directory of a fitted sweep, its fit.json, a table with one run a row, which is fitted first, "
+        "or the name of a published law; by default the only sweep in results.",
         autocompletion=complete_directory_or_setting,
     ),
 ]
@@ -185,7 +185,7 @@ def fit(
         if isinstance(fitted, OptimaLaw):
             print_json(fitted.to_json()) if as_json else print_text(str(fitted))
         else:
-            following = next_steps(None, {None: fitted})
+            following = [_prediction_from(path, column, where)] if fitted.has_answer else []
             show_fits({None: fitted}, config, following=following, as_json=as_json, verbose=verbose)
         return
     for option, given in (
@@ -305,18 +305,21 @@ def show_fits(
         prediction = laws.summary(fitted, settings)
         lines = [validation_line(one) for one in validations if one.registration.arm == arm][-1:]
         if arm == list(fits)[-1]:
-            lines += [*closing, f"next: {', '.join(following)}"]
+            lines += [*closing, *([f"next: {', '.join(following)}"] if following else [])]
         print_text(fit_text(fitted, prediction, closing=lines, verbose=verbose))
 
 
-def next_steps(
-    directory: Path | None, fits: Mapping[str | None, Fit], *, loss: str | None = None
-) -> list[str]:
+def _prediction_from(table: Path, column: Sequence[str] | None, where: str | None) -> str:
+    """Return the command that predicts from a table."""
+    options = [*(f"--column {shlex.quote(one)}" for one in column or ())]
+    options += [] if where is None else [f"--where {shlex.quote(where)}"]
+    return " ".join(["sweep predict", shlex.quote(str(table)), "FLOPS", *options])
+
+
+def next_steps(directory: Path, fits: Mapping[str | None, Fit], *, loss: str | None = None) -> list[str]:
     """Return the commands that follow a fit, of the losses on the evaluation set `loss` if given."""
     from sweep.report.numbers import format4
 
-    if directory is None:
-        return ["sweep fit TABLE --json > fit.json", "sweep predict fit.json FLOPS"]
     place = shlex.quote(str(directory))
     arm, fitted = next(iter(fits.items()))
     if fitted.flops_range is None:
@@ -329,7 +332,8 @@ def next_steps(
     chosen = "" if arm is None else f" --arm {shlex.quote(arm)}"
     budget = format4(float(f"{VALIDATED * fitted.flops_range[1]:.1e}"))
     validation = [f"sweep validate {place} {budget}{chosen}"] if (directory / "plans").is_dir() else []
-    return [f"sweep predict {place} FLOPS{chosen}", *validation]
+    comparison = [f"sweep compare {place}"] if len(fits) == 2 else []
+    return [*comparison, f"sweep predict {place} FLOPS{chosen}", *validation]
 
 
 def predict(
@@ -339,6 +343,8 @@ def predict(
     n_params: RunParams = None,
     n_tokens: RunTokens = None,
     arm: ArmOfLaw = None,
+    column: Columns = None,
+    where: Where = None,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -349,7 +355,7 @@ def predict(
     intervals and, where the law belongs to a sweep, with the concrete run to train.
     """
     from sweep.config.places import sweep_directory
-    from sweep.fit import read_fit
+    from sweep.fit import Selection, read_fit
     from sweep.study import laws
 
     words, overrides = split_arguments(source, flops)
@@ -364,12 +370,18 @@ def predict(
         raise InputError(f"--inference-tokens {inference_tokens:g} is invalid: give a number above zero")
     source = _of_arm(source, arm)
     family = _family(source, overrides, config_dir)
-    if source is None:
+    settings = family.fit if family is not None else fit_settings(overrides, config_dir)
+    if source is not None and laws.is_table(source):
+        fitted = laws.fit_table(
+            source, settings, columns=columns_of(column or ()), selection=Selection(where=where), on_note=say
+        )
+    elif column or where:
+        raise InputError("--column and --where are about the columns and rows of a table: give one")
+    elif source is None:
         assert family is not None
         fitted = read_fit(laws.fit_file(sweep_directory(family)))
     else:
         fitted = laws.read_law(source)
-    settings = family.fit if family is not None else fit_settings(overrides, config_dir)
     if of_run:
         if n_params is None or n_tokens is None or budgets:
             raise InputError("--n-params and --n-tokens belong together, and replace the budgets: give both")
@@ -429,7 +441,7 @@ def _show_run(prediction: RunPrediction, as_json: bool) -> None:
     from sweep.report.text.prediction import run_prediction_text
 
     if as_json:
-        print_json(prediction.to_json())
+        print_json(prediction.to_json() | {"next": []})
     else:
         print_text(run_prediction_text(prediction))
 

@@ -42,8 +42,8 @@ if TYPE_CHECKING:  # slow to import, and --help does not need them
 
 PICTURES = ("answer", "isoflop_curves", "optima")  # in the order in which they are proposed
 
-RunKey = Annotated[
-    str, typer.Argument(metavar="RUN_KEY", help="The 16 hexadecimal digits that sweep status shows.")
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="Key or name of a run, as sweep status shows them.")
 ]
 Runs = Annotated[
     list[str] | None, typer.Argument(metavar="RUN", help="Keys or names of runs, as sweep status shows them.")
@@ -514,7 +514,7 @@ def status(
     from sweep.report.text.status import progress_line, status_text
     from sweep.report.text.validation import validation_lines
 
-    while watch and not seen.finished and not (seen.cancelled and "leased" not in seen.counts):
+    while watch and not seen.finished and not (seen.cancelled and "running" not in seen.counts):
         say(progress_line(seen))
         time.sleep(2)
         seen = store.status()
@@ -523,17 +523,21 @@ def status(
     registrations, scored = read_registrations(store.sweep_dir), read_validations(store.sweep_dir)
     for line in validation_lines(registrations, scored, seen):
         print_text(line)
+    print_text(f"next: {_after_status(store.sweep_dir, seen)}")
 
 
 def _after_status(sweep_dir: Path, seen: SweepStatus) -> str:
     """Return the command that follows a status: wait, continue, or fit."""
+    from sweep.config.compose import experiment_names
     from sweep.store.run_store import RunStore
 
     place = shlex.quote(str(sweep_dir))
-    if "leased" in seen.counts:
+    if "running" in seen.counts:
         return f"sweep status {place} --watch"
     if not seen.finished:
-        return f"sweep run experiment={RunStore(sweep_dir).latest_experiment().name}"
+        name = RunStore(sweep_dir).latest_experiment().name
+        is_known = name in experiment_names(None)  # else it was given as name=, with settings not known here
+        return f"sweep run experiment={name}" if is_known else f"sweep worker {place}"
     return f"sweep fit {place}"
 
 
@@ -567,15 +571,16 @@ def exclude(
 
 def export(
     directory: Directory,
-    run_key: RunKey,
+    run: RunName,
     to: Annotated[Path, typer.Option("--to", metavar="OUT", help="Directory to create.", parser=given_path)],
 ) -> None:
     """Export a run's weights and tokenizer for transformers."""
     from sweep.config.places import data_directory
+    from sweep.store.run_store import RunStore
     from sweep.study.checks import check_extras
-    from sweep.study.plan import latest_experiment
 
     check_extras()
-    data_dir = data_directory(latest_experiment(directory))
-    arguments = [str(directory), run_key, str(to), str(data_dir)]
+    store = RunStore(directory)
+    data_dir = data_directory(store.latest_experiment())
+    arguments = [str(directory), store.find_run(run), str(to), str(data_dir)]
     os.execv(sys.executable, [sys.executable, "-P", "-m", "sweep.train.export", *arguments])

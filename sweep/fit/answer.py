@@ -277,7 +277,7 @@ def combine(
     if not usable:
         return Refusal(
             kind="no_law",
-            reason="no method could be fitted to these points: see the reasons of the methods",
+            reason="no method could be fitted to these points",
         )
     weights, form = calibrated(usable, backtest, flops_max)
     heaviest = usable[max(weights["loss"], key=lambda name: weights["loss"][name])]

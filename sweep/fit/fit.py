@@ -125,6 +125,11 @@ class Fit:
         return {name: law for name, law in self.methods.items() if isinstance(law, Law)}
 
     @property
+    def has_answer(self) -> bool:
+        """Whether budgets have an answer."""
+        return self.answer is not None and not isinstance(self.answer, Refusal)
+
+    @property
     def a(self) -> Estimate:
         """Exponent a of N_opt ∝ C^a: that of the answer. Raises AttributeError where it is refused."""
         return self._answering.a

@@ -202,9 +202,9 @@ def _problem(experiment: ExperimentConfig, dataset: Dataset, planned: GridCell) 
     error = abs(flops.flops_per_token(cell.model) * cell.n_tokens / cell.budget - 1)
     if error > grid.max_budget_error:
         return f"whole batches miss the budget by {error:.1%}, more than {grid.max_budget_error:.1%}"
-    epochs = _epochs(cell.n_tokens, dataset)
-    if epochs is not None and epochs > grid.max_epochs:
-        return f"{epochs:.3g} epochs over the corpus are more than {grid.max_epochs:g} (grid.max_epochs)"
+    share = _corpus_share(cell.n_tokens, dataset)
+    if share is not None and share > grid.max_epochs:
+        return f"{share:.3g} epochs over the corpus are more than {grid.max_epochs:g} (grid.max_epochs)"
     schedule = run_schedule(experiment.schedule, planned)
     warmup, decay = schedule.warmup_steps, schedule.decay_steps
     if warmup + decay > cell.n_steps or warmup == cell.n_steps:
@@ -239,7 +239,7 @@ def _planned(
         flops=exact,
         n_params=flops.n_params(cell.model).total,
         budget_error=exact / cell.budget - 1,
-        epochs=_epochs(cell.n_tokens, dataset),
+        corpus_share=_corpus_share(cell.n_tokens, dataset),
         memory_bytes=estimate.memory_bytes(
             run,
             experiment.trainer.micro_batch_size,
@@ -284,20 +284,20 @@ def _run_config(experiment: ExperimentConfig, dataset: Dataset, planned: GridCel
     )
 
 
-def _epochs(n_tokens: int, dataset: Dataset) -> float | None:
+def _corpus_share(n_tokens: int, dataset: Dataset) -> float | None:
     return None if dataset.n_train_tokens is None else n_tokens / dataset.n_train_tokens
 
 
 def _epoch_warnings(runs: Sequence[PlannedRun]) -> list[str]:
-    if any(run.epochs is None for run in runs):
-        return ["epochs are unknown until the corpus is prepared: run sweep data prepare"]
-    repeated = [run for run in runs if run.epochs is not None and run.epochs > 1]
+    if any(run.corpus_share is None for run in runs):
+        return ["the share of the corpus is unknown until it is prepared, as sweep run does first"]
+    repeated = [run for run in runs if run.corpus_share is not None and run.corpus_share > 1]
     if not repeated:
         return []
-    worst = max(repeated, key=lambda run: run.epochs or 0)
+    worst = max(repeated, key=lambda run: run.corpus_share or 0)
     return [
         f"{len(repeated)} of {len(runs)} runs read the corpus more than once, {worst.config.name} "
-        f"{worst.epochs:.2g} times: repeated tokens lower the loss less than new ones"
+        f"{worst.corpus_share:.2g} times: repeated tokens lower the loss less than new ones"
     ]
 
 

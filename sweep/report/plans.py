@@ -48,7 +48,7 @@ def _run_document(run: PlannedRun, state: str) -> dict[str, Any]:
         "budget_error": run.budget_error,
         "n_params": run.n_params,
         "n_tokens": config.n_tokens,
-        "epochs": run.epochs,
+        "corpus_share": run.corpus_share,
         "d_model": config.model.d_model,
         "n_layers": config.model.n_layers,
         "n_heads": config.model.n_heads,

@@ -124,7 +124,7 @@ def read_plans(sweep_dir: Path) -> list[StoredPlan]:
     plans = sorted((_read_plan(path) for path in plan_files(sweep_dir)), key=lambda plan: plan.planned_at)
     if not plans:
         raise InputError(
-            f"{sweep_dir} holds no plan: give the directory of a sweep, or start one with sweep run"
+            f"{sweep_dir} holds no sweep: give the directory of one, or start one with sweep run"
         )
     return plans
 

@@ -127,7 +127,7 @@ class RunStore:
             seen
             for seen in waiting
             if seen.finished
-            or (seen.status not in ("leased", "planned") and self._in_retry_group(seen.run_key))
+            or (seen.status not in ("running", "planned") and self._in_retry_group(seen.run_key))
         )
 
     def has_result(self, key: str) -> bool:
@@ -210,7 +210,9 @@ class RunStore:
     def cancel(self) -> None:
         """Ask all workers to save their state and stop at the next step. Raises InputError without a plan."""
         if not self.has_plan():
-            raise InputError(f"{self.sweep_dir} is not the directory of a sweep: it holds no plan")
+            raise InputError(
+                f"{self.sweep_dir} holds no sweep: give the directory of one, such as results/NAME"
+            )
         write_atomic(self._cancel, json_bytes({"cancelled_at": _now()}))
 
     def clear_cancel(self) -> None:

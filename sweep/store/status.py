@@ -31,7 +31,7 @@ class RunStatus:
 
     run_key: str
     name: str
-    status: str  # planned, leased, done, diverged, failed:<class>, preempted or lost
+    status: str  # planned, running, done, diverged, failed:<class>, preempted or lost
     attempts: int
     reason: str | None
     finished: bool  # no worker will claim it again
@@ -86,7 +86,7 @@ class SweepStatus:
         The rate is the sum over live runs; a live run without a measurement counts with the mean of the
         finished ones. The estimate is at least the time left of the slowest live run.
         """
-        live = [run for run in self.runs if run.status == "leased"]
+        live = [run for run in self.runs if run.status == "running"]
         done = [run.flops_per_second for run in self.runs if run.finished and run.flops_per_second]
         mean = sum(done) / len(done) if done else None
         rates = [run.flops_per_second or mean for run in live]
@@ -243,7 +243,7 @@ def _of_live(entry: PlanEntry, attempt: Attempt) -> dict[str, Any]:
     fresh = entry.flops * (attempt.step - beat.get("first_step", 0)) / entry.n_steps
     elapsed_s = beat.get("elapsed_s") or 0.0
     return {
-        "status": "leased",
+        "status": "running",
         "step": attempt.step,
         "flops_done": trained,
         "flops_per_second": fresh / elapsed_s if fresh > 0 and elapsed_s > 0 else None,

@@ -103,7 +103,8 @@ def _two_arms(sources: Sequence[str], columns: ColumnsConfig) -> tuple[Source, S
     if len(resolved) == 1:
         arms = resolved[0]
         if len(arms) != 2:
-            raise InputError(f"{sources[0]} has {_count(arms)}: name two to compare, as {_example(arms)}")
+            wanted = "add the sweep or table to compare it with" if len(arms) == 1 else "name two to compare"
+            raise InputError(f"{sources[0]} has {_count(arms)}: {wanted}, as {_example(arms)}")
         return arms[0], arms[1]
     for source, arms in zip(sources, resolved, strict=True):
         if len(arms) != 1:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from sweep.config import ExperimentConfig
+from sweep.config import EvaluationConfig, ExperimentConfig
 from sweep.config.compose import compose_experiment
 from sweep.data.sources.hub import is_path
 from sweep.errors import InputError
@@ -30,6 +30,8 @@ N_BUDGETS = 4  # each twice the one before
 MAX_EPOCHS = 2.0  # over the corpus, of the run with most tokens
 MAX_ROUNDS = 6
 TABLES = (".parquet", ".arrow", ".jsonl", ".csv")
+HOLDOUT_FRAC = 0.1  # of the documents of one's own corpus
+HOLDOUT = f"holdout_frac: {HOLDOUT_FRAC}"
 MIN_DOCUMENTS = 200  # in one file, to hold some of them out
 BYTES_PER_TOKEN = {"byte": 1.0, "bpe": 2.5, "pretrained": 4.0}
 STDLIB_BYTES = 11e6
@@ -83,7 +85,10 @@ def init(wishes: Wishes, on_notice: Callable[[str], None] = lambda sentence: Non
         raise InputError(f"{path} already exists: choose another --name, or edit that file")
     corpus = corpus_of(wishes)
     parents = [parent for parent in path.parents if not parent.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path.parent} cannot be created ({error.strerror}): give another DIR") from None
     try:
         started = _sized(wishes, corpus, path, on_notice)
     except BaseException:
@@ -158,13 +163,11 @@ def corpus_of(wishes: Wishes) -> Corpus:
     suffix, _ = Counter(_bytes_by_suffix(files)).most_common(1)[0]
     n_bytes = float(sum(file.stat().st_size for file in files if file.suffix == suffix))
     if suffix in TABLES:
-        lines = (f"dataset: {_quoted(kept)}", "column: text  # that holds the text", "holdout_frac: 0.1")
+        lines = (f"dataset: {_quoted(kept)}", "column: text  # that holds the text", HOLDOUT)
         return Corpus(group="huggingface", lines=lines, n_bytes=n_bytes)
     pattern = f"{kept.rstrip('/')}/**/*{suffix}" if path.is_dir() else kept
     delimiter = _delimiter(files) if len(files) < MIN_DOCUMENTS else ()
-    return Corpus(
-        group="text", lines=(f"files: [{_quoted(pattern)}]", *delimiter, "holdout_frac: 0.1"), n_bytes=n_bytes
-    )
+    return Corpus(group="text", lines=(f"files: [{_quoted(pattern)}]", *delimiter, HOLDOUT), n_bytes=n_bytes)
 
 
 def _of_hub(given: str) -> Corpus:
@@ -249,10 +252,22 @@ def experiment_text(wishes: Wishes, corpus: Corpus, at: Sequence[float], reason:
         lines += ["tokenizer:", "  vocab_size: 1024  # trained on this text"]
     elif tokenizer == "pretrained":
         lines += ["tokenizer:", f"  path: {_quoted(_kept(wishes))}"]
+    lines += _evaluation_lines(wishes, corpus)
     lines += ["", *_model_lines(wishes, tokenizer)]
     if wishes.device != "auto":
         lines += ["trainer:", f"  device: {wishes.device}"]
     return "\n".join(lines) + "\n"
+
+
+def _evaluation_lines(wishes: Wishes, corpus: Corpus) -> list[str]:
+    """Return the lines that score runs on less text than by default, where a small corpus holds out less."""
+    if corpus.n_bytes is None or corpus.group == "stdlib":
+        return []
+    held_out = HOLDOUT_FRAC * corpus.n_bytes / BYTES_PER_TOKEN[_tokenizer(wishes)]
+    n_tokens = 2 ** math.floor(math.log2(max(held_out / 2, 2)))
+    if n_tokens >= EvaluationConfig().n_tokens:
+        return []
+    return ["evaluation:", f"  n_tokens: {n_tokens}  # held-out tokens on which runs are scored"]
 
 
 def _kept(wishes: Wishes) -> str:

@@ -34,6 +34,7 @@ from sweep.fit.answer import AnswerLaw
 from sweep.fit.laws.catalogue import CATALOGUE
 from sweep.fit.predict import RunPrediction, predict_run
 from sweep.fit.refusals import Refusal
+from sweep.fit.table.files import is_known_table
 from sweep.fit.table.observations import ExcludedPoint
 from sweep.fit.table.optima import OptimaLaw, optima_law
 from sweep.fit.table.points import ALL_ROWS, Selection, from_dataframe
@@ -268,7 +269,10 @@ def fit_table(
         source, config, columns=columns, selection=selection, reconcile=reconcile, on_note=on_note
     )
     if isinstance(found, OptimaLaw):
-        raise InputError("the table holds one optimum for each budget, and no runs: use sweep.fit_optima")
+        raise InputError(
+            "the table holds one optimum for each budget, and no runs: show its laws with sweep fit TABLE, "
+            "or sweep.fit_optima in Python"
+        )
     return found
 
 
@@ -283,6 +287,12 @@ def fit_optima(
     if not isinstance(found, OptimaLaw):
         raise InputError("the table holds runs, and not one optimum for each budget: use sweep.fit_table")
     return found
+
+
+def is_table(source: str) -> bool:
+    """Return whether a source is a file of a table of runs; a .json file is that of a fit."""
+    path = Path(source)
+    return path.is_file() and path.suffix.lower() != ".json" and is_known_table(path)
 
 
 def read_law(source: str) -> Fit:
@@ -331,7 +341,8 @@ def sweep_of_law(source: str) -> Path | None:
     """Return the sweep that a directory or fit.json belongs to; None for one from elsewhere."""
     path = Path(source).absolute()
     above = [path, *path.parents][:6]  # DIR/arms/ARM/losses/NAME/fit.json
-    return next((path for path in above if (path / "plans").is_dir()), None)
+    found = next((path for path in above if (path / "plans").is_dir()), None)
+    return found.relative_to(Path.cwd()) if found and found.is_relative_to(Path.cwd()) else found
 
 
 def trained_points(sweep_dir: Path) -> tuple[Point, ...]:
@@ -362,8 +373,11 @@ def fit_file(sweep_dir: Path) -> Path:
     path = sweep_dir / "fit.json"
     if path.is_file():
         return path
-    if not RunStore(sweep_dir).has_plan():
+    store = RunStore(sweep_dir)
+    if not store.has_plan():
         raise InputError(f"{sweep_dir} holds no sweep: start one with sweep run")
+    if not store.points().points:
+        raise InputError(f"{sweep_dir} has no finished run yet: train some with sweep run")
     raise InputError(f"{sweep_dir} has no fit.json yet: write it with sweep fit {sweep_dir}")
 
 

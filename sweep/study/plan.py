@@ -26,6 +26,7 @@ from sweep.plan.grid import heldout_warnings, make_plan
 from sweep.plan.hparam_check import HparamCheck, plan_check
 from sweep.plan.speed import with_speed
 from sweep.records import Dataset, Plan
+from sweep.report.numbers import format4
 from sweep.store.families import differences, family_of, stored_family
 from sweep.store.run_store import RunStore
 from sweep.store.sql.copy import index_packages
@@ -287,4 +288,5 @@ def _speed_sentence(plan: Plan) -> str:
     """Return the speed of one worker on the smallest and the largest step of a plan."""
     runs = sorted(plan.runs, key=lambda run: run.flops / run.config.n_steps)
     low, high = (run.flops / run.time_s for run in (runs[0], runs[-1]))
-    return f"{low:.2g} FLOP/s by one worker on the smallest steps, {high:.2g} on the largest"
+    smallest, largest = (format4(float(f"{speed:.2g}")) for speed in (low, high))
+    return f"{smallest} FLOP/s by one worker on the smallest steps, {largest} on the largest"

@@ -23,12 +23,14 @@ from sweep.fit.answer import AnswerLaw
 from sweep.fit.design.model import HALF_SPAN, Situation, situation
 from sweep.fit.design.propose import STEPS, Pool, Proposal, Purpose, propose
 from sweep.fit.laws.base import Interval
+from sweep.fit.predict import too_far_beyond
 from sweep.fit.refusals import Refusal
 from sweep.fit.table.observations import Observations, observe
 from sweep.identity import run_key
 from sweep.plan.grid import cell_name, make_plan
 from sweep.plan.shapes import nearest_shape
 from sweep.records import Plan, PlannedRun
+from sweep.report.numbers import format4
 from sweep.report.suggestion import Outlook, SuggestedRun, Suggestion
 from sweep.store.run_store import RunStore
 from sweep.study.checks import check_parallel
@@ -151,11 +153,9 @@ def _answer_at(fitted: Fit, target: float, experiment: ExperimentConfig) -> Pres
     answer = fitted.answer
     if not isinstance(answer, AnswerLaw):
         return answer.reason if isinstance(answer, Refusal) else "the fit has no answer"
-    if target > answer.flops_max * experiment.fit.max_reach:
-        raise InputError(
-            f"{target:.4g} FLOPs are {target / answer.flops_max:.3g} times the largest fitted budget, more "
-            f"than fit.max_reach={experiment.fit.max_reach:g}: choose a smaller target"
-        )
+    too_far = too_far_beyond(fitted, target, experiment.fit.max_reach)
+    if too_far is not None:
+        raise InputError(f"nothing to suggest for --target {format4(target)}: {too_far.reason}")
     at = [(answer.estimate(q, target), answer.interval(q, target)) for q in ("n_params_opt", "loss_opt")]
     (n_params, in_n), (loss, in_loss) = at
     if in_n is None or in_loss is None:

@@ -29,7 +29,7 @@ def test_compare_prints_text_json_and_a_figure(tmp_path, tables):
     assert "90% intervals" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["c.png"]
     document = json.loads(sweep(tmp_path, "compare", *tables, "--json").stdout)
-    assert document["next"].startswith("sweep compare ")
+    assert document["next"][0].startswith("sweep compare ")
     assert document["confidence"] == 0.95
 
 

@@ -146,3 +146,13 @@ def test_the_loss_of_a_run_and_the_limit_of_distance(tmp_path, table):
 
 def test_settings_without_overrides_are_those_of_the_default_experiment():
     assert compose_experiment().fit == FitConfig()
+
+
+def test_a_table_is_fitted_and_predicted_from(tmp_path, table):
+    quick = ("fit.n_bootstrap=50", "fit.methods=[isoflop]")
+    asked = sweep(tmp_path, "predict", str(table), "2e13", *quick, "--where", "n_params > 1", "--json")
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout)["answer"]["n_params_opt"] > 0
+    refused = sweep(tmp_path, "predict", "besiroglu_2024", "1e21", "--where", "loss < 3")
+    assert refused.returncode == 2
+    assert "--column and --where are about" in refused.stderr

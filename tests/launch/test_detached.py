@@ -77,7 +77,7 @@ def test_detached_workers_are_restarted_after_a_death(tmp_path: Path) -> None:
 def test_cancel_ends_supervisor_and_workers_with_their_state_saved(tmp_path: Path) -> None:
     store = toy_sweep(tmp_path / "sweep", 2, n_steps=5000, n_workers=1, lease_s=1)
     detached(store, step_s=0.01)
-    wait_until(lambda: store.status().counts.get("leased") == 1)
+    wait_until(lambda: store.status().counts.get("running") == 1)
     assert len(supervisors(store)) == 1
     store.cancel()
     wait_until(lambda: supervisors(store) == [])
@@ -87,7 +87,7 @@ def test_cancel_ends_supervisor_and_workers_with_their_state_saved(tmp_path: Pat
 def test_a_signal_to_the_supervisor_drains_its_workers(tmp_path: Path) -> None:
     store = toy_sweep(tmp_path / "sweep", 1, n_steps=5000, n_workers=1)
     detached(store, step_s=0.01)
-    wait_until(lambda: store.status().counts.get("leased") == 1)
+    wait_until(lambda: store.status().counts.get("running") == 1)
     (background,) = supervisors(store)
     assert os.getsid(background.pid) != os.getsid(0)  # it gets no SIGHUP from our terminal
     background.terminate()

@@ -99,7 +99,7 @@ def test_two_supervisors_share_one_sweep_and_both_end_well(tmp_path, monkeypatch
 def test_workers_leave_when_their_supervisor_is_killed(tmp_path):
     store = toy_sweep(tmp_path, 1, n_steps=100_000, n_workers=1)
     supervisor = start(_supervise, tmp_path, REPOSITORY)
-    wait_until(lambda: store.status().counts.get("leased", 0) == 1)
+    wait_until(lambda: store.status().counts.get("running", 0) == 1)
     workers = psutil.Process(supervisor.pid).children(recursive=True)
     supervisor.kill()
     supervisor.join()

@@ -57,7 +57,7 @@ def test_a_worker_under_repeated_sigterm_exits_with_its_state_saved(tmp_path: Pa
         env=environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.DEVNULL,
     )
-    wait_until(lambda: store.status().counts == {"leased": 1})
+    wait_until(lambda: store.status().counts == {"running": 1})
     while worker.poll() is None:
         worker.terminate()
         time.sleep(0.001)

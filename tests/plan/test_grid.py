@@ -111,7 +111,7 @@ def test_warnings():
     assert plan().warnings == ()
     repeated = plan(dataset=replace(DATASET, n_train_tokens=1_000_000)).warnings
     assert any("read the corpus more than once" in warning for warning in repeated)
-    assert plan(dataset=replace(DATASET, n_train_tokens=None)).runs[0].epochs is None
+    assert plan(dataset=replace(DATASET, n_train_tokens=None)).runs[0].corpus_share is None
     one_sided = plan("grid.d_model=[48,56,64,72]", "budgets=[4e10]").warnings
     assert any("every size has a D/N below the expected optimum of 14" in warning for warning in one_sided)
     three = plan("grid.d_model=[16,24,32]").warnings

@@ -87,7 +87,7 @@ def test_no_run_key_leads_out_of_the_sweep(tmp_path, key):
 
 def test_a_directory_without_a_plan_is_bad_input(tmp_path):
     for call in (RunStore(tmp_path).entries, RunStore(tmp_path).status, lambda: work(tmp_path, train=train)):
-        with pytest.raises(InputError, match="holds no plan"):
+        with pytest.raises(InputError, match="holds no sweep"):
             call()
     assert RunStore(tmp_path / "absent").points().points == ()
 
@@ -193,7 +193,7 @@ def test_status_weighs_what_is_left_by_flops(tmp_path):
     assert claimed[0] == big
     claimed[1].beat({"counter": 1, "first_step": 0, "step": big.n_steps // 2, "elapsed_s": 3.0})
     status = store.status()
-    assert status.counts == {"leased": 1, "planned": 1}
+    assert status.counts == {"running": 1, "planned": 1}
     done = big.flops * (big.n_steps // 2) / big.n_steps
     assert status.flops_done == pytest.approx(done)
     assert status.eta_s == pytest.approx((big.flops + small.flops - done) / (done / 3.0))

@@ -28,11 +28,14 @@ def run(status, flops, done=0.0, rate=None):
 @pytest.mark.parametrize(
     ("runs", "seconds"),
     [
-        ([run("leased", 100, 40.0, 2.0), run("planned", 60)], 60),  # (60 + 60) / 2
-        ([run("leased", 100, 0.0, 2.0), run("leased", 100, 0.0, 2.0), run("planned", 200)], 100),
-        ([run("leased", 100, 0.0, 1.0), run("leased", 100, 95.0, 9.0)], 100),  # the slow one alone; 105 / 10
-        ([run("done", 10, 10.0, 4.0), run("leased", 80)], 20),  # not measured yet: as fast as finished runs
-        ([run("leased", 80)], None),
+        ([run("running", 100, 40.0, 2.0), run("planned", 60)], 60),  # (60 + 60) / 2
+        ([run("running", 100, 0.0, 2.0), run("running", 100, 0.0, 2.0), run("planned", 200)], 100),
+        (
+            [run("running", 100, 0.0, 1.0), run("running", 100, 95.0, 9.0)],
+            100,
+        ),  # the slow one alone
+        ([run("done", 10, 10.0, 4.0), run("running", 80)], 20),  # not measured yet: as fast as finished runs
+        ([run("running", 80)], None),
         ([run("done", 10, 10.0, 4.0)], 0),
     ],
 )

@@ -127,7 +127,7 @@ def test_tables_and_the_arms_of_a_table(two_arms):
         (["{}:a", "{}:a"], "{}:a is given twice"),
         (["{}:c", "{}:a"], "unknown arm c of {}: choose from a, b"),
         (["{}/absent", "{}:a"], "{}/absent not found"),
-        (["{}/a.csv"], "{}/a.csv has no arms: name two to compare"),
+        (["{}/a.csv"], "{}/a.csv has no arms: add the sweep or table to compare"),
         (["{}/a.csv:x", "{}:b"], "unknown arm x of {}/a.csv: it has no arms"),
         ([], "give two sweeps, arms or tables"),
     ],

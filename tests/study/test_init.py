@@ -1,9 +1,12 @@
 """Experiments that `sweep init` writes: they can be planned, and say what a user may change."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from sweep.errors import InputError
+from sweep.study.init import Wishes, init
 from tests.shell import document
 from tests.verbs import forked
 
@@ -50,6 +53,7 @@ def test_a_corpus_limits_the_budgets(texts):
     done = document("init", "--corpus", "corpus", cwd=texts, call=forked)
     text = (texts / "configs/experiment/mine.yaml").read_text()
     assert "as large as the corpus allows" in text
+    assert "\nevaluation:\n  n_tokens: 32768  #" in text, "half of the text that is held out, rounded down"
     assert done["next"][0] == "sweep plan experiment=mine"
     plan = document("plan", "experiment=mine", cwd=texts, call=forked)
     n_tokens = 2 * len(TEXT) / 2.5
@@ -80,6 +84,11 @@ def test_what_cannot_be_used_is_refused_and_leaves_nothing(options, tmp_path):
     assert done.returncode == 2
     assert REFUSED[options] in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_created_is_named():
+    with pytest.raises(InputError, match="/proc/x/configs/experiment cannot be created"):
+        init(Wishes(directory=Path("/proc/x"), name="x"))
 
 
 def test_a_file_is_never_replaced(tmp_path):

@@ -168,7 +168,7 @@ def test_every_adaptive_setting_changes_the_next_round(sweep_dir):
 
 
 def test_settings_without_a_suggestion_are_refused(sweep_dir):
-    with pytest.raises(InputError, match=r"more than fit\.max_reach=300"):
+    with pytest.raises(InputError, match=r"at most fit\.max_reach=300"):
         suggest(sweep_dir, 1e20)
     with pytest.raises(InputError, match="unknown arm b"):
         suggest(sweep_dir, arm="b")
@@ -181,7 +181,7 @@ def test_the_verb_shows_the_runs_and_the_command_that_trains_them(sweep_dir):
     assert shown.returncode == 0, shown.stderr
     assert "new budget" in shown.stdout
     assert "N_opt at 8e10 FLOPs" in shown.stdout
-    assert f"train them: sweep suggest {sweep_dir} --target 8e+10" in shown.stdout
+    assert f"train them: sweep suggest {sweep_dir} --target 8e10" in shown.stdout
     assert len(shown.stdout.splitlines()) <= 20
     as_json = forked(
         "suggest", sweep_dir, "--target", "8e10", "--json", "--flops-budget", "1e10", cwd=sweep_dir

@@ -256,7 +256,7 @@ def test_the_launcher_overrules_the_plan_on_where_a_run_goes(tmp_path, monkeypat
 def test_bad_usage_and_bad_directories_exit_2(argv, tmp_path, capsys):
     assert main(argv, train=train) == 2
     assert main([str(tmp_path)], train=train) == 2
-    assert "holds no plan" in capsys.readouterr().err
+    assert "holds no sweep" in capsys.readouterr().err
 
 
 def test_a_worker_that_does_not_see_the_data_refuses_and_fails_no_run(tmp_path, monkeypatch, capsys):

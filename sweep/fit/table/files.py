@@ -74,6 +74,11 @@ def read_cells(path: Path) -> Cells:
     return cells
 
 
+def is_known_table(path: Path) -> bool:
+    """Return whether a path has the suffix of a table, compressed or not."""
+    return _suffix(path) in READERS or _suffix(path) in SPREADSHEETS
+
+
 def _is_compressed(path: Path) -> bool:
     return path.suffix.lower() == COMPRESSED
 

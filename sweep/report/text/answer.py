@@ -128,7 +128,7 @@ def _backtest_words(backtest: Mapping[str, Any] | None, weights: Mapping[str, An
 def methods_table(prediction: Mapping[str, Any]) -> list[RenderableType]:
     """Return N_opt and loss of every method with its marks and their legend, and the refusals.
 
-    A refusal that all methods have in common is given once, with its reason.
+    Where every method is refused, each reason is given once, with the methods that it stops.
     """
     methods = prediction["methods"]
     answer = prediction["answer"] or {}
@@ -150,14 +150,25 @@ def methods_table(prediction: Mapping[str, Any]) -> list[RenderableType]:
     notes = [text for mark, text in MARKS.items() if mark in marks]
     if weighted:
         notes.append("refused here: --verbose says why")
-    if refused and not rows and len(set(refused.values())) == 1:
-        if answer.get("refused") not in refused.values():  # else the sentence has said it
-            notes.append(f"every method is refused: {next(iter(refused.values()))}")
+    if refused and not rows:
+        parts += map(Text, _refusal_lines(refused, answer.get("refused")))
     elif refused:
         notes.append(f"refused: {', '.join(refused)}")
     if notes:
         parts.append(Text("; ".join(notes)))
     return parts
+
+
+def _refusal_lines(refused: Mapping[str, str], of_answer: str | None) -> Iterator[str]:
+    """Yield each reason with its methods, except that of the answer, which its sentence has given."""
+    names: dict[str, list[str]] = {}
+    for name, reason in refused.items():
+        names.setdefault(reason, []).append(name)
+    for reason, stopped in names.items():
+        if len(names) == 1:
+            yield from () if reason == of_answer else (f"every method is refused: {reason}",)
+        else:
+            yield f"{', '.join(stopped)}: {reason}"
 
 
 def _row(name: str, method: Mapping[str, Any], answer: Mapping[str, Any], marks: set[str]) -> Iterator[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # these import the fitter, which plans and status do not need
 def hparam_line(summary: Mapping[str, Any] | str) -> str:
     """Return one line on a summary by `report.hparam_summary.hyperparameters`."""
     if isinstance(summary, str):
-        return f"hyperparameters: {summary}; run sweep check-hparams to measure their loss gap"
+        return f"hyperparameters: {summary}; sweep check-hparams experiment=NAME measures their loss gap"
     worst = summary["worst"]
     if worst is None:
         return "hyperparameters: no corner of the check is complete; sweep check-hparams continues it"

@@ -13,10 +13,11 @@ from sweep.machine.workers import WorkerCount
 from sweep.plan.speed import makespan
 from sweep.records import Plan, PlannedRun
 from sweep.report.hparam_summary import UNMEASURED
-from sweep.report.numbers import duration, format4, plain_table
+from sweep.report.numbers import NarrowTable, duration, format4
 from sweep.report.text.hparams import hparam_line
 
-COLUMNS = ("run", "N", "D", "D/N", "C", "error", "steps", "lr", "batch", "epochs", "memory", "time", "state")
+COLUMNS = ("run", "N", "D", "D/N", "C", "time", "state", "lr", "batch", "steps", "corpus", "memory", "error")
+"""The most important first: a narrow terminal shows as many as fit."""
 
 
 def plan_text(
@@ -31,7 +32,7 @@ def plan_text(
     `states` are those of `report.plans.run_states`. `start_s` are the seconds that a worker takes to start;
     None where the speed of this machine is not known.
     """
-    table = plain_table(*COLUMNS)
+    table = NarrowTable(*COLUMNS)
     for run in plan.runs:
         table.add_row(*_row(run, states.get(run.run_key, "planned")))
     lines = [f"dropped {cell.name}: {cell.reason}" for cell in plan.dropped]
@@ -49,14 +50,14 @@ def _row(run: PlannedRun, state: str) -> tuple[str, ...]:
         format4(config.n_tokens),
         format4(config.n_tokens / run.n_params),
         format4(run.flops),
-        f"{run.budget_error:+.2%}",
-        str(config.n_steps),
-        format4(config.optimizer.lr_peak),
-        str(config.batch_tokens),
-        "?" if run.epochs is None else f"{run.epochs:.2g}",
-        f"{run.memory_bytes / 1e9:.2g} GB",
         duration(run.time_s),
         state,
+        format4(config.optimizer.lr_peak),
+        str(config.batch_tokens),
+        str(config.n_steps),
+        "?" if run.corpus_share is None else f"{run.corpus_share:.2g}",
+        f"{run.memory_bytes / 1e9:.2g} GB",
+        f"{run.budget_error:+.2%}",
     )
 
 

@@ -24,7 +24,7 @@ HEADER = ("run", "key", "state", "attempts", "step", "loss", "reason")
 
 def progress_line(status: SweepStatus) -> str:
     """Return the progress of a sweep in one line, for logs and pipes."""
-    running = [run for run in status.runs if run.status == "leased"]
+    running = [run for run in status.runs if run.status == "running"]
     names = ", ".join(f"{run.name} {_fraction(run):.0%}" for run in running[:MAX_NAMED])
     more = f" and {len(running) - MAX_NAMED} more" if len(running) > MAX_NAMED else ""
     return f"{_summary(status)}{'; training ' if names else ''}{names}{more}"
@@ -34,7 +34,7 @@ def progress_view(status: SweepStatus) -> RenderableType:
     """Return a progress bar for each running run and one for the sweep."""
     table = Table.grid(padding=(0, 1))
     for run in status.runs:
-        if run.status == "leased":
+        if run.status == "running":
             bar = ProgressBar(total=1.0, completed=_fraction(run), width=30)
             table.add_row(Text(run.name), bar, Text(f"step {run.step}/{run.n_steps}"))
     bar = ProgressBar(total=1.0, completed=_flops_fraction(status), width=30)
@@ -52,7 +52,7 @@ def _flops_fraction(status: SweepStatus) -> float:
 
 def _summary(status: SweepStatus) -> str:
     counts = ", ".join(
-        f"{n} {state}" for state, n in status.counts.items() if state not in ("planned", "leased")
+        f"{n} {state}" for state, n in status.counts.items() if state not in ("planned", "running")
     )
     left = "" if status.finished else f", {duration(status.eta_s)} left"
     return f"{len(status.runs)} runs: {counts or 'none done'}; {_flops_fraction(status):.0%} of FLOPs{left}"
@@ -73,6 +73,7 @@ def status_text(
     if len(rows) > MAX_TABLE_RUNS:
         return Text("\n".join([*_columns([HEADER, *rows]), *lines]), overflow="ignore", no_wrap=True)
     table = plain_table(*HEADER)
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"  # names of arms are long
     for row in rows:
         table.add_row(*row)
     return Group(table, *map(Text, lines))
