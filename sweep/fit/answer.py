@@ -49,10 +49,12 @@ OTHER_METHOD: Mapping[Target, float] = {"n_params": 0.5, "loss": 0.05}
 METHOD_LOG_SD = 0.35
 DOUBTED = 2.0  # factor on the form error of a method with lack of fit
 ANSWER_PRIORS: Mapping[Target, FormPrior] = {
-    "n_params": FormPrior(median=0.05, log_sd=0.75),
+    "n_params": FormPrior(median=0.045, log_sd=0.75),
     "loss": FormPrior(median=0.010, log_sd=0.75),
 }
 """Of the weighted mean; scripts/benchmarks/calibrate_answer.py."""
+PARABOLA_METHODS = frozenset(("isoflop", "trend"))
+PARABOLA_SD = 0.02  # of ln N_opt by these; backtests do not show it, since their truths are parabolas too
 MIN_WEIGHT = 0.5  # of the methods a backtest error of the mean is made from
 N_DRAWS = 1000
 SLOPE_STEP = 1e-3  # of ln C, either way, for exponents
@@ -232,12 +234,14 @@ class AnswerLaw(Law):
         return np.asarray(np.sum(logs, axis=0), dtype=np.float64)
 
     def noise_variance(self, target: Target, flops: FloatArray) -> FloatArray:
-        """Return the variance of the mean by noise; methods share their points, so deviations add up."""
+        """Return the variance by noise (methods share points, so deviations add up) and bias of parabolas."""
         deviations = [
             weight * _log(target, self.laws[name].optimum_draws(flops)).std(axis=0)
             for name, weight in self.weights[target].items()
         ]
-        return np.asarray(np.sum(deviations, axis=0) ** 2, dtype=np.float64)
+        share = sum(w for name, w in self.weights[target].items() if name in PARABOLA_METHODS)
+        bias = share * PARABOLA_SD if target == "n_params" else 0.0
+        return np.asarray(np.sum(deviations, axis=0) ** 2 + bias**2, dtype=np.float64)
 
     def _half_widths(self, target: Target, flops: FloatArray, extra: float) -> FloatArray | None:
         if not all(self.laws[name].n_draws for name in self.weights[target]):

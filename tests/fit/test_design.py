@@ -11,7 +11,6 @@ from sweep.config import FitConfig
 from sweep.fit import fit
 from sweep.fit.design.model import HALF_SPAN, DesignModel, _line_variances, situation
 from sweep.fit.design.propose import Pool, _with_action, propose
-from sweep.fit.numerics.trend import SlopePrior
 from sweep.fit.table.observations import observe
 from tests.fit.planted import PlantedLaw, isoflop_points
 
@@ -50,15 +49,12 @@ def test_lines_have_the_variances_of_weighted_least_squares():
     rng = np.random.default_rng(1)
     x, square = np.sort(rng.uniform(0, 5, 6)), rng.uniform(0.01, 0.1, 6)
     at = np.array([1.0, 9.0])
-    for prior in (SlopePrior(mean=0.5, sd=0.15), None):
-        found = _line_variances(x, square, at, 0.0 if prior is None else prior.sd**-2)
+    for prior in (0.3**-2, 0.0):
+        found = _line_variances(x, square, at, prior)
         for first in (3, 6):
-            columns = np.stack([np.ones(first), x[:first]], axis=1)
-            precision = (columns.T / square[:first]) @ columns
-            precision[1, 1] += 0.0 if prior is None else prior.sd**-2
-            rows = np.stack([np.ones_like(at), at], axis=1)
-            expected = np.einsum("ij,jk,ik->i", rows, np.linalg.inv(precision), rows)
-            assert found[first - 1] == pytest.approx(expected)
+            design, row = (np.stack([np.ones_like(t), t - x[-1]], axis=1) for t in (x[:first], at))
+            precision = design.T @ (design / square[:first, None]) + np.diag([0.0, prior])
+            assert found[first - 1] == pytest.approx(np.diag(row @ np.linalg.inv(precision) @ row.T))
 
 
 def test_the_model_starts_from_the_variances_of_the_answer(present):
