@@ -21,7 +21,7 @@ from sweep.train.models.gpt import GPT
 from sweep.train.trainer import Trainer, record_steps
 from tests.train.sessions import Session, placement, run_on
 
-MEASURED = BOOKKEEPING_COLUMNS | {"curve", "ledger"}
+MEASURED = BOOKKEEPING_COLUMNS | {"curve", "ledger", "step_s"}
 
 
 def science(result):

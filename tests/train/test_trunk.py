@@ -39,7 +39,7 @@ def trunk_of(run, directory, *others):
 
 def science(result):
     """Return all results except bookkeeping, the curve bit for bit."""
-    excluded = {"n_tokens_shared", "ledger"} | BOOKKEEPING_COLUMNS
+    excluded = {"n_tokens_shared", "ledger", "step_s"} | BOOKKEEPING_COLUMNS
     return {name: getattr(result, name) for name in type(result).__slots__ if name not in excluded}
 
 
