@@ -53,6 +53,8 @@ STUDIES = {
         Study(name="cpu_stdlib", config=FitConfig(confidence=0.9), figures=DRAWN),
         Study(name="known_entropy", config=FEW_DRAWS),
         Study(name="cooldown", config=FEW_DRAWS),
+        Study(name="muon", config=FEW_DRAWS),
+        Study(name="depths", config=FEW_DRAWS),
     )
 }
 """Reference sweeps by name. The confidence of the demo is that of its experiment."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from scripts.evidence.studies import (
 )
 from sweep.config import FitConfig, SyntheticData
 from sweep.data.sources.synthetic import loss_floor
+from sweep.errors import InputError
 from sweep.fit import Fit, Law, Table, fit, read_fit
 from sweep.records import Point
+from sweep.study.compare import compare_sources
 
 ANSWER = FitConfig(confidence=0.9)
 KNOWN = {"n_symbols": 64, "n_documents": 12000, "document_symbols": 1023, "holdout_frac": 0.05}
@@ -200,11 +203,43 @@ def exponent_table() -> list[str]:
     return rows(["method", "N", "C", "a"], body)
 
 
+def compared_table(name: str) -> list[str]:
+    """Return each arm of a study next to cpu_stdlib: paired losses, and its compute multiplier.
+
+    The multiplier is that at the arm's largest budget, absent for an arm without three bracketed minima.
+    """
+    study, body = STUDIES[name], []
+    losses = {_cell(*pair): pair[0].loss for pair in arm_points(STUDIES["cpu_stdlib"])[None]}
+    for arm, pairs in arm_points(study).items():
+        gaps = [point.loss - losses[_cell(point, extras)] for point, extras in pairs]
+        shown = [str(arm), str(len(gaps)), f"{np.mean(gaps):+.3f} ± {np.std(gaps, ddof=1):.3f}"]
+        try:
+            found = compare_sources([_points(STUDIES["cpu_stdlib"]), f"{_points(study)}:{arm}"], ANSWER)
+        except InputError:
+            body.append([*shown, "–", "–", "–"])
+            continue
+        at = next(one for one in found.at if one.flops == max(found.b.budgets))
+        factor = interval(at.flops_factor.value, at.flops_factor.interval, 2)
+        body.append([*shown, factor, f"{at.p_b_better:.0%}", f"{found.exponents.p_value:.2f}"])
+    header = ["arm", "cells", "loss, less that of the same cell", "compute multiplier", "P(better)"]
+    return rows([*header, "p of equal exponents"], body)
+
+
+def _points(study: Study) -> str:
+    return str(study.directory / "points.csv")
+
+
+def _cell(point: Point, extras: dict[str, Any]) -> tuple[float | None, int, int | None]:
+    return point.flops_budget, int(extras["d_model"]), point.seed
+
+
 TABLES: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "validations": ("demo", validation_table),
     "known_entropy": ("known_entropy", entropy_table),
     "cooldown": ("cooldown", cooldown_table),
     "noise_scale": ("cpu_stdlib", noise_table),
     "exponents": ("cpu_stdlib", exponent_table),
+    "muon": ("muon", partial(compared_table, "muon")),
+    "depths": ("depths", partial(compared_table, "depths")),
 }
 """Tables by name, each with the study that it needs."""
