@@ -194,7 +194,7 @@ _add(
     init,
     "init",
     "init --corpus 'texts/**/*.txt' --model llama",
-    "init mine --corpus corpus.parquet --tokenizer tokenizer.json --flops-budget 1e13",
+    "init mine --corpus a.parquet --tokenizer tokenizer.json --flops-budget 1e13",
 )
 _add(
     MACHINE,

@@ -377,7 +377,7 @@ def fit_file(sweep_dir: Path) -> Path:
     if not store.has_plan():
         raise InputError(f"{sweep_dir} holds no sweep: start one with sweep run")
     if not store.points().points:
-        raise InputError(f"{sweep_dir} has no finished run yet: train some with sweep run")
+        raise InputError(f"{sweep_dir} has no fit.json yet, and no finished run: train with sweep run first")
     raise InputError(f"{sweep_dir} has no fit.json yet: write it with sweep fit {sweep_dir}")
 
 

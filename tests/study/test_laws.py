@@ -67,7 +67,7 @@ def test_a_law_is_read_from_a_directory_a_file_or_the_catalogue(tmp_path):
     with pytest.raises(InputError, match="holds no sweep"):
         laws.read_law(str(tmp_path / "results"))
     (tmp_path / "results/x/plans/0123456789abcdef.json").touch()
-    with pytest.raises(InputError, match=r"has no fit.json yet: write it with sweep fit"):
+    with pytest.raises(InputError, match=r"has no fit.json yet, and no finished run"):
         laws.read_law(str(tmp_path / "results/x"))
     with pytest.raises(InputError, match=r"choose from hoffmann_2022_approach_1.*besiroglu_2024"):
         laws.read_law("chinchilla")
