@@ -50,7 +50,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, arms_page: Path) -> dict[str
 
 @pytest.fixture(scope="module")
 def arms_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a planted sweep of three arms, and one of them cannot be compared."""
+    """The report of a planted sweep of three arms, with one that cannot be compared."""
     sweep_dir = tmp_path_factory.mktemp("compared") / "arms"
     plant_arms(sweep_dir)
     return write_page(sweep_dir)

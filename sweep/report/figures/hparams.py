@@ -69,4 +69,4 @@ def _finish(axes: Axes, axis: Axis) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
     axes.set_xlabel(f"{LABELS[axis]}, relative to the rule's value")
-    axes.set_title(f"Hyperparameter check: {LABELS[axis]}", loc="left")
+    axes.set_title(f"Check of the {LABELS[axis]}", loc="left")

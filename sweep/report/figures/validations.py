@@ -21,6 +21,7 @@ from sweep.report.figures.style import (
 from sweep.report.series.validations import Comparison
 
 BLUE = "#0072B2"  # Okabe & Ito 2008
+SIDE = 1.6  # factor of C left free at both ends
 
 
 def validation_figure(panels: Sequence[Comparison]) -> Figure:
@@ -48,7 +49,8 @@ def _draw(axes: Axes, panel: Comparison) -> None:
         capsize=4,
         label=f"registered prediction, {panel.confidence:.0%}",
     )
-    shifted = panel.flops * 1.04  # next to the prediction
+    span = SIDE**2 * panel.flops.max() / panel.flops.min()
+    shifted = panel.flops * span**0.03  # next to the prediction
     known = np.isfinite(panel.measured_interval).all(axis=1)
     axes.plot(shifted, panel.measured, "D", color=DARK, ms=5, mew=0, label="measured")
     axes.errorbar(
@@ -56,7 +58,7 @@ def _draw(axes: Axes, panel: Comparison) -> None:
     )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(panel.flops.min() / 1.6, panel.flops.max() * 1.6)
+    axes.set_xlim(panel.flops.min() / SIDE, panel.flops.max() * SIDE)
     flops_ticks(axes.xaxis, panel.flops.tolist())
     axes.set_xlabel("budget (FLOPs)")
     axes.set_title(f"Validation: {panel.title}", loc="left")
