@@ -159,7 +159,7 @@ REFUSED = [
     (["fit", "nowhere"], "error: nowhere holds no sweep"),
     (["predict", "nothing.json", "1e20"], "error: nothing.json not found: give a sweep's directory"),
     (["report", "nowhere"], "error: nowhere holds no sweep"),
-    (["cancel", "nowhere"], "error: nowhere is not the directory of a sweep"),
+    (["cancel", "nowhere"], "error: nowhere holds no sweep"),
     (["exclude", "nowhere", "../../etc", "--reason", "x"], "error: '../../etc' is not a run key"),
     (["check-hparams"], "error: no experiment is given: write sweep check-hparams experiment=NAME"),
     (["plan", "--config-dir", "nowhere"], "error: --config-dir nowhere is not a directory"),
@@ -210,7 +210,7 @@ def test_verbs_without_training_import_no_torch(tmp_path):
         ["plan", "experiment=demo"],
         ["plan", "experiment=smoke", "--json"],
         ["config"],
-        ["data", "inspect"],
+        ["data", "inspect", "experiment=smoke"],
         ["fit", str(path), "fit.n_bootstrap=20"],
         ["predict", "fit.json", "1e20"],
     ):

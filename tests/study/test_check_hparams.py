@@ -161,7 +161,7 @@ def test_a_plan_shows_unmeasured_hyperparameters_and_savings_of_branches():
     console = Console(file=io.StringIO(), width=250)
     console.print(plan_text(plan, {}, WorkerCount(n_workers=1, speed=1.0, packing=None)))
     shown = console.file.getvalue()
-    assert "hyperparameters: unmeasured; run sweep check-hparams" in shown
+    assert "hyperparameters: unmeasured; sweep check-hparams" in shown
     shared = sum(run.flops_shared for run in plan.runs)
     n_branches = sum(run.flops_shared > 0 for run in plan.runs)
     assert f"{n_branches} runs branch from the trunks of other runs: {format4(shared)} of" in shown
@@ -187,7 +187,9 @@ def test_the_command_prints_one_document(experiment, tmp_path):
     done = sweep("check-hparams", *arguments, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "all 60 runs are finished" in done.stderr
-    assert json.loads(done.stdout) == json.loads((tmp_path / "smoke" / "hparams.json").read_text())
+    document = json.loads(done.stdout)
+    assert document.pop("next") == [f"sweep fit {tmp_path / 'smoke'}"]
+    assert document == json.loads((tmp_path / "smoke" / "hparams.json").read_text())
     assert (tmp_path / "smoke" / "figures" / "hparams.png").is_file()
 
 

@@ -34,7 +34,7 @@ def test_a_table_of_losses_gives_the_exponent_of_the_loss(tmp_path):
     path.write_text("budget,loss\n" + "".join(f"{c},{2.57 * (c / 8.64e19) ** -0.048}\n" for c in C))
     law = sweep.fit_optima(path)
     assert isinstance(law, OptimaLaw)
-    with pytest.raises(InputError, match=r"use sweep\.fit_optima"):
+    with pytest.raises(InputError, match=r"or sweep\.fit_optima"):
         sweep.fit_table(path)
     assert list(law.laws) == ["L_opt"]
     assert law.laws["L_opt"].exponent == pytest.approx(-0.048, rel=1e-6)
