@@ -199,9 +199,9 @@ def test_far_budgets_are_refused_and_losses_are_inverted(chromium, pages):
     assert "Refused" in chromium.run("return document.getElementById('ask-message').textContent")
     assert chromium.run("return document.querySelectorAll('#ask-answers dd').length") == 0
     chromium.run(ask, "ask-mode", "loss")
-    chromium.run(ask, "ask-loss", "3.2")
+    chromium.run(ask, "ask-loss", "2.8")
     loss = chromium.run("return document.querySelector('[data-key=loss_opt]').dataset.value")
-    assert float(loss) == pytest.approx(3.2, rel=1e-6)
+    assert float(loss) == pytest.approx(2.8, rel=1e-6)
     assert chromium.run("return document.getElementById('ask-output').className.includes('far')")
     silent(chromium)
 
