@@ -46,6 +46,7 @@ def shows(shown: list[str], printed: list[str]) -> bool:
     return bool(printed) and shown[0] == printed[0] and shows(shown[1:], printed[1:])
 
 
+@pytest.mark.ci
 def test_the_blocks_print_what_they_show(tmp_path):
     """The points are those of the demo, so that its numbers stand in README.md and in its points alone."""
     reference = tmp_path / "results" / "reference"

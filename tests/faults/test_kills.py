@@ -55,6 +55,7 @@ def test_killed_workers_lose_and_double_nothing(tmp_path, measured, n_kills):
     )
 
 
+@pytest.mark.ci
 def test_a_stopped_worker_comes_back_to_find_it_has_lost(tmp_path, measured):
     """SIGSTOP for three leases; another worker takes over and saves checkpoints; then SIGCONT."""
     store = toy_sweep(tmp_path / "sweep", 1, n_steps=20, lease_s=1)

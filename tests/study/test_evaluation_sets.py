@@ -58,6 +58,7 @@ def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     return (*SMALL, "data=text", "data.files=train/*.txt", f"data_dir={tmp_path}/data", "tokenizer=byte")
 
 
+@pytest.mark.ci
 def test_sets_are_scored_stored_and_fitted(tmp_path: Path, texts: tuple[str, ...]) -> None:
     done = forked("run", *texts, SETS, f"store.index_url=sqlite:///{tmp_path}/points.db", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

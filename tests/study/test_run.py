@@ -113,6 +113,7 @@ def test_a_finished_sweep_trains_nothing_more(finished, data_dir):
     assert {run["status"] for run in plan["runs"]} == {"cached"}
 
 
+@pytest.mark.ci
 def test_status_fit_report_and_exclude_on_the_sweep(finished, tmp_path):
     directory, _ = finished
     seen = document("status", "results/smoke", cwd=directory, call=forked)

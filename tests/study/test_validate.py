@@ -233,6 +233,7 @@ def test_a_validation_is_planned_for_the_device_of_the_sweep(sweep_dir, monkeypa
     assert {planned.config.precision for planned in plan.runs} == {precision}
 
 
+@pytest.mark.ci
 def test_the_verbs_show_a_validation(sweep_dir):
     validate(sweep_dir, BUDGET)
     line = "validation at 3.2e10 FLOPs: loss "

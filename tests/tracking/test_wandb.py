@@ -141,6 +141,7 @@ def log_in(url: str) -> None:
     subprocess.run([sys.executable, "-c", call], check=True, capture_output=True)
 
 
+@pytest.mark.ci
 def test_without_a_key_it_is_offline(server, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", server)
     decision = decide(WANDB)
