@@ -112,7 +112,7 @@ class Encoder:
 
     @property
     def parts(self) -> tuple[PartCounts, ...]:
-        """What each part of the corpus has written."""
+        """Counts of documents and tokens written, by part of the corpus."""
         return tuple(self._parts)
 
     def encode(self, parts: Sequence[Part], report: Report, dropped: Dropped | None = None) -> None:

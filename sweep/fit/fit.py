@@ -126,7 +126,7 @@ class Fit:
 
     @property
     def has_answer(self) -> bool:
-        """Whether budgets have an answer."""
+        """True if the fit gives an answer, rather than a refusal or none."""
         return self.answer is not None and not isinstance(self.answer, Refusal)
 
     @property

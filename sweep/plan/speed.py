@@ -48,7 +48,7 @@ class StepTime:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What is known of the speed of one worker."""
+    """Speed of one worker: measured step times and the time to start."""
 
     steps: tuple[StepTime, ...]  # at least one
     start_s: float  # of a worker, before its first run

@@ -78,7 +78,7 @@ class NotebookFigure(Figure):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What figures are laid out for."""
+    """Width and text size of figures for a medium."""
 
     width: float | None  # inches; None: as designed, for a screen
     font_scale: float
