@@ -58,3 +58,18 @@ def composed(*overrides: str) -> ExperimentConfig:
     from sweep.config.compose import compose_experiment  # Hydra: not in every worker
 
     return compose_experiment(overrides)
+
+
+SMALL_SWEEP = (
+    "experiment=smoke",
+    "grid.min_steps=5",
+    "grid.max_epochs=1000",
+    "grid.max_budget_error=0.2",
+    "batch_tokens=256",
+    "evaluation.n_tokens=1024",
+    "fit.n_bootstrap=20",
+    "fit.methods=[isoflop]",
+    "data=synthetic",
+    "data.n_documents=60",
+)
+"""Settings of sweeps that are planned in a moment, without budgets and sizes."""

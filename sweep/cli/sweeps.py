@@ -504,7 +504,7 @@ def status(
             {
                 **seen.to_json(),
                 "hyperparameters": known_of(store.sweep_dir, seen),
-                "departures": [asdict(one) for one in departed_runs(store).values()],
+                "departures": [asdict(one) for one in departed_runs(store.points()).values()],
                 "predictions": registered,
                 "validations": validations,
                 "next": [_after_status(store.sweep_dir, seen)],
@@ -518,7 +518,7 @@ def status(
         say(progress_line(seen))
         time.sleep(2)
         seen = store.status()
-    remarks = {key: str(one) for key, one in departed_runs(store).items()}
+    remarks = {key: str(one) for key, one in departed_runs(store.points()).items()}
     print_text(status_text(seen, known_of(store.sweep_dir, seen), remarks))
     registrations, scored = read_registrations(store.sweep_dir), read_validations(store.sweep_dir)
     for line in validation_lines(registrations, scored, seen):

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sweep.fit.checks.collapse import Departure, departures, trajectories
-from sweep.store.run_store import RunStore
+from sweep.store.run_store import RunStore, StoredPoints
 
 MAX_NAMED = 3  # runs named in the warning
 
 
-def departed_runs(store: RunStore) -> dict[str, Departure]:
+def departed_runs(stored: StoredPoints) -> dict[str, Departure]:
     """Return the departures of a sweep's completed and fitted runs by run key, the farthest first."""
-    stored = store.points()
     excluded = {exclusion.run_key for exclusion in stored.excluded}
     points = [point for point in stored.points if point.run_key not in excluded]
     found = [one for group in trajectories(points, stored.curves) for one in departures(group)]
@@ -22,11 +21,11 @@ def departed_runs(store: RunStore) -> dict[str, Departure]:
 
 def departure_warnings(sweep_dir: Path) -> list[str]:
     """Return a warning that names the runs of `departed_runs`, or no warning."""
-    store = RunStore(sweep_dir)
-    found = departed_runs(store)
+    stored = RunStore(sweep_dir).points()
+    found = departed_runs(stored)
     if not found:
         return []
-    names = {str(point.run_key): point.name or str(point.run_key) for point in store.points().points}
+    names = {str(point.run_key): point.name or str(point.run_key) for point in stored.points}
     return [departure_warning(found, names)]
 
 

@@ -31,23 +31,11 @@ from sweep.study.plan import hparam_check, plan_experiment
 from sweep.study.report import write_report
 from sweep.worker.__main__ import work
 from tests import toy_trainer
+from tests.configs import SMALL_SWEEP
 from tests.plan.test_grid import DATASET
 from tests.shell import sweep
 
-SMALL = (
-    "experiment=smoke",
-    "budgets=[5e8,1e9]",
-    "grid.d_model=[8,12,16,24]",
-    "grid.min_steps=5",
-    "grid.max_epochs=1000",
-    "grid.max_budget_error=0.2",
-    "batch_tokens=256",
-    "evaluation.n_tokens=1024",
-    "fit.n_bootstrap=20",
-    "fit.methods=[isoflop]",
-    "data=synthetic",
-    "data.n_documents=60",
-)
+SMALL = (*SMALL_SWEEP, "budgets=[5e8,1e9]", "grid.d_model=[8,12,16,24]")
 OPTIMUM = {"lr": 0.02, "batch": 300.0}  # of the planted loss
 
 

@@ -39,7 +39,7 @@ def sweep(tmp_path):
 
 
 def test_status_and_fit_name_the_run_and_the_step(sweep, tmp_path):
-    (found,) = departed_runs(sweep).values()
+    (found,) = departed_runs(sweep.points()).values()
     shown = shell.sweep("status", sweep.sweep_dir, cwd=tmp_path)
     assert f"looks mis-tuned: left the band of its peers at step {found.step} of 1" in shown.stdout
     document = json.loads(shell.sweep("status", sweep.sweep_dir, "--json", cwd=tmp_path).stdout)
@@ -55,13 +55,13 @@ def test_status_and_fit_name_the_run_and_the_step(sweep, tmp_path):
 
 
 def test_excluded_runs_are_not_judged(sweep):
-    sweep.exclude(next(iter(departed_runs(sweep))), "its learning rate was wrong")
-    assert departed_runs(sweep) == {}
+    sweep.exclude(next(iter(departed_runs(sweep.points()))), "its learning rate was wrong")
+    assert departed_runs(sweep.points()) == {}
     assert departure_warnings(sweep.sweep_dir) == []
 
 
 def test_many_runs_are_counted(sweep):
-    (found,) = departed_runs(sweep).values()
+    (found,) = departed_runs(sweep.points()).values()
     many = {str(at): replace(found, run=str(at)) for at in range(5)}
     text = departure_warning(many, {key: f"run-{key}" for key in many})
     assert text.startswith("5 runs are unlike the other training curves: run-0 (")

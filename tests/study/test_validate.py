@@ -32,22 +32,10 @@ from sweep.study.validate import (
 )
 from sweep.worker.__main__ import work
 from tests import toy_trainer
+from tests.configs import SMALL_SWEEP
 from tests.verbs import forked
 
-SMALL = (
-    "experiment=smoke",
-    "budgets=[1e9,2e9,4e9,8e9]",
-    "grid.d_model=[8,12,16,24,32,48]",
-    "grid.min_steps=5",
-    "grid.max_epochs=1000",
-    "grid.max_budget_error=0.2",
-    "batch_tokens=256",
-    "evaluation.n_tokens=1024",
-    "fit.n_bootstrap=20",
-    "fit.methods=[isoflop]",
-    "data=synthetic",
-    "data.n_documents=60",
-)
+SMALL = (*SMALL_SWEEP, "budgets=[1e9,2e9,4e9,8e9]", "grid.d_model=[8,12,16,24,32,48]")
 BUDGET = 3.2e10
 
 
