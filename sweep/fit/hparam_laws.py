@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.laws.base import Interval, percentiles
+from sweep.fit.laws.base import BoundedEstimate, percentiles
 from sweep.fit.laws.encoding import to_plain
 from sweep.fit.refusals import RefusedError
 from sweep.records import Point
@@ -75,21 +75,13 @@ class CellOptimum:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Exponent:
-    """An exponent of a law, with its interval."""
-
-    value: float
-    interval: Interval
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class HparamLaw:
     """value = c N^a D^b; an exponent of None is not part of the law."""
 
     axis: Axis
     log_factor: float  # ln c
-    n_exponent: Exponent | None
-    d_exponent: Exponent | None
+    n_exponent: BoundedEstimate | None
+    d_exponent: BoundedEstimate | None
     scatter: float  # standard deviation of the logarithms of the optima about the law
     n_cells: int
     counting: Counting
@@ -377,10 +369,10 @@ def _fit_law(
     design = np.column_stack([np.ones(len(used)), sizes[:, columns]])
     line = _through(design, target, errors)
     draws = _draws(design, target, errors, n_bootstrap, rng)
-    exponents: list[Exponent | None] = [None, None]
+    exponents: list[BoundedEstimate | None] = [None, None]
     for at, column in enumerate(columns):
         low, high = percentiles(draws[:, 1 + at], confidence)
-        exponents[column] = Exponent(
+        exponents[column] = BoundedEstimate(
             value=float(line.coefficients[1 + at]), interval=(float(low), float(high))
         )
     return HparamLaw(

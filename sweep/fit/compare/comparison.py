@@ -19,7 +19,7 @@ from sweep.fit.compare.arms import SAME_BUDGET, Arm, ArmMinima, PairedMinima, ar
 from sweep.fit.compare.comparable import UNITS, Measure, common_measure, in_measure
 from sweep.fit.compare.multiplier import JointCurves, JointFit, crossing, crossing_share, fit_jointly
 from sweep.fit.compare.seconds import TrainingTime, training_times
-from sweep.fit.laws.base import Interval, percentiles
+from sweep.fit.laws.base import BoundedEstimate, Interval, percentiles
 from sweep.fit.laws.encoding import to_plain
 from sweep.fit.refusals import RefusedError
 
@@ -34,14 +34,6 @@ MIN_DRAWS = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Factor:
-    """A ratio of A over B at equal loss; above 1, B needs less."""
-
-    value: float
-    interval: Interval
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class MultiplierAt:
     """The arms compared at the loss that B reaches with a budget."""
 
@@ -49,9 +41,9 @@ class MultiplierAt:
     extrapolated: bool  # beyond the budgets of B, or k times it beyond those of A
     loss_a: float  # at `flops`, in the unit of the comparison
     loss_b: float
-    flops_factor: Factor
-    tokens_factor: Factor | None  # None with different tokenizers
-    seconds_factor: Factor | None  # None where `Comparison.no_seconds` says why
+    flops_factor: BoundedEstimate
+    tokens_factor: BoundedEstimate | None  # None with different tokenizers
+    seconds_factor: BoundedEstimate | None  # None where `Comparison.no_seconds` says why
     p_b_better: float
 
 
@@ -61,7 +53,7 @@ class Exponents:
 
     gamma_a: float
     gamma_b: float
-    ratio: Factor  # gamma_b / gamma_a, with the prior of `sweep.fit.compare.multiplier`
+    ratio: BoundedEstimate  # gamma_b / gamma_a, with the prior of `sweep.fit.compare.multiplier`
     preferred: Literal["shared", "separate"]
     ratio_without_prior: float
     f: float  # with 1 and `n_dof` degrees of freedom
@@ -291,10 +283,10 @@ class _Asked:
     def _arms(self) -> tuple[ArmMinima, ArmMinima]:
         return self.paired.a, self.paired.b
 
-    def _factor(self, logs: list[FloatArray]) -> Factor:
+    def _factor(self, logs: list[FloatArray]) -> BoundedEstimate:
         """Return the factor from logarithms of the estimate (1, 1) and of the draws (k, 1)."""
         low, high = percentiles(np.exp(logs[1][:, 0]), self.confidence)
-        return Factor(value=math.exp(float(logs[0][0, 0])), interval=(float(low), float(high)))
+        return BoundedEstimate(value=math.exp(float(logs[0][0, 0])), interval=(float(low), float(high)))
 
     def _tokens(self, log_c: FloatArray, log_k: list[FloatArray]) -> list[FloatArray]:
         """Return ln D_A(k C) - ln D_B(C) of estimate and draws."""
@@ -330,7 +322,7 @@ class _Asked:
         return Exponents(
             gamma_a=gamma_a,
             gamma_b=gamma_b,
-            ratio=Factor(value=gamma_b / gamma_a, interval=(float(low), float(high))),
+            ratio=BoundedEstimate(value=gamma_b / gamma_a, interval=(float(low), float(high))),
             preferred="separate" if test.p_value < SIGNIFICANT else "shared",
             ratio_without_prior=test.ratio,
             f=test.f,

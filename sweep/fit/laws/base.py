@@ -63,9 +63,22 @@ class Estimate:
         return self.value
 
     def __repr__(self) -> str:
+        return format(self)
+
+    def __format__(self, spec: str) -> str:
+        """Format the value, and the interval in brackets, each by `spec` (.4g)."""
+        spec = spec or ".4g"
         if self.interval is None:
-            return f"{self.value:.4g}"
-        return f"{self.value:.4g} [{self.interval[0]:.4g}, {self.interval[1]:.4g}]"
+            return format(self.value, spec)
+        low, high = self.interval
+        return f"{self.value:{spec}} [{low:{spec}}, {high:{spec}}]"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class BoundedEstimate(Estimate):
+    """An estimate that has a confidence interval."""
+
+    interval: Interval
 
 
 class Law(abc.ABC):

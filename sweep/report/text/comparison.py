@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sweep.fit.compare.comparison import Comparison, Crossing, Factor, MultiplierAt
+from sweep.fit.compare.comparison import Comparison, Crossing, MultiplierAt
 from sweep.report.numbers import NarrowTable, format4
 
 MAX_ROWS = 6  # of budgets, the target included
@@ -45,7 +45,7 @@ def multiplier_sentence(at: MultiplierAt, a: str = "A", b: str = "B") -> str:
     low, high = at.flops_factor.interval
     shown = "holds 1: no difference shown" if low <= 1 <= high else "excludes 1"
     return (
-        f"at {format4(at.flops)} FLOPs {a} needs {_factor(at.flops_factor)} times the compute of {b} for "
+        f"at {format4(at.flops)} FLOPs {a} needs {at.flops_factor:.3g} times the compute of {b} for "
         f"equal loss; P({b} better) {_probability(at.p_b_better)}; the interval {shown}"
     )
 
@@ -55,12 +55,12 @@ def _table(found: Comparison) -> NarrowTable:
     names = ("FLOPs of B", "loss A", "loss B", "A/B FLOPs", "P(B better)")
     table = NarrowTable(*names, *(["A/B tokens"] * has_tokens), *(["A/B seconds"] * has_seconds))
     for at in _rows(found):
-        more = [_factor(factor) for factor in (at.tokens_factor, at.seconds_factor) if factor is not None]
+        more = [f"{factor:.3g}" for factor in (at.tokens_factor, at.seconds_factor) if factor is not None]
         table.add_row(
             f"{format4(float(f'{at.flops:.3g}'))}{'*' if at.extrapolated else ''}",
             format4(at.loss_a),
             format4(at.loss_b),
-            _factor(at.flops_factor),
+            f"{at.flops_factor:.3g}",
             _probability(at.p_b_better),
             *more,
         )
@@ -86,7 +86,7 @@ def conclusions(found: Comparison) -> Iterator[str]:
     )
     yield (
         f"exponents: {verdict} (F = {exponents.f:.2f} with 1 and {exponents.n_dof} dof, p "
-        f"{_p_value(exponents.p_value)}; B/A {_factor(exponents.ratio)})"
+        f"{_p_value(exponents.p_value)}; B/A {exponents.ratio:.3g})"
     )
     yield f"{_crossing(found.crossing)}; * extrapolated: beyond the budgets of B, or of A at B's loss"
 
@@ -127,11 +127,6 @@ def _shown_notes(found: Comparison) -> list[str]:
 
 def _p_value(value: float) -> str:
     return f"= {value:.2g}" if value >= 0.001 else "< 0.001"
-
-
-def _factor(factor: Factor) -> str:
-    low, high = factor.interval
-    return f"{factor.value:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def _probability(share: float) -> str:

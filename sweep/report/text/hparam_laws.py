@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sweep.fit.hparam_laws import NEAR_BEST, Exponent, HparamLaw, HparamLaws
+from sweep.fit.hparam_laws import NEAR_BEST, HparamLaw, HparamLaws
 from sweep.report.numbers import NarrowTable, format4
 
 MAX_CELLS = 6
@@ -43,7 +43,7 @@ def _cells(found: HparamLaws) -> NarrowTable:
 
 def _law(law: HparamLaw, confidence: float) -> Iterator[str]:
     terms = [("N", law.n_exponent), ("D", law.d_exponent)]
-    shown = ", ".join(f"{name}^{_exponent(one)}" for name, one in terms if one is not None)
+    shown = ", ".join(f"{name}^{one:.3g}" for name, one in terms if one is not None)
     yield (
         f"{NAMES[law.axis]}: {shown or 'constant'} ({confidence:.0%}), {law.n_cells} cells, scatter "
         f"{law.scatter:.1%} about the law"
@@ -53,8 +53,3 @@ def _law(law: HparamLaw, confidence: float) -> Iterator[str]:
         yield f"  through all runs within {NEAR_BEST:.2%} of the best (Li et al. 2025): {near}"
     for note in law.notes:
         yield f"  {note}"
-
-
-def _exponent(exponent: Exponent) -> str:
-    low, high = exponent.interval
-    return f"{exponent.value:.3g} [{low:.3g}, {high:.3g}]"
