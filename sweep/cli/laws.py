@@ -297,12 +297,12 @@ def show_fits(
         return
     from sweep.report.text.fit import fit_text
     from sweep.report.text.validation import validation_line
-    from sweep.study import laws
+    from sweep.study.predictions import summary
 
     for arm, fitted in fits.items():
         if arm is not None:
             print_text(f"arm {arm}")
-        prediction = laws.summary(fitted, settings)
+        prediction = summary(fitted, settings)
         lines = [validation_line(one) for one in validations if one.registration.arm == arm][-1:]
         if arm == list(fits)[-1]:
             lines += [*closing, *([f"next: {', '.join(following)}"] if following else [])]
@@ -357,6 +357,7 @@ def predict(
     from sweep.config.places import sweep_directory
     from sweep.fit import Selection, read_fit
     from sweep.study import laws
+    from sweep.study import predictions as study
 
     words, overrides = split_arguments(source, flops)
     _refuse_old_grammar(overrides)
@@ -385,12 +386,12 @@ def predict(
     if of_run:
         if n_params is None or n_tokens is None or budgets:
             raise InputError("--n-params and --n-tokens belong together, and replace the budgets: give both")
-        _show_run(laws.run_loss(fitted, n_params, n_tokens, settings), as_json)
+        _show_run(study.run_loss(fitted, n_params, n_tokens, settings), as_json)
         return
     sweep_dir = sweep_directory(family) if source is None and family else laws.sweep_of_law(source or ".")
     if sweep_dir is not None and (n_newer := laws.newer_points(sweep_dir, source)):
         say(f"warning: {n_newer} runs finished after this fit: fit again with sweep fit {sweep_dir}")
-    predictions = laws.predict(
+    predictions = study.predict(
         fitted,
         budgets,
         family=family,

@@ -6,13 +6,13 @@ import contextlib
 import platform
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -29,6 +29,7 @@ from sweep.store.run_store import RunStore, StoredPoints
 from sweep.store.status import SweepStatus
 from sweep.store.validations import read_validations
 from sweep.study import laws
+from sweep.study.predictions import ShapeRange, noted_run, plannable_sizes, predict
 
 if TYPE_CHECKING:
     from sweep.fit.compare.comparison import ArmPair
@@ -254,8 +255,8 @@ def _study(
         results=results,
         settings=settings,
         predictions=_predictions(fitted, experiment, points, settings),
-        family=laws.plannable_sizes(experiment) if experiment is not None and is_exact else None,
-        run_at=None if experiment is None else partial(_run_at, experiment, laws.ShapeRange.of(points)),
+        family=plannable_sizes(experiment) if experiment is not None and is_exact else None,
+        run_at=None if experiment is None else partial(noted_run, experiment, ShapeRange.of(points)),
         ledger=_ledger(status, {point.run_key for point in points}),
     )
 
@@ -273,18 +274,6 @@ def arm_results(sweep_dir: Path, stored: StoredPoints, arm: str | None, fitted: 
     )
 
 
-def _run_at(
-    experiment: ExperimentConfig,
-    shapes: laws.ShapeRange | None,
-    budget: float,
-    n_params: float,
-    n_tokens: float,
-) -> Mapping[str, Any]:
-    run = laws.concrete_run(experiment, n_params, n_tokens, budget)
-    notes = [] if shapes is None else shapes.notes(run["d_model"], run["n_layers"])
-    return {**run, "notes": notes}
-
-
 def _predictions(
     fitted: Fit, experiment: ExperimentConfig | None, points: Sequence[Point], settings: FitConfig
 ) -> tuple[Prediction, ...]:
@@ -294,7 +283,7 @@ def _predictions(
     budgets = [
         float(f"{fitted.answer.flops_max * reach:.3g}") for reach in REACHES if reach <= settings.max_reach
     ]
-    return laws.predict(fitted, budgets, family=experiment, trained=points, settings=settings)
+    return predict(fitted, budgets, family=experiment, trained=points, settings=settings)
 
 
 def _ledger(status: SweepStatus | None, keys: set[str | None]) -> dict[str, float]:

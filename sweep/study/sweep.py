@@ -15,6 +15,7 @@ from sweep.store.run_store import RunStore, StoredPoints
 from sweep.store.status import SweepStatus
 from sweep.store.validations import Validation, read_validations
 from sweep.study import laws
+from sweep.study.predictions import predict
 from sweep.study.validate import largest_planned_budget, validate
 
 if TYPE_CHECKING:  # slow to import, and most calls need neither
@@ -67,7 +68,7 @@ class Sweep:
         Raises InputError when there is no fit yet.
         """
         fitted = read_fit(laws.fit_file(laws.arm_directory(self.directory, arm)))
-        return laws.predict(
+        return predict(
             fitted,
             budgets,
             family=self.experiment,

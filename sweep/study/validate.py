@@ -38,8 +38,9 @@ from sweep.store.validations import (
     register,
 )
 from sweep.study.checks import check_parallel
-from sweep.study.laws import MIN_VALIDATED, choose_arm, fit_arms, predict
+from sweep.study.laws import MIN_VALIDATED, choose_arm, fit_arms
 from sweep.study.plan import DataProgress, arm_experiment, dataset
+from sweep.study.predictions import predict
 from sweep.study.run import RunOutcome, run_plans
 from sweep.study.speed import device_of
 

@@ -29,7 +29,7 @@ from sweep.records import Point, TrackedRun
 from sweep.store.files import read_json
 from sweep.store.run_store import RunStore
 from sweep.store.sql.copy import index_packages, index_url
-from sweep.study.laws import predict
+from sweep.study.predictions import predict
 from sweep.tracking.base import track
 from sweep.worker import __main__ as worker
 from tests.fit.one_method import answer

@@ -15,7 +15,7 @@ from sweep.report.numbers import NarrowTable, format4
 from sweep.report.text.answer import in_few_lines, value_text
 from sweep.report.text.fit import fit_text
 from sweep.report.text.prediction import prediction_text, run_prediction_text
-from sweep.study.laws import summary
+from sweep.study.predictions import summary
 from tests.fit.planted import TINY, isoflop_points, tiny_flops_per_token
 
 CLOSING = ("picture: results/demo/figures/isoflop_curves.png", "next: sweep validate results/demo 4e13")
