@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweep.cli import comparisons, design, laws, sweeps
+from sweep.cli import comparisons, design, laws, sweeps, upkeep
 from sweep.cli.arguments import AsJson, ConfigDir, Overrides, arms_of, first_arm_of, names_experiment
 from sweep.cli.data import data_app, import_runs
 from sweep.cli.help import DAILY, MACHINE, STUDIES, GroupedVerbs, examples
@@ -154,7 +154,7 @@ _add(
     "run experiment=smoke --detach",
     "run experiment=smoke arms='{optimizer: [adamw, muon]}'",
 )
-_add(DAILY, sweeps.status, "status", "status results/smoke --watch")
+_add(DAILY, upkeep.status, "status", "status results/smoke --watch")
 _add(
     DAILY,
     laws.predict,
@@ -187,7 +187,7 @@ _add(
 )
 _add(STUDIES, sweeps.check_hparams, "check-hparams experiment=smoke", name="check-hparams")
 _add(STUDIES, comparisons.fit_hparams, "fit-hparams results/rates", name="fit-hparams")
-_add(STUDIES, sweeps.exclude, "exclude results/smoke 5e09-d8-L2-s0 --reason 'loss spike at step 40'")
+_add(STUDIES, upkeep.exclude, "exclude results/smoke 5e09-d8-L2-s0 --reason 'loss spike at step 40'")
 _add(STUDIES, import_runs, "import runs.csv --into results/theirs", name="import")
 _add(
     MACHINE,
@@ -203,9 +203,9 @@ _add(
     "doctor experiment=smoke --packing",
 )
 _add(MACHINE, config, "config experiment=smoke")
-_add(MACHINE, sweeps.worker, "worker results/smoke")
-_add(MACHINE, sweeps.cancel, "cancel results/smoke")
-_add(MACHINE, sweeps.export, "export results/mine 2e10-d16-L2-s0 --to model")
+_add(MACHINE, upkeep.worker, "worker results/smoke")
+_add(MACHINE, upkeep.cancel, "cancel results/smoke")
+_add(MACHINE, upkeep.export, "export results/mine 2e10-d16-L2-s0 --to model")
 app.add_typer(data_app, name="data", rich_help_panel=MACHINE)
 
 
