@@ -355,7 +355,6 @@ def predict(
     intervals and, where the law belongs to a sweep, with the concrete run to train.
     """
     from sweep.config.places import sweep_directory
-    from sweep.fit import Selection, read_fit
     from sweep.study import laws
     from sweep.study import predictions as study
 
@@ -372,23 +371,14 @@ def predict(
     source = _of_arm(source, arm)
     family = _family(source, overrides, config_dir)
     settings = family.fit if family is not None else fit_settings(overrides, config_dir)
-    if source is not None and laws.is_table(source):
-        fitted = laws.fit_table(
-            source, settings, columns=columns_of(column or ()), selection=Selection(where=where), on_note=say
-        )
-    elif column or where:
-        raise InputError("--column and --where are about the columns and rows of a table: give one")
-    elif source is None:
-        assert family is not None
-        fitted = read_fit(laws.fit_file(sweep_directory(family)))
-    else:
-        fitted = laws.read_law(source)
+    of_sweep = None if source is not None or family is None else sweep_directory(family)
+    fitted = _law(source or str(of_sweep), settings, column, where)
     if of_run:
         if n_params is None or n_tokens is None or budgets:
             raise InputError("--n-params and --n-tokens belong together, and replace the budgets: give both")
         _show_run(study.run_loss(fitted, n_params, n_tokens, settings), as_json)
         return
-    sweep_dir = sweep_directory(family) if source is None and family else laws.sweep_of_law(source or ".")
+    sweep_dir = of_sweep or laws.sweep_of_law(source or ".")
     if sweep_dir is not None and (n_newer := laws.newer_points(sweep_dir, source)):
         say(f"warning: {n_newer} runs finished after this fit: fit again with sweep fit {sweep_dir}")
     predictions = study.predict(
@@ -415,6 +405,19 @@ def predict(
     if following is not None:
         following = f"next: {following} trains this run and its neighbours"
     print_text(prediction_text(predictions, next_step=following, verbose=verbose))
+
+
+def _law(source: str, settings: FitConfig, column: list[str] | None, where: str | None) -> Fit:
+    """Return the fit of a sweep, a fit.json, a published law or a table. Raises InputError as they do."""
+    from sweep.fit import Selection
+    from sweep.study import laws
+
+    if laws.is_table(source):
+        columns, selection = columns_of(column or ()), Selection(where=where)
+        return laws.fit_table(source, settings, columns=columns, selection=selection, on_note=say)
+    if column or where:
+        raise InputError("--column and --where are about the columns and rows of a table: give one")
+    return laws.read_law(source)
 
 
 def _of_arm(source: str | None, arm: str | None) -> str | None:
@@ -452,11 +455,9 @@ def _source_and_budgets(words: Sequence[str], *, needed: bool) -> tuple[str | No
 
     Raises InputError for a budget that is no number, and without any where they are `needed`.
     """
-    has_source = bool(words) and (_number(words[0]) is None or Path(words[0]).exists())
+    has_source = bool(words) and (number_of(words[0]) is None or Path(words[0]).exists())
     source, rest = (words[0], words[1:]) if has_source else (None, words)
-    budgets = []
-    for word in rest:
-        budgets.append(budget_of(word))
+    budgets = [budget_of(word) for word in rest]
     if needed and not budgets:
         raise InputError(
             f"no budget is given: add training FLOPs, as in sweep predict {shlex.quote(source or 'DIR')} 1e21"
@@ -466,13 +467,14 @@ def _source_and_budgets(words: Sequence[str], *, needed: bool) -> tuple[str | No
 
 def budget_of(word: str) -> float:
     """Return a budget in FLOPs. Raises InputError for anything else than a number in range."""
-    number = _number(word)
+    number = number_of(word)
     if number is None or not 0 < number <= 1e30:
         raise InputError(f"{word} is not a budget: give training FLOPs between 0 and 1e30, such as 1e21")
     return number
 
 
-def _number(word: str) -> float | None:
+def number_of(word: str) -> float | None:
+    """Return the number that a word is; None for another word."""
     try:
         return float(word)
     except ValueError:

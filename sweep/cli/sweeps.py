@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shlex
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from sweep.cli.arguments import (
     require_experiment,
     split_arguments,
 )
-from sweep.cli.laws import Verbose, budget_of, next_steps, show_fits
+from sweep.cli.laws import Verbose, budget_of, next_steps, number_of, show_fits
 from sweep.errors import EXIT_FAILED, EXIT_STOPPED, InputError
 from sweep.report.text.terminal import print_json, print_text, progress, say
 
@@ -338,9 +337,7 @@ def _sweep_and_budgets(
     from sweep.study.validate import largest_planned_budget
 
     words, overrides = split_arguments(first, others)
-    is_place = bool(words) and (
-        Path(words[0]).is_dir() or re.fullmatch(r"[\d.]+(e[+-]?\d+)?x?", words[0]) is None
-    )
+    is_place = bool(words) and (Path(words[0]).is_dir() or number_of(words[0].removesuffix("x")) is None)
     place = words.pop(0) if is_place else None
     if not words:
         raise InputError("give the directory of a sweep and a budget, as in sweep validate results/demo 1e21")
