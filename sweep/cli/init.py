@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sweep.cli.arguments import AsJson, given_path
+from sweep.cli.arguments import AsJson, budget_of, given_path
 from sweep.report.text.terminal import print_json, print_text, say
 
 Target = Annotated[
@@ -59,7 +59,6 @@ def init(
 
     It is sized to this machine, whose speed is measured if it is not known, and can be planned at once.
     """
-    from sweep.cli.laws import budget_of
     from sweep.report.numbers import duration, format4
     from sweep.study.init import Wishes
     from sweep.study.init import init as write_experiment
