@@ -17,9 +17,10 @@ from sweep.fit.laws.repetition import (
     repeated_log_loss,
     repeated_slopes,
 )
+from sweep.fit.numerics.centred import CentredData
 from sweep.fit.numerics.estimation import estimate_surface
 from sweep.fit.numerics.lack_of_fit import judged_noise
-from sweep.fit.numerics.minimise import CentredData, FunctionModel, minimise, polish
+from sweep.fit.numerics.minimise import FunctionModel, minimise, polish
 from sweep.fit.numerics.resampling import degenerate_warning, resample_model, trunk_warning
 from sweep.fit.refusals import RefusedError
 from sweep.fit.table.observations import Observations, RunNoise

@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.fit.laws.surface import SurfaceLaw
+from sweep.fit.numerics.centred import CentredData
 from sweep.fit.numerics.estimation import SurfaceForm, centred, estimate_surface
 from sweep.fit.numerics.identifiability import check_design
 from sweep.fit.numerics.lack_of_fit import surface_noise
-from sweep.fit.numerics.minimise import NO_NOISE, SQUARES, CentredData, minimise
+from sweep.fit.numerics.minimise import NO_NOISE, SQUARES, minimise
 from sweep.fit.numerics.resampling import degenerate_warning, resample_surface, trunk_warning
 from sweep.fit.table.observations import Observations
 

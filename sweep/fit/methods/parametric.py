@@ -15,10 +15,10 @@ import numpy.typing as npt
 from sweep.config import FitConfig
 from sweep.config.fitting import Residuals
 from sweep.fit.laws.surface import SurfaceLaw
+from sweep.fit.numerics.centred import CentredData
 from sweep.fit.numerics.estimation import FREE, NO_FLOOR, SurfaceForm, centred, estimate_surface, n_starts
 from sweep.fit.numerics.identifiability import NO_SHARE, check_design
 from sweep.fit.numerics.lack_of_fit import surface_noise
-from sweep.fit.numerics.minimise import CentredData
 from sweep.fit.numerics.profile import PROFILE_ASSUMES, Profile, profile_likelihood
 from sweep.fit.numerics.resampling import Resampled, degenerate_warning, resample_surface, trunk_warning
 from sweep.fit.table.observations import Observations

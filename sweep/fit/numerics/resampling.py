@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
+from sweep.fit.numerics.centred import CentredData
 from sweep.fit.numerics.estimation import FREE, SurfaceForm, linear_surface
 from sweep.fit.numerics.identifiability import EXPONENT_BOUNDS
-from sweep.fit.numerics.minimise import SQUARES, CentredData, Model, Solution, minimise
+from sweep.fit.numerics.minimise import SQUARES, Model, Solution, minimise
 from sweep.fit.refusals import RefusedError
 
 FloatArray = npt.NDArray[np.float64]
