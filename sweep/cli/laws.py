@@ -295,8 +295,14 @@ def report(
         config, columns = fit_settings(given, config_dir), columns_of(column or ())
         written = study.write_table_report(path, config, columns=columns, selection=selection, files=files)
     else:
-        if column or where or best_of_cell or drop_incomplete:
-            raise InputError("--column, --where, --best-of-cell and --drop-incomplete are about a table")
+        _refuse_table_options(
+            {
+                "--column": column,
+                "--where": where,
+                "--best-of-cell": best_of_cell,
+                "--drop-incomplete": drop_incomplete,
+            }
+        )
         directory = directory_of(source, overrides, config_dir)
         written = study.write_report(directory, files=files)
     print_text("\n".join(map(str, written)))

@@ -101,7 +101,9 @@ class Sweep:
         results = arm_results(self.directory, self._stored(), arm, fitted)
         numbers: Any = FIGURES[stem].numbers(results)
         if not numbers:
-            raise InputError(f"this fit has no numbers for the figure {stem}")
+            raise InputError(
+                f"this fit has no numbers for the figure {stem}: choose one that sweep report draws"
+            )
         return FIGURES[stem].draw(numbers)
 
     def report(self) -> list[Path]:
