@@ -230,6 +230,11 @@ def has_too_few_trunks(cluster: IntArray) -> bool:
     return n_trunks < MIN_TRUNKS and n_trunks < len(cluster)
 
 
+def resampling_warnings(cluster: IntArray, n_degenerate: int, n_resamples: int) -> tuple[str, ...]:
+    """Return the warnings about shared trunks and about degenerate resamples."""
+    return (*trunk_warning(cluster, n_resamples), *degenerate_warning(n_degenerate, n_resamples))
+
+
 def trunk_warning(cluster: IntArray, n_resamples: int) -> tuple[str, ...]:
     """Return a warning when the points share too few trunks for an interval, or for an exact one."""
     n_trunks = int(cluster.max()) + 1
