@@ -60,11 +60,11 @@ def init(
     It is sized to this machine, whose speed is measured if it is not known, and can be planned at once.
     """
     from sweep.report.numbers import duration, format4
-    from sweep.study.init import Wishes
+    from sweep.study.init import InitOptions
     from sweep.study.init import init as write_experiment
 
     chosen = name or directory.resolve().name if directory != Path() or name else "mine"
-    wishes = Wishes(
+    options = InitOptions(
         directory=directory,
         name=chosen,
         corpus=corpus,
@@ -73,7 +73,7 @@ def init(
         device=device,
         model=model,
     )
-    started = write_experiment(wishes, say)
+    started = write_experiment(options, say)
     largest = max(started.plan.experiment.budgets)
     commands = [
         *([f"cd {shlex.quote(str(directory))}"] if directory.resolve() != Path.cwd() else []),
