@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 SAME_WORKER = {
-    "tests/launch/test_every_launcher.py::TestRay": "ray",  # one cluster
     "tests/report/": "report",  # one planted sweep, fitted and drawn once
     "tests/services/test_by_hand.py": "smoke",  # one uninterrupted sweep
+    "tests/services/test_ray.py::TestRayContract": "ray",  # one cluster
     "tests/services/test_ray.py": "smoke",
     "tests/services/test_slurm.py": "smoke",
     "tests/services/test_image.py": "image",
