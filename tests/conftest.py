@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 
 SAME_WORKER = {
-    "tests/study/test_run.py": "study",  # one finished sweep
-    "tests/launch/test_every_launcher.py::TestRay": "ray",  # one cluster
-    "tests/report/figures/": "figures",  # fitted and drawn once
-    "tests/train/test_trunk.py": "trunk",  # one trunk trained beforehand
+    "tests/report/": "report",  # one planted sweep, fitted and drawn once
     "tests/services/test_by_hand.py": "smoke",  # one uninterrupted sweep
+    "tests/services/test_ray.py::TestRayContract": "ray",  # one cluster
     "tests/services/test_ray.py": "smoke",
     "tests/services/test_slurm.py": "smoke",
     "tests/services/test_image.py": "image",
@@ -23,6 +21,9 @@ SAME_WORKER = {
 The xdist_group mark (--dist loadgroup) of pytest-xdist 3.8 has no effect under pytest 9.2.
 """
 
+APART = ("tests/faults/", "tests/launch/", "tests/scripts/", "tests/tracking/", "tests/train/ranks/")
+"""Tests of seconds each, without shared fixtures: any worker may take one, at the end too."""
+
 
 def pytest_collection_finish() -> None:
     """Exclude imported modules from garbage collection, which training triggers several times."""
@@ -31,8 +32,9 @@ def pytest_collection_finish() -> None:
 
 
 def group(nodeid: str) -> str:
-    """Return the name of a test's group, or the test's id if it has none."""
-    return next((name for start, name in SAME_WORKER.items() if nodeid.startswith(start)), nodeid)
+    """Return the name of a test's group: by default its file, so that fixtures of a module are made once."""
+    named = next((name for start, name in SAME_WORKER.items() if nodeid.startswith(start)), None)
+    return named or (nodeid if nodeid.startswith(APART) else nodeid.partition("::")[0])
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ from sweep.worker.__main__ import main, work
 from tests.shell import command, environment
 from tests.study.test_run import SMALL
 from tests.toy_trainer import toy_sweep
+from tests.tracking.test_wandb import content
 
 CANARIES = {
     "WANDB_API_KEY": "c0ffee" * 6 + "c0ff",
@@ -56,7 +58,7 @@ def test_the_search_finds_a_leak(tmp_path):
 
 
 @pytest.mark.ci
-def test_a_real_sweep_with_tracking_leaks_nothing(tmp_path, secrets):
+def test_a_real_sweep_is_tracked_and_leaks_nothing(tmp_path, secrets):
     options = [
         "budgets=[5e8]",
         "grid.d_model=[16,24]",
@@ -80,6 +82,11 @@ def test_a_real_sweep_with_tracking_leaks_nothing(tmp_path, secrets):
         assert list(root.glob(kind)), kind  # files that could leak exist
     assert leaks(tmp_path) == []
     assert not any(value in done.stdout + done.stderr for value in CANARIES.values())
+    assert "2 offline runs of wandb: wandb sync results/smoke/wandb/offline-run-*" in done.stderr
+    results = {path.parent.name: json.loads(path.read_text()) for path in root.glob("runs/*/result.json")}
+    shown = {run_id: summary["loss"] for run_id, _, summary, _ in content(root)}
+    assert shown == {key: pytest.approx(result["point"]["loss"]) for key, result in results.items()}
+    assert len(shown) == 2
 
 
 def test_a_failing_run_leaks_nothing(tmp_path, secrets, capsys):

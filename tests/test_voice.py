@@ -14,8 +14,6 @@ CODE = ("sweep", "tests", "scripts")
 TEXT = (*CODE, "configs", "docs", ".ci")
 SUFFIXES = {".py", ".md", ".yaml", ".yml", ".toml", ".sh", ""}
 
-"""Share of docstrings that may start with a relative or interrogative word."""
-
 OPENING = re.compile(r"\W*(what|whether|where|how|which|whose|who|when|why)\b", re.IGNORECASE)
 
 AVOIDED = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweep.cli import comparisons, design, laws, sweeps, upkeep
+from sweep.cli import comparisons, design, laws, predict, sweeps, upkeep
 from sweep.cli.arguments import AsJson, ConfigDir, Overrides, arms_of, first_arm_of, names_experiment
 from sweep.cli.data import data_app, import_runs
 from sweep.cli.help import DAILY, MACHINE, STUDIES, GroupedVerbs, examples
@@ -157,7 +157,7 @@ _add(
 _add(DAILY, upkeep.status, "status", "status results/smoke --watch")
 _add(
     DAILY,
-    laws.predict,
+    predict.predict,
     "predict results/smoke 1e11 1e12",
     "predict besiroglu_2024 1e21 --inference-tokens 1e13",
     "predict besiroglu_2024 --n-params 7e9 --n-tokens 2e12",

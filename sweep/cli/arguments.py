@@ -1,10 +1,11 @@
-"""Arguments of verbs: their types, and the experiments and directories that they name."""
+"""Arguments of verbs: their types, and the experiments, directories, tables and budgets that they name."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,8 +22,8 @@ def given_path(text: str) -> Path:
     return user_path(text)
 
 
-if TYPE_CHECKING:  # Hydra is slow to import, and --help does not need it
-    from sweep.config import ExperimentConfig
+if TYPE_CHECKING:  # pydantic is slow to import, and --help does not need it
+    from sweep.config import ColumnsConfig, ExperimentConfig, FitConfig
 
 SweepDirectory = Annotated[
     str | None,
@@ -58,6 +59,24 @@ ConfigDir = Annotated[
         parser=given_path,
     ),
 ]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="FIELD=NAME",
+        help="Column of a field in the table, such as n_params='Model Size', 'n_params=size*1e6' or "
+        "'loss=ln(ppl)'. Can be repeated.",
+    ),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="EXPRESSION",
+        help="Fit only these rows of the table, such as 'experiment == \"x\" and n_params > 1e8'.",
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show everything that the fit found.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
@@ -162,3 +181,73 @@ def require_experiment(verb: str, overrides: Sequence[str] | None, config_dir: P
     raise InputError(
         f"no experiment is given: write sweep {verb} experiment=NAME{settings} with one of {names}"
     )
+
+
+def fit_settings(overrides: Sequence[str], config_dir: Path | None) -> FitConfig:
+    """Return the settings of a fit outside a sweep. Raises InputError for keys that are not of the fit."""
+    from sweep.config import FitConfig
+    from sweep.config.compose import packaged_configs, search_path
+
+    check_fit_only(overrides)
+    if not overrides and search_path(config_dir) == [packaged_configs().resolve()]:
+        return FitConfig()  # that of the default experiment: Hydra is slow to import
+    return first_arm_of(overrides, config_dir).fit
+
+
+def check_fit_only(overrides: Sequence[str]) -> None:
+    """Raise InputError for an override of a key outside of the fit."""
+    for override in overrides:
+        if not override.lstrip("~+").startswith(("fit.", "fit=")):
+            raise InputError(
+                f"{override} has no effect here: give settings of the fit, such as fit.n_bootstrap=500"
+            )
+
+
+def columns_of(given: Sequence[str]) -> ColumnsConfig:
+    """Return the columns of a table, from FIELD=NAME. Raises InputError for an unknown field."""
+    from dataclasses import asdict
+
+    from sweep.fit import DEFAULT_COLUMNS
+
+    names: dict[str, str] = {}
+    for column in given:
+        field, equals, name = column.partition("=")
+        if field not in asdict(DEFAULT_COLUMNS) or not equals or not name:
+            choices = ", ".join(asdict(DEFAULT_COLUMNS))
+            raise InputError(f"--column {column} is not FIELD=NAME with one of the fields {choices}")
+        names[field] = name
+    return replace(DEFAULT_COLUMNS, **names)
+
+
+def budget_of(word: str) -> float:
+    """Return a budget in FLOPs. Raises InputError for anything else than a number in range."""
+    number = number_of(word)
+    if number is None or not 0 < number <= 1e30:
+        raise InputError(f"{word} is not a budget: give training FLOPs between 0 and 1e30, such as 1e21")
+    return number
+
+
+def number_of(word: str) -> float | None:
+    """Return the number that a word is; None for another word."""
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def refuse_old_grammar(overrides: Sequence[str]) -> None:
+    """Raise InputError for arguments given as KEY=VALUE, as earlier versions took them, with the new call."""
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        key, _, field = key.partition(".")
+        value = value.strip("'\"")
+        calls = {
+            "points": f"sweep fit {shlex.quote(value)}",
+            "columns": f"--column {field}={shlex.quote(value)}",
+            "reconcile": "--reconcile",
+            "law": f"sweep predict {shlex.quote(value)} FLOPS",
+            "flops": f"sweep predict DIR {' '.join(value.strip('[]').split(','))}",
+            "inference_tokens": f"--inference-tokens {shlex.quote(value)}",
+        }
+        if key in calls:
+            raise InputError(f"{override} is no longer a setting: write {calls[key]}")

@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweep.cli.arguments import AsJson, ConfigDir, given_path, stored_experiment
-from sweep.cli.laws import Columns, Where, budget_of, check_fit_only, columns_of, fit_settings
+from sweep.cli.arguments import (
+    AsJson,
+    Columns,
+    ConfigDir,
+    Where,
+    budget_of,
+    check_fit_only,
+    columns_of,
+    fit_settings,
+    given_path,
+    stored_experiment,
+)
 from sweep.errors import InputError
 from sweep.report.text.terminal import print_json, print_text
 

@@ -8,8 +8,15 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli.arguments import ConfigDir, Overrides, arms_of, first_arm_of, require_experiment
-from sweep.cli.laws import Columns, columns_of
+from sweep.cli.arguments import (
+    Columns,
+    ConfigDir,
+    Overrides,
+    arms_of,
+    columns_of,
+    first_arm_of,
+    require_experiment,
+)
 from sweep.report.text.terminal import print_json, print_text, progress, say
 
 data_app = typer.Typer(help="Prepare or inspect the data of an experiment.", no_args_is_help=True)

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli.arguments import AsJson, ConfigDir, Overrides, SweepDirectory, directory_of
-from sweep.cli.laws import budget_of
+from sweep.cli.arguments import AsJson, ConfigDir, Overrides, SweepDirectory, budget_of, directory_of
 from sweep.cli.sweeps import catch_stop_signals, say_outcome
 from sweep.errors import EXIT_FAILED
 from sweep.report.text.terminal import print_json, print_text, progress, say

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sweep.cli.arguments import AsJson, given_path
+from sweep.cli.arguments import AsJson, budget_of, given_path
 from sweep.report.text.terminal import print_json, print_text, say
 
 Target = Annotated[
@@ -59,13 +59,12 @@ def init(
 
     It is sized to this machine, whose speed is measured if it is not known, and can be planned at once.
     """
-    from sweep.cli.laws import budget_of
     from sweep.report.numbers import duration, format4
-    from sweep.study.init import Wishes
+    from sweep.study.init import InitOptions
     from sweep.study.init import init as write_experiment
 
     chosen = name or directory.resolve().name if directory != Path() or name else "mine"
-    wishes = Wishes(
+    options = InitOptions(
         directory=directory,
         name=chosen,
         corpus=corpus,
@@ -74,7 +73,7 @@ def init(
         device=device,
         model=model,
     )
-    started = write_experiment(wishes, say)
+    started = write_experiment(options, say)
     largest = max(started.plan.experiment.budgets)
     commands = [
         *([f"cd {shlex.quote(str(directory))}"] if directory.resolve() != Path.cwd() else []),

@@ -17,12 +17,15 @@ from sweep.cli.arguments import (
     ConfigDir,
     Overrides,
     SweepDirectory,
+    Verbose,
     arms_of,
+    budget_of,
     directory_of,
+    number_of,
     require_experiment,
     split_arguments,
 )
-from sweep.cli.laws import Verbose, budget_of, next_steps, number_of, show_fits
+from sweep.cli.laws import next_steps, show_fits
 from sweep.errors import EXIT_FAILED, EXIT_STOPPED, InputError
 from sweep.report.text.terminal import print_json, print_text, progress, say
 

@@ -102,7 +102,10 @@ def _read(values: dict[str, Any]) -> ExperimentConfig:
     check_texts(values)
     refuse_credentials(values)
     if len(experiment.arm or "") > MAX_ARM_CHARS:
-        raise InputError(f"the arm {experiment.arm} has a name of more than {MAX_ARM_CHARS} characters")
+        raise InputError(
+            f"the arm {experiment.arm} has a name of more than {MAX_ARM_CHARS} characters, made of the "
+            f"values in arms: give shorter ones or fewer keys"
+        )
     return experiment
 
 
@@ -232,7 +235,9 @@ def search_path(config_dir: Path | None) -> list[Path]:
         InputError: `config_dir` is not a directory.
     """
     if config_dir is not None and not config_dir.is_dir():
-        raise InputError(f"--config-dir {config_dir} is not a directory")
+        raise InputError(
+            f"--config-dir {config_dir} is not a directory: give one with configs, as in configs/"
+        )
     candidates = [config_dir, Path("configs"), packaged_configs()]
     found = [path.resolve() for path in candidates if path is not None and path.is_dir()]
     return list(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""The launcher interface, and what every launcher uses."""
+"""The launcher interface and the functions that all launchers share."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -165,6 +166,8 @@ def run_task(spec_json: str, code: str) -> dict[str, Any]:
             f"version on all nodes"
         )
         return {"code": EXIT_BAD_INPUT, "reason": reason}
+    # Ray cancels by an interrupt, which processes started by a script in the background ignore.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     log = Path(spec.sweep_dir) / "logs" / f"ray-{host}-{os.getpid()}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -181,7 +184,7 @@ def run_task(spec_json: str, code: str) -> dict[str, Any]:
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait()
+        process.communicate()
 
 
 def check_cluster(launch: RayLaunch) -> None:

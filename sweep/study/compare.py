@@ -17,10 +17,9 @@ from sweep.fit.table.points import Table
 from sweep.records import Point
 from sweep.report.hparam_summary import hyperparameters
 from sweep.report.numbers import format4
-from sweep.study.laws import MIN_VALIDATED, points_to_fit
+from sweep.study.laws import MIN_VALIDATED, VALIDATED, points_to_fit
 
 ALL_PAIRS = 3  # arms, up to which each two are compared; of more, each with the first
-VALIDATED = 4.0  # times the largest budget of an arm: the validation that is proposed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

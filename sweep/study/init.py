@@ -35,13 +35,12 @@ HOLDOUT = f"holdout_frac: {HOLDOUT_FRAC}"
 MIN_DOCUMENTS = 200  # in one file, to hold some of them out
 BYTES_PER_TOKEN = {"byte": 1.0, "bpe": 2.5, "pretrained": 4.0}
 STDLIB_BYTES = 11e6
-MODELS = ("tiny", "gpt", "gpt2", "llama")
 Model = Literal["tiny", "gpt", "gpt2", "llama"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wishes:
+class InitOptions:
     """The arguments of `sweep init`."""
 
     directory: Path
@@ -72,25 +71,25 @@ class Started:
     is_measured: bool  # else the seconds are a guess
 
 
-def init(wishes: Wishes, on_notice: Callable[[str], None] = lambda sentence: None) -> Started:
+def init(options: InitOptions, on_notice: Callable[[str], None] = lambda sentence: None) -> Started:
     """Write an experiment that can be planned, and return it with its plan.
 
     The budgets fill TARGET_S of this machine, as far as the corpus has tokens for them. Raises InputError for
     a file that exists, and for a corpus, tokenizer or budget that cannot be used; nothing is written then.
     """
-    path = wishes.directory / "configs" / "experiment" / f"{wishes.name}.yaml"
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", wishes.name):
-        raise InputError(f"--name {wishes.name} is invalid: use letters, digits, dots, - and _")
+    path = options.directory / "configs" / "experiment" / f"{options.name}.yaml"
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", options.name):
+        raise InputError(f"--name {options.name} is invalid: use letters, digits, dots, - and _")
     if path.exists():
         raise InputError(f"{path} already exists: choose another --name, or edit that file")
-    corpus = corpus_of(wishes)
+    corpus = corpus_of(options)
     parents = [parent for parent in path.parents if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path.parent} cannot be created ({error.strerror}): give another DIR") from None
     try:
-        started = _sized(wishes, corpus, path, on_notice)
+        started = _sized(options, corpus, path, on_notice)
     except BaseException:
         path.unlink(missing_ok=True)
         for parent in parents:
@@ -99,44 +98,44 @@ def init(wishes: Wishes, on_notice: Callable[[str], None] = lambda sentence: Non
     return started
 
 
-def _sized(wishes: Wishes, corpus: Corpus, path: Path, on_notice: Callable[[str], None]) -> Started:
-    largest, limited = wishes.flops_budget or 3e12, False
-    n_tokens = None if corpus.n_bytes is None else corpus.n_bytes / BYTES_PER_TOKEN[_tokenizer(wishes)]
+def _sized(options: InitOptions, corpus: Corpus, path: Path, on_notice: Callable[[str], None]) -> Started:
+    largest, limited = options.flops_budget or 3e12, False
+    n_tokens = None if corpus.n_bytes is None else corpus.n_bytes / BYTES_PER_TOKEN[_tokenizer(options)]
     for number in range(MAX_ROUNDS):
-        path.write_text(experiment_text(wishes, corpus, budgets(largest), "sized"))
-        plan, seconds = _planned(wishes, on_notice)
+        path.write_text(experiment_text(options, corpus, budgets(largest), "sized"))
+        plan, seconds = _planned(options, on_notice)
         most = max(run.config.n_tokens for run in plan.runs)
         scale = TARGET_S / seconds
         limited = n_tokens is not None and most * math.sqrt(scale) > MAX_EPOCHS * n_tokens
         if limited:
             assert n_tokens is not None
             scale = (MAX_EPOCHS * n_tokens / most) ** 2  # D grows with the root of C
-        if wishes.flops_budget is not None or 0.85 < scale < 1.15 or number == MAX_ROUNDS - 1:
+        if options.flops_budget is not None or 0.85 < scale < 1.15 or number == MAX_ROUNDS - 1:
             break
         largest *= scale
-    write_atomic(path, experiment_text(wishes, corpus, budgets(largest), _reason(limited, wishes)).encode())
-    is_measured = machine_speed(_composed(wishes)) is not None
+    write_atomic(path, experiment_text(options, corpus, budgets(largest), _reason(limited, options)).encode())
+    is_measured = machine_speed(_composed(options)) is not None
     return Started(path=path, plan=plan, seconds=seconds, is_measured=is_measured)
 
 
-def _reason(limited: bool, wishes: Wishes) -> str:
-    if wishes.flops_budget is not None:
+def _reason(limited: bool, options: InitOptions) -> str:
+    if options.flops_budget is not None:
         return "the largest is --flops-budget"
     if limited:
         return f"as large as the corpus allows with about {MAX_EPOCHS:g} passes over it"
     return f"about {TARGET_S / 60:.0f} minutes for all runs on the machine this was written on"
 
 
-def _planned(wishes: Wishes, on_notice: Callable[[str], None]) -> tuple[Plan, float]:
+def _planned(options: InitOptions, on_notice: Callable[[str], None]) -> tuple[Plan, float]:
     """Return the plan of the file written last, and the seconds of its runs."""
-    experiment = _composed(wishes)
+    experiment = _composed(options)
     (plan,) = measured([plan_experiment(experiment)], on_notice)
     return plan, makespan([run.time_s for run in plan.runs], worker_count([plan]).n_workers)
 
 
-def _composed(wishes: Wishes) -> ExperimentConfig:
-    experiment = compose_experiment([f"experiment={wishes.name}"], wishes.directory / "configs")
-    return replace(experiment, results_dir=str(wishes.directory / experiment.results_dir))
+def _composed(options: InitOptions) -> ExperimentConfig:
+    experiment = compose_experiment([f"experiment={options.name}"], options.directory / "configs")
+    return replace(experiment, results_dir=str(options.directory / experiment.results_dir))
 
 
 def budgets(largest: float) -> list[float]:
@@ -148,15 +147,15 @@ def budgets(largest: float) -> list[float]:
     return [float(f"{largest / 2**power:.1e}") for power in range(N_BUDGETS - 1, -1, -1)]
 
 
-def corpus_of(wishes: Wishes) -> Corpus:
+def corpus_of(options: InitOptions) -> Corpus:
     """Return the lines about the corpus. Raises InputError for one that is not found or cannot be read."""
-    given = wishes.corpus
+    given = options.corpus
     if given is None:
         return Corpus(group="stdlib", lines=("holdout_frac: 0.2",), n_bytes=STDLIB_BYTES)
     path = Path(given).expanduser()
     if not path.exists() and not any(sign in given for sign in "*?["):
         return _of_hub(given)
-    kept = given if wishes.directory.resolve() == Path.cwd() else str(path.absolute())
+    kept = given if options.directory.resolve() == Path.cwd() else str(path.absolute())
     files = _files(path)
     if not files:
         raise InputError(f"--corpus {given} has no files: give a file, a directory or a glob of text")
@@ -218,32 +217,32 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _tokenizer(wishes: Wishes) -> str:
-    return wishes.tokenizer if wishes.tokenizer in ("byte", "bpe") else "pretrained"
+def _tokenizer(options: InitOptions) -> str:
+    return options.tokenizer if options.tokenizer in ("byte", "bpe") else "pretrained"
 
 
-def experiment_text(wishes: Wishes, corpus: Corpus, at: Sequence[float], reason: str) -> str:
+def experiment_text(options: InitOptions, corpus: Corpus, at: Sequence[float], reason: str) -> str:
     """Return the experiment as YAML, with a comment on everything that one is likely to change."""
-    tokenizer = _tokenizer(wishes)
+    tokenizer = _tokenizer(options)
     listed = ", ".join(re.sub(r"e\+0*", "e", f"{budget:.2g}") for budget in at)
     lines = [
         "# @package _global_",
         "# Written by sweep init; change what you like. docs/config.md lists every key.",
-        f"#   sweep plan experiment={wishes.name}",
-        f"#   sweep run experiment={wishes.name}",
+        f"#   sweep plan experiment={options.name}",
+        f"#   sweep run experiment={options.name}",
         "defaults:",
         f"  - override /data: {corpus.group}",
         f"  - override /tokenizer: {tokenizer}",
-        f"  - override /model: {wishes.model}",
+        f"  - override /model: {options.model}",
         "",
-        f"name: {wishes.name}  # of the directory in results/",
+        f"name: {options.name}  # of the directory in results/",
         f"# Exact training FLOPs of one run; {reason}.",
         f"budgets: [{listed}]",
         "seeds: [0]  # [0, 1] trains every run twice and measures the noise between runs",
         "grid:",
         "  n_sizes: 5  # models at each budget, log-spaced; three or fewer cannot enclose a minimum",
         "  span: 16  # largest over smallest D/N at a budget",
-        f"  tokens_per_param: {8 if _is_tiny(wishes) else 20}  # D/N around which the sizes lie",
+        f"  tokens_per_param: {8 if _is_tiny(options) else 20}  # D/N around which the sizes lie",
         "",
         "data:",
         *(f"  {line}" for line in corpus.lines),
@@ -251,42 +250,42 @@ def experiment_text(wishes: Wishes, corpus: Corpus, at: Sequence[float], reason:
     if tokenizer == "bpe":
         lines += ["tokenizer:", "  vocab_size: 1024  # trained on this text"]
     elif tokenizer == "pretrained":
-        lines += ["tokenizer:", f"  path: {_quoted(_kept(wishes))}"]
-    lines += _evaluation_lines(wishes, corpus)
-    lines += ["", *_model_lines(wishes, tokenizer)]
-    if wishes.device != "auto":
-        lines += ["trainer:", f"  device: {wishes.device}"]
+        lines += ["tokenizer:", f"  path: {_quoted(_kept(options))}"]
+    lines += _evaluation_lines(options, corpus)
+    lines += ["", *_model_lines(options, tokenizer)]
+    if options.device != "auto":
+        lines += ["trainer:", f"  device: {options.device}"]
     return "\n".join(lines) + "\n"
 
 
-def _evaluation_lines(wishes: Wishes, corpus: Corpus) -> list[str]:
+def _evaluation_lines(options: InitOptions, corpus: Corpus) -> list[str]:
     """Return the lines that score runs on less text than by default, where a small corpus holds out less."""
     if corpus.n_bytes is None or corpus.group == "stdlib":
         return []
-    held_out = HOLDOUT_FRAC * corpus.n_bytes / BYTES_PER_TOKEN[_tokenizer(wishes)]
+    held_out = HOLDOUT_FRAC * corpus.n_bytes / BYTES_PER_TOKEN[_tokenizer(options)]
     n_tokens = 2 ** math.floor(math.log2(max(held_out / 2, 2)))
     if n_tokens >= EvaluationConfig().n_tokens:
         return []
     return ["evaluation:", f"  n_tokens: {n_tokens}  # held-out tokens on which runs are scored"]
 
 
-def _kept(wishes: Wishes) -> str:
-    path = Path(wishes.tokenizer).expanduser()
+def _kept(options: InitOptions) -> str:
+    path = Path(options.tokenizer).expanduser()
     if not path.exists():
-        raise InputError(f"--tokenizer {wishes.tokenizer} not found: give byte, bpe or a tokenizer.json")
-    return wishes.tokenizer if wishes.directory.resolve() == Path.cwd() else str(path.absolute())
+        raise InputError(f"--tokenizer {options.tokenizer} not found: give byte, bpe or a tokenizer.json")
+    return options.tokenizer if options.directory.resolve() == Path.cwd() else str(path.absolute())
 
 
-def _is_tiny(wishes: Wishes) -> bool:
-    return wishes.device != "cuda"
+def _is_tiny(options: InitOptions) -> bool:
+    return options.device != "cuda"
 
 
-def _model_lines(wishes: Wishes, tokenizer: str) -> list[str]:
-    if not _is_tiny(wishes):
+def _model_lines(options: InitOptions, tokenizer: str) -> list[str]:
+    if not _is_tiny(options):
         return ["optimizer:", "  lr_max: 0.01  # the rule step_law was measured above 60M parameters"]
     rule = "tiny" if tokenizer == "byte" else "tiny_bpe"
     shape = []
-    if wishes.model != "tiny":
+    if options.model != "tiny":
         shape = [
             "model:  # one depth, and widths in small steps, for small models",
             "  seq_len: 128",
@@ -295,9 +294,9 @@ def _model_lines(wishes: Wishes, tokenizer: str) -> list[str]:
             "  n_heads: 4",
             "  head_dim: null",
             "  width_multiple: 8",
-            *(["  d_ff_multiple: 8"] if wishes.model == "llama" else []),
+            *(["  d_ff_multiple: 8"] if options.model == "llama" else []),
         ]
-    guess = "" if wishes.model == "tiny" else ", a guess for this model"
+    guess = "" if options.model == "tiny" else ", a guess for this model"
     return [
         *shape,
         f"batch_tokens: {rule}  # a rule by tokens{guess}; sweep check-hparams measures what it costs",

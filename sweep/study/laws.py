@@ -44,6 +44,7 @@ SETTING_COLUMNS = (
 ).split()
 """Columns of points.csv in which two runs of one cell and seed can differ."""
 
+VALIDATED = 4.0  # times the largest budget: the validation that is proposed
 MIN_VALIDATED = 1.1  # times the largest fitted budget: nearer to it there is nothing to validate
 NICKNAMES = {"chinchilla": ("hoffmann_2022", "besiroglu_2024"), "llama": ("llama_3",)}
 """Names that people use for a paper, and the start of its names here."""

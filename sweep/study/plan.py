@@ -236,7 +236,10 @@ def plan_hparam_check(experiment: ExperimentConfig) -> Plan:
     runs = tuple(run for run in plan.runs if not grid.has_result(run.run_key))
     if not runs:
         reasons = "; ".join(f"{cell.name}: {cell.reason}" for cell in plan.dropped[:3])
-        raise InputError(f"no other setting can be trained at the grid's corners ({reasons})")
+        raise InputError(
+            f"no other setting can be trained at the grid's corners ({reasons}): change the settings in "
+            f"hparam_check, or the grid"
+        )
     plan = replace(plan, runs=runs)
     check_parallel(plan)
     return with_speed(plan, machine_speed(experiment))

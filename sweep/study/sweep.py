@@ -22,8 +22,6 @@ if TYPE_CHECKING:  # slow to import, and most calls need neither
     import pandas as pd
     from matplotlib.figure import Figure
 
-VALIDATED = 4.0  # times the largest planned budget: the validation by default
-
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
@@ -103,7 +101,9 @@ class Sweep:
         results = arm_results(self.directory, self._stored(), arm, fitted)
         numbers: Any = FIGURES[stem].numbers(results)
         if not numbers:
-            raise InputError(f"this fit has no numbers for the figure {stem}")
+            raise InputError(
+                f"this fit has no numbers for the figure {stem}: choose one that sweep report draws"
+            )
         return FIGURES[stem].draw(numbers)
 
     def report(self) -> list[Path]:
@@ -123,7 +123,7 @@ class Sweep:
         The default is four times the largest planned budget. A finished validation is only read. Returns None
         while runs are left to train. Raises InputError and SafetyError as `sweep.study.validate.validate`.
         """
-        budget = flops or VALIDATED * largest_planned_budget(self.directory)
+        budget = flops or laws.VALIDATED * largest_planned_budget(self.directory)
         return validate(self.directory, budget, arm=arm).validation
 
     def _stored(self) -> StoredPoints:

@@ -12,7 +12,8 @@ from sweep.fit import from_dataframe
 from sweep.fit.laws.power_law import power_laws
 from sweep.fit.methods.parabola import Parabola, fit_parabola
 from sweep.fit.methods.parametric import ParametricLaw
-from sweep.fit.numerics.minimise import CentredData, minimise
+from sweep.fit.numerics.centred import CentredData
+from sweep.fit.numerics.minimise import minimise
 from tests.fit.one_method import answer
 from tests.fit.planted import PlantedLaw
 from tests.fit.reference_data import chinchilla_frame, chinchilla_points, gemstones_points, reference_path

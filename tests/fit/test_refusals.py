@@ -9,8 +9,9 @@ import pytest
 from sweep.config import FitConfig
 from sweep.fit import Refusal, fit
 from sweep.fit.methods.isoflop import IsoflopLaw
+from sweep.fit.numerics.centred import CentredData
 from sweep.fit.numerics.identifiability import check_minimum
-from sweep.fit.numerics.minimise import CentredData, Solution
+from sweep.fit.numerics.minimise import Solution
 from sweep.fit.refusals import RefusedError
 from sweep.records import Point
 from tests.fit.one_method import answer

@@ -1,8 +1,10 @@
-"""The launcher contract for local processes, a fake SLURM, and Ray if it is installed."""
+"""The launcher contract for local processes and a fake SLURM.
+
+tests/services has it for a real SLURM and Ray, in CI.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from sweep.config import LaunchConfig, LocalLaunch, RayLaunch, SlurmLaunch
+from sweep.config import LaunchConfig, LocalLaunch, SlurmLaunch
 from sweep.launch import slurm
 from sweep.launch.choose import LAUNCHERS, supervised_launcher
 from sweep.launch.local import LocalLauncher
@@ -40,7 +42,7 @@ class TestLocal(LauncherContract):
     n_restarts = 1
 
 
-@pytest.mark.ci
+@pytest.mark.long
 class TestSlurm(LauncherContract):
     launch = SlurmLaunch(name="slurm", n_workers=2, **LEASE)
 
@@ -51,23 +53,3 @@ class TestSlurm(LauncherContract):
         monkeypatch.setattr(slurm, "POLL_S", 0.2)
         yield
         leave_nothing_running(tmp_path)
-
-
-@pytest.mark.ci
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
-@pytest.mark.filterwarnings("ignore")  # Ray's own, of its daemons' open files above all
-class TestRay(LauncherContract):
-    launch = RayLaunch(name="ray", n_workers=2, **LEASE)
-
-    @pytest.fixture(scope="class", autouse=True)
-    def cluster(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-        """One cluster for all tests: it takes seconds to start."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("RAY_AUTH_MODE", "token")  # Ray reads them when it is imported
-            patch.setenv("RAY_AUTH_TOKEN", "of-the-test-alone-0123456789abcdef")
-            patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-            import ray
-
-            ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-            yield
-            ray.shutdown()

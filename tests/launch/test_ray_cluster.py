@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import _thread
 import http.server
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sweep.config import RayLaunch
 from sweep.errors import InputError, SafetyError
+from sweep.identity import code_version
 from sweep.launch import ray as launching
 from sweep.launch.ray import RayLauncher, check_enforced, check_token, run_task
 from sweep.launch.spec import LaunchSpec, read_spec
+from tests.faults.processes import wait_until
 from tests.toy_trainer import toy_sweep
 
 FAR = RayLaunch(name="ray", n_workers=1, lease_s=120, stall_s=900, max_failures=3, address="head:6379")
@@ -100,3 +105,28 @@ def test_a_task_begins_nothing_where_the_sweep_is_not_seen_or_the_code_is_anothe
     other = run_task(LaunchSpec(sweep_dir=str(store.sweep_dir)).argument(), "0.0+other")
     assert other["code"] == 2
     assert "install the same version" in other["reason"]
+
+
+def test_a_cancelled_task_stops_its_supervisor_where_interrupts_were_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = toy_sweep(tmp_path / "sweep", 1)
+    (store.sweep_dir / "logs").mkdir(exist_ok=True)
+    started = tmp_path / "started"
+    command = ["sh", "-c", f"echo $$ > {started}; exec sleep 60"]
+    monkeypatch.setattr(launching, "supervisor_command", lambda spec: command)
+
+    def cancel() -> None:
+        wait_until(lambda: started.exists() and bool(started.read_text()))
+        _thread.interrupt_main()  # as Ray does
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cancelling = threading.Thread(target=cancel)
+    try:
+        cancelling.start()
+        with pytest.raises(KeyboardInterrupt):
+            run_task(LaunchSpec(sweep_dir=str(store.sweep_dir)).argument(), code_version())
+    finally:
+        cancelling.join()
+        signal.signal(signal.SIGINT, before)
+    assert not psutil.pid_exists(int(started.read_text()))

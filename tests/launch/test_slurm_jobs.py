@@ -103,7 +103,7 @@ def test_sbatch_gets_every_option_as_one_argument_and_a_named_environment(
     assert store.status().counts == {"done": 1}
 
 
-@pytest.mark.ci
+@pytest.mark.long
 def test_a_job_at_its_time_limit_saves_requeues_and_goes_on(tmp_path: Path) -> None:
     """Jobs of five seconds: several of them finish one run without losing a step."""
     launch = replace(LAUNCH, time="00:00:08", signal_s=3, min_claim_s=0.5)

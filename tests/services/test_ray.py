@@ -1,4 +1,4 @@
-"""A real Ray cluster of two nodes with a token: one node dies during a sweep."""
+"""Real Ray clusters with a token: the launcher contract, and a node that dies during a sweep."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
+from sweep.config import RayLaunch
 from sweep.store.run_store import RunStore
-from tests.launch.contract import leave_nothing_running
+from tests.launch.contract import LauncherContract, leave_nothing_running
 from tests.services.slurm_cluster import until
 from tests.services.smoke import SMOKE, attempts, check_resumed, saved_by, science
 from tests.shell import ROOT, command, environment, sweep
@@ -120,3 +121,21 @@ def test_detached_a_supervisor_holds_the_tasks(
     store = RunStore(tmp_path / "results/smoke")
     until(lambda: store.status().finished, 360)
     assert store.status().counts == {"done": 3}
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own, of its daemons' open files above all
+class TestRayContract(LauncherContract):
+    launch = RayLaunch(name="ray", n_workers=2, lease_s=120, stall_s=900, max_failures=3)
+
+    @pytest.fixture(scope="class", autouse=True)
+    def cluster(self) -> Iterator[None]:
+        """One cluster for all tests: it takes seconds to start."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAY_AUTH_MODE", "token")  # Ray reads them when it is imported
+            patch.setenv("RAY_AUTH_TOKEN", "of-the-test-alone-0123456789abcdef")
+            patch.setenv("PYTHONPATH", str(ROOT))
+            import ray
+
+            ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+            yield
+            ray.shutdown()

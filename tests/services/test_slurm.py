@@ -143,7 +143,7 @@ def test_a_time_limit_shorter_than_any_run(
     while (state := launcher.wait(1)).n_running:
         assert time.monotonic() < patience, (store.status().counts, emptied.ask("squeue"))
         emptied.hurry()
-    assert (state.stopped, state.gave_up) == (False, None), told_by_jobs(store)
+    assert (state.stopped, state.gave_up) == (False, None), logs_of_jobs(store)
     assert store.status().counts == {"done": 2}
     assert toy_science(store) == calm_toys(tmp_path, 2, n_steps=64)
     for run in (store.sweep_dir / "runs").iterdir():
@@ -159,7 +159,7 @@ def test_a_time_limit_shorter_than_any_run(
         assert min(left_s) > limit.min_claim_s - 1, left_s  # time passes between the check and the claim
 
 
-def told_by_jobs(store: RunStore) -> str:
+def logs_of_jobs(store: RunStore) -> str:
     """Return the logs of a sweep's jobs."""
     logs = sorted((store.sweep_dir / "logs").iterdir())
     return "\n".join(f"{log.name}:\n{log.read_text(errors='replace')}" for log in logs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from sweep.config.compose import compose_experiment
 from sweep.config.places import hparam_directory, sweep_directory
 from sweep.errors import InputError
 from sweep.identity import run_key
-from sweep.launch.base import LaunchState
 from sweep.machine.workers import WorkerCount
 from sweep.plan.grid import make_plan
 from sweep.report.hparams import document, read_reports
@@ -29,11 +27,11 @@ from sweep.study import laws as analysis
 from sweep.study import run as study
 from sweep.study.plan import hparam_check, plan_experiment
 from sweep.study.report import write_report
-from sweep.worker.__main__ import work
 from tests import toy_trainer
 from tests.configs import SMALL_SWEEP
 from tests.plan.test_grid import DATASET
 from tests.shell import sweep
+from tests.study.in_process import InProcess
 
 SMALL = (*SMALL_SWEEP, "budgets=[5e8,1e9]", "grid.d_model=[8,12,16,24]")
 OPTIMUM = {"lr": 0.02, "batch": 300.0}  # of the planted loss
@@ -46,36 +44,24 @@ def planted(run, placement, session):
     return toy_trainer.result(run, loss=float(3 + bowl + 0.01 * run.seed + 1e8 / run.n_tokens**2))
 
 
-class InProcess:
-    """A launcher with this process as its worker, which fails every run after `limit` ones."""
+class Planted(InProcess):
+    """A launcher with planted losses, which fails every run after `limit` ones."""
 
     limit = None
     trained: list[str] = []  # noqa: RUF012
 
-    def __init__(self, launch, spec):
-        self._sweep_dir = Path(spec.sweep_dir)
-
-    def start(self):
-        def train(run, placement, session):
-            if self.limit is not None and len(self.trained) >= self.limit:
-                raise ValueError("no more")
-            self.trained.append(run_key(run))
-            return planted(run, placement, session)
-
-        work(self._sweep_dir, train=train)
-
-    def wait(self, timeout_s):
-        return LaunchState(n_running=0, n_restarts=0, stopped=False, gave_up=None)
-
-    def stop(self):
-        pass
+    def train(self, run, placement, session):
+        if self.limit is not None and len(self.trained) >= self.limit:
+            raise ValueError("no more")
+        self.trained.append(run_key(run))
+        return planted(run, placement, session)
 
 
 @pytest.fixture
 def experiment(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "make_launcher", InProcess)
-    monkeypatch.setattr(InProcess, "trained", [])
-    monkeypatch.setattr(InProcess, "limit", None)
+    monkeypatch.setattr(study, "make_launcher", Planted)
+    monkeypatch.setattr(Planted, "trained", [])
+    monkeypatch.setattr(Planted, "limit", None)
     return compose_experiment([*SMALL, f"results_dir={tmp_path}", f"data_dir={tmp_path / 'data'}"])
 
 
@@ -88,12 +74,12 @@ def check(experiment):
 
 def test_a_check_trains_the_missing_runs_and_keeps_the_grid(experiment, tmp_path):
     study.run_experiment(experiment)
-    store, n_grid = RunStore(sweep_directory(experiment)), len(InProcess.trained)
+    store, n_grid = RunStore(sweep_directory(experiment)), len(Planted.trained)
     before = store.points()
     fitted = analysis.fit_sweep(store.sweep_dir, experiment.fit)[None]
     assert fitted.to_json()["hyperparameters"] == "unmeasured"
     report = check(experiment)
-    trained = InProcess.trained[n_grid:]
+    trained = Planted.trained[n_grid:]
     assert len(trained) == len(set(trained)) == 4 * 5 * 3 - 4  # seed 0 of every corner is the grid's own
     assert store.points() == before
     own = RunStore(hparam_directory(experiment)).points()
@@ -124,9 +110,9 @@ def test_the_planted_optimum_is_found_at_every_corner_and_once_is_enough(experim
     assert read_reports(json.loads(json.dumps(document([report])))) == (report,)
     assert len(check_curves(report)) == 8
     assert hparam_text(report) is not None
-    n = len(InProcess.trained)
+    n = len(Planted.trained)
     check(experiment)
-    assert len(InProcess.trained) == n
+    assert len(Planted.trained) == n
     found = known_hparams(plan_experiment(experiment))
     assert found["n_corners"] == 4
     assert f"{found['worst']['loss_left']:.4f}" in hparam_line(found)
@@ -157,15 +143,15 @@ def test_a_plan_shows_unmeasured_hyperparameters_and_savings_of_branches():
 
 
 def test_an_interrupted_check_is_reported_as_incomplete(experiment, monkeypatch):
-    monkeypatch.setattr(InProcess, "limit", 40)
+    monkeypatch.setattr(Planted, "limit", 40)
     report = check(experiment)
     written = report.to_json()
     assert written["n_incomplete"] > 0
     assert not written["within_tolerance"]
     assert "incomplete" in hparam_line({**written})
-    monkeypatch.setattr(InProcess, "limit", None)
+    monkeypatch.setattr(Planted, "limit", None)
     assert check(experiment).to_json()["n_incomplete"] == 0
-    assert len(InProcess.trained) == len(set(InProcess.trained)) == 60
+    assert len(Planted.trained) == len(set(Planted.trained)) == 60
 
 
 @pytest.mark.ci

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sweep.errors import InputError
-from sweep.study.init import Wishes, init
+from sweep.study.init import InitOptions, init
 from tests.shell import document
 from tests.verbs import forked
 
@@ -88,7 +88,7 @@ def test_what_cannot_be_used_is_refused_and_leaves_nothing(options, tmp_path):
 
 def test_a_directory_that_cannot_be_created_is_named():
     with pytest.raises(InputError, match="/proc/x/configs/experiment cannot be created"):
-        init(Wishes(directory=Path("/proc/x"), name="x"))
+        init(InitOptions(directory=Path("/proc/x"), name="x"))
 
 
 def test_a_file_is_never_replaced(tmp_path):

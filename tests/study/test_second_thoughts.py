@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 
 import pytest
 
@@ -13,9 +12,11 @@ from sweep.config.compose import compose_experiment
 from sweep.config.places import sweep_directory
 from sweep.errors import InputError, SafetyError
 from sweep.store.run_store import RunStore
+from sweep.study import run as study
 from sweep.study.laws import fit_arms
 from sweep.study.plan import as_arm, plan_experiment
 from sweep.study.run import run_experiment
+from tests.study.in_process import InProcess
 from tests.verbs import forked
 
 GRID = ("experiment=smoke", "budgets=[5e8]", "grid.d_model=[8,12,16,24]", "grid.min_steps=5")
@@ -30,20 +31,35 @@ REMEDY = re.compile(r"sweep (exclude .* --reason) TEXT")
 
 
 @pytest.fixture(autouse=True)
-def _toy_workers(monkeypatch):
-    command = [sys.executable, "-m", "tests.toy_trainer"]
-    monkeypatch.setattr("sweep.launch.local.worker_command", lambda sweep_dir: [*command, str(sweep_dir)])
+def _in_process(monkeypatch):
+    monkeypatch.setattr(study, "make_launcher", InProcess)
+
+
+def settings_in(directory):
+    """A small grid on forty texts, with everything in one directory."""
+    corpus = directory / "corpus"
+    corpus.mkdir()
+    for index in range(40):
+        (corpus / f"{index}.txt").write_text(" ".join(str(n) for n in range(index, index + 1500)))
+    places = (f"results_dir={directory / 'results'}", f"data_dir={directory / 'data'}")
+    return (*GRID, *FAST, *places, "data=text", f"data.files={corpus}/*.txt")
 
 
 @pytest.fixture
 def settings(tmp_path):
-    """A small grid on four texts, in directories of the test's own."""
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    for index in range(40):
-        (corpus / f"{index}.txt").write_text(" ".join(str(n) for n in range(index, index + 1500)))
-    places = (f"results_dir={tmp_path / 'results'}", f"data_dir={tmp_path / 'data'}")
-    return (*GRID, *FAST, *places, "data=text", f"data.files={corpus}/*.txt")
+    """Settings in directories of the test's own."""
+    return settings_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A trained sweep that no test changes: its directory and settings."""
+    directory = tmp_path_factory.mktemp("trained")
+    settings = settings_in(directory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "make_launcher", InProcess)
+        run_experiment(experiment(*settings))
+    return directory, settings
 
 
 def experiment(*settings):
@@ -69,19 +85,19 @@ def n_fitted(directory, **chosen):
         (("data.holdout_frac=0.1",), "data.holdout_frac=0.05", "data.holdout_frac=0.1"),
     ],
 )
-def test_a_changed_setting_is_refused_before_anything_is_trained(settings, tmp_path, changed, stored, given):
-    run_experiment(experiment(*settings))
-    before = sorted(path for path in (tmp_path / "results").rglob("*") if path.is_file())
+def test_a_changed_setting_is_refused_before_anything_is_trained(trained, changed, stored, given):
+    directory, settings = trained
+    before = sorted(path for path in (directory / "results").rglob("*") if path.is_file())
     for verb in ("plan", "run"):
-        refused = forked(verb, *settings, *changed, cwd=tmp_path)
+        refused = forked(verb, *settings, *changed, cwd=directory)
         assert refused.returncode == 3
         assert f"holds 4 runs with {stored}" in refused.stderr
         assert given in refused.stderr.partition("this plan has")[2]
         assert "--as-arm" in refused.stderr
-    assert sorted(path for path in (tmp_path / "results").rglob("*") if path.is_file()) == before
-    assert n_fitted(tmp_path / "results/smoke") == {None: 4}
+    assert sorted(path for path in (directory / "results").rglob("*") if path.is_file()) == before
+    assert n_fitted(directory / "results/smoke") == {None: 4}
     name = re.search(r"name=([\w.+-]+)", refused.stderr)
-    assert forked("plan", *settings, *changed, name[0], cwd=tmp_path).returncode == 0
+    assert forked("plan", *settings, *changed, name[0], cwd=directory).returncode == 0
 
 
 @pytest.mark.ci
@@ -127,10 +143,10 @@ def test_as_arm_adds_the_changed_settings_as_another_arm(settings, tmp_path):
     assert run_experiment(experiment(*settings)).was_finished
 
 
-def test_as_arm_without_a_difference_or_with_shared_runs_is_refused(settings):
+def test_as_arm_without_a_difference_or_with_shared_runs_is_refused(trained, tmp_path):
+    _, settings = trained
     with pytest.raises(InputError, match="it has no run yet"):
-        as_arm(experiment(*settings))
-    run_experiment(experiment(*settings))
+        as_arm(experiment(*settings, f"results_dir={tmp_path}"))
     with pytest.raises(InputError, match="needs a setting other than"):
         as_arm(experiment(*settings))
     with pytest.raises(InputError, match="changes nothing in 4 of 4 runs"):

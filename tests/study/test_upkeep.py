@@ -13,9 +13,11 @@ from sweep.config.compose import compose_experiment
 from sweep.config.places import sweep_directory
 from sweep.errors import IndexUnavailable
 from sweep.store.run_store import RunStore
+from sweep.study import run as study
 from sweep.study import upkeep
 from sweep.study.plan import plan_experiment
 from sweep.study.run import run_experiment
+from tests.study.in_process import InProcess
 from tests.toy_trainer import toy_sweep
 from tests.verbs import forked
 
@@ -101,7 +103,8 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_reindex_and_exclude_update_tables_and_copy(tmp_path, experiment):
+def test_reindex_and_exclude_update_tables_and_copy(tmp_path, experiment, monkeypatch):
+    monkeypatch.setattr(study, "make_launcher", InProcess)
     run_experiment(experiment)
     directory = sweep_directory(experiment)
     (tmp_path / "p.db").unlink()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import importlib.util
 import json
-import os
 import socket
 import struct
 import subprocess
@@ -29,7 +28,7 @@ from sweep.tracking.base import GuardedTracker, NoTracker, track
 from sweep.tracking.decision import PROBE_S, Decision, decide, read_decision, write_decision
 from sweep.tracking.wandb import START_S
 from tests.faults.processes import wait_until
-from tests.shell import environment, sweep
+from tests.shell import environment
 from tests.study.test_run import SMALL
 
 pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
@@ -162,13 +161,12 @@ def test_a_server_that_refuses_or_is_silent_costs_seconds_and_is_left_out(monkey
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        for mode in ("auto", "online"):
-            monkeypatch.setenv("WANDB_BASE_URL", url)
-            started = time.monotonic()
-            decision = decide(replace(WANDB, mode=mode))
-            assert decision.mode == "offline"
-            assert url in decision.reason
-            assert time.monotonic() - started < PROBE_S + 5
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        started = time.monotonic()
+        decision = decide(replace(WANDB, mode="online"))
+        assert decision.mode == "offline"
+        assert url in decision.reason
+        assert time.monotonic() - started < PROBE_S + 5
     assert decide(WANDB).mode == "offline"  # closed now
 
 
@@ -232,28 +230,3 @@ def test_a_failing_tracker_logs_one_warning_and_raises_nothing(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "tracking stopped, training continues: ConnectionError: no route"
     ]
-
-
-@pytest.mark.ci
-def test_a_whole_sweep_is_tracked_without_secrets(tmp_path, monkeypatch):
-    canary = "canary-4f1d9b"
-    monkeypatch.setenv("MY_SECRET_TOKEN", canary)
-    assert environment()["MY_SECRET_TOKEN"] == canary
-    few = ("budgets=[5e8]", "grid.d_model=[16,24]", "launch.n_workers=1", "fit.n_bootstrap=2")
-    done = sweep("run", *SMALL, *few, "tracking=wandb", f"data_dir={tmp_path / 'data'}", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "runs are kept in results/smoke/wandb and not sent, since there is no API key" in done.stderr
-    assert "2 offline runs of wandb: wandb sync results/smoke/wandb/offline-run-*" in done.stderr
-    root = tmp_path / "results/smoke"
-    points = {
-        path.parent.name: json.loads(path.read_text())["point"] for path in root.glob("runs/*/result.json")
-    }
-    shown = {run_id: summary for run_id, _, summary, _ in content(root)}
-    assert len(points) == 2
-    assert {key: summary["loss"] for key, summary in shown.items()} == {
-        key: pytest.approx(point["loss"]) for key, point in points.items()
-    }
-    for path in root.rglob("*"):
-        if path.is_file():
-            assert canary.encode() not in path.read_bytes(), path
-    assert os.environ["MY_SECRET_TOKEN"] == canary

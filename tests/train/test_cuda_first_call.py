@@ -42,8 +42,13 @@ def test_cuda_is_initialised_before_memory_statistics_are_reset(corpus, tmp_path
     assert calls == ["init", "set_device", "empty_cache", "reset_peak_memory_stats"]
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.ci if name == "adamw" else pytest.mark.long)
+        for name in OPTIMIZERS
+    ],
+)
 def test_compiling_works_in_a_fresh_process(name):
     """AdamW does not import torch._dynamo, so the configuration of the compiler must.
 

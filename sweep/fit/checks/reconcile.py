@@ -18,9 +18,9 @@ from sweep.config import FitConfig
 from sweep.fit.laws.encoding import fields_to_plain, record_from_plain
 from sweep.fit.laws.surface import optimum_exponents
 from sweep.fit.methods.isoflop import fit_isoflop
+from sweep.fit.numerics.centred import CentredData
 from sweep.fit.numerics.estimation import FREE, NO_FLOOR, SurfaceForm, estimate_surface
 from sweep.fit.numerics.identifiability import check_design
-from sweep.fit.numerics.minimise import CentredData
 from sweep.fit.refusals import Refusal, RefusedError
 from sweep.fit.table.constraint import FlopsPerToken
 from sweep.fit.table.observations import Observations

@@ -23,8 +23,7 @@ PF_DAY = 8.64e19  # FLOPs: 10^15 a second for a day
 class PublishedLaw:
     """A published law in its authors' convention.
 
-    It has `theta`, a surface; or `n_opt` and `d_opt`, each (coefficient, exponent) of C in FLOPs; or only
-    `exponents`, if the paper gives no coefficients.
+    It has `theta`, a surface; or `n_opt` and `d_opt`, each (coefficient, exponent) of C in FLOPs.
     """
 
     source: str
@@ -37,7 +36,6 @@ class PublishedLaw:
     n_opt: tuple[float, float] | None = None
     d_opt: tuple[float, float] | None = None
     loss_opt: tuple[float, float] | None = None  # (Cc, alpha_C) of L = (Cc/C)^alpha_C
-    exponents: tuple[float, float] | None = None  # a and b
 
 
 def _params_through(flops: float, n_params: float, a: float) -> tuple[float, float]:
@@ -51,6 +49,8 @@ def _tokens_through(flops: float, n_params: float, a: float) -> tuple[float, flo
 
 
 HOFFMANN_CONVENTION = "N all parameters, C = 6 N D"
+HOFFMANN_RANGE = (1.4e18, 1.3e22)
+HOFFMANN_POINTS = "not printed: the points of their figure 4, as read off by Besiroglu et al. 2024"
 
 PORIAN_RANGE = (1.25e16, 2.56e19)
 PORIAN_BUDGETS = "their repository: twelve budgets, 1e17 times 2^-3 to 2^8"
@@ -72,8 +72,8 @@ CATALOGUE: dict[str, PublishedLaw] = {
     "hoffmann_2022_approach_1": PublishedLaw(
         source="Hoffmann et al. 2022, arXiv:2203.15556, tables 2 and 3",
         convention=HOFFMANN_CONVENTION,
-        flops_range=(1.4e18, 1.3e22),
-        range_source="not printed: the points of their figure 4, as read off by Besiroglu et al. 2024",
+        flops_range=HOFFMANN_RANGE,
+        range_source=HOFFMANN_POINTS,
         rounded=True,
         remark="the exponent .50 through the row of 67e9 parameters at 5.76e23 FLOPs",
         n_opt=_params_through(5.76e23, 67e9, 0.50),
@@ -92,8 +92,8 @@ CATALOGUE: dict[str, PublishedLaw] = {
     "hoffmann_2022_approach_3": PublishedLaw(
         source="Hoffmann et al. 2022, arXiv:2203.15556, appendix D.3, unrounded in its LaTeX source",
         convention=HOFFMANN_CONVENTION,
-        flops_range=(1.4e18, 1.3e22),
-        range_source="not printed: the points of their figure 4, as read off by Besiroglu et al. 2024",
+        flops_range=HOFFMANN_RANGE,
+        range_source=HOFFMANN_POINTS,
         rounded=False,
         remark="not the minimum of its own objective: see besiroglu_2024",
         theta=(6.0073404, 6.0179186, 0.5267228, 0.33917084, 0.2849083),
@@ -101,7 +101,7 @@ CATALOGUE: dict[str, PublishedLaw] = {
     "besiroglu_2024": PublishedLaw(
         source="Besiroglu et al. 2024, arXiv:2404.10102; the minimum on their 240 points",
         convention=HOFFMANN_CONVENTION,
-        flops_range=(1.4e18, 1.3e22),
+        flops_range=HOFFMANN_RANGE,
         range_source="their 240 points",
         rounded=False,
         remark="the printed 482.01, 2085.43, 1.8172, .3478, .3658 are not at that minimum",

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from sweep.fit.laws.base import Law, Optimum
 from sweep.fit.laws.catalogue import PublishedLaw, published
 from sweep.fit.laws.surface import surface_loss, surface_optimum
-from sweep.fit.refusals import Refusal
 from sweep.fit.table.constraint import FlopsPerToken
 from sweep.fit.table.observations import RunNoise
 
@@ -90,12 +89,12 @@ class CatalogueLaw(Law):
     def exponents(self) -> tuple[float, float]:
         """a and b of N_opt ∝ C^a, D_opt ∝ C^b."""
         law = self.published
-        if law.exponents is not None:
-            return law.exponents
         if law.theta is not None:
             alpha, beta = law.theta[3:]
             return beta / (alpha + beta), alpha / (alpha + beta)
-        return (law.n_opt or (0.0, np.nan))[1], (law.d_opt or (0.0, np.nan))[1]
+        assert law.n_opt is not None
+        assert law.d_opt is not None
+        return law.n_opt[1], law.d_opt[1]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -134,18 +133,10 @@ class CatalogueLaw(Law):
         return cls(name=document["published"], published=published(document["published"]))
 
 
-def catalogue_law(name: str) -> CatalogueLaw | Refusal:
-    """Return the published law `name`, or a refusal if its paper gives exponents only.
+def catalogue_law(name: str) -> CatalogueLaw:
+    """Return the published law `name`.
 
     Raises:
         InputError: there is no published law of that name.
     """
-    law = published(name)
-    if law.theta is None and law.n_opt is None:
-        a, b = law.exponents or (np.nan, np.nan)
-        return Refusal(
-            kind="no_surface",
-            reason=f"{name} has exponents (a = {a:g}, b = {b:g}) but no coefficients, so it cannot predict N "
-            f"or D: fit its data, or use besiroglu_2024",
-        )
-    return CatalogueLaw(name=name, published=law)
+    return CatalogueLaw(name=name, published=published(name))

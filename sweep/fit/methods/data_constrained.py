@@ -17,10 +17,11 @@ from sweep.fit.laws.repetition import (
     repeated_log_loss,
     repeated_slopes,
 )
+from sweep.fit.numerics.centred import CentredData
 from sweep.fit.numerics.estimation import estimate_surface
 from sweep.fit.numerics.lack_of_fit import judged_noise
-from sweep.fit.numerics.minimise import CentredData, FunctionModel, minimise, polish
-from sweep.fit.numerics.resampling import degenerate_warning, resample_model, trunk_warning
+from sweep.fit.numerics.minimise import FunctionModel, minimise, polish
+from sweep.fit.numerics.resampling import resample_model, resampling_warnings
 from sweep.fit.refusals import RefusedError
 from sweep.fit.table.observations import Observations, RunNoise
 
@@ -77,8 +78,7 @@ def fit_data_constrained(observations: Observations, config: FitConfig) -> DataC
         warnings=(
             *doubts,
             *(() if identified else (_flat_warning(profile),)),
-            *trunk_warning(observations.cluster, config.n_bootstrap),
-            *degenerate_warning(resampled.n_degenerate, config.n_bootstrap),
+            *resampling_warnings(observations.cluster, resampled.n_degenerate, config.n_bootstrap),
         ),
     )
 

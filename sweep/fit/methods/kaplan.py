@@ -27,7 +27,7 @@ from sweep.fit.methods.learning_curve import LearningCurve, fit_learning_curve
 from sweep.fit.numerics.estimation import centred, estimate_surface
 from sweep.fit.numerics.identifiability import check_design
 from sweep.fit.numerics.lack_of_fit import doubted, judged_noise, least_squares_noise, misfit_warning
-from sweep.fit.numerics.resampling import degenerate_warning, resample_model, trunk_warning
+from sweep.fit.numerics.resampling import resample_model, resampling_warnings
 from sweep.fit.refusals import Refusal, RefusedError
 from sweep.fit.table.constraint import FlopsPerToken
 from sweep.fit.table.observations import Observations, RunNoise
@@ -144,8 +144,7 @@ def fit_kaplan(observations: Observations, config: FitConfig, *, with_checks: bo
         warnings=(
             *doubts,
             *warnings,
-            *trunk_warning(observations.cluster, config.n_bootstrap),
-            *degenerate_warning(resampled.n_degenerate, config.n_bootstrap),
+            *resampling_warnings(observations.cluster, resampled.n_degenerate, config.n_bootstrap),
         ),
     )
 

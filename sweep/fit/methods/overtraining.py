@@ -17,11 +17,12 @@ import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.fit.laws.surface import SurfaceLaw
+from sweep.fit.numerics.centred import CentredData
 from sweep.fit.numerics.estimation import SurfaceForm, centred, estimate_surface
 from sweep.fit.numerics.identifiability import check_design
 from sweep.fit.numerics.lack_of_fit import surface_noise
-from sweep.fit.numerics.minimise import NO_NOISE, SQUARES, CentredData, minimise
-from sweep.fit.numerics.resampling import degenerate_warning, resample_surface, trunk_warning
+from sweep.fit.numerics.minimise import NO_NOISE, SQUARES, minimise
+from sweep.fit.numerics.resampling import resample_surface, resampling_warnings
 from sweep.fit.table.observations import Observations
 
 FloatArray = npt.NDArray[np.float64]
@@ -85,8 +86,7 @@ def fit_overtraining(
         warnings=(
             *doubts,
             *(_tie_warning(data, theta) if with_checks else ()),
-            *trunk_warning(observations.cluster, config.n_bootstrap),
-            *degenerate_warning(resampled.n_degenerate, config.n_bootstrap),
+            *resampling_warnings(observations.cluster, resampled.n_degenerate, config.n_bootstrap),
         ),
     )
 

@@ -15,12 +15,12 @@ import numpy.typing as npt
 from sweep.config import FitConfig
 from sweep.config.fitting import Residuals
 from sweep.fit.laws.surface import SurfaceLaw
+from sweep.fit.numerics.centred import CentredData
 from sweep.fit.numerics.estimation import FREE, NO_FLOOR, SurfaceForm, centred, estimate_surface, n_starts
 from sweep.fit.numerics.identifiability import NO_SHARE, check_design
 from sweep.fit.numerics.lack_of_fit import surface_noise
-from sweep.fit.numerics.minimise import CentredData
 from sweep.fit.numerics.profile import PROFILE_ASSUMES, Profile, profile_likelihood
-from sweep.fit.numerics.resampling import Resampled, degenerate_warning, resample_surface, trunk_warning
+from sweep.fit.numerics.resampling import Resampled, resample_surface, resampling_warnings
 from sweep.fit.table.observations import Observations
 
 FloatArray = npt.NDArray[np.float64]
@@ -131,8 +131,7 @@ def _law(
             *doubts,
             *_warnings(data, theta, form),
             *_repetition_warning(observations),
-            *trunk_warning(observations.cluster, config.n_bootstrap),
-            *degenerate_warning(resampled.n_degenerate, config.n_bootstrap),
+            *resampling_warnings(observations.cluster, resampled.n_degenerate, config.n_bootstrap),
         ),
     )
 

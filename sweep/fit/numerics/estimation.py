@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from sweep.fit.numerics.centred import CentredData
 from sweep.fit.numerics.identifiability import check_minimum
-from sweep.fit.numerics.minimise import CentredData, FunctionModel, minimise, polish
+from sweep.fit.numerics.minimise import FunctionModel, minimise, polish
 from sweep.fit.table.observations import Observations
 
 FloatArray = npt.NDArray[np.float64]

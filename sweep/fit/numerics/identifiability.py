@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.numerics.minimise import CentredData, Solution, differentiate
+from sweep.fit.numerics.centred import CentredData
+from sweep.fit.numerics.minimise import Solution, differentiate
 from sweep.fit.refusals import RefusedError
 from sweep.fit.table.observations import Observations
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 
+from sweep.fit.numerics.centred import CentredData
 from sweep.fit.numerics.estimation import FREE, SurfaceForm
-from sweep.fit.numerics.minimise import NO_NOISE, SQUARES, CentredData, FloatArray, minimise
+from sweep.fit.numerics.minimise import NO_NOISE, SQUARES, FloatArray, minimise
 from sweep.fit.table.observations import RunNoise
 
 DOUBTFUL = 0.01  # probability of such a ratio by chance, below which the form is doubted

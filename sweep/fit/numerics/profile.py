@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sweep.fit.numerics.centred import CentredData
 from sweep.fit.numerics.estimation import SurfaceForm
-from sweep.fit.numerics.minimise import NO_NOISE, SQUARES, CentredData, minimise
+from sweep.fit.numerics.minimise import NO_NOISE, SQUARES, minimise
 
 FloatArray = npt.NDArray[np.float64]
 

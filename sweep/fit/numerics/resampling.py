@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
+from sweep.fit.numerics.centred import CentredData
 from sweep.fit.numerics.estimation import FREE, SurfaceForm, linear_surface
 from sweep.fit.numerics.identifiability import EXPONENT_BOUNDS
-from sweep.fit.numerics.minimise import SQUARES, CentredData, Model, Solution, minimise
+from sweep.fit.numerics.minimise import SQUARES, Model, Solution, minimise
 from sweep.fit.refusals import RefusedError
 
 FloatArray = npt.NDArray[np.float64]
@@ -227,6 +228,11 @@ def has_too_few_trunks(cluster: IntArray) -> bool:
     """Return true when the points (n,) share so few trunks that resampling them shows no spread."""
     n_trunks = int(cluster.max()) + 1
     return n_trunks < MIN_TRUNKS and n_trunks < len(cluster)
+
+
+def resampling_warnings(cluster: IntArray, n_degenerate: int, n_resamples: int) -> tuple[str, ...]:
+    """Return the warnings about shared trunks and about degenerate resamples."""
+    return (*trunk_warning(cluster, n_resamples), *degenerate_warning(n_degenerate, n_resamples))
 
 
 def trunk_warning(cluster: IntArray, n_resamples: int) -> tuple[str, ...]:

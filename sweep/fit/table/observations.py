@@ -291,7 +291,9 @@ def _check_value(value: float | None, field: str, label: str, *, needed: bool) -
     if value is None and not needed:
         return
     if value is None or not math.isfinite(value) or value <= 0:
-        raise InputError(f"point {label} has {field}={value}, not a finite number above zero")
+        raise InputError(
+            f"point {label} has {field}={value}, not a finite number above zero: correct it or leave it out"
+        )
 
 
 def _or_nan(value: float | None) -> float:

@@ -104,7 +104,9 @@ class SqlIndex:
         try:
             self._url = make_url(url)
         except (ArgumentError, ValueError):
-            raise IndexUnavailable("the URL of the SQL copy is invalid") from None
+            raise IndexUnavailable(
+                "the URL of the SQL copy is invalid: give store.index_url as in sqlite:///points.db"
+            ) from None
         if self._url.get_backend_name() == "postgresql":
             self._url = self._url.set(drivername="postgresql+psycopg")
         self._prepared = False

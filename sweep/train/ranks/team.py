@@ -98,7 +98,8 @@ def _start(rank: int, placement: Placement, spec: dict[str, Any]) -> Process:
     device = torch.device(placement.device)
     if device.type == "cuda" and placement.n_devices > torch.cuda.device_count():
         raise InputError(
-            f"trainer.n_devices={placement.n_devices}, but this worker sees {torch.cuda.device_count()} GPUs"
+            f"trainer.n_devices={placement.n_devices}, but this worker sees {torch.cuda.device_count()} "
+            f"GPUs: lower trainer.n_devices, or start the worker on a machine with more"
         )
     where_to = f"cuda:{rank}" if device.type == "cuda" else placement.device
     own = replace(placement, device=where_to, trunk=None)  # only rank 0 saves and loads trunk states

@@ -102,13 +102,12 @@ def test_pairing_uses_runs_of_equal_budget_size_and_seed():
     assert pair(a, arm_minima(other_seeds, CONFIG)).n_pairs == 0
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize(
     "plant",
     [
-        Plant(name="factor", multiplier=1.3),
-        Plant(name="prior", delta=None),
-        Plant(name="noisy", n_seeds=1, sd=0.008),
+        pytest.param(Plant(name="factor", multiplier=1.3), marks=pytest.mark.long),
+        pytest.param(Plant(name="prior", delta=None), marks=pytest.mark.ci),
+        pytest.param(Plant(name="noisy", n_seeds=1, sd=0.008), marks=pytest.mark.ci),
     ],
     ids=lambda plant: plant.name,
 )

@@ -113,7 +113,7 @@ def test_floor_law_recovers_its_own_form():
 
 @pytest.mark.ci
 @given(seed=st.integers(0, 50), units=st.tuples(*[st.sampled_from([1.0, 10.0, 1e3, 1e6])] * 2))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_estimates_do_not_depend_on_row_order_or_units(seed, units):
     points = tiny_points(sd=0.004, seed=seed)
     every = dataclasses.replace(NONE, methods=EVERY)
@@ -140,7 +140,7 @@ def test_estimates_do_not_depend_on_row_order_or_units(seed, units):
 
 @pytest.mark.ci
 @given(seed=st.integers(0, 50))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_budgets_given_twice_change_no_estimate(seed):
     """Every run has a twin of another key and the same loss."""
     points = tiny_points(sd=0.004, seed=seed)

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from sweep.fit.numerics.centred import CentredData
 from sweep.fit.numerics.estimation import estimate_surface
 from sweep.fit.numerics.identifiability import gradient_ratio
-from sweep.fit.numerics.minimise import CentredData, FunctionModel, differentiate, huber, minimise
+from sweep.fit.numerics.minimise import FunctionModel, differentiate, huber, minimise
 
 DELTA = 1e-2
 

@@ -1,0 +1,226 @@
+"""The verb `predict`."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweep.cli.arguments import (
+    AsJson,
+    Columns,
+    ConfigDir,
+    Verbose,
+    Where,
+    budget_of,
+    columns_of,
+    first_arm_of,
+    fit_settings,
+    given_path,
+    names_experiment,
+    number_of,
+    only_sweep,
+    refuse_old_grammar,
+    split_arguments,
+    stored_experiment,
+)
+from sweep.cli.completion import complete_directory_or_setting
+from sweep.errors import InputError
+from sweep.report.text.terminal import print_json, print_text, say
+
+if TYPE_CHECKING:  # scipy and pandas are slow to import, and --help does not need them
+    from sweep.config import ExperimentConfig, FitConfig
+    from sweep.fit import Fit, Prediction
+    from sweep.fit.predict import RunPrediction
+
+LawSource = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="DIR|FIT.JSON|TABLE|LAW",
+        help="Directory of a fitted sweep, its fit.json, a table with one run a row, which is fitted first, "
+        "or the name of a published law; by default the only sweep in results.",
+        autocompletion=complete_directory_or_setting,
+    ),
+]
+Budgets = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="FLOPS",
+        help="Budgets in training FLOPs, such as 1e21. After them, experiment=NAME chooses the model family "
+        "of the concrete run for a law from elsewhere.",
+    ),
+]
+RunParams = Annotated[
+    float | None,
+    typer.Option("--n-params", metavar="N", help="With --n-tokens: predict the loss of this run instead."),
+]
+RunTokens = Annotated[
+    float | None, typer.Option("--n-tokens", metavar="D", help="Training tokens of the run of --n-params.")
+]
+ArmOfLaw = Annotated[
+    str | None, typer.Option("--arm", metavar="NAME", help="Arm of the sweep to predict from.")
+]
+InferenceTokens = Annotated[
+    float | None,
+    typer.Option(
+        "--inference-tokens",
+        metavar="TOKENS",
+        help="Tokens served in the model's life: also minimise lifetime compute.",
+    ),
+]
+
+
+def predict(
+    source: LawSource = None,
+    flops: Budgets = None,
+    inference_tokens: InferenceTokens = None,
+    n_params: RunParams = None,
+    n_tokens: RunTokens = None,
+    arm: ArmOfLaw = None,
+    column: Columns = None,
+    where: Where = None,
+    config_dir: ConfigDir = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Predict the compute-optimal model at larger budgets.
+
+    Or the loss of a given run, with --n-params and --n-tokens. Parameters, tokens and loss come with
+    intervals and, where the law belongs to a sweep, with the concrete run to train.
+    """
+    from sweep.config.places import sweep_directory
+    from sweep.study import laws
+    from sweep.study import predictions as study
+
+    words, overrides = split_arguments(source, flops)
+    refuse_old_grammar(overrides)
+    of_run = n_params is not None or n_tokens is not None
+    source, budgets = _source_and_budgets(words, needed=not of_run)
+    if source is None and not names_experiment(overrides):
+        source = str(only_sweep())
+    elif source is not None and source.startswith("~"):
+        source = str(given_path(source))
+    if inference_tokens is not None and not 0 < inference_tokens < math.inf:
+        raise InputError(f"--inference-tokens {inference_tokens:g} is invalid: give a number above zero")
+    source = _of_arm(source, arm)
+    family = _family(source, overrides, config_dir)
+    settings = family.fit if family is not None else fit_settings(overrides, config_dir)
+    of_sweep = None if source is not None or family is None else sweep_directory(family)
+    fitted = _law(source or str(of_sweep), settings, column, where)
+    if of_run:
+        if n_params is None or n_tokens is None or budgets:
+            raise InputError("--n-params and --n-tokens belong together, and replace the budgets: give both")
+        _show_run(study.run_loss(fitted, n_params, n_tokens, settings), as_json)
+        return
+    sweep_dir = of_sweep or laws.sweep_of_law(source or ".")
+    if sweep_dir is not None and (n_newer := laws.newer_points(sweep_dir, source)):
+        say(f"warning: {n_newer} runs finished after this fit: fit again with sweep fit {sweep_dir}")
+    predictions = study.predict(
+        fitted,
+        budgets,
+        family=family,
+        trained=() if sweep_dir is None or family is None else laws.trained_points(sweep_dir),
+        inference_tokens=inference_tokens,
+        settings=settings,
+    )
+    following = None if sweep_dir is None else _validation(sweep_dir, predictions[0], budgets[0], arm)
+    _show(predictions, following, as_json=as_json, verbose=verbose)
+
+
+def _validation(sweep_dir: Path, prediction: Prediction, flops: float, arm: str | None) -> str | None:
+    """Return the command that validates a prediction, None without a run to train beyond the fitted ones."""
+    from sweep.report.numbers import format4
+    from sweep.study.laws import MIN_VALIDATED
+
+    if not prediction.shape or (prediction.beyond_data or 0.0) <= MIN_VALIDATED:
+        return None
+    chosen = "" if arm is None else f" --arm {shlex.quote(arm)}"
+    return f"sweep validate {shlex.quote(str(sweep_dir))} {format4(flops)}{chosen}"
+
+
+def _show(predictions: Sequence[Prediction], following: str | None, *, as_json: bool, verbose: bool) -> None:
+    """Print predictions and the command that follows."""
+    from sweep.report.text.prediction import prediction_text
+
+    if as_json:
+        commands = {"next": [] if following is None else [following]}
+        documents = [prediction.to_json() | commands for prediction in predictions]
+        print_json(documents if len(documents) > 1 else documents[0])
+        return
+    next_step = None if following is None else f"next: {following} trains this run and its neighbours"
+    print_text(prediction_text(predictions, next_step=next_step, verbose=verbose))
+
+
+def _law(source: str, settings: FitConfig, column: list[str] | None, where: str | None) -> Fit:
+    """Return the fit of a sweep, a fit.json, a published law or a table. Raises InputError as they do."""
+    from sweep.fit import Selection
+    from sweep.study import laws
+
+    if laws.is_table(source):
+        columns, selection = columns_of(column or ()), Selection(where=where)
+        return laws.fit_table(source, settings, columns=columns, selection=selection, on_note=say)
+    if column or where:
+        raise InputError("--column and --where are about the columns and rows of a table: give one")
+    return laws.read_law(source)
+
+
+def _of_arm(source: str | None, arm: str | None) -> str | None:
+    """Return the directory of an arm's fit, and `source` for a law without arms.
+
+    Raises InputError where the sweep has arms and none of them is chosen, and for an unknown one.
+    """
+    from sweep.study import laws
+
+    if source is None or not (Path(source) / "plans").is_dir():
+        if arm is not None:
+            raise InputError(f"--arm {arm} belongs to the directory of a sweep: give one before the budgets")
+        return source
+    arms = laws.arm_names(Path(source))
+    if arm is None and not arms:
+        return source
+    if arm not in arms:
+        names = f"from {', '.join(arms)}" if arms else "the sweep has no arms"
+        wanted = "no arm is given" if arm is None else f"unknown arm {arm}"
+        raise InputError(f"{wanted}: choose one with --arm NAME, {names}" if arms else f"{wanted}: {names}")
+    return str(laws.arm_directory(Path(source), arm))
+
+
+def _show_run(prediction: RunPrediction, as_json: bool) -> None:
+    from sweep.report.text.prediction import run_prediction_text
+
+    if as_json:
+        print_json(prediction.to_json() | {"next": []})
+    else:
+        print_text(run_prediction_text(prediction))
+
+
+def _source_and_budgets(words: Sequence[str], *, needed: bool) -> tuple[str | None, list[float]]:
+    """Return the law's source, None when only numbers are given, and the budgets in FLOPs.
+
+    Raises InputError for a budget that is no number, and without any where they are `needed`.
+    """
+    has_source = bool(words) and (number_of(words[0]) is None or Path(words[0]).exists())
+    source, rest = (words[0], words[1:]) if has_source else (None, words)
+    budgets = [budget_of(word) for word in rest]
+    if needed and not budgets:
+        raise InputError(
+            f"no budget is given: add training FLOPs, as in sweep predict {shlex.quote(source or 'DIR')} 1e21"
+        )
+    return source, budgets
+
+
+def _family(source: str | None, overrides: Sequence[str], config_dir: Path | None) -> ExperimentConfig | None:
+    """Return the experiment that a law is about, None for a law from elsewhere without experiment=NAME."""
+    from sweep.study.laws import sweep_of_law
+
+    if source is None:
+        return first_arm_of(overrides, config_dir)
+    named = names_experiment(overrides)
+    sweep_dir = sweep_of_law(source) if Path(source).is_dir() or not named else None
+    if sweep_dir is not None:
+        return stored_experiment(sweep_dir, overrides, config_dir)
+    return first_arm_of(overrides, config_dir) if named else None
