@@ -64,10 +64,10 @@ def unreadable(path: Path | str, error: OSError) -> DataError:
     return DataError(f"{path} cannot be read ({error.strerror}): check its permissions")
 
 
-def file_state(path: Path) -> FileState:
+def file_state(path: Path | str) -> FileState:
     """Return the current state of a file. Raises DataError when it cannot be read."""
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116
     except OSError as error:
         raise unreadable(path, error) from None
     return FileState(
@@ -75,19 +75,21 @@ def file_state(path: Path) -> FileState:
     )
 
 
-def matching_files(key: str, patterns: Iterable[str]) -> list[Path]:
+def matching_files(key: str, patterns: Iterable[str]) -> list[str]:
     """Return the files that match paths or globs: in order of the patterns, sorted within each, each once.
+
+    They are strings, because a Path needs ten times their memory.
 
     Raises:
         DataError: A pattern, given as config key `key`, matches no file or is a directory.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, None] = {}
     for pattern in patterns:
         expanded = str(user_path(pattern, key))
         if Path(expanded).is_dir():
             raise DataError(f"{key}={pattern} is a directory: give its files, as {pattern.rstrip('/')}/**/*")
         names = [expanded] if os.path.lexists(expanded) else sorted(glob.glob(expanded, recursive=True))  # noqa: PTH207
-        files = [path for path in map(Path, names) if not path.is_dir()]
+        files = [name for name in names if not os.path.isdir(name)]  # noqa: PTH112
         if not files:
             raise DataError(f"{key}={pattern} matches no file in {working_directory()}: check the path")
         found.update(dict.fromkeys(files))

@@ -43,7 +43,7 @@ def unescaped(delimiter: str) -> str:
     return "\\".join(piece.replace("\\n", "\n").replace("\\t", "\t") for piece in pieces)
 
 
-def file_documents(path: Path, delimiter: bytes | None, dropped: Dropped) -> Iterator[Document]:
+def file_documents(path: Path | str, delimiter: bytes | None, dropped: Dropped) -> Iterator[Document]:
     """Yield the documents of one file: the whole file, or its parts between delimiters.
 
     Blank parts are left out and counted in `dropped`. Needs memory for one document at a time. The file may
@@ -67,7 +67,7 @@ class Piece(NamedTuple):
     content: bytes
 
 
-def pieces(path: Path, delimiter: bytes | None) -> Iterator[Piece]:
+def pieces(path: Path | str, delimiter: bytes | None) -> Iterator[Piece]:
     """Yield the pieces of a file; one that ends with a delimiter has no empty piece after it.
 
     A line end in the delimiter also matches CR LF. Raises DataError as `file_documents`.
@@ -81,7 +81,7 @@ def pieces(path: Path, delimiter: bytes | None) -> Iterator[Piece]:
         yield piece
 
 
-def _split(path: Path, delimiter: bytes | None) -> Iterator[Piece]:
+def _split(path: Path | str, delimiter: bytes | None) -> Iterator[Piece]:
     offset, line, rest = -1, 1, b""
     for place, chunk in text_chunks(path, READ_BYTES):
         offset = place if offset < 0 else offset
