@@ -28,6 +28,7 @@ FILE = "difficulty-1.json"
 
 SAMPLE_TOKENS = 2**21  # of the training split, in blocks spread over it: bounds time and memory
 BLOCK_TOKENS = 2**13
+BLOCKS_AT_ONCE = 16
 CHUNK_TOKENS = 2**17  # scored at once: bounds memory, and sorts within the processor's cache
 PRIOR_TOKENS = 20.0  # weight of the unigram frequencies in those after each token
 
@@ -80,6 +81,7 @@ def _of_heldout(model: _Bigrams, heldout: Tokens, document_ends: IntArray) -> In
         ids = heldout.read(first - 1, stop)
         documents = np.searchsorted(document_ends, np.arange(first, stop), side="right")
         np.add.at(sums, documents, model.losses(ids[:-1], ids[1:]))
+        heldout.release()
     return _thousandths(sums / np.diff(document_ends, prepend=0))
 
 
@@ -89,8 +91,13 @@ def _sample(train: Tokens, separator: int) -> tuple[SmallArray, SmallArray, Smal
     n_there = (len(train) - 1) // width
     n_blocks = min(n_there, max(1, SAMPLE_TOKENS // width))
     starts = np.arange(n_blocks) * n_there // n_blocks * width
-    blocks = train.windows(starts, width + 1)
-    contexts, targets = (part.astype(np.int32).reshape(-1) for part in (blocks[:, :-1], blocks[:, 1:]))
+    blocks = np.empty((n_blocks, width + 1), np.int32)
+    for first in range(0, n_blocks, BLOCKS_AT_ONCE):
+        blocks[first : first + BLOCKS_AT_ONCE] = train.windows(
+            starts[first : first + BLOCKS_AT_ONCE], width + 1
+        )
+        train.release()
+    contexts, targets = blocks[:, :-1].reshape(-1), blocks[:, 1:].reshape(-1)
     begins = blocks[:, :-1] == separator
     begins[1:, 0] |= np.diff(starts) > width  # text between the blocks is not part of the sample
     return contexts, targets, np.cumsum(begins.reshape(-1), dtype=np.int32)

@@ -22,6 +22,7 @@ from sweep.data.manifest import FORMAT_VERSION, Manifest, PartManifest, SplitMan
 from sweep.data.mixing import Part, corpus_changed
 from sweep.data.registry import as_set, parts_of, scan, scan_parts, source_of
 from sweep.data.registry import documents as documents_of
+from sweep.data.sources.source import unreadable
 from sweep.data.staging import atomic_directory
 from sweep.data.token_files import Tokens, open_array, verify_array, write_array, write_durably
 from sweep.data.tokenizers.tokenizers import build_tokenizer, tokenizer_sha256
@@ -88,7 +89,7 @@ def find_manifest(data_dir: Path, corpus_sha256: str, tokenizer_sha256: str) -> 
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
+        raise unreadable(path, error) from None
     for key, wanted in (("corpus_sha256", corpus_sha256), ("tokenizer_sha256", tokenizer_sha256)):
         if getattr(manifest, key) != wanted:
             raise DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -216,6 +217,13 @@ class Tokens:
         for row in np.flatnonzero(starts + width > self._bounds[shards + 1]).tolist():
             found[row] = self.read(int(starts[row]), int(starts[row]) + width)
         return found
+
+    def release(self) -> None:
+        """Drop pages of the files from this process's memory; they are read again when they are needed."""
+        for shard in self._shards:
+            mapped = getattr(shard.base, "base", None)
+            if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def _slide(self, width: int) -> list[NDArray[Any]]:
         """Return all windows of each shard as a view, shape (n, width): one gather then copies a batch."""

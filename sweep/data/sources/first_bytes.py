@@ -52,6 +52,8 @@ BYTE_ORDER_MARKS = {
 }
 """First bytes of text in other encodings (Unicode 16.0, section 23.8)."""
 
+TAR, TAR_OFFSET = b"ustar", 257  # POSIX.1-1988 and GNU
+
 SIGNATURES = (
     *BYTE_ORDER_MARKS,
     *(signature for signature, _ in UNREADABLE),
@@ -157,6 +159,8 @@ def _kind(path: Path | str, head: bytes) -> Kind:
     for signature, description in UNREADABLE:
         if head.startswith(signature):
             raise DataError(f"{path} is {description}")
+    if head[TAR_OFFSET:].startswith(TAR):
+        raise DataError(f"{path} is a tar archive: unpack it with tar -xf")
     for signature, kind in READABLE:
         if head.startswith(signature):
             return kind

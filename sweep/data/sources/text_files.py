@@ -28,8 +28,15 @@ def text_source(config: TextData) -> Source:
         documents=lambda dropped: (
             found for path in paths for found in file_documents(path, delimiter, dropped)
         ),
-        remedy_for_one_document=None if delimiter else ONE_DOCUMENT_REMEDY,
+        remedy_for_one_document=ONE_DOCUMENT_REMEDY if delimiter is None else _other_delimiter(config),
         files=lambda: map(file_state, paths),
+    )
+
+
+def _other_delimiter(config: TextData) -> str:
+    return (
+        f"data.delimiter={config.delimiter} separates no further texts: choose one that the files contain, "
+        f"or use a corpus with more documents"
     )
 
 
