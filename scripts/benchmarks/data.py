@@ -30,15 +30,21 @@ SAMPLE_BYTES = 4_000_000  # of the text that the tokenizer is trained on
 
 
 def generate(directory: Path, n_bytes: int, n_files: int, seed: int = 0) -> None:
-    """Write text of words with Zipf's frequencies, in files of equal size below 256 subdirectories."""
+    """Write text of words with Zipf's frequencies, in files of equal size below 256 subdirectories.
+
+    A file is a number and sentences drawn from a pool, so that gigabytes take a minute.
+    """
     rng = np.random.default_rng(seed)
     letters = np.frombuffer(b"etaoinshrdlucmfwypvbgkjqxz", dtype=np.uint8)
     lengths = rng.integers(2, 10, 50_000)
     words = np.array([letters[rng.zipf(1.3, n) % 26].tobytes().decode() for n in lengths])
+    sentences = [
+        " ".join(words[rng.zipf(1.2, n) % len(words)].tolist()) + "." for n in rng.integers(4, 40, 50_000)
+    ]
     per_file = n_bytes // n_files
     for number in range(n_files):
-        ranks = rng.zipf(1.2, per_file // 4) % len(words)
-        text = f"{number} " + " ".join(words[ranks].tolist())
+        drawn = rng.integers(0, len(sentences), per_file // 40 + 8).tolist()
+        text = f"{number} " + " ".join([sentences[index] for index in drawn])
         folder = directory / f"{number % 256:02x}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number:07d}.txt").write_text(text[:per_file])

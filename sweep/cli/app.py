@@ -19,7 +19,7 @@ from sweep.cli.data import data_app, import_runs
 from sweep.cli.help import DAILY, MACHINE, STUDIES, GroupedVerbs, examples
 from sweep.cli.init import init
 from sweep.errors import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, InputError, user_error
-from sweep.report.text.terminal import print_document, print_json, print_text, say
+from sweep.report.text.terminal import print_document, print_json, print_text, say, visible
 
 if TYPE_CHECKING:
     from sweep.config import ExperimentConfig
@@ -249,7 +249,7 @@ def main() -> None:
     except Exception as error:
         reported = user_error(error)
         if reported is not None:
-            say(f"error: {reported}")
+            say(f"error: {visible(str(reported))}")
             sys.exit(reported.exit_code)
         import traceback
 

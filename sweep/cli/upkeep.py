@@ -56,7 +56,11 @@ def worker(directory: Directory) -> None:
     Any machine that sees the directory of the sweep can run workers.
     """
     from sweep.launch.local import MEMORY_VARIABLES
+    from sweep.store.plans import no_plan
+    from sweep.store.run_store import RunStore
 
+    if not RunStore(directory).has_plan():
+        raise no_plan(directory)
     command = [sys.executable, "-P", "-m", "sweep.worker", str(directory)]
     os.execve(sys.executable, command, MEMORY_VARIABLES | os.environ)
 

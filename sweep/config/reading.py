@@ -115,7 +115,9 @@ def _one_sentence(cls: type, error: ValidationError) -> str:
         first = next(items, first)
     same = [p for p in problems if p["input"] is first["input"] and _known_path(cls, p["loc"])[0] == path]
     reasons = " or ".join(dict.fromkeys(_plainly(problem["msg"]) for problem in same))
-    return f"{'.'.join(path)}={first['input']!r} is not valid: {reasons}"
+    value = first["input"]
+    shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return f"{'.'.join(path)}={shown} is not valid: {reasons}"
 
 
 def _misplaced_key(cls: type, path: tuple[str, ...], owner: type) -> str:

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +161,7 @@ def scan_source(source: Source, config: DataConfig, cache_dir: Path | None) -> C
         )
     if source.files is None or cache_dir is None:
         return _read(source, config)
-    cache = _Cache(cache_dir, config, list(source.files()))
+    cache = _Cache(cache_dir, config, source.files())
     corpus = cache.find()
     if corpus is None:
         corpus = _read(source, config)
@@ -217,13 +217,15 @@ class _Cache:
     Errors of the cache count as a miss: the files are read again.
     """
 
-    def __init__(self, cache_dir: Path, config: DataConfig, files: list[FileState]) -> None:
+    def __init__(self, cache_dir: Path, config: DataConfig, files: Iterable[FileState]) -> None:
         digest = hashlib.sha256()
+        newest_ns = 0
         for file in files:
-            digest.update(repr(astuple(file)).encode("utf-8", "surrogateescape"))
+            state = (file.path, file.n_bytes, file.mtime_ns, file.ctime_ns)
+            digest.update(repr(state).encode("utf-8", "surrogateescape"))
+            newest_ns = max(newest_ns, file.mtime_ns, file.ctime_ns)
         self._state = digest.hexdigest()
         directory = str(working_directory())  # relative paths in the config mean other files elsewhere
-        newest_ns = max((max(file.mtime_ns, file.ctime_ns) for file in files), default=0)
         self._is_settled = newest_ns / 1e9 < time.time() - MIN_FILE_AGE_S
         identity = {"scan_version": SCAN_VERSION, "directory": directory, "data": to_dict(config)}
         self._path = cache_dir / f"{sha256_json(identity)[:16]}.json"

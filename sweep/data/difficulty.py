@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,13 @@ FILE = "difficulty-1.json"
 
 SAMPLE_TOKENS = 2**21  # of the training split, in blocks spread over it: bounds time and memory
 BLOCK_TOKENS = 2**13
+BLOCKS_AT_ONCE = 16
+CHUNK_TOKENS = 2**17  # scored at once: bounds memory, and sorts within the processor's cache
 PRIOR_TOKENS = 20.0  # weight of the unigram frequencies in those after each token
 
 IntArray = NDArray[np.int64]
+SmallArray = NDArray[np.int32]  # ids and documents of the sample, which is kept while it is scored
+AnyInts = NDArray[np.int32] | NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -54,8 +59,13 @@ def measure_difficulty(
     """
     contexts, targets, documents = _sample(train, separator)
     model = _Bigrams(contexts, targets, vocab_size)
-    values, sizes = _per_document(model.own_losses(contexts, targets, documents), documents)
-    distinct, index = np.unique(values, return_inverse=True)
+    sizes = np.bincount(documents)
+    sums = np.zeros(len(sizes))
+    for chunk in _whole_documents(documents):
+        owners = documents[chunk]
+        np.add.at(sums, owners, model.own_losses(contexts[chunk], targets[chunk], owners))
+    sums, sizes = sums[sizes > 0], sizes[sizes > 0]
+    distinct, index = np.unique(_thousandths(sums / sizes), return_inverse=True)
     return Difficulty(
         heldout=_of_heldout(model, heldout, document_ends),
         train=distinct,
@@ -64,59 +74,84 @@ def measure_difficulty(
 
 
 def _of_heldout(model: _Bigrams, heldout: Tokens, document_ends: IntArray) -> IntArray:
-    """Return the difficulty of each held-out document, read in parts of about `SAMPLE_TOKENS`."""
+    """Return the difficulty of each held-out document."""
     sums = np.zeros(len(document_ends))
-    for first in range(1, len(heldout), SAMPLE_TOKENS):
-        stop = min(first + SAMPLE_TOKENS, len(heldout))
+    for first in range(1, len(heldout), CHUNK_TOKENS):
+        stop = min(first + CHUNK_TOKENS, len(heldout))
         ids = heldout.read(first - 1, stop)
         documents = np.searchsorted(document_ends, np.arange(first, stop), side="right")
-        sums += np.bincount(documents, model.losses(ids[:-1], ids[1:]), minlength=len(sums))
+        np.add.at(sums, documents, model.losses(ids[:-1], ids[1:]))
+        heldout.release()
     return _thousandths(sums / np.diff(document_ends, prepend=0))
 
 
-def _sample(train: Tokens, separator: int) -> tuple[IntArray, IntArray, IntArray]:
+def _sample(train: Tokens, separator: int) -> tuple[SmallArray, SmallArray, SmallArray]:
     """Return contexts, targets and the document of each target, in blocks spread over the training split."""
     width = min(BLOCK_TOKENS, len(train) - 1)
     n_there = (len(train) - 1) // width
     n_blocks = min(n_there, max(1, SAMPLE_TOKENS // width))
     starts = np.arange(n_blocks) * n_there // n_blocks * width
-    blocks = train.windows(starts, width + 1)
-    contexts = blocks[:, :-1]
-    begins = contexts == separator
+    blocks = np.empty((n_blocks, width + 1), np.int32)
+    for first in range(0, n_blocks, BLOCKS_AT_ONCE):
+        blocks[first : first + BLOCKS_AT_ONCE] = train.windows(
+            starts[first : first + BLOCKS_AT_ONCE], width + 1
+        )
+        train.release()
+    contexts, targets = blocks[:, :-1].reshape(-1), blocks[:, 1:].reshape(-1)
+    begins = blocks[:, :-1] == separator
     begins[1:, 0] |= np.diff(starts) > width  # text between the blocks is not part of the sample
-    documents = np.cumsum(begins.reshape(-1))
-    return contexts.reshape(-1), blocks[:, 1:].reshape(-1), documents
+    return contexts, targets, np.cumsum(begins.reshape(-1), dtype=np.int32)
+
+
+def _whole_documents(documents: SmallArray) -> Iterator[slice]:
+    """Yield ranges of at least `CHUNK_TOKENS` tokens that end with a document, and one of the rest."""
+    ends = np.append(np.flatnonzero(np.diff(documents)) + 1, len(documents))
+    start = 0
+    while start < len(documents):
+        place = min(int(np.searchsorted(ends, start + CHUNK_TOKENS)), len(ends) - 1)
+        yield slice(start, int(ends[place]))
+        start = int(ends[place])
 
 
 class _Bigrams:
     """Bigram model of a sample of text, with frequencies of single tokens as its prior."""
 
-    def __init__(self, contexts: IntArray, targets: IntArray, vocab_size: int) -> None:
+    def __init__(self, contexts: SmallArray, targets: SmallArray, vocab_size: int) -> None:
         self._vocab_size = vocab_size
-        self._codes, self._pairs = np.unique(contexts * vocab_size + targets, return_counts=True)
+        self._codes, self._pairs = np.unique(self._coded(contexts, targets), return_counts=True)
         self._contexts = np.bincount(contexts, minlength=vocab_size)
         self._targets = np.bincount(targets, minlength=vocab_size)
 
     def losses(self, contexts: IntArray, targets: IntArray) -> NDArray[np.float64]:
         """Return -ln P of each target."""
-        _, pairs = self._find(contexts, targets)
+        pairs = self._counts(self._coded(contexts, targets))
         return self._losses(pairs, self._contexts[contexts], self._targets[targets], len_own=0)
 
-    def own_losses(self, contexts: IntArray, targets: IntArray, documents: IntArray) -> NDArray[np.float64]:
-        """Return -ln P of each target of the sample, without its own document in the counts."""
-        places, pairs = self._find(contexts, targets)
+    def own_losses(
+        self, contexts: SmallArray, targets: SmallArray, documents: SmallArray
+    ) -> NDArray[np.float64]:
+        """Return -ln P of each target of whole documents of the sample, without its own in the counts."""
+        own = (documents - documents[0]).astype(np.int64)
+        codes = self._coded(contexts, targets)
         return self._losses(
-            pairs - _repetitions(documents, places),
-            self._contexts[contexts] - _repetitions(documents, contexts),
-            self._targets[targets] - _repetitions(documents, targets),
-            len_own=np.bincount(documents)[documents],
+            self._counts(codes) - _repetitions(own * self._vocab_size**2 + codes),
+            self._contexts[contexts] - _repetitions(own * self._vocab_size + contexts),
+            self._targets[targets] - _repetitions(own * self._vocab_size + targets),
+            len_own=np.bincount(own)[own],
         )
 
-    def _find(self, contexts: IntArray, targets: IntArray) -> tuple[IntArray, IntArray]:
-        """Return the place of each pair among the known ones, and its count, 0 for an unknown pair."""
-        codes = contexts * self._vocab_size + targets
-        places = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
-        return places, np.where(self._codes[places] == codes, self._pairs[places], 0)
+    def _coded(self, contexts: AnyInts, targets: AnyInts) -> IntArray:
+        """Return one number for each pair."""
+        return contexts.astype(np.int64) * self._vocab_size + targets
+
+    def _counts(self, codes: IntArray) -> IntArray:
+        """Return the count of each pair, 0 for an unknown one."""
+        order = np.argsort(codes)  # a search in ascending order reads memory in order
+        ascending = codes[order]
+        places = np.minimum(np.searchsorted(self._codes, ascending), len(self._codes) - 1)
+        counts = np.empty_like(codes)
+        counts[order] = np.where(self._codes[places] == ascending, self._pairs[places], 0)
+        return counts
 
     def _losses(
         self, pairs: IntArray, contexts: IntArray, targets: IntArray, len_own: IntArray | int
@@ -127,20 +162,11 @@ class _Bigrams:
         return found
 
 
-def _repetitions(documents: IntArray, items: IntArray) -> IntArray:
-    """Return how often each item occurs in its document, shape (n,)."""
-    _, index, counts = np.unique(
-        documents * (int(items.max()) + 1) + items, return_inverse=True, return_counts=True
-    )
+def _repetitions(items: IntArray) -> IntArray:
+    """Return the number of times that each item occurs, shape (n,)."""
+    _, index, counts = np.unique(items, return_inverse=True, return_counts=True)
     found: IntArray = counts[index.reshape(-1)]
     return found
-
-
-def _per_document(losses: NDArray[np.float64], documents: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the difficulty and the number of tokens of each document that has any."""
-    sizes = np.bincount(documents)
-    sums = np.bincount(documents, losses)
-    return _thousandths(sums[sizes > 0] / sizes[sizes > 0]), sizes[sizes > 0]
 
 
 def _thousandths(nats: NDArray[np.float64]) -> IntArray:

@@ -6,10 +6,11 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from sweep.data.corpus import CorpusHash
 from sweep.data.documents import Document, Dropped, is_held_out
 from sweep.data.manifest import STRICT, SplitManifest
 from sweep.data.mixing import Part, corpus_changed, in_turns
-from sweep.data.token_files import ArrayFile, TokenWriter, array_file, cut
+from sweep.data.token_files import ArrayFile, TokenWriter, array_file, cut, token_dtype
 from sweep.data.tokenizers.tokenizers import Tokenizer
 from sweep.errors import DataError
 from sweep.identity import canonical_json
@@ -86,6 +87,41 @@ class Checkpoint:
     parts: tuple[PartCounts, ...]  # of the corpus, one where it is no mixture
 
 
+def encode_documents(tokenizer: Tokenizer, documents: Sequence[Document]) -> list[NDArray[Any]]:
+    """Return the ids of each document and its separator, in the type of `token_dtype`.
+
+    Raises:
+        DataError: A document cannot be encoded, its tokens do not represent its bytes, or an id is outside
+            the vocabulary.
+    """
+    separator = np.array([tokenizer.separator])
+    encoded = tokenizer.encode(documents)
+    ends = np.cumsum([len(ids) + 1 for ids in encoded])
+    starts = np.array([0, *ends[:-1]])
+    ids = np.concatenate([part for one in encoded for part in (one, separator)])
+    if ids.min() < 0 or ids.max() >= tokenizer.vocab_size:
+        for document, one in zip(documents, encoded, strict=True):
+            _check_ids(document, one, tokenizer.vocab_size)
+    n_bytes = np.add.reduceat(tokenizer.token_bytes[ids], starts)
+    for document, size in zip(documents, n_bytes.tolist(), strict=True):
+        if size != len(document.content):  # bits per byte would be wrong
+            raise DataError(
+                f"{document.name}: its tokens represent {size} bytes, but it has {len(document.content)}: "
+                f"the tokenizer is not lossless, choose another"
+            )
+    ids = ids.astype(token_dtype(tokenizer.vocab_size))
+    return [ids[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+
+def _check_ids(document: Document, ids: NDArray[np.int64], vocab_size: int) -> None:
+    outside = (ids < 0) | (ids >= vocab_size)
+    if outside.any():
+        raise DataError(
+            f"{document.name}: token id {ids[outside][0]} at position {int(outside.argmax())} is outside "
+            f"the vocabulary 0..{vocab_size - 1}: the tokenizer does not match its vocab_size"
+        )
+
+
 class Encoder:
     """Writes both splits of a corpus into a directory, one document after the other."""
 
@@ -125,7 +161,8 @@ class Encoder:
         """
         n_bytes_reported, n_bytes_saved = 0, 0
         n_tokens = [counts.n_tokens for counts in self._parts]
-        turns = in_turns(parts, self._tokenizer, self._order(), n_tokens, dropped or Dropped())
+        encode = partial(encode_documents, self._tokenizer)
+        turns = in_turns(parts, encode, self._order(), n_tokens, dropped or Dropped())
         with closing(turns):  # ends its threads
             for number, document, ids in turns:
                 if ids is None:
@@ -191,25 +228,20 @@ class Encoder:
         if self.corpus_hash.n_documents == self._n_done and self.corpus_hash.so_far != self._done:
             raise corpus_changed()
 
-    def _add(self, number: int, document: Document, ids: NDArray[np.int64]) -> None:
-        ids = np.append(ids, self._tokenizer.separator)
-        n_bytes = int(self._tokenizer.token_bytes[ids].sum())
-        if n_bytes != len(document.content):  # bits per byte would be wrong
-            raise DataError(
-                f"{document.name}: its tokens represent {n_bytes} bytes, but it has {len(document.content)}: "
-                f"the tokenizer is not lossless, choose another"
-            )
+    def _add(self, number: int, document: Document, ids: NDArray[Any]) -> None:
         self.corpus_hash.add(document)
         self._numbers.append(number)
         counts = self._parts[number]
         if is_held_out(document, self._holdout_frac):
-            self._writers[1].append(ids, document.name)
-            self._parts[number] = replace(counts, heldout=counts.heldout.plus(document, len(ids)))
+            self._writers[1].append(ids)
+            heldout = counts.heldout.plus(document, len(ids))
+            self._parts[number] = PartCounts(train=counts.train, heldout=heldout)
             self._n_heldout += len(ids)
             self._ends.append(self._n_heldout)
         else:
-            self._writers[0].append(ids, document.name)
-            self._parts[number] = replace(counts, train=counts.train.plus(document, len(ids)))
+            self._writers[0].append(ids)
+            train = counts.train.plus(document, len(ids))
+            self._parts[number] = PartCounts(train=train, heldout=counts.heldout)
 
     def _sync(self) -> None:
         for writer in self._writers:

@@ -8,12 +8,11 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sweep.data.documents import Document, Dropped, Seen, chunks, distinct
-from sweep.data.tokenizers.tokenizers import Tokenizer
 from sweep.errors import DataError
 
 READ_BYTES = 2**22
@@ -22,6 +21,15 @@ different parts is kept."""
 
 ENCODE_BYTES = 2**20
 """Text per call of the tokenizer: bounds memory, and keeps all cores busy."""
+
+ENCODE_CALLS = 2
+"""Calls of the tokenizer at a time: one keeps the cores busy while the ids of the other are converted."""
+
+Ids = NDArray[Any]
+"""Ids of a document and its separator."""
+
+Encode = Callable[[Sequence[Document]], Sequence[Ids]]
+"""Returns the ids of each document. Raises DataError for text that cannot be encoded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,26 +44,26 @@ class Part:
 class PartStream:
     """The documents of one part and their ids. A chunk is encoded in the background while it is taken."""
 
-    def __init__(self, documents: Iterator[Document], tokenizer: Tokenizer, background: Executor) -> None:
+    def __init__(self, documents: Iterator[Document], encode: Encode, background: Executor) -> None:
         self._chunks = chunks(documents, READ_BYTES)
-        self._tokenizer = tokenizer
+        self._encode = encode
         self._background = background
         self._documents: deque[Document] = deque()
-        self._encoded: deque[Future[list[NDArray[np.int64]]]] = deque()
-        self._ids: deque[NDArray[np.int64]] = deque()
+        self._encoded: deque[Future[Sequence[Ids]]] = deque()
+        self._ids: deque[Ids] = deque()
 
     def skip(self) -> Document | None:
         """Return the next document without its ids; None at the end. Only valid before the first `take`."""
         return self._documents.popleft() if self._fill() else None
 
-    def take(self) -> tuple[Document, NDArray[np.int64]] | None:
+    def take(self) -> tuple[Document, Ids] | None:
         """Return the next document and its ids; None at the end. Raises DataError for invalid text."""
         if not self._fill():
             return None
         if not self._ids:
             if not self._encoded:
                 pieces = chunks(self._documents, ENCODE_BYTES)
-                self._encoded.extend(self._background.submit(self._tokenizer.encode, one) for one in pieces)
+                self._encoded.extend(self._background.submit(self._encode, one) for one in pieces)
             self._ids.extend(self._encoded.popleft().result())
         return self._documents.popleft(), self._ids.popleft()
 
@@ -66,9 +74,9 @@ class PartStream:
 
 
 @contextmanager
-def _thread() -> Iterator[Executor]:
-    """Yield an executor of one thread; calls that have not begun at the end are cancelled."""
-    executor = ThreadPoolExecutor(1)
+def _threads(number: int) -> Iterator[Executor]:
+    """Yield an executor of `number` threads; calls that have not begun at the end are cancelled."""
+    executor = ThreadPoolExecutor(number)
     try:
         yield executor
     finally:
@@ -90,11 +98,11 @@ def _ahead(read: Iterator[list[Document]], background: Executor) -> Iterator[lis
 
 def in_turns(
     parts: Sequence[Part],
-    tokenizer: Tokenizer,
+    encode: Encode,
     done: Iterable[int],
     n_tokens: Sequence[int],
     dropped: Dropped,
-) -> Generator[tuple[int, Document, NDArray[np.int64] | None], None, None]:
+) -> Generator[tuple[int, Document, Ids | None], None, None]:
     """Yield the part, the document and the ids of each document of a corpus, in its order.
 
     The next document is that of the part with the fewest tokens over weight, the first of several, until that
@@ -106,12 +114,12 @@ def in_turns(
 
     Raises DataError when there are fewer documents than `done`, or one cannot be encoded.
     """
-    with _thread() as reader, _thread() as encoder:
+    with _threads(1) as reader, _threads(ENCODE_CALLS) as encoder:
         seen = Seen()
         texts = [_read_ahead(part.read(), reader) for part in parts]
         if len(parts) > 1:
             texts = [distinct(text, dropped, seen) for text in texts]
-        streams = [PartStream(text, tokenizer, encoder) for text in texts]
+        streams = [PartStream(text, encode, encoder) for text in texts]
         for number in done:
             skipped = streams[number].skip()
             if skipped is None:
@@ -124,7 +132,7 @@ def in_turns(
             if taken is None:
                 return
             document, ids = taken
-            totals[number] += len(ids) + 1
+            totals[number] += len(ids)
             yield number, document, ids
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,23 @@ def parts_of(config: MixtureData) -> dict[str, PartConfig]:
 
 def _mixture_source(config: MixtureData) -> Source:
     """Return all documents of all parts, which a tokenizer is trained on; `shards` mixes them by tokens."""
-    sources = [source_of(part) for part in parts_of(config).values()]
+    sources = []
+    for name, part in parts_of(config).items():
+        with _naming(name):
+            sources.append(source_of(part))
     return Source(
         name="mixture",
         documents=lambda dropped: (found for source in sources for found in source.documents(dropped)),
     )
+
+
+@contextmanager
+def _naming(part: str) -> Iterator[None]:
+    """Add the name of a part of a mixture to errors."""
+    try:
+        yield
+    except SweepError as error:
+        raise type(error)(f"data.parts.{part}: {error}") from None
 
 
 def source_of(config: DataConfig) -> Source:
@@ -51,7 +64,7 @@ def source_of(config: DataConfig) -> Source:
     return SOURCES[config.source](config)
 
 
-def documents(config: DataConfig) -> Iterator[Document]:
+def documents(config: DataConfig, source: Source | None = None) -> Iterator[Document]:
     """Yield the distinct documents of a source in a deterministic order.
 
     Of documents with equal content only the first is kept.
@@ -59,7 +72,7 @@ def documents(config: DataConfig) -> Iterator[Document]:
     Raises:
         DataError: The source is unknown, or a document cannot be read or is not UTF-8.
     """
-    return distinct(source_of(config).documents(Dropped()))
+    return distinct((source or source_of(config)).documents(Dropped()))
 
 
 def as_set(config: PartConfig) -> PartConfig:
@@ -67,10 +80,11 @@ def as_set(config: PartConfig) -> PartConfig:
     return replace(config, holdout_frac=ALL_HELD_OUT)
 
 
-def scan(config: DataConfig, data_dir: Path | None = None) -> Corpus:
+def scan(config: DataConfig, data_dir: Path | None = None, source: Source | None = None) -> Corpus:
     """Return the corpus of a data config: its hash and sizes, without tokenising it. Run keys depend on it.
 
-    With `data_dir`, the result is cached there until a file of the source changes.
+    With `data_dir`, the result is cached there until a file of the source changes. `source` is the config's,
+    if it was built before: large corpora take seconds to list.
 
     Raises:
         DataError: The source is unknown, empty or unreadable, or one side of the split has no text.
@@ -79,8 +93,9 @@ def scan(config: DataConfig, data_dir: Path | None = None) -> Corpus:
     if isinstance(config, MixtureData):
         corpus = mixed(scan_parts(config, data_dir), config)
     else:
-        corpus = scan_source(source_of(config), config, cache_dir)
-        check_documents(corpus, source_of(config).remedy_for_one_document, config.holdout_frac)
+        source = source or source_of(config)
+        corpus = scan_source(source, config, cache_dir)
+        check_documents(corpus, source.remedy_for_one_document, config.holdout_frac)
     check_split(corpus, config.holdout_frac)
     return corpus
 
@@ -90,10 +105,8 @@ def scan_parts(config: MixtureData, data_dir: Path | None = None) -> dict[str, C
     cache_dir = None if data_dir is None else data_dir / "scans"
     found = {}
     for name, part in parts_of(config).items():
-        try:
+        with _naming(name):
             corpus = found[name] = scan_source(source_of(part), part, cache_dir)
-        except SweepError as error:
-            raise type(error)(f"data.parts.{name}: {error}") from None
         if corpus.n_bytes == 0:
             raise DataError(f"data.parts.{name} is empty: no text found, choose other files or leave it out")
     return found

@@ -20,8 +20,9 @@ from sweep.data.documents import Document, is_held_out
 from sweep.data.encoding import Encoder, PartCounts
 from sweep.data.manifest import FORMAT_VERSION, Manifest, PartManifest, SplitManifest, parse_manifest
 from sweep.data.mixing import Part, corpus_changed
-from sweep.data.registry import as_set, parts_of, scan, scan_parts
+from sweep.data.registry import as_set, parts_of, scan, scan_parts, source_of
 from sweep.data.registry import documents as documents_of
+from sweep.data.sources.source import unreadable
 from sweep.data.staging import atomic_directory
 from sweep.data.token_files import Tokens, open_array, verify_array, write_array, write_durably
 from sweep.data.tokenizers.tokenizers import build_tokenizer, tokenizer_sha256
@@ -88,7 +89,7 @@ def find_manifest(data_dir: Path, corpus_sha256: str, tokenizer_sha256: str) -> 
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
+        raise unreadable(path, error) from None
     for key, wanted in (("corpus_sha256", corpus_sha256), ("tokenizer_sha256", tokenizer_sha256)):
         if getattr(manifest, key) != wanted:
             raise DataError(
@@ -141,9 +142,10 @@ def prepare(
     The source is read up to three times (to hash the corpus, to train a tokenizer, to encode), one document
     at a time.
     """
+    source = source_of(data)
     return _prepare(
-        lambda: documents_of(data),
-        corpus=scan(data, data_dir),
+        lambda: documents_of(data, source),
+        corpus=scan(data, data_dir, source),
         holdout_frac=data.holdout_frac,
         tokenizer=tokenizer,
         data_dir=data_dir,
@@ -166,16 +168,19 @@ def prepare_set(
     All of its documents are in the held-out split. Raises as `prepare_documents`.
     """
     everything = as_set(data)
+    source, main_source = source_of(everything), source_of(main)
     return _prepare(
-        lambda: documents_of(everything),
-        corpus=scan(everything, data_dir),
+        lambda: documents_of(everything, source),
+        corpus=scan(everything, data_dir, source),
         holdout_frac=everything.holdout_frac,
         tokenizer=tokenizer,
         data_dir=data_dir,
         max_shard_tokens=MAX_SHARD_TOKENS,
         report=on_progress or _no_progress,
         trained_on=TrainedOn(
-            corpus=scan(main, data_dir), read=lambda: documents_of(main), holdout_frac=main.holdout_frac
+            corpus=scan(main, data_dir, main_source),
+            read=lambda: documents_of(main, main_source),
+            holdout_frac=main.holdout_frac,
         ),
     )
 

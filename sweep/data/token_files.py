@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,7 +122,6 @@ class TokenWriter:
         """
         self._directory = directory
         self._split = split
-        self._vocab_size = vocab_size
         self._max_shard_tokens = max_shard_tokens
         self._dtype = token_dtype(vocab_size)
         self._pending: list[NDArray[Any]] = []
@@ -130,15 +130,9 @@ class TokenWriter:
         self._unsynced: set[Path] = set()
         self._cut(n_tokens)
 
-    def append(self, ids: NDArray[Any], document: str) -> None:
-        """Append the ids of one document. Raises DataError if an id is outside the vocabulary."""
-        outside = (ids < 0) | (ids >= self._vocab_size)
-        if outside.any():
-            raise DataError(
-                f"{document}: token id {ids[outside][0]} at position {int(outside.argmax())} is outside "
-                f"the vocabulary 0..{self._vocab_size - 1}: the tokenizer does not match its vocab_size"
-            )
-        self._pending.append(ids.astype(_little_endian(self._dtype)))
+    def append(self, ids: NDArray[Any]) -> None:
+        """Append ids, which are inside the vocabulary."""
+        self._pending.append(ids.astype(_little_endian(self._dtype), copy=False))
         self._n_pending += len(ids)
         if self._n_pending >= BUFFER_TOKENS:
             self._write()
@@ -223,6 +217,13 @@ class Tokens:
         for row in np.flatnonzero(starts + width > self._bounds[shards + 1]).tolist():
             found[row] = self.read(int(starts[row]), int(starts[row]) + width)
         return found
+
+    def release(self) -> None:
+        """Drop pages of the files from this process's memory; they are read again when they are needed."""
+        for shard in self._shards:
+            mapped = getattr(shard.base, "base", None)
+            if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def _slide(self, width: int) -> list[NDArray[Any]]:
         """Return all windows of each shard as a view, shape (n, width): one gather then copies a batch."""

@@ -33,6 +33,7 @@ SECONDS = 5.0  # of measuring, after torch is imported
 TIMEOUT_S = 60.0  # importing torch from a network disk can be slow
 MAX_SHAPES = 5  # measured at once
 MAX_STEPS = 200  # kept, the latest
+_unsaved: dict[str, dict[str, Any]] = {}  # entries that could not be written
 MAX_AT_ONCE = 4  # processes that measure, so that workers are measured as they will share the machine
 
 
@@ -116,18 +117,23 @@ def measure_speed(
 def remember(
     steps: Sequence[StepTime], device: DeviceType, precision: str, *, start_s: float | None = None
 ) -> None:
-    """Keep measured steps; nothing is kept where there is no cache directory or it cannot be written."""
+    """Keep measured steps, for this process only where there is no cache directory or it is read-only."""
     path, key = _file(), _key(device, precision)
     steps = [step for step in steps if 0 < step.seconds < math.inf]
-    if path is None or not steps:
+    if not steps:
         return
     known = _read()
     entry = known.get(key, {"steps": [], "start_s": 3.0})
     rows = [*entry["steps"], *(asdict(step) for step in steps)][-MAX_STEPS:]
     known[key] = {"start_s": entry["start_s"] if start_s is None else start_s, "steps": rows}
-    with contextlib.suppress(OSError):
+    if path is None:
+        _unsaved.update(known)
+        return
+    try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomic(path, json.dumps({"schema_version": 1, "machines": known}, indent=1).encode())
+    except OSError:
+        _unsaved.update(known)
 
 
 def _step(row: dict[str, Any]) -> StepTime:
@@ -166,6 +172,7 @@ def _read() -> dict[str, dict[str, Any]]:
     try:
         content = json.loads(path.read_text()) if path is not None else {}
         machines = content["machines"]
-        return {key: dict(entry) for key, entry in machines.items() if {"steps", "start_s"} <= entry.keys()}
+        found = {key: dict(entry) for key, entry in machines.items() if {"steps", "start_s"} <= entry.keys()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+        found = {}
+    return found | _unsaved

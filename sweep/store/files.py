@@ -179,21 +179,33 @@ def check_filesystem(directory: Path) -> None:
         )
 
 
+def check_writable(directory: Path) -> None:
+    """Create and remove a directory in `directory`, or in its nearest existing parent. Raises OSError."""
+    probe = _temporary(_existing(directory) / "probe")
+    probe.mkdir()
+    probe.rmdir()
+
+
 def check_free_space(directory: Path, needed_bytes: int) -> None:
     """Check that FREE_SPACE_MARGIN times `needed_bytes` are free; quotas are not considered.
 
     Raises SafetyError with both numbers. `directory` need not exist yet.
     """
-    place = directory.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(_existing(directory)).free
     if free < FREE_SPACE_MARGIN * needed_bytes:
         raise SafetyError(
             f"{directory} has {_size(free)} of free disk space, but the sweep may write "
             f"{_size(needed_bytes)}, and {_size(FREE_SPACE_MARGIN * needed_bytes)} is required: free disk "
             f"space, set another results_dir, or lower launch.n_workers"
         )
+
+
+def _existing(directory: Path) -> Path:
+    """Return the directory, or its nearest existing parent."""
+    place = directory.absolute()
+    while not place.exists():
+        place = place.parent
+    return place
 
 
 def _size(n_bytes: float) -> str:

@@ -123,10 +123,18 @@ def read_plans(sweep_dir: Path) -> list[StoredPlan]:
     """Return all plans in the order in which they were planned. Raises InputError as `read_entries`."""
     plans = sorted((_read_plan(path) for path in plan_files(sweep_dir)), key=lambda plan: plan.planned_at)
     if not plans:
-        raise InputError(
-            f"{sweep_dir} holds no sweep: give the directory of one, or start one with sweep run"
-        )
+        raise no_plan(sweep_dir)
     return plans
+
+
+def no_plan(sweep_dir: Path) -> InputError:
+    """Return the error for a directory without planned runs."""
+    if any(sweep_dir.glob("runs/*/result.json")):
+        return InputError(
+            f"{sweep_dir} holds imported runs alone, which only fit, predict, compare and report read: give "
+            f"the directory of a sweep with planned runs, or add some with sweep run"
+        )
+    return InputError(f"{sweep_dir} holds no sweep: give the directory of one, or start one with sweep run")
 
 
 def exclude_plans(sweep_dir: Path, hashes: Sequence[str], record: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from sweep.store.plans import (
     arm_experiments,
     exclude_plans,
     latest_experiment,
+    no_plan,
     plan_files,
     read_entries,
     read_plans,
@@ -186,6 +187,8 @@ class RunStore:
 
         Raises InputError for an unknown run, and for a name that runs of several plans have.
         """
+        if not self.has_plan() and not (self.sweep_dir / "runs").is_dir():
+            raise no_plan(self.sweep_dir)
         if RUN_KEY.fullmatch(run):
             self._existing(run)
             return run
@@ -210,9 +213,7 @@ class RunStore:
     def cancel(self) -> None:
         """Ask all workers to save their state and stop at the next step. Raises InputError without a plan."""
         if not self.has_plan():
-            raise InputError(
-                f"{self.sweep_dir} holds no sweep: give the directory of one, such as results/NAME"
-            )
+            raise no_plan(self.sweep_dir)
         write_atomic(self._cancel, json_bytes({"cancelled_at": _now()}))
 
     def clear_cancel(self) -> None:

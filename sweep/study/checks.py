@@ -6,7 +6,7 @@ import importlib.util
 import itertools
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import psutil
@@ -22,7 +22,7 @@ from sweep.plan.devices import check_devices
 from sweep.plan.estimate import disk_bytes
 from sweep.records import Plan
 from sweep.store.families import Difference, family_of, nearest, shown
-from sweep.store.files import check_free_space
+from sweep.store.files import check_free_space, check_writable
 from sweep.store.run_store import RunStore
 
 LOCAL_FILESYSTEMS = frozenset(
@@ -128,11 +128,12 @@ def _free_name(experiment: ExperimentConfig, differing: Sequence[Difference]) ->
 
 
 def check_space(plans: Sequence[Plan], store: RunStore) -> None:
-    """Raise SafetyError when the disk may be too small for the runs that have no result yet."""
+    """Raise InputError for a read-only disk, SafetyError for one too small for the runs without a result."""
     experiment = plans[0].experiment
     left = [run.config for plan in plans for run in plan.runs if not store.has_result(run.run_key)]
     keep = experiment.trainer.keep_checkpoint
     if left:
+        _check_writes(experiment, lambda: check_writable(store.sweep_dir))
         needed = disk_bytes(left, worker_count(plans).n_workers, keep_checkpoint=keep)
         check_free_space(store.sweep_dir, needed)
 
@@ -146,8 +147,12 @@ def check_device(experiment: ExperimentConfig) -> None:
 
 def check_results(store: RunStore, experiment: ExperimentConfig) -> None:
     """Raise SafetyError for a file system that cannot hold a sweep, InputError for one that is read-only."""
+    _check_writes(experiment, store.check_filesystem)
+
+
+def _check_writes(experiment: ExperimentConfig, check: Callable[[], None]) -> None:
     try:
-        store.check_filesystem()
+        check()
     except OSError as error:
         raise InputError(
             f"results_dir={experiment.results_dir} cannot be written ({error.strerror}): choose another"

@@ -46,6 +46,8 @@ def import_table(
     Raises:
         InputError: The table cannot be read, a row is not a valid point, or the evaluations differ.
     """
+    if sweep_dir.exists() and not sweep_dir.is_dir():
+        raise InputError(f"--into {sweep_dir} is a file: give a directory")
     given = read_table(table, columns)
     stored = RunStore(sweep_dir).points()
     arm = _arm(arm, {point.arm for point in stored.points}, sweep_dir)

@@ -31,7 +31,7 @@ from sweep.store.families import differences, family_of, stored_family
 from sweep.store.run_store import RunStore
 from sweep.store.sql.copy import index_packages
 from sweep.study.checks import check_fit_methods, check_parallel, tracking_packages
-from sweep.study.speed import device_of, machine_speed, measured
+from sweep.study.speed import device_of, machine_speed, measured, speed_remedy
 
 if TYPE_CHECKING:  # slow to import, and a plan does not need it
     from sweep.machine.doctor import Diagnosis
@@ -281,6 +281,7 @@ def diagnose(
         memory_bytes=memory_bytes,
         refusal=refusal,
         speed=speed,
+        speed_remedy=speed_remedy(experiment),
         launch=experiment.launch.name,
         launch_refusal=launch_refusal,
     )

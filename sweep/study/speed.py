@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 
 from sweep.config import ExperimentConfig
 from sweep.config.places import sweep_directory
 from sweep.machine.devices import gpus
-from sweep.machine.speed import MAX_SHAPES, known_speed, may_measure, measure_speed, remember
+from sweep.machine.speed import MAX_SHAPES, MEASURE, known_speed, may_measure, measure_speed, remember
 from sweep.machine.workers import worker_count
 from sweep.plan.devices import DeviceType, planned_device, with_precision
 from sweep.plan.speed import Speed, StepTime, step_terms, to_measure, with_speed
@@ -55,6 +56,16 @@ def measured(plans: Sequence[Plan], on_notice: Callable[[str], None]) -> list[Pl
             micro_batch_size=experiment.trainer.micro_batch_size,
         )
     return [with_speed(plan, speed) for plan in plans]
+
+
+def speed_remedy(experiment: ExperimentConfig) -> str:
+    """Return what makes the speed of the experiment's workers known where it is not."""
+    assumed = "set estimate.flops_per_second to that of a worker"
+    if experiment.launch.name != "local" or experiment.trainer.n_devices > 1:
+        return assumed
+    if os.environ.get(MEASURE, "1") == "0":
+        return f"unset {MEASURE}, or {assumed}"
+    return assumed if may_measure() else f"install torch here, or {assumed}"
 
 
 def learn(plans: Iterable[Plan], store: RunStore, trained: Iterable[str]) -> None:

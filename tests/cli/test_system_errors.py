@@ -163,3 +163,9 @@ def test_only_errors_that_a_user_can_fix_get_a_sentence():
     assert isinstance(user_error(OSError(errno.ENOTDIR, "Not a directory", "x")), InputError)
     assert user_error(OSError(errno.EBADF, "Bad file descriptor")) is None
     assert user_error(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
+
+
+def test_control_characters_of_a_path_are_shown(tmp_path):
+    done = sweep("status", "a\x1b[31m\nb", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(r"error: a\x1b[31m\nb holds no sweep")

@@ -142,7 +142,7 @@ def test_text_is_read_and_encoded_while_earlier_documents_are_taken(monkeypatch:
             return [np.array([int(found.name)]) for found in documents]
 
     before = threading.enumerate()
-    turns = in_turns([Part(name="all", weight=1.0, read=read)], Slow(), (), [0], Dropped())  # type: ignore[arg-type]
+    turns = in_turns([Part(name="all", weight=1.0, read=read)], Slow().encode, (), [0], Dropped())
     assert next(turns)[1].name == "0"  # of the chunk 0, 1
     assert was_read[3].wait(10)
     assert was_encoded[1].wait(10)

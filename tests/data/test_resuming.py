@@ -254,11 +254,11 @@ def test_documents_that_changed_since_the_checkpoint_are_rejected(
 def test_a_writer_resumes_after_the_given_token(tmp_path: Path) -> None:
     ids = np.arange(50)
     first = TokenWriter(tmp_path, "train", 300, 16)
-    first.append(ids[:40], "first")
+    first.append(ids[:40])
     first.sync()
-    first.append(ids[:9], "never synced, or half of it")
+    first.append(ids[:9])  # never synced, or half of it
     second = TokenWriter(tmp_path, "train", 300, 16, 37)
-    second.append(ids[37:], "second")
+    second.append(ids[37:])
     shards = second.finish()
     assert np.concatenate([open_array(tmp_path, shard) for shard in shards]).tolist() == ids.tolist()
     with pytest.raises(ValueError, match="has fewer than"):

@@ -11,7 +11,7 @@ import torch
 
 from sweep.config.compose import compose_experiment
 from sweep.config.places import sweep_directory
-from sweep.errors import SafetyError
+from sweep.errors import InputError, SafetyError
 from sweep.plan.estimate import disk_bytes
 from sweep.store import files
 from sweep.store.files import read_json
@@ -164,6 +164,16 @@ def test_a_file_that_may_not_grow_fails_its_run_alone(tmp_path, measured):
 def test_a_full_tmpfs_fails_its_run_alone(tiny_tmpfs, measured):
     check_only_the_fat_run_fails(tiny_tmpfs / "sweep", 0)
     measured("a full tmpfs", "the run failed:disk, 3 of 3 others done")
+
+
+@pytest.mark.parametrize("results_dir", ["/proc/r", "/dev/null/r"])
+def test_results_that_cannot_be_written_are_refused_before_data_is_prepared(results_dir, tmp_path):
+    experiment = compose_experiment(
+        ["experiment=smoke", f"results_dir={results_dir}", f"data_dir={tmp_path / 'd'}"]
+    )
+    with pytest.raises(InputError, match=f"results_dir={results_dir} cannot be written"):
+        run_experiment(experiment)
+    assert not (tmp_path / "d").exists()
 
 
 def test_a_sweep_that_may_not_fit_is_refused_before_anything_is_written(tmp_path, monkeypatch, measured):

@@ -14,6 +14,7 @@ from tests.configs import tiny_run
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(speed, "_unsaved", {})
     return tmp_path / "sweep" / "speed.json"
 
 
@@ -44,6 +45,17 @@ def test_a_damaged_file_counts_as_empty(cache, content):
     assert speed.known_speed("cpu", "fp32") is None
     speed.remember([a_step(0.002)], "cpu", "fp32")
     assert speed.known_speed("cpu", "fp32") is not None
+
+
+@pytest.mark.parametrize("has_home", [False, True])
+def test_without_a_writable_cache_steps_are_kept_for_the_process(has_home, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(speed, "cache_directory", lambda: tmp_path / "file" if has_home else None)
+    speed.remember([a_step(0.002)], "cpu", "fp32")
+    speed.remember([a_step(0.003)], "cpu", "fp32")
+    found = speed.known_speed("cpu", "fp32")
+    assert found is not None
+    assert [step.seconds for step in found.steps] == [0.002, 0.003]
 
 
 def test_invalid_steps_in_the_file_count_as_none(cache):

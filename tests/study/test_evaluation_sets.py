@@ -127,7 +127,7 @@ def test_a_plan_refuses_other_sets_under_the_same_name(tmp_path: Path, texts: tu
             DataError,
             r"sets\.a: it has 1 bytes, one window at",
         ),
-        ("{a:{source:huggingface,dataset:x/y}}", InputError, r"sets\.a: data\.revision=None is not a commit"),
+        ("{a:{source:huggingface,dataset:x/y}}", InputError, r"sets\.a: data\.revision is missing"),
         ("[a]", InputError, r"evaluation\.sets=\['a'\] is not valid: it should be a section of keys"),
         ("{a:{source:text}}", InputError, r"evaluation\.sets\.a\.files is missing"),
         (

@@ -145,6 +145,20 @@ def test_a_point_without_a_needed_number(tmp_path: Path, change: dict[str, str],
     assert not (tmp_path / "store").exists()
 
 
+def test_imported_runs_alone_are_no_planned_sweep(tmp_path: Path) -> None:
+    sweep_dir = tmp_path / "sweep"
+    table = write(tmp_path / "older.csv", runs([1e15]))
+    import_table(table, sweep_dir)
+    store = RunStore(sweep_dir)
+    for ask in (store.latest_experiment, store.cancel, store.status):
+        with pytest.raises(InputError, match="holds imported runs alone, which only fit, predict, compare"):
+            ask()
+    with pytest.raises(InputError, match=r"nothere holds no sweep"):
+        RunStore(tmp_path / "nothere").find_run("k")
+    with pytest.raises(InputError, match=r"--into .* is a file: give a directory"):
+        import_table(table, table)
+
+
 def test_a_repeated_row_and_a_foreign_key(tmp_path: Path) -> None:
     rows = runs([1e15])
     with pytest.raises(InputError, match=r"older\.csv: row 8 repeats row 2: remove it"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import os
 import stat
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ Kind = Literal["text", "gzip", "zstd", "parquet", "arrow"]
 """The content of a file that can be read; "text" is everything that is not recognised as something else."""
 
 HEAD_BYTES = 1024  # enough for every signature, and for UTF-16 without a byte order mark
+FIRST_BYTES = 2**16  # read at once, because most text files are smaller
 
 READABLE: tuple[tuple[bytes, Kind], ...] = (
     (b"\x1f\x8b", "gzip"),  # RFC 1952, section 2.3.1
@@ -50,6 +52,14 @@ BYTE_ORDER_MARKS = {
 }
 """First bytes of text in other encodings (Unicode 16.0, section 23.8)."""
 
+TAR, TAR_OFFSET = b"ustar", 257  # POSIX.1-1988 and GNU
+
+SIGNATURES = (
+    *BYTE_ORDER_MARKS,
+    *(signature for signature, _ in UNREADABLE),
+    *(signature for signature, _ in READABLE),
+)
+
 MIN_NUL_SHARE = 0.4  # of every second byte, in UTF-16 text of mostly Latin letters
 
 
@@ -63,7 +73,7 @@ def kind_of(path: Path) -> Kind:
     return _kind(path, head)
 
 
-def text_chunks(path: Path, n_bytes: int) -> Iterator[tuple[int, bytes]]:
+def text_chunks(path: Path | str, n_bytes: int) -> Iterator[tuple[int, bytes]]:
     """Yield the offset and the content of consecutive parts of a text file, of at most `n_bytes` each.
 
     A file compressed with gzip or zstd is decompressed, and offsets are those in its text. A UTF-8 byte order
@@ -72,25 +82,24 @@ def text_chunks(path: Path, n_bytes: int) -> Iterator[tuple[int, bytes]]:
     Raises:
         DataError: The file cannot be read, is damaged, or is not UTF-8 text as far as its first bytes show.
     """
-    kind = kind_of(path)
-    if kind in ("parquet", "arrow"):
-        raise DataError(
-            f"{path} is a file in {kind.capitalize()} format, not text: read it with data=huggingface "
-            f"data.dataset={path} data.column=COLUMN"
-        )
+    kind: Kind = "text"
     try:
+        with _open(path) as stream:
+            head = stream.read(FIRST_BYTES)
+            kind = _kind(path, head)
+            if kind in ("parquet", "arrow"):
+                raise DataError(
+                    f"{path} is a file in {kind.capitalize()} format, not text: read it with "
+                    f"data=huggingface data.dataset={path} data.column=COLUMN"
+                )
+            if kind == "text":
+                yield from _chunks(stream, head, n_bytes)
+                return
         with closing(_decompressed(path, kind)) as stream:
             head = _read(stream, HEAD_BYTES)
-            if kind != "text" and (inner := _kind(path, head)) != "text":
+            if (inner := _kind(path, head)) != "text":
                 raise DataError(f"{path} holds a {inner} file compressed with {kind}: decompress it first")
-            offset = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
-            head = head[offset:]
-            for first in range(0, len(head), n_bytes):
-                yield offset + first, head[first : first + n_bytes]
-            offset += len(head)
-            while chunk := stream.read(n_bytes):
-                yield offset, chunk
-                offset += len(chunk)
+            yield from _chunks(stream, head, n_bytes)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(path, error) from None
@@ -99,27 +108,37 @@ def text_chunks(path: Path, n_bytes: int) -> Iterator[tuple[int, bytes]]:
         ) from None
 
 
+def _chunks(stream: IO[bytes], head: bytes, n_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the offset and the content of consecutive parts of a text after its first bytes, `head`."""
+    offset = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+    head = head[offset:]
+    for first in range(0, len(head), n_bytes):
+        yield offset + first, head[first : first + n_bytes]
+    offset += len(head)
+    while chunk := stream.read(n_bytes):
+        yield offset, chunk
+        offset += len(chunk)
+
+
 def read_text(path: Path) -> bytes:
     """Return a small text file's content as `text_chunks` reads it. Raises DataError."""
     return b"".join(chunk for _, chunk in text_chunks(path, 2**20))
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path | str) -> IO[bytes]:
     """Open a regular file. Raises DataError for a pipe or device, which can be read only once."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+    mode = os.stat(path).st_mode  # noqa: PTH116  # a Path costs more than reading a small file
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise DataError(f"{path} is a pipe or device, which cannot be read twice: write it to a file")
-    return path.open("rb")
+    return open(path, "rb", buffering=0)  # noqa: PTH123
 
 
-def _decompressed(path: Path, kind: Kind) -> IO[bytes]:
+def _decompressed(path: Path | str, kind: Kind) -> IO[bytes]:
     if kind == "gzip":
         return gzip.open(path)  # type: ignore[return-value]
-    if kind == "zstd":
-        import pyarrow  # type: ignore[import-untyped]  # slow to import
+    import pyarrow  # type: ignore[import-untyped]  # slow to import
 
-        return pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd")  # type: ignore[no-any-return]
-    return path.open("rb")
+    return pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd")  # type: ignore[no-any-return]
 
 
 def _read(stream: IO[bytes], n_bytes: int) -> bytes:
@@ -130,13 +149,18 @@ def _read(stream: IO[bytes], n_bytes: int) -> bytes:
     return content
 
 
-def _kind(path: Path, head: bytes) -> Kind:
+def _kind(path: Path | str, head: bytes) -> Kind:
+    head = head[:HEAD_BYTES]
+    if not head.startswith(SIGNATURES) and b"\0" not in head:
+        return "text"
     for mark, encoding in BYTE_ORDER_MARKS.items():
         if head.startswith(mark):
             raise _not_utf8(path, f"begins with {mark.hex(' ')}", encoding, encoding)
     for signature, description in UNREADABLE:
         if head.startswith(signature):
             raise DataError(f"{path} is {description}")
+    if head[TAR_OFFSET:].startswith(TAR):
+        raise DataError(f"{path} is a tar archive: unpack it with tar -xf")
     for signature, kind in READABLE:
         if head.startswith(signature):
             return kind
@@ -157,7 +181,7 @@ def _utf16_order(head: bytes) -> Literal["LE", "BE"] | None:
     return "LE" if n_odd > n_even else "BE"
 
 
-def _not_utf8(path: Path, evidence: str, encoding: str, name: str) -> DataError:
+def _not_utf8(path: Path | str, evidence: str, encoding: str, name: str) -> DataError:
     return DataError(
         f"{path} is {encoding} (it {evidence}), not UTF-8: convert it with iconv -f {name} -t UTF-8"
     )

@@ -25,13 +25,20 @@ def is_path(name: str) -> bool:
     return not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or Path(name).exists()
 
 
+def check_no_url(key: str, name: str) -> None:
+    """Raise InputError for a URL where a path or a name on the hub is needed."""
+    if "://" in name:
+        raise InputError(f"{key}={name} is a URL: give OWNER/NAME on the Hugging Face hub, or a local path")
+
+
 def check_pinned(key: str, name: str, revision: str | None) -> None:
     """Raise InputError unless `revision` is a commit hash: branches and tags can change."""
     if revision is None or not re.fullmatch(r"[0-9a-f]{40}", revision):
         section = key.partition(".")[0]
+        given = " is missing" if revision is None else f"={revision} is not a commit"
         raise InputError(
-            f"{section}.revision={revision} is not a commit: give its 40 hex digits, from the history of "
-            f"{name} on the hub (if {name} should be a local path: it was not found)"
+            f"{section}.revision{given}: give the 40 hex digits of a commit, from the history of {name} on "
+            f"the hub (if {name} should be a local path: it was not found)"
         )
 
 

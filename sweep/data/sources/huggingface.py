@@ -17,7 +17,7 @@ from sweep.config import HuggingFaceData
 from sweep.config.places import user_path
 from sweep.data.documents import Document, Dropped, document
 from sweep.data.sources.first_bytes import read_text
-from sweep.data.sources.hub import check_pinned, check_reachable, first_line, is_path
+from sweep.data.sources.hub import check_no_url, check_pinned, check_reachable, first_line, is_path
 from sweep.data.sources.source import Source, file_state
 from sweep.data.sources.tables import BATCH_ROWS, check_column, is_text, not_text, table_documents
 from sweep.errors import DataError, DataInterrupted, InputError, SweepError
@@ -38,6 +38,7 @@ def huggingface_source(config: HuggingFaceData) -> Source:
         InputError: The revision is not a commit, or a key of the hub is set for a path.
         DataError: No matching files were found.
     """
+    check_no_url("data.dataset", config.dataset)
     if not is_path(config.dataset):
         return _hub_source(config)
     for key in ("revision", "subset"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -54,20 +55,26 @@ def read_file(path: Path) -> bytes:
 
 def unreadable(path: Path | str, error: OSError) -> DataError:
     """Return the error for a file or directory that cannot be read."""
-    if isinstance(error, FileNotFoundError):
-        if Path(path).is_symlink():
-            return DataError(
-                f"{path} is a link to {os.readlink(path)}, which does not exist: restore that file, "  # noqa: PTH115
-                f"for example with git annex get, or remove the link"
-            )
-        return DataError(f"{path} cannot be read ({error.strerror}): check the path")
+    if isinstance(error, FileNotFoundError) and Path(path).is_symlink():
+        return DataError(
+            f"{path} is a link to {os.readlink(path)}, which does not exist: restore that file, "  # noqa: PTH115
+            f"for example with git annex get, or remove the link"
+        )
+    remedies = {
+        errno.ENOENT: "check the path",
+        errno.ENOTDIR: "check the path",
+        errno.ENAMETOOLONG: "use a shorter path",
+        errno.ELOOP: "it is a link to itself, remove it",
+    }
+    if error.errno in remedies:
+        return DataError(f"{path} cannot be read ({error.strerror}): {remedies[error.errno]}")
     return DataError(f"{path} cannot be read ({error.strerror}): check its permissions")
 
 
-def file_state(path: Path) -> FileState:
+def file_state(path: Path | str) -> FileState:
     """Return the current state of a file. Raises DataError when it cannot be read."""
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116
     except OSError as error:
         raise unreadable(path, error) from None
     return FileState(
@@ -75,19 +82,33 @@ def file_state(path: Path) -> FileState:
     )
 
 
-def matching_files(key: str, patterns: Iterable[str]) -> list[Path]:
+def _glob(pattern: str) -> list[str]:
+    """Return the sorted matches of a glob. Leading components that exist as written are not patterns."""
+    parts = Path(pattern).parts
+    literal = 0
+    while literal < len(parts) and os.path.lexists(Path(*parts[: literal + 1])):
+        literal += 1
+    escaped = Path(*map(glob.escape, parts[:literal]), *parts[literal:])
+    return sorted(glob.glob(str(escaped), recursive=True))  # noqa: PTH207
+
+
+def matching_files(key: str, patterns: Iterable[str]) -> list[str]:
     """Return the files that match paths or globs: in order of the patterns, sorted within each, each once.
+
+    They are strings, because a Path needs ten times their memory.
 
     Raises:
         DataError: A pattern, given as config key `key`, matches no file or is a directory.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, None] = {}
     for pattern in patterns:
+        if not pattern.strip():
+            raise DataError(f"{key} has an empty path: give files, as DIR/**/*")
         expanded = str(user_path(pattern, key))
         if Path(expanded).is_dir():
             raise DataError(f"{key}={pattern} is a directory: give its files, as {pattern.rstrip('/')}/**/*")
-        names = [expanded] if os.path.lexists(expanded) else sorted(glob.glob(expanded, recursive=True))  # noqa: PTH207
-        files = [path for path in map(Path, names) if not path.is_dir()]
+        names = [expanded] if os.path.lexists(expanded) else _glob(expanded)
+        files = [name for name in names if not os.path.isdir(name)]  # noqa: PTH112
         if not files:
             raise DataError(f"{key}={pattern} matches no file in {working_directory()}: check the path")
         found.update(dict.fromkeys(files))

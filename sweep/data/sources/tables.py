@@ -118,7 +118,7 @@ def _csv_rows(path: Path, column: str, separator: str) -> Iterator[Row]:
         for row in reader:
             if row and header is None:
                 header = row
-                check_column(header, column, str(path))
+                _check_header(header, column, path)
             elif row and header is not None:
                 if len(row) != len(header):
                     raise DataError(
@@ -128,6 +128,17 @@ def _csv_rows(path: Path, column: str, separator: str) -> Iterator[Row]:
             first = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}, line {first} is not valid CSV ({error}): correct it") from None
+
+
+def _check_header(header: list[str], column: str, path: Path) -> None:
+    if header.count(column) > 1:
+        raise DataError(f"{path} has {header.count(column)} columns named {column}: rename all but one")
+    separator = next((sign for sign in ";\t|" if len(header) == 1 and sign in header[0]), None)
+    if column not in header and separator is not None:
+        raise DataError(
+            f"{path} separates columns with {separator!r}: save it separated by commas, or by tabs as .tsv"
+        )
+    check_column(header, column, str(path))
 
 
 def _parquet_rows(path: Path, column: str) -> Iterator[Row]:

@@ -28,8 +28,15 @@ def text_source(config: TextData) -> Source:
         documents=lambda dropped: (
             found for path in paths for found in file_documents(path, delimiter, dropped)
         ),
-        remedy_for_one_document=None if delimiter else ONE_DOCUMENT_REMEDY,
+        remedy_for_one_document=ONE_DOCUMENT_REMEDY if delimiter is None else _other_delimiter(config),
         files=lambda: map(file_state, paths),
+    )
+
+
+def _other_delimiter(config: TextData) -> str:
+    return (
+        f"data.delimiter={config.delimiter} separates no further texts: choose one that the files contain, "
+        f"or use a corpus with more documents"
     )
 
 
@@ -43,7 +50,7 @@ def unescaped(delimiter: str) -> str:
     return "\\".join(piece.replace("\\n", "\n").replace("\\t", "\t") for piece in pieces)
 
 
-def file_documents(path: Path, delimiter: bytes | None, dropped: Dropped) -> Iterator[Document]:
+def file_documents(path: Path | str, delimiter: bytes | None, dropped: Dropped) -> Iterator[Document]:
     """Yield the documents of one file: the whole file, or its parts between delimiters.
 
     Blank parts are left out and counted in `dropped`. Needs memory for one document at a time. The file may
@@ -67,7 +74,7 @@ class Piece(NamedTuple):
     content: bytes
 
 
-def pieces(path: Path, delimiter: bytes | None) -> Iterator[Piece]:
+def pieces(path: Path | str, delimiter: bytes | None) -> Iterator[Piece]:
     """Yield the pieces of a file; one that ends with a delimiter has no empty piece after it.
 
     A line end in the delimiter also matches CR LF. Raises DataError as `file_documents`.
@@ -81,7 +88,7 @@ def pieces(path: Path, delimiter: bytes | None) -> Iterator[Piece]:
         yield piece
 
 
-def _split(path: Path, delimiter: bytes | None) -> Iterator[Piece]:
+def _split(path: Path | str, delimiter: bytes | None) -> Iterator[Piece]:
     offset, line, rest = -1, 1, b""
     for place, chunk in text_chunks(path, READ_BYTES):
         offset = place if offset < 0 else offset

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,8 @@ BPE_MIN_FREQUENCY = 2
 
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
 _USER_SETTING = os.environ.get(_PARALLELISM)
+_CALLS = Lock()
+_calls = 0  # inside `all_cores`, by all threads
 _IMPORTED_IN = os.getpid()
 
 
@@ -57,7 +60,7 @@ def encode_batch(fast: FastTokenizer, documents: Sequence[Document]) -> list[NDA
     texts = [decoded(document) for document in documents]
     with all_cores():
         encodings = fast.encode_batch_fast(texts, add_special_tokens=False)
-    return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+    return [np.fromiter(ids := encoding.ids, np.int64, len(ids)) for encoding in encodings]
 
 
 def tokenizers_library(name: str) -> Any:
@@ -77,14 +80,21 @@ def all_cores() -> Iterator[None]:
     """Let the library use all cores inside the context, and disable its threads afterwards.
 
     A forked child inherits the library's thread pool without its threads and would deadlock; some versions
-    also warn at every fork unless the variable is set. A value set by the user is kept.
+    also warn at every fork unless the variable is set. A value set by the user is kept. Several threads may
+    be inside at a time.
     """
+    global _calls
     all_cores = "true" if os.getpid() == _IMPORTED_IN else "false"
-    os.environ[_PARALLELISM] = _USER_SETTING or all_cores
+    with _CALLS:
+        _calls += 1
+        os.environ[_PARALLELISM] = _USER_SETTING or all_cores
     try:
         yield
     finally:
-        os.environ[_PARALLELISM] = _USER_SETTING or "false"
+        with _CALLS:
+            _calls -= 1
+            if not _calls:
+                os.environ[_PARALLELISM] = _USER_SETTING or "false"
 
 
 def _load(file: Path, vocab_size: int) -> FastTokenizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,7 +19,7 @@ from sweep.config import PretrainedTokenizerConfig
 from sweep.config.places import user_path
 from sweep.data.documents import SPACE_MARK, Document, place_of
 from sweep.data.sources.first_bytes import read_text
-from sweep.data.sources.hub import check_pinned, download, is_path
+from sweep.data.sources.hub import check_no_url, check_pinned, download, is_path
 from sweep.data.tokenizers.bpe import encode_batch, tokenizers_library
 from sweep.errors import DataError, InputError
 
@@ -36,6 +37,9 @@ PROBES = (
     *("e\u0301", "tail ", "0123", PROBE.strip()),
 )
 """Texts without a leading space, each with one thing that tokenizers change; reported one at a time."""
+
+MAX_VOCABULARY = 2**24
+"""Limit of the vocabulary, ten times the largest published one; files with a wrong id have more."""
 
 SAMPLING_KEYS = ("dropout", "alpha", "nbest_size")
 """Keys of a model that make it sample: BPE dropout (Provilkov et al. 2020), subword regularisation
@@ -79,7 +83,9 @@ class PretrainedTokenizer:
         self.separator = described.separator
         self.sha256 = described.sha256
         self._fast = _load(described)
-        self.token_bytes = _token_bytes(self._fast.get_vocab(with_added_tokens=True), described)
+        vocabulary = self._fast.get_vocab(with_added_tokens=True)
+        _check_ids(vocabulary, described)
+        self.token_bytes = _token_bytes(vocabulary, described)
         self._leading = _check_lossless(self._fast, self.token_bytes, described.path)
         self.token_bytes[self.separator] = -self._leading.n_bytes
         self.decodes_mark = _round_trip(self._fast, self.token_bytes, f"a{SPACE_MARK}")[1] == f"a{SPACE_MARK}"
@@ -194,8 +200,10 @@ def _check_text(path: Path, text: str, back: str, n_surplus: int) -> None:
         return
     change = (
         f"decodes {text!r} as {back!r}"
+        if unicodedata.normalize("NFC", back) != unicodedata.normalize("NFC", text)
+        else f"decodes {text!a} as {back!a}"
         if back != text
-        else f"encodes {text!r} in tokens of {len(text.encode()) + n_surplus} bytes instead of "
+        else f"encodes {text!a} in tokens of {len(text.encode()) + n_surplus} bytes instead of "
         f"{len(text.encode())}"
     )
     raise DataError(
@@ -251,6 +259,11 @@ def _described(path: Path, content: bytes, separator: str | None, vocab_size: in
             f"tokenizer.vocab_size={vocab_size} is less than the {n_tokens} tokens in {path}: "
             f"set it to at least {n_tokens}, or null"
         )
+    if max(n_tokens, vocab_size or 0) > MAX_VOCABULARY:
+        raise DataError(
+            f"{path} has a vocabulary of {max(n_tokens, vocab_size or 0)} tokens, at most {MAX_VOCABULARY} "
+            f"can be used: choose another tokenizer or a lower tokenizer.vocab_size"
+        )
     return PretrainedFile(
         path=path,
         sha256=hashlib.sha256(content).hexdigest(),
@@ -275,6 +288,16 @@ def _separator(path: Path, separator: str | None, added: Mapping[str, int]) -> i
     )
 
 
+def _check_ids(vocabulary: Mapping[str, int], described: PretrainedFile) -> None:
+    """Raise DataError where the library gives an added token another id than the file."""
+    for token, text in described.added.items():
+        if vocabulary.get(text) != token:
+            raise DataError(
+                f"{described.path} is inconsistent: its added token {text} has id {token}, and the "
+                f"tokenizers library reads {vocabulary.get(text)}: save it again"
+            )
+
+
 def _token_bytes(vocabulary: Mapping[str, int], described: PretrainedFile) -> NDArray[np.int64]:
     """Return the number of bytes that each id represents, shape (vocab_size,), for a lossless tokenizer."""
     n_bytes = np.zeros(described.vocab_size, dtype=np.int64)
@@ -292,6 +315,7 @@ def _token_bytes(vocabulary: Mapping[str, int], described: PretrainedFile) -> ND
 
 
 def _file(config: PretrainedTokenizerConfig) -> Path:
+    check_no_url("tokenizer.path", config.path)
     if not is_path(config.path):
         check_pinned("tokenizer.path", config.path, config.revision)
         _check_client()
@@ -300,7 +324,13 @@ def _file(config: PretrainedTokenizerConfig) -> Path:
     if config.revision is not None:
         raise InputError(f"tokenizer.revision has no effect on the local path {config.path}: set it to null")
     path = user_path(config.path, "tokenizer.path")
-    return path / "tokenizer.json" if path.is_dir() else path
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if file.suffix == ".model" or (not file.exists() and file.with_name("tokenizer.model").is_file()):
+        raise DataError(
+            f"tokenizer.path={config.path} is a SentencePiece model: save it as a tokenizer.json, with "
+            f"AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of the transformers library"
+        )
+    return file
 
 
 def _check_client() -> None:

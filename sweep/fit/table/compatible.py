@@ -110,4 +110,5 @@ def _is_redundant_seed(name: str, point: Point) -> bool:
     if name != "seed" or point.loss is None:
         return False
     rounded = float(f"{point.loss:.{ROUNDED_DIGITS}g}")
-    return point.loss not in (rounded, float(np.float32(rounded)))
+    with np.errstate(over="ignore"):
+        return point.loss not in (rounded, float(np.float32(rounded)))

@@ -17,6 +17,7 @@ from sweep.errors import InputError
 from sweep.fit.table.numbers import BLANKS
 
 COMPRESSED = ".gz"
+GZIP = b"\x1f\x8b"  # first bytes (RFC 1952, section 2.3.1)
 SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
 SEPARATORS = (",", ";", "\t", "|")
 BYTE_ORDER_MARKS = {
@@ -91,7 +92,7 @@ def _suffix(path: Path) -> str:
 def _content(path: Path) -> bytes:
     """Return the bytes of a file, decompressed."""
     content = path.read_bytes()
-    return gzip.decompress(content) if _is_compressed(path) else content
+    return gzip.decompress(content) if _is_compressed(path) or content.startswith(GZIP) else content
 
 
 def _read_delimited(path: Path) -> Cells:
@@ -132,7 +133,8 @@ def _read_delimited(path: Path) -> Cells:
 def _decode(content: bytes) -> tuple[str, tuple[str, ...]]:
     """Return the text and, where its encoding had to be guessed, a note. Raises ValueError for no text."""
     encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
-    if encoding is None and b"\0" in content[:1000]:  # UTF-16 without a mark: ASCII has a zero in each pair
+    if encoding is None and 5 * content[:1000].count(b"\0") > 2 * len(content[:1000]):
+        # UTF-16 without a mark: ASCII has a zero in each pair
         encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
     try:
         text = content.decode(encoding or "utf-8")
@@ -141,7 +143,7 @@ def _decode(content: bytes) -> tuple[str, tuple[str, ...]]:
             raise
         return content.decode("latin-1"), ("the file is no UTF-8 and is read as Latin-1",)
     if "\0" in text:
-        raise ValueError("it is a binary file")
+        raise ValueError("it is a binary file or has a byte 0")
     return text, ()
 
 

@@ -31,7 +31,7 @@ def examine(needs: Needs, n_cores: int) -> Diagnosis:
             *check_extras(),
             *check_launcher(needs),
             check_plan(needs.refusal),
-            check_speed(needs.speed),
+            check_speed(needs.speed, needs.speed_remedy),
         )
     )
 
@@ -43,15 +43,15 @@ def check_plan(refusal: str | None) -> Check:
     return Check(name="plan", state="missing", found=refusal, remedy="change the experiment accordingly")
 
 
-def check_speed(speed: str | None) -> Check:
-    """Report the measured speed of a worker, by which plans estimate time."""
+def check_speed(speed: str | None, remedy: str) -> Check:
+    """Report the measured speed of a worker, by which plans estimate time; `remedy` says how to get one."""
     if speed is not None:
         return Check(name="speed", state="ok", found=speed)
     return Check(
         name="speed",
         state="absent",
         found="not measured: plans guess the time of runs",
-        remedy="optional; install torch here, or set estimate.flops_per_second for other machines",
+        remedy=f"optional; {remedy}",
     )
 
 

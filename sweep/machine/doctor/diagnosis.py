@@ -58,5 +58,6 @@ class Needs:
     memory_bytes: int  # of the largest run
     refusal: str | None  # error message if the experiment cannot be planned
     speed: str | None = None  # measured speed of a worker; None where it is not known
+    speed_remedy: str = "set estimate.flops_per_second"
     launch: str = "local"  # name of the launcher
     launch_refusal: str | None = None  # error message if the launcher cannot be used here

@@ -2,11 +2,13 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import os
 import shutil
 import subprocess
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -139,7 +141,13 @@ def zipped() -> bytes:
     return stream.getvalue()
 
 
+TAR = io.BytesIO()
+with tarfile.open(fileobj=TAR, mode="w") as archive:
+    archive.add(__file__, "a.txt")
+
 UNREADABLE_FILES = {
+    "tar": (TAR.getvalue(), r"is a tar archive: unpack it with tar -xf$"),
+    "tar.gz": (gzip.compress(TAR.getvalue()), r"is a tar archive: unpack it with tar -xf$"),
     "lfs": (POINTER, r"is a Git LFS pointer, not the file: run git lfs pull$"),
     "annex": (b"/annex/objects/MD5E-s5--x.txt\n", r"is a git-annex pointer, .*: run git annex get$"),
     "xz": (lzma.compress(b"text"), r"is compressed with xz: decompress it with xz -d$"),

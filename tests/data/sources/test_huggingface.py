@@ -131,6 +131,24 @@ def test_invalid_files_are_rejected(tmp_path: Path, content: bytes, sentence: st
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("header", "sentence"),
+    [
+        ("text,text", r"x\.csv has 2 columns named text: rename all but one"),
+        ("id;text", r"x\.csv separates columns with ';': save it separated by commas, or by tabs as \.tsv"),
+    ],
+)
+def test_an_ambiguous_header_is_rejected(tmp_path: Path, header: str, sentence: str) -> None:
+    (tmp_path / "x.csv").write_text(f"{header}\na,b\n")
+    with pytest.raises(DataError, match=sentence):
+        read(replace(LOCAL, dataset=str(tmp_path)))
+
+
+def test_a_url_is_neither_a_path_nor_a_name_on_the_hub() -> None:
+    with pytest.raises(InputError, match=r"data\.dataset=https://x\.org/a/b is a URL: give OWNER/NAME"):
+        read(replace(LOCAL, dataset="https://x.org/a/b"))
+
+
 def test_a_too_long_line_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sweep.data.sources.text_files.MAX_DOCUMENT_BYTES", 2**10)
     (tmp_path / "x.jsonl").write_text('{"text": "' + "x" * 2**11)
@@ -172,9 +190,8 @@ def test_local_files_need_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("revision", [None, "main", "v1.0", COMMIT[:39], COMMIT.upper()])
 def test_a_name_on_the_hub_needs_a_commit(revision: str | None) -> None:
-    with pytest.raises(
-        InputError, match=rf"data\.revision={revision} is not a commit: give its 40 hex digits"
-    ):
+    given = " is missing" if revision is None else f"={revision} is not a commit"
+    with pytest.raises(InputError, match=rf"data\.revision{given}: give the 40 hex digits of a commit"):
         huggingface_source(replace(LOCAL, dataset="me/tales", revision=revision))
 
 

@@ -34,12 +34,37 @@ def test_paths_and_globs_keep_their_order_without_repeats(tmp_path: Path) -> Non
     [
         ("*.text", r"data\.files=.*\*\.text matches no file in /.*: check the path"),
         ("gone.txt", r"data\.files=.*gone\.txt matches no file"),
+        ("loop.txt", r"loop\.txt cannot be read \(Too many .*\): it is a link to itself, remove it$"),
         ("", r"data\.files=.* is a directory: give its files, as .*/\*\*/\*$"),
     ],
 )
 def test_missing_files_are_rejected(tmp_path: Path, name: str, sentence: str) -> None:
+    (tmp_path / "loop.txt").symlink_to("loop.txt")
     with pytest.raises(DataError, match=sentence):
-        documents(text(tmp_path / name))
+        list(documents(text(tmp_path / name)))
+
+
+def test_an_empty_path_is_no_directory() -> None:
+    with pytest.raises(DataError, match=r"data\.files has an empty path: give files"):
+        documents(text(""))
+
+
+def test_directories_with_characters_of_globs_are_read_as_written(tmp_path: Path) -> None:
+    for name in ("[a]*b/x.txt", "axb/y.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(name)
+    (found,) = documents(text(tmp_path / "[a]*b/*.txt"))
+    assert found.content == b"[a]*b/x.txt"
+    (found,) = documents(text(tmp_path / "a*b/*.txt"))
+    assert found.content == b"axb/y.txt"
+
+
+def test_a_delimiter_that_no_file_contains_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\rtwo\rthree")
+    with pytest.raises(
+        DataError, match=r"a single document, .*: data\.delimiter=\\n separates no further texts"
+    ):
+        scan(text(tmp_path / "a.txt", delimiter="\\n"))
 
 
 @given(
@@ -113,7 +138,7 @@ def test_one_document_is_refused_with_advice_that_works(tmp_path: Path) -> None:
     delimiter = re.search(r"'data\.delimiter=(.*)'", str(found.value)).group(1)  # type: ignore[union-attr]
     assert scan(text(path, delimiter=delimiter)).n_documents == 50
     path.write_text("copy\n" * 5000)
-    with pytest.raises(DataError, match=r"single document after 4999 copies of it were dropped.*: use a"):
+    with pytest.raises(DataError, match=r"single document after 4999 copies of it were dropped.* or use a"):
         scan(text(path, delimiter="\\n"))
 
 

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,37 @@ def test_a_plan_refuses_a_tokenizer_that_changes_text(
         check_tokenizer(config(saved(make())))
 
 
+def composing() -> Tokenizer:
+    fast = byte_level()
+    fast.normalizer = normalizers.NFC()
+    return fast
+
+
+def test_texts_that_look_alike_are_shown_as_escapes(saved: Callable[[Tokenizer], Path]) -> None:
+    with pytest.raises(DataError, match=r"it decodes 'e\\u0301' as '\\xe9'"):
+        check_tokenizer(config(saved(composing())))
+
+
+def test_files_that_are_not_tokenizers_are_refused_in_a_sentence(
+    saved: Callable[[Tokenizer], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama" / "tokenizer.model").write_bytes(b"\n\x0e")
+    for path in (tmp_path / "llama", tmp_path / "llama" / "tokenizer.model"):
+        with pytest.raises(DataError, match=r"is a SentencePiece model: .*save_pretrained"):
+            check_tokenizer(config(path))
+    with pytest.raises(InputError, match=r"tokenizer\.path=https://x\.org/gpt2 is a URL"):
+        check_tokenizer(replace(config(tmp_path), path="https://x.org/gpt2"))
+    path = saved(byte_level())
+    with pytest.raises(DataError, match=r"has a vocabulary of 1000000000000 tokens, at most 16777216 can be"):
+        check_tokenizer(config(path, vocab_size=10**12))
+    edit(path, lambda values: values["model"].update(type="WordLevel", vocab={"a": 0, "b": 1}, unk_token="b"))
+    with pytest.raises(
+        DataError, match=r"added token <\|endoftext\|> has id 0, and .* reads 2: save it again"
+    ):
+        check_tokenizer(config(path))
+
+
 def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     values = json.loads(path.read_text())
     change(values)
@@ -347,7 +379,7 @@ def test_paths_and_names(tmp_path: Path) -> None:
         vocab_size(config(tmp_path))
     with pytest.raises(InputError, match=r"tokenizer\.revision has no effect on the local path"):
         vocab_size(config(tmp_path, revision=COMMIT))
-    with pytest.raises(InputError, match=r"tokenizer\.revision=main is not a commit: give its 40 hex digits"):
+    with pytest.raises(InputError, match=r"tokenizer\.revision=main is not a commit: give the 40 hex digits"):
         vocab_size(config(Path("gpt2"), revision="main"))
 
 

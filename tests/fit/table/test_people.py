@@ -4,6 +4,7 @@ import codecs
 import gzip
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -471,6 +472,11 @@ def test_compressed_text_is_read_and_a_spreadsheet_is_refused_with_the_remedy(tm
     path = tmp_path / "runs.csv.gz"
     path.write_bytes(gzip.compress(content))
     assert [point.n_params for point in read_table(path)] == [1e6, 2e6]
+    shutil.copy(path, tmp_path / "named.csv")
+    assert [point.n_params for point in read_table(tmp_path / "named.csv")] == [1e6, 2e6]
+    (tmp_path / "nul.csv").write_bytes(content.replace(b"3.5", b"3.\x005"))
+    with pytest.raises(InputError, match="it is a binary file or has a byte 0"):
+        read_table(tmp_path / "nul.csv")
     path.write_bytes(gzip.compress(content)[:-9])
     with pytest.raises(InputError, match="cannot read it as csv"):
         read_table(path)

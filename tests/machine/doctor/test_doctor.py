@@ -291,3 +291,26 @@ def test_a_launcher_that_cannot_work_here_is_missing(monkeypatch: pytest.MonkeyP
     assert "launch=slurm needs sbatch" in slurm.to_text()
     local = diagnose(compose_experiment(settings))
     assert "launch" not in [check.name for check in local.checks]
+
+
+@pytest.mark.parametrize(
+    ("settings", "variable", "remedy"),
+    [
+        ((), "0", "optional; unset SWEEP_MEASURE_SPEED, or set estimate.flops_per_second"),
+        (("launch=slurm",), "1", "optional; set estimate.flops_per_second"),
+    ],
+)
+def test_the_remedy_for_an_unknown_speed_is_one_that_works(
+    settings: tuple[str, ...],
+    variable: str,
+    remedy: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("SWEEP_MEASURE_SPEED", variable)
+    experiment = compose_experiment(["experiment=smoke", "tokenizer=byte", f"data_dir={tmp_path}", *settings])
+    check = diagnose(experiment).checks[-1]
+    assert check.name == "speed"
+    assert check.remedy is not None
+    assert check.remedy.startswith(remedy)
