@@ -2,9 +2,9 @@
 """FLOPs of suggested runs and of a fixed grid for the same interval of N_opt, by replay.
 
 A fixed grid trains all sizes of one budget after the other, in ascending order. The adaptive sweep starts
-from the first three of these budgets and adds what `sweep.fit.design` proposes until its interval is as
-narrow as that of the grid. Both are fitted by `sweep fit` after every step, and the runs of the start count
-on both sides. The ratio is that of their FLOPs.
+from five sizes, evenly spread in ln N, of the first three of these budgets, and adds what
+`sweep.fit.design` proposes until its interval is as narrow as that of the grid. Both are fitted by
+`sweep fit` after every step, and the runs of the start count on both sides. The ratio is that of their FLOPs.
 
     python -m scripts.benchmarks.design_replay planted --replicates 4 --out results/reference/design
     python -m scripts.benchmarks.design_replay tables DIR --out results/reference/design
@@ -43,6 +43,7 @@ FloatArray = npt.NDArray[np.float64]
 CONFIG = dataclasses.replace(FitConfig(), methods=("trend",), n_bootstrap=60, confidence=0.9)
 PILOT = 3  # budgets of the grid that the adaptive sweep starts from
 REACH = 10.0  # times the largest budget: the target
+START_SIZES = 5  # of each of these budgets
 ROUND = 0.1  # of the grid's FLOPs: the allowance of one proposal
 LARGEST = 1.0  # of the grid's FLOPs: where the adaptive sweep ends at the latest
 
@@ -141,9 +142,25 @@ class Source:
     def __init__(self, grid: Sequence[Sequence[Point]], pool: Pool, target: float, truth: float) -> None:
         self.grid, self.pool, self.target, self.truth = grid, pool, target, truth
 
+    @property
+    def start(self) -> list[Point]:
+        """The runs that the adaptive sweep starts from."""
+        return [point for level in self.grid[:PILOT] for point in spread(level)]
+
     def draw(self, row: int, number: int) -> Point:
         """Return run `number` of a cell of the pool."""
         raise NotImplementedError
+
+
+def spread(level: Sequence[Point]) -> list[Point]:
+    """Return one run of each of START_SIZES sizes of a budget, evenly spread in ln N from end to end."""
+    by_size = {point.n_params: point for point in reversed(level)}
+    sizes = np.array(sorted(by_size))
+    left = set(sizes.tolist())
+    for at in np.linspace(*np.log(sizes[[0, -1]]), START_SIZES).tolist():
+        if left:
+            left.remove(min(left, key=lambda n: abs(math.log(n) - at)))
+    return [by_size[n] for n in sizes.tolist() if n not in left]
 
 
 class PlantedSource(Source):
@@ -196,7 +213,7 @@ class TableSource(Source):
         budgets = sorted(rows["flops_budget"].unique())
         self._points = points
         grid = [[p for p in points if p.flops_budget == budget] for budget in budgets]
-        used = {id(p) for level in grid[:PILOT] for p in level}
+        used = {id(point) for level in grid[:PILOT] for point in spread(level)}
         pool = Pool(
             flops_budget=np.array([p.flops_budget for p in points], dtype=float),
             n_params=np.array([p.n_params for p in points], dtype=float),
@@ -231,8 +248,7 @@ def fixed_curve(source: Source) -> list[State]:
 
 def adaptive_curve(source: Source, total: float, goal: float) -> list[State]:
     """Return the answer after every round, until the width is `goal` or the FLOPs reach those of the grid."""
-    points = [point for level in source.grid[:PILOT] for point in level]
-    pool = source.pool
+    points, pool = source.start, source.pool
     states = [measured(points, source.target, source.truth)]
     drawn: dict[int, int] = {}
     while states[-1].flops < LARGEST * total and states[-1].width > goal:
@@ -288,7 +304,7 @@ def compare(
     for index in range(1, len(fixed)) if every_level else [len(fixed) - 1]:
         grid = fixed[index]
         goal = min(state.width for state in fixed[: index + 1]) if every_level else grid.width
-        adaptive = adaptive_curve(source, whole, goal)
+        adaptive = adaptive_curve(source, grid.flops, goal)
         end = adaptive[-1]
         result = Result(
             sweep=name,

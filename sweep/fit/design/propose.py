@@ -1,8 +1,9 @@
 """The next runs by their expected reduction of the answer's variance per FLOP.
 
 Budgets without a bracketed minimum are repaired first. Then actions are added one at a time by the reduction
-of the log variance per FLOP (a greedy c-optimal design; Chaloner & Verdinelli 1995, section 2), and sequences
-that begin with a larger budget are compared by the variance at the end of the allowance.
+of the log variance per e-fold of the FLOPs spent (a greedy c-optimal design; Chaloner & Verdinelli 1995,
+section 2). Sequences that begin with a larger budget are compared by the variance at the end of the allowance
+or, with a goal that none is expected to meet, by the variance all along the way.
 
 Legend: N parameters, C training FLOPs, L loss.
 """
@@ -45,6 +46,7 @@ NEW_BUDGET: tuple[tuple[float, ...], ...] = (
 """Sizes of a new budget, in units of HALF_SPAN from the expected minimum."""
 FURTHER = (-1.0, -0.5, 0.0, 0.5, 1.0)  # sizes of further runs of a budget, in the same units
 STEPS = (0.3, 1.0)  # least and largest distance in ln N of a size that is added beyond an edge
+LEAST_STEP = 0.05  # of ln N between the sizes of a new budget
 GROWTH = 4.0
 """Most FLOPs of an action over those spent before: cheap runs show if dear ones are needed."""
 OVERHEAD = 0.02  # of the largest run, added to the cost of an action: cheap runs are not free
@@ -170,24 +172,43 @@ def _best_rollout(
 
     With a goal it is the cheapest sequence that meets the goal, if any does.
     """
-    best: tuple[tuple[float, float], tuple[Action, ...]] | None = None
-    largest = max(budget.flops for budget in design)
+    spent = _spent(design)
     beyond = [
         action
         for action in _new_budgets(model.local, pool, design)
-        if action.flops <= min(allowance, GROWTH * _spent(design))
-        and pool.flops_budget[action.rows[0]] > largest
+        if action.flops <= min(allowance, GROWTH * spent)
+        and pool.flops_budget[action.rows[0]] > max(budget.flops for budget in design)
     ]
-    starts = [None, *beyond]
-    for start in starts:
-        actions, end = _greedy(model, design, pool, allowance, enough, start)
-        after = model.variances(end)
-        cost = sum(action.flops for action in actions)
-        rank = (0.0, cost) if enough.holds(after) else (1.0, model.score(end))
+    best: tuple[tuple[float, float], tuple[Action, ...]] | None = None
+    for start in (None, *beyond):
+        path = _greedy(model, design, pool, allowance, enough, start)
+        if path.met:
+            rank = 0.0, path.spent[-1]
+        else:
+            rank = 1.0, path.area(spent + allowance) if enough.goal else path.scores[-1]
         if best is None or rank < best[0]:
-            best = rank, actions
+            best = rank, path.actions
     assert best is not None
     return best[1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Path:
+    """A sequence of actions, with the FLOPs spent and the score at its start and after each of them."""
+
+    actions: tuple[Action, ...]
+    spent: tuple[float, ...]
+    scores: tuple[float, ...]
+    met: bool  # whether the goal is expected to be met at the end
+
+    def area(self, flops: float) -> float:
+        """Return the integral of the score over ln FLOPs up to `flops`.
+
+        It ranks sequences by how narrow the interval is all along the way, since the goal may be met earlier
+        or later than expected.
+        """
+        ends = np.log(np.minimum([*self.spent[1:], flops], flops) / np.array(self.spent))
+        return float(ends @ np.array(self.scores))
 
 
 def _greedy(
@@ -197,41 +218,48 @@ def _greedy(
     allowance: float,
     enough: _Enough,
     start: Action | None,
-) -> tuple[tuple[Action, ...], Design]:
-    """Add actions by the reduction of the score per FLOP until the allowance is spent or nothing helps."""
+) -> _Path:
+    """Add actions by the reduction of the score per e-fold of FLOPs until nothing affordable helps."""
     actions: list[Action] = []
     overhead = OVERHEAD * float(pool.flops.max(initial=0.0))
-    rates: dict[Action, float] = {}  # of earlier steps: upper bounds, as gains diminish
+    gains: dict[Action, float] = {}  # of earlier steps: upper bounds, as gains diminish
+    spent, scores = [_spent(design)], [model.score(design)]
+    end = spent[0] + allowance
     chosen = start
     while True:
         if chosen is not None:
             actions.append(chosen)
-            allowance -= chosen.flops
             design, pool = _with_action(design, pool, chosen), pool.without(chosen.rows)
+            spent.append(spent[-1] + chosen.flops)
+            scores.append(model.score(design))
         if enough.holds(model.variances(design)):
             break
-        now = model.score(design)
-        limit = min(allowance, GROWTH * _spent(design))
-        affordable = [
-            action
+        limit = min(end - spent[-1], GROWTH * spent[-1])
+        affordable = {
+            action: math.log1p((action.flops + overhead) / spent[-1])
             for action in (
                 *_new_budgets(model.local, pool, design),
                 *_single_runs(model.local, pool, design),
             )
             if action.flops <= limit
-        ]
-        affordable.sort(key=lambda action: -rates.get(action, math.inf))
+        }
         best, chosen = 0.0, None
-        for action in affordable:
-            if rates.get(action, math.inf) <= best:
+        order = sorted(affordable, key=lambda action: -gains.get(action, math.inf) / affordable[action])
+        for action in order:
+            cost = affordable[action]
+            if gains.get(action, math.inf) / cost <= best:
                 break
-            gain = now - model.score(_with_action(design, pool, action))
-            rates[action] = gain / (action.flops + overhead)
-            if gain > MIN_GAIN and rates[action] > best:
-                best, chosen = rates[action], action
+            gain = gains[action] = scores[-1] - model.score(_with_action(design, pool, action))
+            if gain > MIN_GAIN and gain / cost > best:
+                best, chosen = gain / cost, action
         if chosen is None:
             break
-    return tuple(actions), design
+    return _Path(
+        actions=tuple(actions),
+        spent=tuple(spent),
+        scores=tuple(scores),
+        met=enough.holds(model.variances(design)),
+    )
 
 
 def _spent(design: Design) -> float:
@@ -257,12 +285,20 @@ def _new_budgets(local: LocalModel, pool: Pool, design: Design) -> Iterator[Acti
             continue
         rows = pool.at(budget)
         u = pool.log_n[rows] - local.center(budget)
-        for offsets in NEW_BUDGET:
-            chosen = sorted(
-                {int(rows[np.argmin(np.abs(u - HALF_SPAN * at))]) for at in offsets} if len(u) else ()
-            )
+        found = {tuple(_spread(u, offsets)): None for offsets in NEW_BUDGET}
+        for chosen in found:
             if len(chosen) >= MIN_SIZES:
-                yield _action("budget", chosen, pool)
+                yield _action("budget", rows[list(chosen)].tolist(), pool)
+
+
+def _spread(u: FloatArray, offsets: Sequence[float]) -> list[int]:
+    """Return the indices of distinct sizes nearest to the offsets, the outermost chosen first."""
+    chosen: list[int] = []
+    for at in sorted(offsets, key=abs, reverse=True):
+        free = [i for i in range(len(u)) if all(abs(u[i] - u[j]) > LEAST_STEP for j in chosen)]
+        if free:
+            chosen.append(min(free, key=lambda i: abs(u[i] - HALF_SPAN * at)))
+    return sorted(chosen)
 
 
 def _single_runs(local: LocalModel, pool: Pool, design: Design) -> Iterator[Action]:
