@@ -14,10 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from sweep.config import ColumnsConfig, ExperimentConfig, FitConfig
-from sweep.config.reading import to_dict
 from sweep.errors import InputError, SafetyError, SweepError
 from sweep.fit import DEFAULT_COLUMNS, Fit, Prediction, fit, read_fit, read_table
 from sweep.fit.answer import AnswerLaw
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
 PAGE = "report.html"
 LIVE_EVERY_S = 60.0  # between two pages of a running sweep, at least
 REACHES = (1.0, 10.0)  # times the largest fitted budget: the sentences of the page
-PRIVATE = ("data_dir", "results_dir", "store")  # settings of this machine, which a page to pass on omits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,10 +134,12 @@ def write_page(sweep_dir: Path) -> Path:
 def sweep_studies(sweep_dir: Path, stored: StoredPoints) -> list[StudyInput]:
     """Return the arms of a sweep as the page and the figures show them."""
     store = RunStore(sweep_dir)
-    experiment = _experiment(store)
-    status = None if experiment is None else store.status()
-    fits = current_fits(sweep_dir, stored, experiment)
-    return [_study(sweep_dir, stored, arm, fitted, experiment, status) for arm, fitted in fits.items()]
+    experiments = {one.arm: one for one in store.arm_experiments()} if store.has_plan() else {}
+    status = store.status() if experiments else None
+    fits = current_fits(sweep_dir, stored, _experiment(store))
+    return [
+        _study(sweep_dir, stored, arm, fitted, experiments.get(arm), status) for arm, fitted in fits.items()
+    ]
 
 
 def _write_page(sweep_dir: Path, stored: StoredPoints, studies: Sequence[StudyInput]) -> Path:
@@ -153,13 +151,12 @@ def _write_page(sweep_dir: Path, stored: StoredPoints, studies: Sequence[StudyIn
     page = PageInput(
         title=sweep_dir.resolve().name if experiment is None else experiment.name,
         source=str(sweep_dir),
-        commands=_commands(sweep_dir, experiment),
+        commands=_commands(sweep_dir, studies),
         generated_at=_now(),
         version=version("sweep"),
         studies=studies,
         comparisons=_comparisons(sweep_dir, studies),
         pending=None if experiment is None else _pending(store.status()),
-        config=None if experiment is None else _public_yaml(experiment),
         hashes=_hashes(stored.points, experiment),
         price_per_hour=0.0 if experiment is None else experiment.estimate.price_per_hour,
     )
@@ -206,7 +203,7 @@ def write_table_report(
     )
     page = PageInput(
         title=path.stem,
-        source="",
+        source=str(path),
         commands=(f"sweep report {shlex.quote(str(path))}",),
         generated_at=_now(),
         version=version("sweep"),
@@ -255,6 +252,7 @@ def _study(
         results=results,
         settings=settings,
         predictions=_predictions(fitted, experiment, points, settings),
+        experiment=experiment,
         family=plannable_sizes(experiment) if experiment is not None and is_exact else None,
         run_at=None if experiment is None else partial(noted_run, experiment, ShapeRange.of(points)),
         ledger=_ledger(status, {point.run_key for point in points}),
@@ -306,15 +304,21 @@ def _experiment(store: RunStore) -> ExperimentConfig | None:
     return store.latest_experiment() if store.has_plan() else None
 
 
-def _commands(sweep_dir: Path, experiment: ExperimentConfig | None) -> tuple[str, ...]:
+def _commands(sweep_dir: Path, studies: Sequence[StudyInput]) -> tuple[str, ...]:
+    """Return the commands that train the experiments again, from the files on the page, and report them."""
+    from sweep.report.html.experiment import experiment_file
+
+    files = [experiment_file(study.experiment) for study in studies if study.experiment is not None]
+    trained = [
+        line
+        for file in files
+        for line in (
+            f"# with the settings below as configs/experiment/{file.name}.yaml",
+            f"sweep run experiment={file.name}",
+        )
+    ]
     place = shlex.quote(str(sweep_dir))
-    trained = () if experiment is None else (f"sweep run experiment={shlex.quote(experiment.name)}",)
-    return (*trained, f"sweep fit {place}", f"sweep report {place}")
-
-
-def _public_yaml(experiment: ExperimentConfig) -> str:
-    settings = {name: value for name, value in to_dict(experiment).items() if name not in PRIVATE}
-    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    return (*trained, *(() if files else (f"sweep fit {place}",)), f"sweep report {place}")
 
 
 def _hashes(points: Sequence[Point], experiment: ExperimentConfig | None) -> dict[str, str]:

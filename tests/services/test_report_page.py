@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from scripts.benchmarks.compare_coverage import Plant
+from sweep.config.compose import compose_experiment
 from sweep.report.html.page import page_html
 from sweep.store.imports import import_points
+from sweep.study.predictions import noted_run
 from sweep.study.report import write_page
 from tests.report.figures.planted import planted_sweep
 from tests.report.html.conftest import hostile, page_of
@@ -187,6 +192,79 @@ def test_the_keyboard_reads_the_multiplier(chromium, arms_page):
     chromium.run("document.querySelectorAll('#arms button')[1].click()")  # stays with another arm
     assert chromium.run("return document.querySelectorAll('#compare figure[id^=pair]').length") == 2
     silent(chromium)
+
+
+def test_the_copied_experiment_is_planned_as_the_page_says(chromium, planned_page):
+    chromium.resize(1400, 900)
+    chromium.open(planned_page, "#C=9e12")
+    chromium.run("window.copied = []; window.copy = (text) => window.copied.push(text)")
+    chromium.run("for (const b of document.querySelectorAll('#ask-output button')) b.click()")
+    text, commands = chromium.run("return window.copied")
+    assert commands == "sweep predict results/demo 9e12\nsweep validate results/demo 9e12"
+    directory = planned_page.parent
+    name = re.search(r"# Save as configs/experiment/(\w+)\.yaml", text).group(1)
+    file = directory / "configs" / "experiment" / f"{name}.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text, encoding="utf-8")
+    done = sweep("plan", f"experiment={name}", "--json", cwd=directory, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "no effect" not in done.stderr
+    (run,) = json.loads(done.stdout)["runs"]
+    shape = chromium.run("return document.getElementById('ask-shape').textContent")
+    assert f"d_model {run['d_model']}, n_layers {run['n_layers']}" in shape
+    assert run["flops"] == pytest.approx(9e12, rel=0.02)
+    assert run["lr_peak"] == pytest.approx(float(shape.rpartition("lr ")[2]), rel=0.02)
+    chromium.run("document.querySelector('.copy-experiment').click()")
+    assert chromium.run("return window.copied.at(-1)").startswith("# @package _global_\nname: demo\n")
+    silent(chromium)
+
+
+@pytest.fixture
+def planned_page(tmp_path: Path) -> Path:
+    """A page of planted points under the settings of the demo."""
+    experiment = compose_experiment(["experiment=demo"])
+    page = page_of(
+        planted_sweep(),
+        source="results/demo",
+        experiment=experiment,
+        run_at=partial(noted_run, experiment, None),
+    )
+    path = tmp_path / "report.html"
+    path.write_text(page_html(page), encoding="utf-8")
+    return path
+
+
+def test_the_page_prints_with_figures_of_the_width_of_paper(chromium, pages):
+    chromium.resize(400, 900)  # a phone
+    chromium.open(pages["planted"], "#theme=dark")
+    chromium.command("Emulation.setEmulatedMedia", {"media": "print"})
+    chromium.resize(718, 900)  # of A4 between margins of 1 cm
+    chromium.run("dispatchEvent(new Event('beforeprint'))")
+    assert chromium.run("return document.documentElement.dataset.theme") == "light"
+    assert all(0.85 < scale < 1.15 for scale in chromium.run(f"return {SCALES}"))  # letters keep their size
+    assert chromium.run(OVERLAPS) == []
+    assert chromium.run("return document.documentElement.scrollWidth") <= 718
+    for part in ("#ask-slider", ".chips button", "figcaption button", "nav", ".legend [aria-pressed=false]"):
+        assert chromium.run(N_VISIBLE, part) == 0, part
+    assert chromium.run(N_VISIBLE, "details:not([open])") == 0
+    assert chromium.run(N_VISIBLE, "#run-rows tr") == len(planted_sweep().points)
+    chromium.run("dispatchEvent(new Event('afterprint'))")
+    chromium.command("Emulation.setEmulatedMedia", {"media": ""})
+    chromium.resize(400, 900)
+    assert chromium.run("return document.documentElement.dataset.theme") == "dark"
+    assert chromium.run(N_VISIBLE, "details:not([open])") > 0
+    chromium.wait(f"return {SCALES}.every(s => Math.abs(s - 1) < 0.01)")  # drawn for the screen again
+    paper = chromium.command("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})["data"]
+    assert base64.b64decode(paper).startswith(b"%PDF")
+    silent(chromium)
+
+
+N_VISIBLE = "return [...document.querySelectorAll(arguments[0])].filter(n => n.offsetParent !== null).length"
+SCALES = (
+    "[...document.querySelectorAll('figure > svg')]"
+    ".map(s => s.getBoundingClientRect().width / s.viewBox.baseVal.width)"
+)
+"""By figure, the width it is shown at over the width it is drawn for."""
 
 
 def test_far_budgets_are_refused_and_losses_are_inverted(chromium, pages):

@@ -88,8 +88,9 @@ function scale(axis, values, from, to) {
 
 function linearTicks(low, high, most) {
   const rough = (high - low) / most, unit = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((m) => m * unit).find((s) => s >= rough * 0.999);
-  const ticks = [];
+  const steps = [0.5, 1, 2, 2.5, 5, 10].map((m) => m * unit), at = steps.findIndex((s) => s >= rough * 0.999);
+  const few = Math.floor(high / steps[at]) - Math.ceil(low / steps[at]) < 2; // fewer than three ticks
+  const step = steps[few ? at - 1 : at], ticks = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high * (1 + 1e-12) + 1e-12; k++) {
     ticks.push(Number((k * step).toPrecision(10)));
   }
@@ -131,6 +132,8 @@ function toggleLayer(group, layer) {
 
 const charts = [];
 let chartNumber = 0;
+let onPaper = false; // figures have the widths of a printed page then, not those of the window
+const PAPER = { wide: 690, narrow: 330 }; // CSS pixels of A4 and Letter between margins
 
 class Chart {
   // spec: {id, title, note, wide, group, legend, x, y, beyond, layers: (function), csv, height}
@@ -161,8 +164,8 @@ class Chart {
   }
 
   draw() {
-    const { spec } = this, width = Math.max(260, this.figure.clientWidth || 560);
-    const height = spec.height || Math.round(Math.min(400, Math.max(240, width * 0.62)));
+    const { spec } = this, width = onPaper ? PAPER[spec.wide ? "wide" : "narrow"] : Math.max(260, this.figure.clientWidth || 560);
+    const height = (!onPaper && spec.height) || Math.round(Math.min(400, Math.max(240, width * 0.62)));
     const layers = this.layers(), items = layers.flatMap((layer) => layer.items);
     const box = { left: 58, right: width - 12, top: 10, bottom: height - 42 };
     const labels = () => ticks(this.y, Math.max(3, Math.floor((box.bottom - box.top) / 40))).map(spec.y.format || plain);
@@ -198,7 +201,7 @@ class Chart {
       const px = Math.max(box.left, this.x.map(spec.beyond));
       if (px < box.right - 4) {
         this.root.append(svg("rect", { x: px, y: box.top, width: box.right - px, height: box.bottom - box.top, class: "beyond" }));
-        if (box.right - px > 92) this.root.append(svg("text", { x: px + 5, y: spec.beyondAtTop ? box.top + 14 : box.bottom - 6, class: "axis" }, "beyond the data"));
+        if (box.right - px > 92) this.root.append(svg("text", { x: px + 5, y: spec.beyondAtTop ? box.top + 14 : box.bottom - 6, class: "axis halo" }, "beyond the data"));
       }
     }
     const xFormat = spec.x.format || plain, yFormat = spec.y.format || plain;
@@ -398,7 +401,7 @@ function saveSvg(chart) {
   copy.setAttribute("font-family", "sans-serif");
   for (const node of copy.querySelectorAll("*")) {
     const kind = node.getAttribute("class");
-    if (node.tagName === "text") { node.setAttribute("fill", paint(kind === "axis" ? "--muted" : "--fg")); node.setAttribute("font-size", "12"); }
+    if (node.tagName === "text") { node.setAttribute("fill", paint(kind?.startsWith("axis") ? "--muted" : "--fg")); node.setAttribute("font-size", "12"); }
     if (kind === "grid") node.setAttribute("stroke", paint("--grid"));
     if (kind === "frame") { node.setAttribute("stroke", paint("--muted")); node.setAttribute("fill", "none"); }
     if (kind === "beyond") node.setAttribute("fill", paint("--beyond"));

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sweep.config import FitConfig
+from sweep.config import ExperimentConfig, FitConfig
 from sweep.fit.answer import AnswerLaw
 from sweep.fit.compare.comparison import ArmPair, MultiplierAt
 from sweep.fit.predict import Prediction
@@ -17,7 +17,9 @@ from sweep.fit.refusals import Refusal
 from sweep.flops import PEAK_FLOPS_PER_SECOND
 from sweep.report.html import evidence, laws, runs
 from sweep.report.html.ask import AskGrid, RunAt, ask_grid
+from sweep.report.html.experiment import experiment_file
 from sweep.report.html.numbers import rounded
+from sweep.report.numbers import format4
 from sweep.report.results import SweepResults, caption
 from sweep.report.series.isoflop import IsoflopCurve, isoflop_curves
 from sweep.report.text.answer import answer_sentence, reason_lines, warnings_of
@@ -39,6 +41,7 @@ class StudyInput:
     results: SweepResults
     settings: FitConfig
     predictions: tuple[Prediction, ...]  # at the largest budget and at 10 times
+    experiment: ExperimentConfig | None = None  # None for a table
     family: tuple[FloatArray, FloatArray] | None = None  # N and FLOPs per token of plannable sizes
     run_at: RunAt | None = None
     ledger: Mapping[str, float] = field(default_factory=dict)  # seconds by activity
@@ -49,14 +52,13 @@ class PageInput:
     """A report: its studies, and where they come from."""
 
     title: str
-    source: str  # argument of `sweep predict` that names the sweep; empty for a table
+    source: str  # argument of `sweep predict` that names the sweep or the table
     commands: tuple[str, ...]  # that reproduce the report
     generated_at: str  # ISO 8601, UTC
     version: str  # of the package
     studies: Sequence[StudyInput]
     comparisons: Sequence[ArmPair] = ()
     pending: tuple[int, int] | None = None  # finished and planned runs while a sweep is running
-    config: str | None = None  # the experiment as YAML
     hashes: Mapping[str, str] = field(default_factory=dict)
     price_per_hour: float = 0.0
 
@@ -71,7 +73,6 @@ def document(page: PageInput) -> dict[str, Any]:
         "generated_at": page.generated_at,
         "version": page.version,
         "pending": None if page.pending is None else list(page.pending),
-        "config": page.config,
         "hashes": dict(page.hashes),
         "price_per_hour": page.price_per_hour,
         "devices": dict(PEAK_FLOPS_PER_SECOND),
@@ -110,6 +111,7 @@ def _study(study: StudyInput) -> dict[str, Any]:
     return {
         "arm": study.arm,
         "caption": caption(results),
+        "experiment": None if study.experiment is None else experiment_file(study.experiment).to_json(),
         "confidence": study.settings.confidence,
         "n_points": fit.n_points,
         "sentences": list(_sentences(study)),
@@ -155,6 +157,7 @@ def _sentences(study: StudyInput) -> Iterator[dict[str, Any]]:
         found = prediction.to_json()
         yield {
             "flops": prediction.flops,
+            "at": format4(prediction.flops),
             "reach": rounded(prediction.beyond_data),
             "text": answer_sentence(found),
             "reasons": list(reason_lines(found)),

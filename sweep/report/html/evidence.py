@@ -5,6 +5,8 @@ Legend: N parameters, D tokens, C training FLOPs, L loss.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from sweep.fit.fit import METHODS, Fit
 from sweep.fit.refusals import Refusal
 from sweep.report.html.numbers import rounded
 from sweep.report.results import SweepResults
-from sweep.report.series.backtest import backtest_marks
+from sweep.report.series.backtest import BacktestMarks, backtest_marks
 from sweep.report.series.hparams import hparam_curves
 from sweep.report.series.residuals import residuals
 
@@ -33,20 +35,50 @@ def backtest(results: SweepResults) -> dict[str, Any] | None:
         return {"refused": found.reason}
     marks = backtest_marks(results)
     farthest = max((float(one.factor.max()) for one in marks), default=10.0)
+    methods = [
+        {
+            "name": one.method,
+            "color": METHODS[one.method].color if one.method in METHODS else None,
+            "factor": rounded(one.factor),
+            "loss_error": rounded(one.loss_error),
+            "n_params_error": rounded(one.n_params_error),
+        }
+        for one in marks
+    ]
     return {
         "kind": found.kind,
-        "methods": [
-            {
-                "name": one.method,
-                "color": METHODS[one.method].color if one.method in METHODS else None,
-                "factor": rounded(one.factor),
-                "loss_error": rounded(one.loss_error),
-                "n_params_error": rounded(one.n_params_error),
-            }
-            for one in marks
-        ],
+        "methods": [*methods, *_answer_errors(results.fit, marks)],
         "fan": _fan(results.fit, max(10.0, farthest)),
     }
+
+
+def _answer_errors(fit: Fit, marks: Sequence[BacktestMarks]) -> Iterator[dict[str, Any]]:
+    """Yield the errors of the mean of the methods, by the answer's weights; nothing without an answer."""
+    if not isinstance(fit.answer, AnswerLaw):
+        return
+    reaches = sorted({factor for one in marks for factor in one.factor.tolist()})
+    of_loss, of_size = fit.answer.weights["loss"], fit.answer.weights["n_params"]
+    yield {
+        "name": "answer",
+        "color": None,
+        "factor": rounded(reaches),
+        "loss_error": rounded([_mean_error(marks, "loss_error", of_loss, at) for at in reaches]),
+        "n_params_error": rounded([_mean_error(marks, "n_params_error", of_size, at) for at in reaches]),
+    }
+
+
+def _mean_error(
+    marks: Sequence[BacktestMarks], key: str, weights: Mapping[str, float], reach: float
+) -> float:
+    """Return the weighted mean of the methods' relative errors at one reach, nan without any."""
+    found = [
+        (weights.get(one.method, 0.0), error)
+        for one in marks
+        for factor, error in zip(one.factor.tolist(), getattr(one, key).tolist(), strict=True)
+        if factor == reach and math.isfinite(error)
+    ]
+    total = sum(weight for weight, _ in found)
+    return sum(weight * error for weight, error in found) / total if total > 0 else math.nan
 
 
 def _fan(fit: Fit, farthest: float) -> dict[str, Any] | None:
@@ -132,6 +164,7 @@ def hparams(results: SweepResults) -> list[dict[str, Any]]:
             "corner": curve.corner,
             "flops_budget": curve.flops_budget,
             "axis": curve.axis,
+            "is_small": curve.is_small,
             "factor": rounded(curve.factor),
             "difference": rounded(curve.difference),
             "stderr": rounded(curve.stderr),

@@ -40,6 +40,13 @@ function runTable(study, columns) {
 
 const RUN_CSV = ["label", "name", "status", "reason", "flops_budget", "flops", "n_params", "n_tokens", "loss", "loss_stderr", "seed"];
 
+// Budgets without a usable minimum, with the reason, in the words of a note.
+function unusable(budgets) {
+  const found = budgets.filter((budget) => budget.status !== "ok"), shown = found.slice(0, 3);
+  const more = found.length > 3 ? [`and ${found.length - 3} more`] : [];
+  return found.length ? [`dashed, without a usable minimum: ${[...shown.map((one) => `${power(one.flops_budget)} (${one.reason || one.status})`), ...more].join(", ")}`] : [];
+}
+
 function isoflopSpec(study) {
   const index = new Map(study.runs.label.map((label, i) => [label, i]));
   const budgets = study.budgets, spread = Math.log(budgets.at(-1).flops_budget / budgets[0].flops_budget) || 1;
@@ -69,7 +76,7 @@ function isoflopSpec(study) {
     return found;
   };
   return { id: "isoflop", title: "IsoFLOP curves: loss against size at equal compute", wide: true, height: 430, layers,
-    note: study.caption + (budgets.some((b) => b.status !== "ok") ? "; dashed: no usable minimum" : ""),
+    note: [study.caption, ...unusable(budgets)].join("; "),
     x: { log: true, label: "N (parameters)", format: count }, y: { label: "held-out loss (nats per token)" },
     csv: () => runTable(study, RUN_CSV) };
 }
@@ -137,11 +144,17 @@ function lawSpec(study, quantity) {
 
 function contourSpec(study) {
   const surface = study.contours[0], levels = surface.levels.filter((level) => level.flops.length > 1);
-  const nearest = (level) => level.flops.indexOf(Math.min(...level.flops));
+  const [bottom, top] = surface.n_params_range.map(Math.log), [left, right] = surface.flops_range;
+  // Labels stand near the upper edge, where no run is, on the part of a contour inside of the figure.
+  const labelled = (level) => {
+    const inside = level.n_params.map((_, k) => k).filter((k) => level.flops[k] > left * 1.15 && level.flops[k] < right / 1.15);
+    const far = (k) => Math.abs(Math.log(level.n_params[k]) - (bottom + 0.92 * (top - bottom)));
+    return inside.length ? inside.reduce((best, k) => (far(k) < far(best) ? k : best)) : null;
+  };
   const layers = () => {
     const found = levels.map((level, k) => ({ name: format4(level.loss), legend: false, color: () => viridis(k / Math.max(1, levels.length - 1)), items: [
       { type: "line", x: level.flops, y: level.n_params, width: 1.3, outside: true },
-      { type: "label", x: [level.flops[nearest(level)]], y: [level.n_params[nearest(level)]], text: format4(level.loss), anchor: "end", dx: -3, outside: true }] }));
+      ...[labelled(level)].filter((at) => at != null).map((at) => ({ type: "label", x: [level.flops[at]], y: [level.n_params[at]], text: format4(level.loss), outside: true }))] }));
     const rows = study.runs.label.map((_, i) => i).filter((i) => !study.runs.reason[i] && study.runs.flops && study.runs.flops[i] != null);
     found.push({ name: "efficient frontier", color: ORANGE, items: [{ type: "line", x: surface.frontier.flops, y: surface.frontier.n_params, width: 2.4 }] });
     found.push({ name: "run", color: GREY, items: [runDots(study, rows, { x: rows.map((i) => study.runs.flops[i]), y: rows.map((i) => study.runs.n_params[i]), size: 3 })] });
@@ -157,12 +170,12 @@ function backtestSpec(study, key) {
   const tested = study.backtest, errors = key === "loss" ? "loss_error" : "n_params_error";
   const layers = () => [
     ...(tested.fan ? [{ name: "interval of the answer", color: "currentColor", items: [{ type: "band", x: tested.fan.factor, lo: tested.fan[key][0], hi: tested.fan[key][1], opacity: 0.12 }] }] : []),
-    ...tested.methods.map((method) => ({ name: method.name, color: methodColor(method), items: [{ type: "dots", x: method.factor, y: method[errors],
+    ...tested.methods.map((method) => ({ name: method.name, color: method.name === "answer" ? "currentColor" : methodColor(method), items: [{ type: "dots", shape: method.name === "answer" ? "open" : "dot", x: method.factor, y: method[errors],
       text: (k) => `${method.name}\n${format4(method.factor[k])} times the largest budget fitted\nerror ${percent(method[errors][k])}` }] })),
     { name: "zero", legend: false, color: GREY, items: [{ type: "hline", y: [0] }] },
   ];
   return { id: `backtest-${key}`, group: "backtest", title: key === "loss" ? "Rolling backtest: optimal loss" : "Rolling backtest: optimal N", layers,
-    note: key === "loss" ? "Each dot is a prediction of a budget from smaller ones alone; the band widens with reach." : null,
+    note: key === "loss" ? "Each mark is a prediction of a budget from smaller ones alone; answer: the mean of the methods by today's weights." : null,
     x: { log: true, label: "reach: budget over the largest fitted", format: plain, min: 1 }, y: { label: "predicted / true − 1", format: percent },
     csv: () => [["method", "reach", "error"], ...tested.methods.flatMap((m) => m.factor.map((f, k) => [m.name, f, m[errors][k]]))] };
 }
@@ -180,11 +193,13 @@ function residualSpec(study) {
 function hparamSpec(study, axis) {
   const found = study.hparams.filter((one) => one.axis === axis), budgets = found.map((one) => one.flops_budget);
   const low = Math.min(...budgets), spread = Math.log(Math.max(...budgets) / low) || 1, word = axis === "lr" ? "learning rate" : "tokens per step";
+  const shifted = (one, j) => one.factor.map((factor) => factor * 1.02 ** (j - (found.length - 1) / 2));
   return { id: `hparams-${axis}`, group: "hparams", title: `Hyperparameter check: ${word}`, x: { log: true, label: `${word} over the rule's`, format: plain }, y: { label: "loss − loss of the rule (nats)", format: plain },
-    layers: () => found.map((one) => ({ name: one.corner, color: () => viridis(Math.log(one.flops_budget / low) / spread), items: [
-      { type: "line", x: one.parabola_factor, y: one.parabola },
-      { type: "bars", x: one.factor, lo: one.difference.map((d, k) => d - one.stderr[k]), hi: one.difference.map((d, k) => d + one.stderr[k]) },
-      { type: "dots", x: one.factor, y: one.difference, text: (k) => `${one.corner}\n×${format4(one.factor[k])}: ${format4(one.difference[k])} nats` }] })),
+    note: "Dashed: the larger size of a budget. Marks are shifted sideways, so that their errors stand next to each other.",
+    layers: () => found.map((one, j) => ({ name: one.corner, color: () => viridis(Math.log(one.flops_budget / low) / spread), items: [
+      { type: "line", x: one.parabola_factor, y: one.parabola, dash: one.is_small ? null : "5 4" },
+      { type: "bars", x: shifted(one, j), lo: one.difference.map((d, k) => d - one.stderr[k]), hi: one.difference.map((d, k) => d + one.stderr[k]) },
+      { type: "dots", x: shifted(one, j), y: one.difference, shape: one.is_small ? "dot" : "diamond", text: (k) => `${one.corner}\n×${format4(one.factor[k])}: ${format4(one.difference[k])} nats` }] })),
     csv: () => [["corner", "factor", "difference", "stderr"], ...found.flatMap((one) => one.factor.map((f, k) => [one.corner, f, one.difference[k], one.stderr[k]]))] };
 }
 

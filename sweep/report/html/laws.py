@@ -40,9 +40,10 @@ REFITTED = "trend"
 
 
 def curves(fit: Fit) -> dict[str, Any]:
-    """Return the answer and every law over C with their intervals; empty without a law."""
+    """Return the answer and every law over C with their intervals; only the refusals without a law."""
+    refused = {name: law.reason for name, law in fit.methods.items() if not isinstance(law, Law)}
     if fit.flops_range is None or not fit.laws:
-        return {}
+        return {"refused": refused}
     low, high = fit.flops_range
     flops = np.geomspace(low / BEFORE, high * BEYOND, N_CURVE)
     answer = {"answer": fit.answer} if isinstance(fit.answer, AnswerLaw) else {}
@@ -63,13 +64,18 @@ def curves(fit: Fit) -> dict[str, Any]:
             }
             for name, law in laws.items()
         ],
-        "refused": {name: law.reason for name, law in fit.methods.items() if not isinstance(law, Law)},
+        "refused": refused,
         "published": list(_published(flops)),
     }
 
 
 def _exponents(law: Law, flops_range: tuple[float, float]) -> dict[str, Any]:
-    """Return the slopes of total N and D in C over the fitted range, with their intervals."""
+    """Return the slopes of total N and D in C over the fitted range, those of the answer at its budgets."""
+    if isinstance(law, AnswerLaw):
+        return {
+            symbol: {"value": rounded(law.constants[symbol]), "interval": rounded(law.ci.get(symbol))}
+            for symbol in EXPONENTS.values()
+        }
     found = {symbol: slope_over(law, quantity, flops_range) for quantity, symbol in EXPONENTS.items()}
     return {
         symbol: {"value": rounded(slope), "interval": rounded(interval)}

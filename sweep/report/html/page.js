@@ -184,7 +184,7 @@ function buildAsk(host) {
   slider.addEventListener("input", () => update("slider"));
   for (const field of [...Object.values(fields), device]) field.addEventListener("input", () => update("field"));
   const budget = () => format4(state.flops);
-  const buttons = el("p", {}, copyButton("Copy as config", () => configText(study, state.flops)), " ", copyButton("Copy command", () => commandText(budget(), answerAt(ask, state.flops).reach)));
+  const buttons = el("p", {}, copyButton("Copy as config", () => configText(study, state.flops)), " ", copyButton("Copy command", () => commandText(study, budget(), answerAt(ask, state.flops).reach)));
   output.append(buttons);
   fields.flops.value = budget();
   fields.loss.value = format4(ask.estimate.loss_opt.at(-1) ** 0.5 * interpolate(ask.flops, ask.estimate.loss_opt, ask.flops_max) ** 0.5);
@@ -208,18 +208,24 @@ function quoted(text) {
   return /^[\w./=:@%+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-function commandText(budget, reach) {
-  const source = quoted(page.source || "DIR"), arm = current().arm;
-  const place = arm == null ? source : quoted(`${page.source}/arms/${arm.replace(/[^\w.,=+-]/g, "_")}`);
-  const predict = `sweep predict ${place} ${budget}`;
-  return reach > 1.1 ? `${predict}\nsweep validate ${source} ${budget}${arm == null ? "" : ` --arm ${quoted(arm)}`}` : predict;
+function commandText(study, budget, reach) {
+  const given = `${quoted(page.source)} ${budget}${study.arm == null ? "" : ` --arm ${quoted(study.arm)}`}`;
+  return `sweep predict ${given}` + (study.experiment && reach > 1.1 ? `\nsweep validate ${given}` : "");
 }
 
+// A whole experiment of one run, the optimum at a budget. A table gives no more than its size.
 function configText(study, flops) {
-  const found = answerAt(study.ask, flops), run = runAt(study.ask, flops);
-  const lines = [`# compute-optimal at ${format4(flops)} FLOPs: N ${format4(found.n_params_opt)}${interval4(found.interval.n_params_opt)}, loss ${format4(found.loss_opt)}${interval4(found.interval.loss_opt)}`, `budgets: [${format4(flops)}]`, "grid:"];
-  lines.push(run ? `  d_model: [${run.d_model}]  # ${run.n_layers} layers, ${run.n_heads} heads, lr ${format4(run.lr_peak)}, ${run.batch_tokens} tokens per step` : `  n_params: [${Math.round(found.n_params_opt)}]`);
-  return lines.join("\n") + "\n";
+  const found = answerAt(study.ask, flops), run = runAt(study.ask, flops), base = study.experiment;
+  const title = page.title.replace(/\s+/g, " "), budget = format4(flops);
+  const name = `${base ? base.name : title}_at_${budget}`.replace(/[^A-Za-z0-9]+/g, "_").replace(/^_/, "");
+  const optimum = `N ${format4(found.n_params_opt)}${interval4(found.interval.n_params_opt)}, loss ${format4(found.loss_opt)}${interval4(found.interval.loss_opt)}`;
+  const lines = ["# @package _global_", `# The optimum at ${budget} FLOPs by ${title}: ${optimum}.`,
+    `# Save as configs/experiment/${name}.yaml, then: sweep plan experiment=${name}`];
+  if (!base) lines.push("# The table does not name text and model: set data, tokenizer and model to those of its runs.");
+  lines.push(`name: ${name}`, `budgets: [${budget}]`, "seeds: [0]", "grid:");
+  if (base) lines.push(`  d_model: [${run.d_model}]  # ${run.n_layers} layers, ${run.n_heads} heads, N ${format4(run.n_params)}`, base.grid + base.rest);
+  else lines.push(`  n_params: [${Math.round(found.n_params_opt)}]`, "");
+  return lines.join("\n");
 }
 
 // ---- laws and evidence -----------------------------------------------------------------------------
@@ -241,12 +247,15 @@ function groupLegend(host, title, group, layers) {
 function buildLaws(host) {
   const study = current(), laws = study.laws;
   if (study.budgets.length) figures(host, isoflopSpec(study));
-  if (!laws.methods) { host.append(el("p", {}, "No method could be fitted.")); return; }
+  const refused = Object.entries(laws.refused);
+  if (!laws.methods) {
+    host.append(el("p", {}, "No method could be fitted:"), el("ul", { class: "reasons" }, ...refused.map(([name, reason]) => el("li", {}, `${name}: ${reason}`))));
+    return;
+  }
   const own = () => lawLayers(study, "n_params_opt").slice(0, laws.methods.length);
   groupLegend(host, "Laws in the four figures: press to show or hide", "laws", own);
   groupLegend(host, "Published laws to overlay, each in its authors' counting", "laws", () => lawLayers(study, "n_params_opt").slice(laws.methods.length));
   figures(host, ...Object.keys(QUANTITIES).map((quantity) => lawSpec(study, quantity)), ...(study.contours.length ? [contourSpec(study)] : []));
-  const refused = Object.entries(laws.refused);
   if (refused.length) host.append(el("p", { class: "note" }, "Not fitted: " + refused.map(([name, reason]) => `${name} (${reason})`).join("; ")));
   host.append(exponentTable(laws));
 }
@@ -261,7 +270,7 @@ function exponentTable(laws) {
   const weight = (method, target) => (method.weights[target] == null ? "–" : `${Math.round(100 * method.weights[target])} %`);
   const slope = (method, name) => (method.exponents[name] ? format4(method.exponents[name].value) + interval4(method.exponents[name].interval) : "–");
   return table(["method", "a of N ∝ C^a", "b of D ∝ C^b", "weight in N", "weight in loss", "fit"],
-    laws.methods.map((m) => [m.name, slope(m, "a"), slope(m, "b"), weight(m, "n_params"), weight(m, "loss"), m.doubted ? "lack of fit" : "–"]), [0, 5]);
+    laws.methods.map((m) => [m.name === "answer" ? "answer, at the largest budget" : m.name, slope(m, "a"), slope(m, "b"), weight(m, "n_params"), weight(m, "loss"), m.doubted ? "lack of fit" : "–"]), [0, 5]);
 }
 
 function withoutLaw(study) {
@@ -281,6 +290,7 @@ function setWithout(value) {
   for (const chart of charts) if (chart.group === "without") chart.draw();
   const text = withoutText(current());
   byId("without-text").textContent = text;
+  byId("without-text").classList.toggle("hint", !withoutLaw(current()));
   if (byId("picked-text")) byId("picked-text").textContent = state.without ? ` ${text} ` : "";
   for (const chip of document.querySelectorAll("[data-without]")) chip.setAttribute("aria-pressed", String(chip.dataset.without === state.without));
   say(text);
@@ -302,7 +312,7 @@ function buildEvidence(host) {
   else host.append(el("div", { class: "cards" }, ...study.validations.map(validationCard)));
   host.append(el("h3", {}, "Predicting what was left out"));
   if (!study.backtest) host.append(el("p", { class: "note" }, "This fit has no backtest."));
-  else if (study.backtest.refused) host.append(el("p", { class: "note" }, study.backtest.refused));
+  else if (study.backtest.refused) host.append(el("p", { class: "note" }, `Not possible: ${study.backtest.refused}.`));
   else {
     const known = study.backtest.methods.some((method) => method.n_params_error.some((error) => error != null));
     figures(host, backtestSpec(study, "loss"), ...(known ? [backtestSpec(study, "n_params")] : []));
@@ -312,7 +322,7 @@ function buildEvidence(host) {
     host.append(el("h3", {}, "Leave something out"));
     host.append(el("div", { class: "chips", role: "group", "aria-label": "leave out a budget" }, ...study.leave_out.budgets.map((one) => el("button", { type: "button",
       "data-without": `b:${one.flops_budget}`, "aria-pressed": String(state.without === `b:${one.flops_budget}`), onclick: () => setWithout(`b:${one.flops_budget}`) }, `${power(one.flops_budget)} FLOPs`))));
-    host.append(el("p", { id: "without-text", role: "status" }, withoutText(study)));
+    host.append(el("p", { id: "without-text", role: "status", class: withoutLaw(study) ? null : "hint" }, withoutText(study)));
     figures(host, leaveOutSpec(study, "n_params_opt"), leaveOutSpec(study, "loss_opt"));
   }
   host.append(el("h3", {}, "Fit, methods and conventions"));
@@ -463,12 +473,22 @@ function start() {
   }
   buildStudy();
   byId("copy-answer").addEventListener("click", (event) => copy(markdown(current()), event.currentTarget));
+  for (const button of document.querySelectorAll(".copy-experiment")) button.addEventListener("click", () => copy(current().experiment.whole, button));
   byId("theme").addEventListener("click", () => { document.documentElement.dataset.theme = isDark() ? "light" : "dark"; redraw(); changed(); });
   byId("print").addEventListener("click", () => print());
-  let theme; // of the screen: paper is light
-  addEventListener("beforeprint", () => { theme = document.documentElement.dataset.theme; document.documentElement.dataset.theme = "light"; redraw(); });
+  let theme, closed; // of the screen: paper is light, and shows what is folded
+  addEventListener("beforeprint", () => {
+    theme = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+    closed = [...document.querySelectorAll("details:not([open])")];
+    closed.forEach((part) => { part.open = true; });
+    onPaper = true;
+    redraw();
+  });
   addEventListener("afterprint", () => {
     if (theme) document.documentElement.dataset.theme = theme; else delete document.documentElement.dataset.theme;
+    closed.forEach((part) => { part.open = false; });
+    onPaper = false;
     redraw();
   });
   byId("reload")?.addEventListener("click", () => location.reload());

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from sweep.config import FitConfig
+from sweep.config.compose import compose_experiment
 from sweep.report.html.document import PageInput, StudyInput
 from sweep.report.results import SweepResults
 from tests.report.figures.planted import planted_sweep
@@ -26,6 +27,8 @@ def page_of(results: SweepResults, **options) -> PageInput:
         results=results,
         settings=SETTINGS,
         predictions=options.pop("predictions", ()),
+        experiment=options.pop("experiment", None),
+        run_at=options.pop("run_at", None),
     )
     given = {"title": "planted", "source": "results/planted", "commands": ("sweep fit results/planted",)}
     return PageInput(
@@ -60,10 +63,12 @@ def hostile(results: SweepResults) -> PageInput:
     return page_of(
         dataclasses.replace(results, fit=fit, points=[*points, *extra]),
         arm=PAYLOADS[0],
+        experiment=dataclasses.replace(
+            compose_experiment(["experiment=demo"]), name=PAYLOADS[3], arm=PAYLOADS[4], data_dir=None
+        ),
         title=PAYLOADS[23],
         source=PAYLOADS[2],
         commands=PAYLOADS,
-        config="\n".join(PAYLOADS),
         hashes={payload: payload for payload in PAYLOADS},
         pending=(1, 2),
     )

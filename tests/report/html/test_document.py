@@ -112,7 +112,11 @@ def test_every_part_of_the_document_is_there(planted):
     assert len(study["laws"]["published"]) > 5
     assert len(study["budgets"]) == 4
     assert sum(len(budget["labels"]) for budget in study["budgets"]) == planted.fit.n_points
-    assert {one["name"] for one in study["backtest"]["methods"]} <= {"isoflop", "parametric"}
+    tested = {one["name"]: one for one in study["backtest"]["methods"]}
+    assert set(tested) == {"isoflop", "parametric", "answer"}
+    weights = planted.fit.answer.weights["loss"]
+    mean = sum(weights[name] * tested[name]["loss_error"][0] for name in ("isoflop", "parametric"))
+    assert tested["answer"]["loss_error"][0] == pytest.approx(mean, rel=1e-3)
     assert len(study["backtest"]["fan"]["factor"]) > 10
 
 
