@@ -9,8 +9,9 @@ Legend: N parameters, C training FLOPs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from matplotlib.figure import Figure
 
@@ -23,9 +24,9 @@ from sweep.records import Point
 from sweep.report.figures.style import DARK, GREY, new_figure, side_legend, style
 
 KAPLAN, CHINCHILLA = 0.73, 0.50  # a of Kaplan et al. 2020, eq. 6.1; of Hoffmann et al. 2022, table 2
-COLORS = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00")  # Okabe & Ito 2008
-READ_AT = (2.5e10, 3.54e10, 5e10, 7.07e10, 1e11)  # FLOPs
-TOP = READ_AT[-1]  # largest budget of the runs compared
+COLORS = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7")  # Okabe & Ito 2008
+TOP = 1e11  # largest budget of the matched runs compared with one rate
+READ_AT = (1.25e10, 1.77e10, 2.5e10, 3.54e10, 5e10)  # FLOPs
 CHOICES = {
     ("isoflop", "none", "total", "exact"): "isoflop, all N",
     ("isoflop", "none", "non_embedding", "exact"): "isoflop, N without embeddings",
@@ -44,17 +45,21 @@ class Exponents:
 
     runs: str
     a: dict[tuple[str, str, str, str], float]
-    interval: tuple[float, float]  # of isoflop with all N
+    interval: tuple[float, float] | None  # of isoflop with all N; None where it refuses
 
 
-def exponents() -> Iterator[Exponents]:
-    """Yield the exponents of every set of runs."""
+@cache
+def exponents() -> tuple[Exponents, ...]:
+    """Return the exponents of every set of runs."""
     tuned = grid_points(STUDIES["cpu_stdlib"])
     few = [point for point in tuned if point.seed == 0 and (point.flops_budget or 0.0) <= TOP]
-    yield _of_points("matched, tuned (50 runs to 2e11)", tuned)
-    yield _of_points("matched, tuned (20 runs to 1e11)", few)
-    yield _of_points("matched, one rate and batch (20 runs)", grid_points(STUDIES["fixed_lr"]))
-    yield _of_points("one schedule, read before its end (9 runs)", read_points(READ_AT))
+    return (
+        _of_points("matched, tuned (50 runs to 2e11)", tuned),
+        _of_points("matched, tuned (20 runs to 1e11)", few),
+        _of_points("matched, one rate and batch (20 runs)", grid_points(STUDIES["fixed_lr"])),
+        _of_points("one schedule, read in its first half (9 runs)", read_points(READ_AT, until=0.5)),
+        _of_points("one schedule, read up to its end (9 runs)", read_points(READ_AT)),
+    )
 
 
 def _of_points(runs: str, points: Sequence[Point]) -> Exponents:
@@ -62,7 +67,8 @@ def _of_points(runs: str, points: Sequence[Point]) -> Exponents:
     assert fitted.reconcile is not None
     found = {_choice(row): row.a for row in fitted.reconcile.rows if row.a is not None}
     kept = {choice: found[choice] for choice in CHOICES if choice in found}
-    return Exponents(runs=runs, a=kept, interval=fitted.laws["isoflop"].ci["a"])
+    law = fitted.laws.get("isoflop")
+    return Exponents(runs=runs, a=kept, interval=None if law is None else law.ci["a"])
 
 
 def _choice(row: ReconciledRow) -> tuple[str, str, str, str]:
@@ -84,8 +90,9 @@ def exponent_figure() -> Figure:
     with style():
         figure, (axes,) = new_figure(width=9.4, height=3.4)
         for number, (one, color) in enumerate(zip(exponents(), COLORS, strict=True)):
-            places = [list(CHOICES).index(choice) + 0.16 * (number - 1.5) for choice in one.a]
-            axes.plot(one.interval, [places[0]] * 2, color=color, lw=1.2)
+            places = [list(CHOICES).index(choice) + 0.15 * (number - 2) for choice in one.a]
+            if one.interval is not None:
+                axes.plot(one.interval, [places[0]] * 2, color=color, lw=1.2)
             axes.plot(list(one.a.values()), places, "o", color=color, label=one.runs)
         for value, name in ((CHINCHILLA, "Chinchilla"), (KAPLAN, "Kaplan")):
             axes.axvline(value, color=GREY, lw=1, ls=":")

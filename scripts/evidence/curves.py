@@ -30,22 +30,32 @@ class Curve:
     n_tokens: FloatArray  # (k,) in the middle of the steps of a record
     loss: FloatArray  # (k,) of training, nats per token
 
+    @property
+    def _kept(self) -> npt.NDArray[np.bool_]:
+        return self.n_tokens >= WARMUP * self.n_tokens[-1]
+
+    def smooth(self, n_tokens: npt.ArrayLike) -> FloatArray:
+        """Return the loss by a cubic of ln L in ln D through the records after the warmup.
+
+        A record is the mean of a dozen steps, with a noise of some percent that all sizes share.
+        """
+        center = np.log(self.n_tokens[-1])
+        cubic = np.polyfit(np.log(self.n_tokens[self._kept]) - center, np.log(self.loss[self._kept]), 3)
+        return np.asarray(np.exp(np.polyval(cubic, np.log(n_tokens) - center)))
+
     def loss_at(self, n_tokens: float) -> float | None:
-        """Return the loss after some tokens; None within the warmup or beyond the end."""
-        if not self.n_tokens[-1] * WARMUP <= n_tokens <= self.n_tokens[-1]:
+        """Return the smoothed loss after some tokens; None within the warmup or beyond the end."""
+        if not WARMUP * self.n_tokens[-1] <= n_tokens <= self.n_tokens[-1]:
             return None
-        return float(np.interp(np.log(n_tokens), np.log(self.n_tokens), self.loss))
+        return float(self.smooth(n_tokens))
 
     def tokens_to(self, loss: float) -> float | None:
-        """Return the tokens after which the smoothed loss is below a value; None if it never is.
-
-        Smoothed by the mean of five records.
-        """
-        smooth = np.convolve(self.loss, np.full(5, 0.2), mode="valid")
-        falling, tokens = np.minimum.accumulate(smooth), self.n_tokens[2:-2]
-        if falling[-1] > loss:
+        """Return the tokens after which the smoothed loss is below a value; None if that is not seen."""
+        grid = np.geomspace(WARMUP * self.n_tokens[-1], self.n_tokens[-1], 400)
+        falling = np.minimum.accumulate(self.smooth(grid))
+        if not falling[-1] <= loss <= falling[0]:
             return None
-        return float(np.exp(np.interp(-loss, -falling, np.log(tokens))))
+        return float(np.exp(np.interp(-loss, -falling, np.log(grid))))
 
 
 def read_curves() -> list[Curve]:
@@ -69,8 +79,12 @@ def _curve(lines: Sequence[dict[str, str]]) -> Curve:
     )
 
 
-def read_points(budgets: Sequence[float]) -> list[Point]:
-    """Return the loss of every size where its curve reaches each budget, as if the run had ended there."""
+def read_points(budgets: Sequence[float], until: float = 1.0) -> list[Point]:
+    """Return the loss of every size where its curve reaches each budget, as if the run had ended there.
+
+    Losses beyond the share `until` of the schedule are left out.
+    """
+    curves = read_curves()
     return [
         Point(
             n_params=curve.n_params,
@@ -81,6 +95,7 @@ def read_points(budgets: Sequence[float]) -> list[Point]:
             loss=loss,
         )
         for budget in budgets
-        for curve in read_curves()
-        if (loss := curve.loss_at(budget / curve.flops_per_token)) is not None
+        for curve in curves
+        if budget / curve.flops_per_token <= until * curve.n_tokens[-1]
+        and (loss := curve.loss_at(budget / curve.flops_per_token)) is not None
     ]

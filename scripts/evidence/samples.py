@@ -13,7 +13,7 @@ from scripts.evidence.markdown import number, rows
 from scripts.evidence.studies import STUDIES, fitted
 from sweep.report.figures.style import BUDGET_COLORS, DARK, count_ticks, loss_ticks, new_figure, style
 
-LOSSES = (5.2, 4.8, 4.5, 4.2)  # nats per token
+LOSSES = (4.8, 4.5, 4.2, 3.9)  # nats per token
 
 
 def tokens_by_size(loss: float) -> list[tuple[Curve, float]]:
@@ -60,7 +60,7 @@ def sample_figure() -> Figure:
             left.plot(curve.n_tokens, curve.loss, color=color, lw=1, label=number(curve.n_params))
         left.set(xscale="log", yscale="log", xlabel="tokens", ylabel="training loss (nats per token)")
         left.set_xlim(1e4, None)
-        left.set_ylim(3.7, 6.5)
+        left.set_ylim(3.4, 6.5)
         loss_ticks(left.yaxis)
         count_ticks(left.xaxis)
         left.legend(title="parameters", labelcolor=DARK, ncols=2)
