@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sweep.config import FitConfig
-from sweep.fit import Fit, Table, fit, read_table
+from sweep.fit import Fit, Table, fit, read_fit, read_table
 from sweep.identity import sha256_json
+from sweep.records import Point
 from sweep.report.figures.draw import FIGURES
 from sweep.report.results import SweepResults
 from sweep.store.validations import Validation, read_registrations, read_validations
@@ -32,7 +34,7 @@ class Study:
     """A directory of results/reference with a points.csv."""
 
     name: str
-    config: FitConfig
+    config: FitConfig | None  # None: too few sizes at each budget for a law
     figures: tuple[str, ...] = ()
 
     @property
@@ -42,10 +44,11 @@ class Study:
 
     def with_config(self, **changes: Any) -> Study:
         """Return the study with other settings of the fit."""
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, **changes))
+        return dataclasses.replace(self, config=dataclasses.replace(self.config or FitConfig(), **changes))
 
 
 FEW_DRAWS = FitConfig(confidence=0.9, n_bootstrap=300, methods=("isoflop", "parametric"))
+REPEATED = FitConfig(confidence=0.9, n_bootstrap=300, methods=("data_constrained",))
 STUDIES = {
     study.name: study
     for study in (
@@ -55,6 +58,10 @@ STUDIES = {
         Study(name="cooldown", config=FEW_DRAWS),
         Study(name="muon", config=FEW_DRAWS),
         Study(name="depths", config=FEW_DRAWS),
+        Study(name="fixed_lr", config=FEW_DRAWS),
+        Study(name="one_schedule", config=None),
+        Study(name="batches", config=None),
+        Study(name="repetition", config=REPEATED),
     )
 }
 """Reference sweeps by name. The confidence of the demo is that of its experiment."""
@@ -79,13 +86,44 @@ def arms(points: Table) -> dict[str | None, list[int]]:
     return found
 
 
+def arm_points(study: Study) -> dict[str | None, list[tuple[Point, dict[str, Any]]]]:
+    """Return the points of each arm with the other columns of their rows."""
+    points = table(study)
+    return {
+        arm: [(points[position], _extras(points, position)) for position in positions]
+        for arm, positions in arms(points).items()
+    }
+
+
+def _extras(points: Table, position: int) -> dict[str, Any]:
+    return {name: column[position] for name, column in points.extras.items()}
+
+
+def grid_points(study: Study) -> list[Point]:
+    """Return the points of a study without arms, without the runs of its validations."""
+    tested = validation_keys(study)
+    return [point for point in table(study).points if point.run_key not in tested]
+
+
+def replicate_sd(points: Sequence[Point]) -> float:
+    """Return the standard deviation of ln L between seeds, pooled over the cells of a grid."""
+    cells: dict[tuple[float | None, float | None], list[float]] = {}
+    for point in points:
+        if point.loss is not None:
+            cells.setdefault((point.flops_budget, point.n_params), []).append(math.log(point.loss))
+    groups = [logs for logs in cells.values() if len(logs) > 1]
+    return math.sqrt(statistics.fmean(statistics.variance(logs) for logs in groups))
+
+
 def validation_keys(study: Study) -> set[str]:
     """Return the keys of the runs that tested a registered prediction, which fits leave out."""
     return {run.run_key for one in read_registrations(study.directory) for run in one.runs}
 
 
 def refit(study: Study) -> dict[str | None, Fit]:
-    """Fit every arm of a study without the runs of its validations."""
+    """Fit every arm of a study without the runs of its validations; empty for a study without a law."""
+    if study.config is None:
+        return {}
     points = table(study)
     tested = validation_keys(study)
     return {
@@ -100,6 +138,11 @@ def refit(study: Study) -> dict[str | None, Fit]:
 def fit_path(study: Study, arm: str | None) -> Path:
     """Return the path of the stored fit of an arm."""
     return arm_directory(study.directory, arm) / "fit.json"
+
+
+def fitted(study: Study, arm: str | None = None) -> Fit:
+    """Return the stored fit of an arm."""
+    return read_fit(fit_path(study, arm))
 
 
 def store(study: Study, fits: Mapping[str | None, Fit]) -> None:
@@ -186,10 +229,9 @@ def draw(study: Study, fits: Mapping[str | None, Fit], directory: Path) -> list[
     """Draw the figures of a study without arms into a directory as PNG and return their paths."""
     if not study.figures:
         return []
-    tested = validation_keys(study)
     results = SweepResults(
         fit=fits[None],
-        points=[point for point in table(study).points if point.run_key not in tested],
+        points=grid_points(study),
         validations=validations(study),
         hparams=next(iter(read_hparams(study.directory)), None),
     )
