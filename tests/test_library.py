@@ -1,8 +1,11 @@
 """The names that `sweep` exports, for notebooks and scripts."""
 
 import doctest
+import importlib
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,15 +31,27 @@ def test_importing_sweep_loads_nothing_heavy():
         assert f"'{heavy}'" not in done.stdout
 
 
-def test_every_exported_name_is_there_and_the_docstring_runs(tmp_path, monkeypatch):
+SOURCES = sorted(Path(sweep.__file__).parent.rglob("*.py"))
+WITH_EXAMPLES = [path for path in SOURCES if re.search(r"^ *>>> ", path.read_text(), re.MULTILINE)]
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.stem)
+def test_the_examples_in_docstrings_hold(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = path.relative_to(Path(sweep.__file__).parents[1]).with_suffix("").parts
+    module = importlib.import_module(".".join(words).removesuffix(".__init__"))
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_exported_name_is_there():
     for name in sweep.__all__:
         assert callable(getattr(sweep, name))
         assert name in dir(sweep)
     with pytest.raises(AttributeError, match="open_swep"):
         sweep.open_swep  # noqa: B018
-    monkeypatch.chdir(tmp_path)
-    assert doctest.testmod(sweep).failed == 0
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sweep_is_opened_fitted_and_asked(tmp_path):

@@ -8,9 +8,9 @@ from sweep.config.compose import (
     compose_experiment,
     compose_experiments,
     packaged_configs,
-    quoted,
     search_path,
 )
+from sweep.config.quoting import quoted
 from sweep.errors import InputError
 
 

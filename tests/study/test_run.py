@@ -42,6 +42,9 @@ LESS = (*SMALL, "budgets=[5e8,1e9]")
 LEAST = (*SMALL, "budgets=[5e8]")
 """The four fastest."""
 
+ONE_WORKER = "launch.n_workers=1"
+"""Starting a second takes longer than the runs."""
+
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
@@ -52,7 +55,7 @@ def data_dir(tmp_path_factory):
 def finished(tmp_path_factory, data_dir):
     """A sweep that ran undisturbed."""
     directory = tmp_path_factory.mktemp("finished")
-    done = forked("run", *SMALL, "launch.n_workers=1", f"data_dir={data_dir}", cwd=directory)
+    done = forked("run", *SMALL, ONE_WORKER, f"data_dir={data_dir}", cwd=directory)
     assert done.returncode == 0, done.stderr
     return directory, done
 
@@ -146,7 +149,7 @@ def test_a_sweep_without_a_plan_has_no_run_to_retry(tmp_path):
 
 @pytest.mark.ci
 def test_two_runs_at_once_share_the_work(finished, tmp_path, data_dir):
-    both = [start(tmp_path, data_dir, *LEAST, "launch.n_workers=1") for _ in range(2)]
+    both = [start(tmp_path, data_dir, *LEAST, ONE_WORKER) for _ in range(2)]
     said = [process.communicate(timeout=200)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     points = science(tmp_path)
@@ -157,7 +160,7 @@ def test_two_runs_at_once_share_the_work(finished, tmp_path, data_dir):
 
 @pytest.mark.ci
 def test_sigterm_saves_and_leaves_with_75(finished, tmp_path, data_dir):
-    process = start(tmp_path, data_dir, *LESS)
+    process = start(tmp_path, data_dir, *LESS, ONE_WORKER)
     wait_for_results(tmp_path, 1)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
@@ -166,7 +169,7 @@ def test_sigterm_saves_and_leaves_with_75(finished, tmp_path, data_dir):
     assert "stopped, state saved" in said
     n_before = len(results(tmp_path))
     assert 1 <= n_before < 8
-    done = forked("run", *LESS, f"data_dir={data_dir}", cwd=tmp_path)
+    done = forked("run", *LESS, ONE_WORKER, f"data_dir={data_dir}", cwd=tmp_path)
     assert done.returncode == 0
     points = science(tmp_path)
     assert len(points) == 8
@@ -195,7 +198,7 @@ def test_killing_the_whole_tree_loses_and_doubles_nothing(
         kill_tree(process)
         n_attempts = max(n_attempts, len(claims(tmp_path)))
     assert n_attempts > 0  # some of them hit a training run
-    done = forked("run", *SMALL, f"data_dir={data_dir}", cwd=tmp_path)
+    done = forked("run", *SMALL, ONE_WORKER, f"data_dir={data_dir}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     pd.testing.assert_frame_equal(science(tmp_path), science(finished[0]))
     figure = f"{n_kills} kills, 0 lost, 0 double, columns equal"
@@ -257,7 +260,7 @@ def test_a_deleted_result_is_trained_again_and_an_exchanged_config_refused(finis
     assert f"{victim.name}/config.json belongs to another run" in done.stderr
     (victim / "config.json").write_bytes(own)
     untouched = {path: path.stat().st_mtime_ns for path in results(tmp_path)}
-    done = forked("run", *SMALL, "launch.n_workers=1", f"data_dir={data_dir}", cwd=tmp_path)
+    done = forked("run", *SMALL, ONE_WORKER, f"data_dir={data_dir}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(results(tmp_path)) == 12
     assert {path: path.stat().st_mtime_ns for path in untouched} == untouched
@@ -275,7 +278,7 @@ def test_results_that_cannot_be_written_are_refused(tmp_path, data_dir):
 def test_arms_share_a_sweep_and_are_fitted_apart(tmp_path, data_dir):
     arms = "arms={optimizer.lr:[0.01,0.02],tokenizer:[byte]}"
     few = (*SMALL, "budgets=[5e8]", "grid.d_model=[12,16,24]")
-    done = forked("run", *few, arms, f"data_dir={data_dir}", cwd=tmp_path)
+    done = forked("run", *few, ONE_WORKER, arms, f"data_dir={data_dir}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     points = pd.read_csv(tmp_path / "results/smoke/points.csv")
     names = ["optimizer.lr=0.01,tokenizer=byte", "optimizer.lr=0.02,tokenizer=byte"]
