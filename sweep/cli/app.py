@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from sweep.cli.data import data_app, import_runs
 from sweep.cli.help import DAILY, MACHINE, STUDIES, GroupedVerbs, examples
 from sweep.cli.init import init
 from sweep.errors import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, InputError, user_error
+from sweep.machine.environment import open_closed_streams
 from sweep.report.text.terminal import print_document, print_json, print_text, say, visible
 
 if TYPE_CHECKING:
@@ -209,20 +209,6 @@ _add(MACHINE, upkeep.export, "export results/mine 2e10-d16-L2-s0 --to model")
 app.add_typer(data_app, name="data", rich_help_panel=MACHINE)
 
 
-def _open_closed_streams() -> None:
-    """Open standard streams that are closed on the null device, so that no file gets their numbers.
-
-    `sys.stdout` stays None, since a result that is asked for would be lost.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(2, "w")
-
-
 def _check_working_directory() -> None:
     """Raise InputError when the working directory was deleted: relative paths lead nowhere."""
     try:
@@ -236,7 +222,7 @@ def main() -> None:
 
     typer reports unknown verbs and options itself, with exit code 2. Any other exception is a bug.
     """
-    _open_closed_streams()
+    open_closed_streams()
     try:
         _check_working_directory()
         app()

@@ -1,8 +1,10 @@
-"""Environment variables of worker processes that hold numbers, and the variables that limit their threads."""
+"""Environment of worker processes: variables with numbers, limits of threads, and standard streams."""
 
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Mapping
 
 from sweep.errors import InputError
@@ -48,3 +50,19 @@ def count_of(environ: Mapping[str, str], name: str, least: int = 1) -> int | Non
     if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) >= least):
         raise InputError(f"{name}={text!r} is invalid: set it to an integer of at least {least}, or unset it")
     return int(text)
+
+
+def open_closed_streams() -> None:
+    """Open standard streams that are closed on the null device, so that no file gets their numbers.
+
+    The programs that this process becomes or starts have them, too. `sys.stdout` stays None, since a result
+    that is asked for would be lost.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+            os.set_inheritable(opened, True)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w")

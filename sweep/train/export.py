@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sweep.data.tokenizers.stock_tokenizer import stock_tokenizer
 from sweep.errors import InputError, user_error
+from sweep.machine.environment import open_closed_streams
 from sweep.store.attempts.attempts import list_attempts
 from sweep.store.files import naming
 from sweep.store.plans import run_directory
@@ -101,4 +102,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    open_closed_streams()
     sys.exit(main())

@@ -35,7 +35,7 @@ from sweep.launch.process import (
     stopped_by_signals,
 )
 from sweep.machine.admission import Admission, admission_from
-from sweep.machine.environment import N_THREADS, count_of
+from sweep.machine.environment import N_THREADS, count_of, open_closed_streams
 from sweep.records import RunResult, TrackedRun, TrainFunction
 from sweep.store.attempts.active import ActiveAttempt, AttemptLost
 from sweep.store.attempts.failures import classify
@@ -315,5 +315,6 @@ def _join(sweep_dir: Path, train: TrainFunction | None, stop: StopFlag) -> int:
 
 
 if __name__ == "__main__":
+    open_closed_streams()
     hold_stop_signals()
     sys.exit(main())

@@ -44,6 +44,14 @@ def test_a_plan_needs_no_stdin_and_no_stderr(tmp_path, closed):
     assert "2e09" in done.stdout or "2e+09" in done.stdout
 
 
+def test_a_worker_and_an_export_need_no_stderr(tmp_path):
+    store = toy_sweep(tmp_path / "sweep", 1)  # without data and results: both refuse it
+    line = 'exec "$@" <&- 2>&-'
+    assert shell(line, "worker", store.sweep_dir, cwd=tmp_path).returncode == 2
+    (key,) = store.run_keys()
+    assert shell(line, "export", store.sweep_dir, key, "--to", "out", cwd=tmp_path).returncode == 2
+
+
 @pytest.fixture
 def without_home(monkeypatch):
     """A user without HOME and without an entry in the password database."""
