@@ -19,7 +19,7 @@ from sweep.report.figures.draw import FIGURES
 from sweep.report.results import SweepResults
 from sweep.store.validations import Validation, read_registrations, read_validations
 from sweep.study.laws import arm_directory, read_hparams, write_fit
-from sweep.study.validate import score
+from sweep.study.scores import score
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 TOLERANCE = 1e-6  # relative, of every number in a fit.json

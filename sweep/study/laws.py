@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -52,14 +52,19 @@ NICKNAMES = {"chinchilla": ("hoffmann_2022", "besiroglu_2024"), "llama": ("llama
 
 def choose_arm(fits: Mapping[str | None, Fit], arm: str | None) -> Fit:
     """Return the fit of an arm. Raises InputError for an unknown one."""
-    if arm not in fits:
-        names = ", ".join(str(name) for name in fits if name is not None)
+    _check_arm(fits, arm)
+    return fits[arm]
+
+
+def _check_arm(arms: Iterable[str | None], arm: str | None) -> None:
+    known = tuple(arms)
+    if arm not in known:
+        names = ", ".join(str(name) for name in known if name is not None)
         raise InputError(
             f"unknown arm {arm}: choose from {names}"
             if names
             else f"unknown arm {arm}: the sweep has no arms"
         )
-    return fits[arm]
 
 
 def fit_sweep(sweep_dir: Path, config: FitConfig, *, reconcile: bool = False) -> dict[str | None, Fit]:
@@ -88,12 +93,18 @@ def fit_arms(
     stored = points_to_fit(sweep_dir, plan)
     if loss is not None:
         stored = _on_set(stored, loss, sweep_dir)
-    fits: dict[str | None, Fit] = {}
-    for arm in dict.fromkeys(point.arm for point in stored.points):
-        fitted = _fit_arm(stored, arm, config, reconcile)
-        known = hyperparameters(sweep_dir, arm, ((point.name, point.run_key) for point in stored.points))
-        fits[arm] = replace(fitted, hyperparameters=known)
-    return fits
+    return {arm: _fit_arm(sweep_dir, stored, arm, config, reconcile) for arm in _arms(stored)}
+
+
+def fit_arm(sweep_dir: Path, config: FitConfig, arm: str | None) -> Fit:
+    """Fit one arm of a sweep as `fit_arms` does. Raises InputError for an unknown one."""
+    stored = points_to_fit(sweep_dir)
+    _check_arm(_arms(stored), arm)
+    return _fit_arm(sweep_dir, stored, arm, config, reconcile=False)
+
+
+def _arms(stored: StoredPoints) -> tuple[str | None, ...]:
+    return tuple(dict.fromkeys(point.arm for point in stored.points))
 
 
 def points_to_fit(sweep_dir: Path, plan: str | None = None) -> StoredPoints:
@@ -177,14 +188,20 @@ def arm_directory(sweep_dir: Path, arm: str | None) -> Path:
     return sweep_dir if arm is None else sweep_dir / "arms" / re.sub(r"[^\w.,=+-]", "_", arm)
 
 
-def _fit_arm(stored: StoredPoints, arm: str | None, config: FitConfig, reconcile: bool) -> Fit:
+def _fit_arm(
+    sweep_dir: Path, stored: StoredPoints, arm: str | None, config: FitConfig, reconcile: bool
+) -> Fit:
     points = [point for point in stored.points if point.arm == arm]
     left_out = {item.run_key: item.reason for item in stored.excluded}
     others = {point.run_key for point in stored.points if point.arm != arm}
     fitted = fit(points, config, excluded=left_out, curves=stored.curves, reconcile=reconcile)
     lost = left_out.keys() - {point.run_key for point in points} - others  # results that cannot be read
     unreadable = (ExcludedPoint(run_key=key, reason=left_out[key]) for key in sorted(lost))
-    return replace(fitted, excluded=(*fitted.excluded, *unreadable))
+    return replace(
+        fitted,
+        excluded=(*fitted.excluded, *unreadable),
+        hyperparameters=hyperparameters(sweep_dir, arm, ((p.name, p.run_key) for p in stored.points)),
+    )
 
 
 def _check_settings(stored: StoredPoints) -> None:

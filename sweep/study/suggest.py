@@ -34,7 +34,7 @@ from sweep.report.numbers import format4
 from sweep.report.suggestion import Outlook, SuggestedRun, Suggestion
 from sweep.store.run_store import RunStore
 from sweep.study.checks import check_parallel
-from sweep.study.laws import choose_arm, fit_arms
+from sweep.study.laws import fit_arm
 from sweep.study.plan import arm_experiment, dataset
 from sweep.study.speed import device_of
 
@@ -81,7 +81,7 @@ def _suggestion(
 ) -> Suggestion:
     store, arm = RunStore(sweep_dir), experiment.arm
     _check(experiment)
-    fitted = choose_arm(fit_arms(sweep_dir, experiment.fit), arm)
+    fitted = fit_arm(sweep_dir, experiment.fit, arm)
     observations = _observations(store, fitted, experiment)
     largest = max_budget or max(experiment.budgets)
     target = target or TARGET_REACH * largest

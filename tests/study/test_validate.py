@@ -22,10 +22,10 @@ from sweep.store.validations import read_registrations, read_validations
 from sweep.study import laws
 from sweep.study import run as study
 from sweep.study.run import run_experiment
+from sweep.study.scores import score
 from sweep.study.validate import (
     largest_planned_budget,
     neighbouring_widths,
-    score,
     validate,
     validate_all,
     validation_plan,

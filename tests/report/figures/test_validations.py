@@ -11,7 +11,7 @@ import pytest
 from sweep.report.figures.validations import validation_figure
 from sweep.report.series.validations import comparisons
 from sweep.store.validations import Registration, Validation, ValidationRun
-from sweep.study.validate import score
+from sweep.study.scores import score
 from tests.fit.planted import TINY, isoflop_points
 
 
