@@ -144,8 +144,23 @@ def test_row_4_bias_of_the_parabola_without_noise(law, offset, half_width, perce
     ],
 )
 def test_published_isoflop_exponents_with_the_authors_windows(table, options, exponent, published, within):
-    """Llama 3 takes all sizes, Porian et al. seven around the minimum, which they find by interpolation."""
+    """Llama 3 takes all sizes; Porian et al. take minima of a spline, near those of local parabolas."""
     frame = pd.read_csv(reference_path(f"sweeps/{table}.csv"))
     points = from_dataframe(frame.assign(flops=frame["flops_budget"]))
     law = answer(points, "isoflop", dataclasses.replace(NO_BOOTSTRAP, isoflop=options))
     assert law.constants[exponent] == pytest.approx(published, abs=within)
+
+
+def test_marins_exponent_of_tokens_is_that_of_its_authors_parabolas():
+    """Marin fits parabolas in log D to all sizes, and a line through their minima (Comma corpus)."""
+    frame = pd.read_csv(reference_path("sweeps/marin_comma.csv"))
+    points = from_dataframe(frame.assign(flops=frame["flops_budget"]))
+    every_size = IsoflopOptions(window="all", weighted=False)
+    law = answer(points, "isoflop", dataclasses.replace(NO_BOOTSTRAP, isoflop=every_size))
+    vertices = {}
+    for budget, runs in frame.groupby("flops_budget"):
+        curvature, slope, _ = np.polyfit(np.log10(runs["n_tokens"]), runs["loss"], 2)
+        vertices[math.log10(budget)] = -slope / (2 * curvature)
+    exponent = np.polyfit(list(vertices), list(vertices.values()), 1)[0]
+    assert exponent == pytest.approx(0.572, abs=5e-4)
+    assert law.b_direct == pytest.approx(exponent, abs=5e-4)
