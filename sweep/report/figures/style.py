@@ -56,11 +56,11 @@ GREY, DARK = "0.45", "0.15"
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe & Ito 2008
 DASHED = (0, (4, 2))
 CAPTION_SIZE = 7.5
-CAPTION_CHARS = 60  # a line, in a column
 MAX_ACROSS = 4  # panels next to each other on a screen
 MAX_LEGEND_BUDGETS = 12  # more are shown by a colour bar
 SHORT_RANGE = 300.0  # largest over smallest value of a log axis, below which 2 and 5 are labelled too
 MAX_LOSS_TICKS = 8
+EVEN_RATIO = 1.5  # largest over smallest loss, below which ticks are evenly spaced
 LOSS_STEPS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 DECADES_ONLY = 300.0  # largest over smallest C, from which ticks at powers of ten suffice
 REACH_RATIO = 1.3  # the same, of reaches
@@ -239,14 +239,20 @@ def loss_ticks(axis: Axis) -> None:
 
 
 def round_losses(low: float, high: float) -> list[float]:
-    """Return round losses between two limits, at most MAX_LOSS_TICKS, closer where the log axis is wider.
+    """Return round losses between two limits, at most MAX_LOSS_TICKS.
 
-    >>> round_losses(3.3, 7.6)
-    [3.5, 4.0, 4.5, 5.0, 6.0, 7.0]
+    They are evenly spaced over a short range, and closer where the log axis is wider over a long one.
+
+    >>> round_losses(3.3, 7.6), round_losses(2.11, 2.19)
+    ([3.5, 4.0, 4.5, 5.0, 6.0, 7.0], [2.12, 2.14, 2.16, 2.18])
     """
     for step in LOSS_STEPS:
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         found = [round(k * step, 3) for k in range(first, last + 1)]
+        if high < EVEN_RATIO * low:
+            if len(found) <= MAX_LOSS_TICKS:
+                return found
+            continue
         kept: list[float] = []
         for value in found:  # no closer than a share of the axis
             if not kept or math.log(value / kept[-1]) >= math.log(high / low) / MAX_LOSS_TICKS:

@@ -18,7 +18,7 @@ from sweep.fit.checks.backtest import select
 from sweep.fit.fit import METHODS, Fit
 from sweep.fit.laws.base import QUANTITIES, Law
 from sweep.fit.laws.catalogue import CATALOGUE
-from sweep.fit.laws.published import CatalogueLaw, catalogue_law
+from sweep.fit.laws.published import catalogue_law
 from sweep.fit.methods.parametric import ParametricLaw
 from sweep.fit.methods.trend import fit_trend_law
 from sweep.fit.refusals import RefusedError
@@ -95,15 +95,13 @@ def _over(law: Law, flops: FloatArray) -> dict[str, Any]:
 def _published(flops: FloatArray) -> Iterator[dict[str, Any]]:
     """Yield the published laws that give N or D over C, each in its authors' convention."""
     for name, entry in CATALOGUE.items():
-        law = catalogue_law(name)
-        if isinstance(law, CatalogueLaw):
-            yield {
-                "name": name,
-                "source": entry.source,
-                "convention": entry.convention,
-                "flops_range": rounded(entry.flops_range),
-                "estimate": _over(law, flops)["estimate"],
-            }
+        yield {
+            "name": name,
+            "source": entry.source,
+            "convention": entry.convention,
+            "flops_range": rounded(entry.flops_range),
+            "estimate": _over(catalogue_law(name), flops)["estimate"],
+        }
 
 
 def contours(results: SweepResults) -> list[dict[str, Any]]:
