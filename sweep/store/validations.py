@@ -135,8 +135,8 @@ class Validation:
 def validation_name(flops: float, arm: str | None) -> str:
     """Return the file name of a validation, without the suffix.
 
-    >>> validation_name(2.4e12, None)
-    '2.4e12'
+    >>> validation_name(1.6e12, None)
+    '1.6e12'
     """
     budget = f"{flops:.10g}" if flops < 1e4 else f"{flops:.9e}"
     mantissa, _, exponent = budget.partition("e")

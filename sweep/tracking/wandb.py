@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,10 +58,14 @@ def start_wandb(config: TrackingConfig, tracked: TrackedRun) -> WandbTracker:
 
 
 def _forget_run() -> None:
-    """End wandb's service, which holds the id of the run that could not be started."""
+    """Leave wandb's service, which holds the id of the run that could not be started.
+
+    A service inherited from the parent process goes on after the teardown, so its address is removed too.
+    """
     import wandb
 
     wandb.teardown()
+    os.environ.pop("WANDB_SERVICE", None)
 
 
 def _start(config: TrackingConfig, tracked: TrackedRun, mode: Mode) -> Any:
@@ -75,10 +80,11 @@ def _start(config: TrackingConfig, tracked: TrackedRun, mode: Mode) -> Any:
         disable_git=True,
         x_disable_meta=True,
         x_disable_stats=True,
-        init_timeout=START_S,
     )
-    if "finish_timeout" in wandb.Settings.model_fields:  # of newer versions
-        settings.finish_timeout = FINISH_S
+    if mode == "online":  # offline, a timeout would only lose the record of a run on a busy machine
+        settings.init_timeout = START_S
+        if "finish_timeout" in wandb.Settings.model_fields:  # of newer versions
+            settings.finish_timeout = FINISH_S
     return wandb.init(
         project=config.project or tracked.sweep_name,
         entity=config.entity,

@@ -155,6 +155,8 @@ class Band:
         self.irreducible = min(self.irreducible, 0.95 * float(losses.min()))
         self.logs = np.log(losses - self.irreducible)
         self.values = self.logs @ self.means.T
+        self.typical = self.logs.mean(axis=0)
+        self.usual_roughness = max(float(np.quantile(self._roughness(self.logs), 0.75)), 1e-9)
         self.outside = self._search(LEVEL / (len(curves) * len(self.means)))
 
     def _search(self, level: float) -> tuple[Departure, ...]:
@@ -186,7 +188,7 @@ class Band:
         inside = self.inside = np.zeros(len(self.curves), dtype=bool)
         inside[order[: max(math.ceil(BASE_FRAC * len(order)), self._n_needed(order))]] = True
         while not inside.all():
-            ratios = self._ratios(self.design, self.values, level)
+            ratios = self._ratios(level)
             ratios[inside] = np.inf
             others = np.where(np.arange(len(ratios)) == last, np.inf, ratios)
             nearest = int(others.argmin() if others.min() <= 1 else ratios.argmin())
@@ -249,25 +251,38 @@ class Band:
         inverse = np.linalg.pinv(self.design[self.inside])
         return np.asarray(((rows @ inverse) ** 2).sum(axis=1))
 
-    def _distances(self, rows: FloatArray, values: FloatArray) -> FloatArray:
-        """Return t of rows that are not in the band, by mean: the error of a prediction over its sd."""
+    def _roughness(self, logs: FloatArray) -> FloatArray:
+        """Return the median distance of each row's values from the means of their neighbours.
+
+        It is 0 for a row that is too short. The mean curve is subtracted first.
+        """
+        relative = logs - self.typical
+        bends = np.abs(relative[:, 1:-1] - (relative[:, 2:] + relative[:, :-2]) / 2)
+        return np.array([np.median(row[row >= 0]) if (row >= 0).any() else 0.0 for row in bends])
+
+    def _distances(self, rows: FloatArray, logs: FloatArray, values: FloatArray) -> FloatArray:
+        """Return t of rows that are not in the band, by mean: the error of a prediction over its sd.
+
+        The sd is that of the band, and larger for a run that is rougher than three quarters of the others.
+        """
         base, of_base = self.design[self.inside], self.values[self.inside]
         solution = np.linalg.pinv(base) @ of_base
         sd = np.sqrt(((of_base - base @ solution) ** 2).sum(axis=0) / max(self._df(), 1))
-        spread = np.sqrt(1 + self._leverage(rows))[:, None] * np.maximum(sd, 1e-9)
+        noise = np.maximum(self._roughness(logs) / self.usual_roughness, 1.0)
+        spread = np.sqrt(noise**2 + self._leverage(rows))[:, None] * np.maximum(sd, 1e-9)
         return np.asarray((values - rows @ solution) / spread)
 
-    def _ratios(self, rows: FloatArray, values: FloatArray, level: float) -> FloatArray:
-        """Return the largest |t| of each row over its bound."""
+    def _ratios(self, level: float) -> FloatArray:
+        """Return the largest |t| of each run over its bound."""
         bound = student_bound(level, max(self._df(), 1))
-        return np.asarray(np.nanmax(np.abs(self._distances(rows, values)), axis=1) / bound)
+        return np.asarray(np.abs(self._distances(self.design, self.logs, self.values)).max(axis=1) / bound)
 
     def _departure(
         self, curve: Trajectory, row: FloatArray, logs: FloatArray, level: float
     ) -> Departure | None:
         """Return how a run leaves the band; None if it does not. `logs` may end with nan."""
         values = np.array([logs[mean > 0] @ mean[mean > 0] for mean in self.means])
-        ratios = self._distances(row[None], values[None])[0] / student_bound(level, self._df())
+        ratios = self._distances(row[None], logs[None], values[None])[0] / student_bound(level, self._df())
         beyond = np.flatnonzero(np.nan_to_num(np.abs(ratios)) > 1)
         if not beyond.size:
             return None
