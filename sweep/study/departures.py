@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sweep.fit.checks.collapse import Departure, departures, trajectories
+from sweep.store.attempts.attempts import STOPPED
 from sweep.store.run_store import RunStore, StoredPoints
 
 MAX_NAMED = 3  # runs named in the warning
@@ -20,13 +21,28 @@ def departed_runs(stored: StoredPoints) -> dict[str, Departure]:
 
 
 def departure_warnings(sweep_dir: Path) -> list[str]:
-    """Return a warning that names the runs of `departed_runs`, or no warning."""
-    stored = RunStore(sweep_dir).points()
-    found = departed_runs(stored)
-    if not found:
-        return []
+    """Return warnings that name the runs of `departed_runs`, and those stopped as outliers."""
+    store = RunStore(sweep_dir)
+    stored = store.points()
     names = {str(point.run_key): point.name or str(point.run_key) for point in stored.points}
-    return [departure_warning(found, names)]
+    found = departed_runs(stored)
+    stopped = {
+        run.name: run.reason or ""
+        for run in store.status().runs
+        if run.status == STOPPED and not run.excluded
+    }
+    return [
+        *([departure_warning(found, names)] if found else []),
+        *([_stopped_warning(stopped)] if stopped else []),
+    ]
+
+
+def _stopped_warning(reasons: Mapping[str, str]) -> str:
+    """Return one sentence about runs that trainer.stop_outliers stopped, by name with the reason."""
+    shown = [f"{name} ({reason})" for name, reason in list(reasons.items())[:MAX_NAMED]]
+    more = f" and {len(reasons) - MAX_NAMED} more (sweep status has all)" if len(reasons) > MAX_NAMED else ""
+    which = "run was" if len(reasons) == 1 else "runs were"
+    return f"{len(reasons)} {which} stopped, and the fit is without: {'; '.join(shown)}{more}"
 
 
 def departure_warning(found: Mapping[str, Departure], names: Mapping[str, str]) -> str:

@@ -114,24 +114,19 @@ def points_to_fit(sweep_dir: Path, plan: str | None = None) -> StoredPoints:
     plans with different settings would be fitted together.
     """
     store = RunStore(sweep_dir)
-    stored = _of_plan(store, plan)
+    stored = store.points()
+    outside, known = outside_of_plan(store, plan), {item.run_key for item in stored.excluded}
+    others = [point.run_key for point in stored.points if point.run_key in outside.keys() - known]
+    exclusions = [Exclusion(run_key=key, reason=outside[key]) for key in others if key is not None]
     if not stored.points:
         if not store.has_plan():
             raise InputError(
                 f"{sweep_dir} holds no sweep: give a sweep's directory, or a .csv or .parquet file"
             )
         raise InputError(f"{sweep_dir} has no finished run to fit: start it with sweep run")
-    _check_settings(stored)
-    return stored
-
-
-def _of_plan(store: RunStore, plan: str | None) -> StoredPoints:
-    """Return the points of a sweep, with those outside of the plan to fit among the excluded."""
-    stored = store.points()
-    outside, known = outside_of_plan(store, plan), {item.run_key for item in stored.excluded}
-    others = [point.run_key for point in stored.points if point.run_key in outside.keys() - known]
-    exclusions = [Exclusion(run_key=key, reason=outside[key]) for key in others if key is not None]
-    return replace(stored, excluded=(*stored.excluded, *exclusions))
+    found = replace(stored, excluded=(*stored.excluded, *exclusions))
+    _check_settings(found)
+    return found
 
 
 def _on_set(stored: StoredPoints, name: str, sweep_dir: Path) -> StoredPoints:

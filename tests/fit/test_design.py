@@ -108,8 +108,10 @@ def test_a_budget_without_a_minimum_gets_a_size_beyond_its_edge():
     (row,) = first.rows
     assert pool.flops_budget[row] == BUDGETS[2]
     assert pool.n_params[row] > max(p.n_params for p in small)
-    nothing = propose(found, answer, lattice(BUDGETS[:2]), TARGET, 1e19)
-    assert "no size to add can be trained" in nothing.unrepaired[0]
+    other = propose(found, answer, lattice((*BUDGETS[:2], BUDGETS[3])), TARGET, 1e19)
+    assert "no size to add can be trained" in other.unrepaired[0]
+    smaller = propose(found, answer, lattice(BUDGETS[:2]), TARGET, 1e19)
+    assert f"added runs have at most {BUDGETS[1]:.4g} FLOPs each" in smaller.unrepaired[0]
 
 
 def test_two_budgets_get_the_one_that_an_answer_needs():

@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from sweep.errors import Interrupted, Outlier
 from sweep.launch.process import StopFlag
 from sweep.records import CurvePoint
+from sweep.report.text.status import status_text
 from sweep.store.run_store import RunStore
+from sweep.study.departures import departure_warnings
 from sweep.worker.__main__ import main, work
 from sweep.worker.outliers import OutlierWatch
 from tests.toy_trainer import result, toy_plan
@@ -58,6 +59,10 @@ def test_a_run_above_the_band_of_the_finished_ones_is_stopped_and_not_tried_agai
     assert "trainer.stop_outliers=false keeps it" in shown.reason
     assert main([str(tmp_path)], train=train) == 1
     assert len(store.points().points) == N_RUNS - 1
+    (warning,) = departure_warnings(tmp_path)
+    assert warning == f"1 run was stopped, and the fit is without: {BAD} ({shown.reason})"
+    text = "".join(str(line) for line in status_text(status).renderables)
+    assert "last lines of its log" not in text
 
 
 def test_by_default_no_run_is_stopped(tmp_path):
@@ -96,7 +101,9 @@ def test_a_resumed_run_is_judged_by_what_it_trains_now(tmp_path):
     whole = stopped_at(OutlierWatch(store, run), records(run))
     resumed = stopped_at(OutlierWatch(store, run), records(run)[30:])
     assert whole is not None
-    assert resumed == pytest.approx(whole, abs=10)
+    assert resumed is not None
+    # found later: a shorter curve shows the noise of its run less well
+    assert 0.4 * N_STEPS < whole <= resumed <= 0.65 * N_STEPS
     good = replace(run, name="good")
     assert stopped_at(OutlierWatch(store, run), records(good)) is None
     watch = OutlierWatch(store, run)

@@ -341,7 +341,7 @@ def _repairs(
         rows = _repair(found, budget, pool)
         cost = float(pool.flops[rows].sum())
         if not rows or cost > allowance:
-            limit = "no size to add can be trained" if not rows else "the allowance is spent"
+            limit = "the allowance is spent" if rows else _no_size(budget, pool)
             unrepaired.append(f"{budget.flops_budget:.4g} FLOPs: {budget.reason}; {limit}")
             continue
         action = _action("bracket", rows, pool)
@@ -349,6 +349,14 @@ def _repairs(
         allowance -= cost
         design, pool = _with_action(design, pool, action), pool.without(rows)
     return tuple(actions), pool, design, tuple(unrepaired)
+
+
+def _no_size(budget: BudgetFit, pool: Pool) -> str:
+    """Return the reason why no size can be added to a budget."""
+    largest = max(pool.budgets, default=0.0)
+    if budget.flops_budget > largest * (1 + 1e-9):
+        return f"added runs have at most {largest:.4g} FLOPs each"
+    return "no size to add can be trained"
 
 
 def _repair(found: Situation, budget: BudgetFit, pool: Pool) -> list[int]:

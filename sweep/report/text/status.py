@@ -13,6 +13,7 @@ from rich.text import Text
 from sweep.report.hparam_summary import UNMEASURED
 from sweep.report.numbers import duration, format4, plain_table
 from sweep.report.text.hparams import hparam_line
+from sweep.store.attempts.attempts import STOPPED
 from sweep.store.status import RunStatus, SweepStatus
 
 MAX_NAMED = 4  # running runs named in one line of progress
@@ -99,7 +100,7 @@ def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
 
 
 def _log_lines(status: SweepStatus) -> Iterator[str]:
-    failed = [run for run in status.runs if run.log_tail]
+    failed = [run for run in status.runs if run.log_tail and run.status != STOPPED]
     for run in failed[:MAX_LOGS]:
         yield f"{run.name} ({run.run_key}) {run.status}, last lines of its log:"
         yield from (f"    {line}" for line in run.log_tail[-LOG_LINES:])

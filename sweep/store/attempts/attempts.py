@@ -13,7 +13,9 @@ FREE_EXPIRIES = 10
 """Consecutive expired attempts without progress before each further one counts as a failure."""
 
 PREEMPTED, LOST = "preempted", "lost"
-FAILURES = ("failed:oom", "failed:disk", "failed:data", "failed:code", "failed:host", "failed:outlier")
+STOPPED = "failed:outlier"
+"""State of a run that trainer.stop_outliers stopped."""
+FAILURES = ("failed:oom", "failed:disk", "failed:data", "failed:code", "failed:host", STOPPED)
 RETRIED = ("failed:code", "failed:host")
 """Failures that may not recur, so the run is tried again; the others end the run at once."""
 
