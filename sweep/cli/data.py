@@ -15,6 +15,7 @@ from sweep.cli.arguments import (
     arms_of,
     columns_of,
     first_arm_of,
+    given_path,
     require_experiment,
 )
 from sweep.report.text.terminal import print_json, print_text, progress, say
@@ -63,10 +64,16 @@ def data_inspect(overrides: Overrides = None, config_dir: ConfigDir = None) -> N
 
 
 Table = Annotated[
-    Path, typer.Argument(metavar="TABLE", help="A .csv or .parquet file with one finished run a row.")
+    Path,
+    typer.Argument(
+        metavar="TABLE", help="A .csv or .parquet file with one finished run a row.", parser=given_path
+    ),
 ]
 Into = Annotated[
-    Path, typer.Option("--into", metavar="DIR", help="Directory of a sweep, or a new directory.")
+    Path,
+    typer.Option(
+        "--into", metavar="DIR", help="Directory of a sweep, or a new directory.", parser=given_path
+    ),
 ]
 Arm = Annotated[str | None, typer.Option("--arm", metavar="NAME", help="Arm of the sweep.")]
 SameEvaluation = Annotated[

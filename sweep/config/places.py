@@ -13,13 +13,24 @@ if TYPE_CHECKING:  # sweep.config imports this module
     from sweep.config import ExperimentConfig
 
 
+MAX_PARTS = 256
+"""Limit of nested directories in a path: creating them takes stack frames."""
+
+
 def user_path(text: str, place: str = "") -> Path:
     """Return the path that `text` names, relative to the working directory, with ~ expanded.
 
-    Raises InputError, with the text as given and the key in `place`, where ~ names no home directory.
+    Raises InputError, with the text as given and the key in `place`, where ~ names no home directory, and for
+    a path of more than `MAX_PARTS` directories.
     """
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        if len(path.parts) > MAX_PARTS:
+            raise InputError(
+                f"{place}{'=' if place else ''}{text[:80]}… has {len(path.parts)} nested directories, at "
+                f"most {MAX_PARTS} can be created: use a shorter path"
+            )
+        return path
     except RuntimeError:
         raise InputError(
             f"{place}{'=' if place else ''}{text} needs a home directory, and none is known: set HOME, or "

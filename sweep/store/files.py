@@ -75,7 +75,8 @@ def publish(temporary: Path, path: Path, *, durable: bool = True) -> bool:
 def create_once(path: Path, data: bytes, *, durable: bool = True) -> bool:
     """Create `path` atomically unless it exists; return True if this call created it."""
     temporary = _temporary(path)
-    create(temporary, data, durable=durable)
+    with naming(path):
+        create(temporary, data, durable=durable)
     try:
         return publish(temporary, path, durable=durable)
     finally:

@@ -21,7 +21,7 @@ from sweep.errors import InputError
 from sweep.machine.workers import worker_count
 from sweep.plan.speed import makespan
 from sweep.records import Plan
-from sweep.store.files import write_atomic
+from sweep.store.files import naming, write_atomic
 from sweep.study.plan import plan_experiment
 from sweep.study.speed import machine_speed, measured
 
@@ -102,7 +102,8 @@ def _sized(options: InitOptions, corpus: Corpus, path: Path, on_notice: Callable
     largest, limited = options.flops_budget or 3e12, False
     n_tokens = None if corpus.n_bytes is None else corpus.n_bytes / BYTES_PER_TOKEN[_tokenizer(options)]
     for number in range(MAX_ROUNDS):
-        path.write_text(experiment_text(options, corpus, budgets(largest), "sized"))
+        with naming(path):
+            path.write_text(experiment_text(options, corpus, budgets(largest), "sized"))
         plan, seconds = _planned(options, on_notice)
         most = max(run.config.n_tokens for run in plan.runs)
         scale = TARGET_S / seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -64,6 +65,18 @@ def test_a_verb_that_cannot_write_names_the_file_and_changes_nothing(finished, t
     assert content(finished.sweep_dir) == before
     if name == "fit":  # the laws are printed nevertheless
         assert json.loads(done.stdout)["points"]["n"] == 4
+
+
+def test_new_files_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "runs.csv").write_text("n_params,n_tokens,flops,loss\n1e6,2e7,1.2e14,3.5\n")
+    for words, named in (
+        (("import", "runs.csv", "--into", "new"), r"new/runs/[0-9a-f]{16}/result\.json"),
+        (("init", "x"), r"x/configs/experiment/x\.yaml"),
+    ):
+        done = in_shell(f"ulimit -f 0; exec {verb(*words)}", tmp_path)
+        assert done.returncode == 1
+        assert re.search(rf"^error: {named} cannot be read or written: File too large", done.stderr, re.M)
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
