@@ -357,7 +357,8 @@ def one_sentence(error: Exception, overrides: Sequence[str] = ()) -> str:
         group, _, name = match.group(1).rpartition("/")
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         choices = f": choose from {', '.join(options)}" if options else ""
-        return f"{group}={name} not found{choices}"
+        places = "; files of your own are read from configs/ in the working directory"
+        return f"{group}={name} not found{choices}{places}"
     if match := re.search(r"Could not load '([^']+)'", text):
         return f"{match.group(1)} not found, or not valid YAML"
     if match := re.search(r"Missing mandatory value: (\S+)", text):

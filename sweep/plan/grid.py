@@ -320,7 +320,8 @@ def _bracket_warnings(experiment: ExperimentConfig, budget: float, cells: Sequen
     """Return a warning if the sizes at a budget are unlikely to enclose a minimum."""
     name = f"{budget:.4g} FLOPs".replace("e+", "e")
     if len(cells) < MIN_SIZES:
-        return [f"{name}: {len(cells)} sizes cannot bracket a minimum, at least {MIN_SIZES} are needed"]
+        sizes = f"{len(cells)} size{'s' * (len(cells) > 1)}"
+        return [f"{name}: {sizes} cannot bracket a minimum, at least {MIN_SIZES} are needed"]
     ratios = [cell.config.n_tokens / cell.n_params for cell in cells]
     prior = experiment.grid.tokens_per_param
     side = "above" if min(ratios) > prior else "below" if max(ratios) < prior else None

@@ -27,7 +27,7 @@ PRIOR = np.array([5e-4, 4e-4, 1.2e-11, 3e-10, 1.2e-9, 2e-9, 6e-10])
 """Seconds per unit of each term, of one core of a server of 2023."""
 PRIOR_WEIGHT = 0.03  # of the prior of one term, relative to one measurement
 N_SWEEPS = 500  # of coordinate descent; the problem has 7 unknowns
-NEAR = 1.0  # in ln FLOPs and ln tokens of a step: the scale over which measurements correct each other
+NEAR = 0.5  # in ln FLOPs and ln tokens of a step: the scale over which measurements correct each other
 CORRECTION_PRIOR = 0.3  # measurements' worth of belief in the fitted coefficients
 COVERED = 1.0  # in ln FLOPs and ln tokens of a step: a measurement nearer than this covers it
 SPACING = 0.4  # of measurements, in the same units

@@ -292,10 +292,10 @@ def _model_lines(options: InitOptions, tokenizer: str) -> list[str]:
             "  seq_len: 128",
             "  n_layers: 4",
             "  aspect_ratio: null",
-            "  n_heads: 4",
+            "  n_heads: 2",
             "  head_dim: null",
-            "  width_multiple: 8",
-            *(["  d_ff_multiple: 8"] if options.model == "llama" else []),
+            "  width_multiple: 4",
+            *(["  n_kv_heads: 1", "  d_ff_multiple: 8"] if options.model == "llama" else []),
         ]
     guess = "" if options.model == "tiny" else ", a guess for this model"
     return [

@@ -196,11 +196,13 @@ def test_the_keyboard_reads_the_multiplier(chromium, arms_page):
 
 def test_the_copied_experiment_is_planned_as_the_page_says(chromium, planned_page):
     chromium.resize(1400, 900)
-    chromium.open(planned_page, "#C=9e12")
+    chromium.open(planned_page, "#C=2e12")
     chromium.run("window.copied = []; window.copy = (text) => window.copied.push(text)")
     chromium.run("for (const b of document.querySelectorAll('#ask-output button')) b.click()")
     text, commands = chromium.run("return window.copied")
-    assert commands == "sweep predict results/demo 9e12\nsweep validate results/demo 9e12"
+    assert commands == "sweep predict results/demo 2e12"
+    far = chromium.run("return commandText(current(), '9e12', 1.4)")  # beyond the data
+    assert far == "sweep predict results/demo 9e12\nsweep validate results/demo 9e12"
     directory = planned_page.parent
     name = re.search(r"# Save as configs/experiment/(\w+)\.yaml", text).group(1)
     file = directory / "configs" / "experiment" / f"{name}.yaml"
@@ -212,7 +214,7 @@ def test_the_copied_experiment_is_planned_as_the_page_says(chromium, planned_pag
     (run,) = json.loads(done.stdout)["runs"]
     shape = chromium.run("return document.getElementById('ask-shape').textContent")
     assert f"d_model {run['d_model']}, n_layers {run['n_layers']}" in shape
-    assert run["flops"] == pytest.approx(9e12, rel=0.02)
+    assert run["flops"] == pytest.approx(2e12, rel=0.02)
     assert run["lr_peak"] == pytest.approx(float(shape.rpartition("lr ")[2]), rel=0.02)
     chromium.run("document.querySelector('.copy-experiment').click()")
     assert chromium.run("return window.copied.at(-1)").startswith("# @package _global_\nname: demo\n")

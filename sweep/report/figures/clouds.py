@@ -20,7 +20,7 @@ def cloud_figure(methods: Sequence[Cloud]) -> Figure:
             _draw_cloud(cloud, axes, method_color(cloud.method, number))
         axes.set_yscale("log")
         axes.set_xlabel("exponent  $a$  of  $N_{opt} \\propto C^a$")
-        axes.set_ylabel("tokens per parameter at the largest budget")
+        axes.set_ylabel("$D/N$ at the largest budget")
         axes.set_title("Bootstrap draws", loc="left")
         count_ticks(axes.yaxis)
         side_legend(axes)

@@ -32,8 +32,8 @@ def isoloss_figure(surfaces: Sequence[IsoLoss]) -> Figure:
             count_ticks(axes.yaxis)
             axes.set_xlabel("training compute  $C$  (FLOPs)")
             axes.set_ylabel("parameters  $N$")
-            doubt = ": lack of fit, read as a sketch" if contours.doubted else ""
-            axes.set_title(f"Contours of equal loss by {contours.method}{doubt}", loc="left")
+            doubt = ": lack of fit" if contours.doubted else ""
+            axes.set_title(f"Equal loss by {contours.method}{doubt}", loc="left")
             side_legend(axes)
         return figure
 

@@ -97,7 +97,7 @@ def _totals(plan: Plan, states: Mapping[str, str], workers: WorkerCount, start_s
     price = f", cost {cost:.2f}" if cost else ""
     flops = sum(run.flops - run.flops_shared for run in todo)
     return (
-        f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} cached; to train: "
+        f"{len(plan.runs)} run{'s' * (len(plan.runs) != 1)}, {len(plan.runs) - len(todo)} cached; to train: "
         f"{format4(flops)} FLOPs, about {duration(wall_s(plan, states, workers, start_s))} "
         f"on {n_workers} worker{'s' if n_workers > 1 else ''} ({_source(plan, start_s)}){price}"
     )
