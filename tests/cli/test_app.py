@@ -161,7 +161,7 @@ REFUSED = [
     (["predict", "nothing.json", "1e20"], "error: nothing.json not found: give a sweep's directory"),
     (["report", "nowhere"], "error: nowhere holds no sweep"),
     (["cancel", "nowhere"], "error: nowhere holds no sweep"),
-    (["exclude", "nowhere", "../../etc", "--reason", "x"], "error: '../../etc' is not a run key"),
+    (["exclude", "nowhere", "../../etc", "--reason", "x"], "error: nowhere holds no sweep"),
     (["check-hparams"], "error: no experiment is given: write sweep check-hparams experiment=NAME"),
     (["plan", "--config-dir", "nowhere"], "error: --config-dir nowhere is not a directory"),
 ]
