@@ -200,12 +200,15 @@ def main() -> None:
         errors += method_errors(path.stem, whole)
         if isinstance(whole, Backtest):
             cases += cases_of(path.stem, table, whole, config)
+    if not cases:
+        parser.error(f"{chosen.directory} has no table (*.csv) with at least four budgets: give another DIR")
     by_method = pd.DataFrame([dataclasses.asdict(error) for error in errors])
     print_methods(by_method)
     print("\nwith the committed constants")
     print_answer(error for case in cases for error in case.errors())
-    print("\nwith constants chosen without the table: medians of the prior")
-    print_answer(leave_one_out(cases, by_method))
+    if len({case.table for case in cases}) > 1:
+        print("\nwith constants chosen without the table: medians of the prior")
+        print_answer(leave_one_out(cases, by_method))
 
 
 def _by_table(errors: pd.DataFrame) -> pd.Series:
