@@ -5,6 +5,7 @@ Legend: N parameters, D tokens, U unique tokens, L loss.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +17,13 @@ from sweep.fit.laws.repetition import DataConstrainedLaw
 from sweep.report.figures.style import DARK, GREY, count_ticks, loss_ticks, new_figure, style
 
 COLORS = ("#56B4E9", "#0072B2", "#E69F00", "#D55E00")  # Okabe & Ito 2008
+CHI2 = 2.71  # 90 % point of chi-squared with one degree of freedom
 PUBLISHED = {"R_D_star": 15.39, "R_N_star": 5.31}  # Muennighoff et al. 2023, appendix A
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stop:
-    """Where the loss of one size on a fixed pool of unique tokens is lowest."""
+    """Runs of one size on a fixed pool of unique tokens, by length."""
 
     n_params: float
     points: tuple[tuple[float, float], ...]  # tokens and loss of every run, ascending
@@ -37,14 +39,13 @@ class Stop:
         """True if a longer run has a higher loss."""
         return self.best != self.points[-1]
 
-    def bound(self, law: DataConstrainedLaw) -> float:
+    def bound(self, surface: Mapping[str, float]) -> float:
         """Return the tokens with which new data would give the lowest loss: a lower bound of those needed.
 
-        Source: Kaplan et al. 2020, eq. 5.7, with D for S and the surface of `law` without repetition.
+        Source: Kaplan et al. 2020, eq. 5.7, with D for S; `surface` has the constants of L(N, D).
         """
-        known = law.constants
-        excess = self.best[1] - known["E"] - known["A"] * self.n_params ** -known["alpha"]
-        return float((known["B"] / excess) ** (1 / known["beta"])) if excess > 0 else float("inf")
+        limit = surface["E"] + surface["A"] * self.n_params ** -surface["alpha"]
+        return float((surface["B"] / (self.best[1] - limit)) ** (1 / surface["beta"]))
 
 
 def repetition_law() -> DataConstrainedLaw:
@@ -70,11 +71,19 @@ def stops() -> list[Stop]:
     ]
 
 
+def profile_interval(law: DataConstrainedLaw, n_points: int) -> tuple[float, float]:
+    """Return the 90 % interval of R_D* by its profile, with deviance n ln(objective / least) below CHI2."""
+    r_d, _, objective = law.profile.rows.T
+    inside = r_d[n_points * np.log(objective / objective.min()) <= CHI2]
+    return float(inside.min()), float(inside.max())
+
+
 def repetition_table() -> list[str]:
     """Return R_D* and R_N* with those published."""
-    law = repetition_law()
+    law, n_points = repetition_law(), fitted(STUDIES["repetition"]).n_points
+    shown = {"R_D_star": interval(law.constants["R_D_star"], profile_interval(law, n_points), 1)}
     body = [
-        [name, interval(law.constants[key], law.ci[key], 1), f"{PUBLISHED[key]:.1f}"]
+        [name, shown.get(key, f"{law.constants[key]:.1f}"), f"{PUBLISHED[key]:.1f}"]
         for key, name in (("R_D_star", "R_D*"), ("R_N_star", "R_N*"))
     ]
     return rows(["constant", "fitted", "Muennighoff et al. 2023"], body)
@@ -82,7 +91,7 @@ def repetition_table() -> list[str]:
 
 def stop_table() -> list[str]:
     """Return the lowest loss of each size with its epochs and the bound on them."""
-    law, body = repetition_law(), []
+    surface, body = fitted(STUDIES["cpu_stdlib"]).laws["parametric"].constants, []
     for one in stops():
         tokens, loss = one.best
         pool = one.n_tokens_unique
@@ -93,7 +102,7 @@ def stop_table() -> list[str]:
                 number(one.n_params),
                 f"{loss:.3f}",
                 reached,
-                f"{one.bound(law) / pool:.1f}",
+                f"{one.bound(surface) / pool:.1f}",
                 f"{last[1]:.3f} at {last[0] / pool:.1f}",
             ]
         )
