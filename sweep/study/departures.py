@@ -26,11 +26,8 @@ def departure_warnings(sweep_dir: Path) -> list[str]:
     stored = store.points()
     names = {str(point.run_key): point.name or str(point.run_key) for point in stored.points}
     found = departed_runs(stored)
-    stopped = {
-        run.name: run.reason or ""
-        for run in store.status().runs
-        if run.status == STOPPED and not run.excluded
-    }
+    runs = store.status().runs if store.has_plan() else ()  # imported points alone have no plan
+    stopped = {run.name: run.reason or "" for run in runs if run.status == STOPPED and not run.excluded}
     return [
         *([departure_warning(found, names)] if found else []),
         *([_stopped_warning(stopped)] if stopped else []),
@@ -42,7 +39,7 @@ def _stopped_warning(reasons: Mapping[str, str]) -> str:
     shown = [f"{name} ({reason})" for name, reason in list(reasons.items())[:MAX_NAMED]]
     more = f" and {len(reasons) - MAX_NAMED} more (sweep status has all)" if len(reasons) > MAX_NAMED else ""
     which = "run was" if len(reasons) == 1 else "runs were"
-    return f"{len(reasons)} {which} stopped, and the fit is without: {'; '.join(shown)}{more}"
+    return f"{len(reasons)} {which} stopped and not fitted: {'; '.join(shown)}{more}"
 
 
 def departure_warning(found: Mapping[str, Departure], names: Mapping[str, str]) -> str:

@@ -69,7 +69,7 @@ REFUSED = [
     ),
     ("grid.d_model", [], "grid.d_model=[] holds an empty list of sizes: give at least one size"),
     ("grid.d_model", [[8], [], [8], [8]], "grid.d_model=[(8,), (), (8,), (8,)] holds an empty list of sizes"),
-    ("grid.d_model", [[8], [8]], "grid.d_model holds 2 lists for 4 budgets: give one list for all"),
+    ("grid.d_model", [[8], [8]], "grid.d_model holds 2 lists for 5 budgets: give one list for all"),
     ("grid.n_params", [1e6], "grid.d_model and grid.n_params are both given: set one of them to null"),
     (
         "tokenizer",

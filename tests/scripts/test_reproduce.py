@@ -72,7 +72,7 @@ def test_runs_of_validations_are_not_fitted():
     tested = studies.validation_keys(STUDIES["demo"])
     assert len(tested) == 6
     fitted = refit(STUDIES["demo"].with_config(methods=("isoflop",), n_bootstrap=0))[None]
-    assert fitted.n_points == 40
+    assert fitted.n_points == 50
     assert fitted.flops_range[1] < 6.1e11
 
 

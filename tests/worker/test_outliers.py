@@ -60,7 +60,7 @@ def test_a_run_above_the_band_of_the_finished_ones_is_stopped_and_not_tried_agai
     assert main([str(tmp_path)], train=train) == 1
     assert len(store.points().points) == N_RUNS - 1
     (warning,) = departure_warnings(tmp_path)
-    assert warning == f"1 run was stopped, and the fit is without: {BAD} ({shown.reason})"
+    assert warning == f"1 run was stopped and not fitted: {BAD} ({shown.reason})"
     text = "".join(str(line) for line in status_text(status).renderables)
     assert "last lines of its log" not in text
 
