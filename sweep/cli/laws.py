@@ -144,7 +144,7 @@ def fit(
 
 def _names_table(path: Path) -> bool:
     """Return whether a path is meant as a table: a file, or a name with an ending that does not exist."""
-    return not path.is_dir() and (bool(path.suffix) or path.is_file())
+    return not path.is_dir() and (bool(path.suffix) or path.exists())
 
 
 def _refuse_table_options(given: Mapping[str, object]) -> None:

@@ -277,7 +277,7 @@ class ExperimentConfig:
     arm: str | None = None  # set by composition: the arm's settings, as "optimizer.weight_decay=0"
     results_dir: Annotated[str, Field(min_length=1)] = "results"
     """Directory of all sweeps."""
-    data_dir: str | None = None
+    data_dir: Annotated[str, Field(min_length=1)] | None = None
     """Directory of prepared data; null: the user's cache directory."""
     budgets: Annotated[tuple[Positive, ...], Field(min_length=1)]
     """Exact training FLOPs of one run, a list. Unit: FLOPs."""

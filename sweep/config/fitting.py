@@ -7,7 +7,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from sweep.config.values import STRICT, Flag, Float, NonNegative, NonNegativeCount, OpenFraction, Positive
+from sweep.config.values import (
+    STRICT,
+    Flag,
+    Float,
+    Int,
+    NonNegative,
+    NonNegativeCount,
+    OpenFraction,
+    Positive,
+)
 
 Residuals = Literal["log", "linear"]
 Counting = Literal["non_embedding", "total"]
@@ -85,7 +94,7 @@ class FitConfig:
     """Names of fit methods; null: every method."""
     huber_delta: Positive = 1e-3
     """Delta of the Huber loss on residuals of ln L (Hoffmann et al. 2022, section 3.3). Unit: ln L."""
-    n_bootstrap: NonNegativeCount = 1000
+    n_bootstrap: Annotated[Int, Field(ge=0, le=100_000)] = 1000
     """Bootstrap resamples; 0: no intervals. Unit: resamples."""
     confidence: OpenFraction = 0.95
     """Confidence of all intervals. Unit: fraction."""

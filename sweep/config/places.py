@@ -66,7 +66,9 @@ def data_directory(experiment: ExperimentConfig) -> Path:
 
     Raises InputError where both are missing.
     """
-    directory = user_path(experiment.data_dir, "data_dir") if experiment.data_dir else cache_directory()
+    directory = (
+        cache_directory() if experiment.data_dir is None else user_path(experiment.data_dir, "data_dir")
+    )
     if directory is None:
         raise InputError(
             "data_dir is not given, and this user has no home directory for a cache: give data_dir=DIR, or "

@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,18 @@ class WorkerSummary:
     n_failed: int = 0
     n_lost: int = 0  # attempts that other workers took over; their state was discarded
     interrupted: bool = False  # stopped by a signal, a cancel or the deadline with runs left
+
+    def __str__(self) -> str:
+        counts = {
+            "done": self.n_done,
+            "diverged": self.n_diverged,
+            "saved for later": self.n_preempted,
+            "failed": self.n_failed,
+            "lost to other workers": self.n_lost,
+        }
+        attempts = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+        end = ", stopped with runs left" if self.interrupted else ""
+        return f"worker: {attempts or 'no attempts'}{end}"
 
 
 class Worker:
@@ -308,7 +320,7 @@ def _join(sweep_dir: Path, train: TrainFunction | None, stop: StopFlag) -> int:
         stop=stop,
         on_stuck=_exit_stuck,
     )
-    sys.stderr.write(f"{asdict(summary)}\n")
+    sys.stderr.write(f"{summary}\n")
     if summary.interrupted:
         return EXIT_STOPPED
     return EXIT_FAILED if RunStore(sweep_dir).status().n_failed else 0
