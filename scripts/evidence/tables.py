@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from scripts.evidence.batches import batch_table, noise_table
 from scripts.evidence.counting import exponent_table
-from scripts.evidence.markdown import count_interval, flops, interval, percent, rows
+from scripts.evidence.markdown import count_interval, flops, interval, number, percent, rows
 from scripts.evidence.overtraining import overtraining_table
 from scripts.evidence.repetition import repetition_table, stop_table
 from scripts.evidence.samples import sample_table
@@ -60,6 +61,34 @@ def validation_table() -> list[str]:
         "measured",
     ]
     return rows([*header, "inside"], body)
+
+
+def third_seed_table() -> list[str]:
+    """Return the predictions of cpu_stdlib with a third seed, which was trained after they were scored."""
+    study, body = STUDIES["cpu_stdlib"], []
+    pairs = [*arm_points(study)[None], *arm_points(STUDIES["third_seed"])[None]]
+    for one in validations(study):
+        known = one.registration
+        losses: dict[float, dict[int, float]] = {}
+        for point, _ in pairs:
+            if point.flops_budget == known.flops:
+                losses.setdefault(float(point.n_params), {})[int(point.seed or 0)] = float(point.loss or 0)
+        n_params, best = min(losses.items(), key=lambda size: fmean(size[1].values()))
+        measured = fmean(best.values())
+        low, high = known.loss_interval
+        body.append(
+            [
+                flops(known.flops),
+                interval(known.loss_opt, known.loss_interval),
+                ", ".join(f"{best[seed]:.3f}" for seed in sorted(best)),
+                f"{measured:.3f}",
+                percent(known.loss_opt / measured - 1),
+                "yes" if low <= measured <= high else "no",
+                number(n_params),
+            ]
+        )
+    header = ["FLOPs", "loss predicted", "seeds 0, 1, 2", "mean", "error", "inside", "best size"]
+    return rows(header, body)
 
 
 def entropy_table() -> list[str]:
@@ -144,6 +173,7 @@ def _cell(point: Point, extras: dict[str, Any]) -> tuple[float | None, int, int 
 
 TABLES: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "validations": ("demo", validation_table),
+    "third_seed": ("third_seed", third_seed_table),
     "known_entropy": ("known_entropy", entropy_table),
     "cooldown": ("cooldown", cooldown_table),
     "muon": ("muon", partial(compared_table, "muon")),
