@@ -44,8 +44,9 @@ def write(made: dict[str, str]) -> None:
 
 
 def _pattern(name: str) -> str:
-    before, _, after = BLOCK.format(name=name, body="{body}").partition("{body}")
-    return f"{re.escape(before)}(.*?){re.escape(after)}"
+    """Return the pattern of a block, which may be empty and never extends into another one."""
+    first, last = BLOCK.format(name=name, body="{body}").split("\n{body}\n")
+    return rf"{re.escape(first)}\n((?:(?!<!--).)*?)\n?{re.escape(last)}"
 
 
 def wrong_quotes() -> Iterator[str]:
