@@ -91,6 +91,17 @@ def test_published_laws_predict_and_unknown_ones_are_refused(tmp_path):
     assert (missing.returncode, "absent.json not found" in missing.stderr) == (2, True)
 
 
+def test_a_multiple_is_one_of_the_largest_fitted_budget(tmp_path, table):
+    from_table = sweep(
+        tmp_path, "predict", table, "10x", "fit.n_bootstrap=50", "fit.methods=[isoflop]", "--json"
+    )
+    assert from_table.returncode == 0, from_table.stderr
+    document = json.loads(from_table.stdout)
+    assert document["beyond_data"] == pytest.approx(10, rel=0.01)
+    published = sweep(tmp_path, "predict", "besiroglu_2024", "0.5x", "--json")
+    assert json.loads(published.stdout)["flops"] == pytest.approx(6.5e21)
+
+
 def test_a_fit_that_every_method_refuses_succeeds_with_reasons(tmp_path):
     path = tmp_path / "few.csv"
     path.write_text("n_params,n_tokens,loss\n1e6,1e8,3\n2e6,1e8,2.9\n")
