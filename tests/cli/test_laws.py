@@ -159,6 +159,15 @@ def test_settings_without_overrides_are_those_of_the_default_experiment():
     assert compose_experiment().fit == FitConfig()
 
 
+def test_imported_runs_without_an_answer_have_no_next_command(tmp_path):
+    (tmp_path / "few.csv").write_text("n_params,n_tokens,flops,loss\n1e6,1e8,6e14,3\n2e6,1e8,1.2e15,2.9\n")
+    imported = sweep(tmp_path, "import", "few.csv", "--into", "results/few")
+    assert imported.returncode == 0, imported.stderr
+    done = sweep(tmp_path, "fit", "results/few")
+    assert "no answer: " in done.stdout
+    assert "next: " not in done.stdout
+
+
 def test_a_table_is_fitted_and_predicted_from(tmp_path, table):
     quick = ("fit.n_bootstrap=50", "fit.methods=[isoflop]")
     asked = sweep(tmp_path, "predict", str(table), "2e13", *quick, "--where", "n_params > 1", "--json")
