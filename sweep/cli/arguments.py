@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -225,6 +225,15 @@ def budget_of(word: str) -> float:
     if number is None or not 0 < number <= 1e30:
         raise InputError(f"{word} is not a budget: give training FLOPs between 0 and 1e30, such as 1e21")
     return number
+
+
+def budget_or_multiple(word: str, largest: Callable[[], float]) -> float:
+    """Return a budget in FLOPs: a number, or `10x` for 10 times `largest()`.
+
+    Raises InputError for anything else, and as `largest` does.
+    """
+    is_multiple = word.endswith("x") and number_of(word[:-1]) is not None
+    return budget_of(word[:-1]) * largest() if is_multiple else budget_of(word)
 
 
 def number_of(word: str) -> float | None:

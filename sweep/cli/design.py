@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli.arguments import AsJson, ConfigDir, Overrides, SweepDirectory, budget_of, directory_of
+from sweep.cli.arguments import (
+    AsJson,
+    ConfigDir,
+    Overrides,
+    SweepDirectory,
+    budget_of,
+    budget_or_multiple,
+    directory_of,
+)
 from sweep.cli.sweeps import catch_stop_signals, say_outcome
 from sweep.errors import EXIT_FAILED
 from sweep.report.text.terminal import print_json, print_text, progress, say
@@ -17,7 +25,8 @@ Target = Annotated[
     typer.Option(
         "--target",
         metavar="FLOPS",
-        help="Budget at which the answer should be known; by default 10 times that of --max-budget.",
+        help="Budget at which the answer should be known, in FLOPs or as a multiple of the largest planned "
+        "one, such as 10x; by default 10 times --max-budget.",
     ),
 ]
 Allowance = Annotated[
@@ -59,11 +68,12 @@ def suggest(
     from sweep.report.numbers import format4
     from sweep.report.text.suggestion import suggestion_text
     from sweep.study import suggest as study
+    from sweep.study.validate import largest_planned_budget
 
     sweep_dir = directory_of(directory, overrides, config_dir)
     found = study.suggest(
         sweep_dir,
-        None if target is None else budget_of(target),
+        None if target is None else budget_or_multiple(target, lambda: largest_planned_budget(sweep_dir)),
         arm=arm,
         flops_budget=None if flops_budget is None else budget_of(flops_budget),
         max_budget=None if max_budget is None else budget_of(max_budget),

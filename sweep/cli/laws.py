@@ -258,14 +258,15 @@ def next_steps(directory: Path, fits: Mapping[str | None, Fit], *, loss: str | N
 
     place = shlex.quote(str(directory))
     arm, fitted = next(iter(fits.items()))
-    if fitted.flops_range is None:
-        return [f"sweep status {place}"]
+    planned = (directory / "plans").is_dir()
+    if fitted.flops_range is None or not any(one.has_answer for one in fits.values()):
+        return [f"sweep status {place}"] if planned else []
     if loss is not None:
         file = set_directory(arm_directory(directory, arm), loss) / "fit.json"
         return [f"sweep predict {shlex.quote(str(file))} FLOPS"]
     chosen = "" if arm is None else f" --arm {shlex.quote(arm)}"
     budget = format4(float(f"{VALIDATED * fitted.flops_range[1]:.1e}"))
-    validation = [f"sweep validate {place} {budget}{chosen}"] if (directory / "plans").is_dir() else []
+    validation = [f"sweep validate {place} {budget}{chosen}"] if planned else []
     comparison = [f"sweep compare {place}"] if len(fits) == 2 else []
     return [*comparison, f"sweep predict {place} FLOPS{chosen}", *validation]
 

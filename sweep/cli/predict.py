@@ -16,7 +16,7 @@ from sweep.cli.arguments import (
     ConfigDir,
     Verbose,
     Where,
-    budget_of,
+    budget_or_multiple,
     columns_of,
     first_arm_of,
     fit_settings,
@@ -50,8 +50,9 @@ Budgets = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="FLOPS",
-        help="Budgets in training FLOPs, such as 1e21. After them, experiment=NAME chooses the model family "
-        "of the concrete run for a law from elsewhere.",
+        help="Budgets in training FLOPs, such as 1e21, or as multiples of the largest fitted one, such as "
+        "10x. After them, experiment=NAME chooses the model family of the concrete run for a law from "
+        "elsewhere.",
     ),
 ]
 RunParams = Annotated[
@@ -99,7 +100,7 @@ def predict(
     words, overrides = split_arguments(source, flops)
     refuse_old_grammar(overrides)
     of_run = n_params is not None or n_tokens is not None
-    source, budgets = _source_and_budgets(words, needed=not of_run)
+    source, given = _source_and_budgets(words, needed=not of_run)
     if source is None and not names_experiment(overrides):
         source = str(only_sweep())
     elif source is not None and source.startswith("~"):
@@ -112,10 +113,11 @@ def predict(
     of_sweep = None if source is not None or family is None else sweep_directory(family)
     fitted = _law(source or str(of_sweep), settings, column, where)
     if of_run:
-        if n_params is None or n_tokens is None or budgets:
+        if n_params is None or n_tokens is None or given:
             raise InputError("--n-params and --n-tokens belong together, and replace the budgets: give both")
         _show_run(study.run_loss(fitted, n_params, n_tokens, settings), as_json)
         return
+    budgets = [budget_or_multiple(word, lambda: _largest_budget(fitted)) for word in given]
     sweep_dir = of_sweep or laws.sweep_of_law(source or ".")
     if sweep_dir is not None and (n_newer := laws.newer_points(sweep_dir, source)):
         say(f"warning: {n_newer} runs finished after this fit: fit again with sweep fit {sweep_dir}")
@@ -198,19 +200,31 @@ def _show_run(prediction: RunPrediction, as_json: bool) -> None:
         print_text(run_prediction_text(prediction))
 
 
-def _source_and_budgets(words: Sequence[str], *, needed: bool) -> tuple[str | None, list[float]]:
-    """Return the law's source, None when only numbers are given, and the budgets in FLOPs.
+def _source_and_budgets(words: Sequence[str], *, needed: bool) -> tuple[str | None, list[str]]:
+    """Return the law's source, None when only budgets are given, and the budgets as words.
 
-    Raises InputError for a budget that is no number, and without any where they are `needed`.
+    Raises InputError for a budget that is neither a number nor a multiple, and for none where they are
+    `needed`.
     """
-    has_source = bool(words) and (number_of(words[0]) is None or Path(words[0]).exists())
+    has_source = bool(words) and (number_of(words[0].removesuffix("x")) is None or Path(words[0]).exists())
     source, rest = (words[0], words[1:]) if has_source else (None, words)
-    budgets = [budget_of(word) for word in rest]
-    if needed and not budgets:
+    for word in rest:
+        budget_or_multiple(word, lambda: 1.0)  # refused before anything is fitted
+    if needed and not rest:
         raise InputError(
-            f"no budget is given: add training FLOPs, as in sweep predict {shlex.quote(source or 'DIR')} 1e21"
+            f"no budget is given: add training FLOPs, as in sweep predict {shlex.quote(source or 'DIR')} "
+            f"1e21, or a multiple of the largest fitted budget, such as 10x"
         )
-    return source, budgets
+    return source, list(rest)
+
+
+def _largest_budget(fitted: Fit) -> float:
+    """Return the largest fitted budget in FLOPs, to three digits. Raises InputError for a law without one."""
+    if fitted.flops_range is None:
+        raise InputError(
+            "a multiple such as 10x needs a fitted range, and this law has none: give FLOPs, such as 1e21"
+        )
+    return float(f"{fitted.flops_range[1]:.2e}")
 
 
 def _family(source: str | None, overrides: Sequence[str], config_dir: Path | None) -> ExperimentConfig | None:

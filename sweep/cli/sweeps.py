@@ -19,7 +19,7 @@ from sweep.cli.arguments import (
     SweepDirectory,
     Verbose,
     arms_of,
-    budget_of,
+    budget_or_multiple,
     directory_of,
     number_of,
     require_experiment,
@@ -345,12 +345,7 @@ def _sweep_and_budgets(
     if not words:
         raise InputError("give the directory of a sweep and a budget, as in sweep validate results/demo 1e21")
     sweep_dir = directory_of(place, overrides, config_dir)
-    budgets = []
-    for word in words:
-        is_multiple = word.endswith("x")
-        budget = budget_of(word.removesuffix("x"))
-        budgets.append(budget * largest_planned_budget(sweep_dir) if is_multiple else budget)
-    return sweep_dir, budgets
+    return sweep_dir, [budget_or_multiple(word, lambda: largest_planned_budget(sweep_dir)) for word in words]
 
 
 def _refit(sweep_dir: Path) -> None:

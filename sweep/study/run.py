@@ -68,10 +68,11 @@ def run_experiment(
     trains the runs of `plan_hparam_check` instead, in `hparam_directory`. With `adaptive.enabled` runs are
     added and trained afterwards, a round at a time, as `sweep.study.suggest.decide` chooses them.
 
-    `on_notice` gets sentences about the tracking service and about added runs. `on_status` is called about
-    twice a second; once `should_stop` returns true the workers save their state and end. `only="failed"`
-    limits the training to runs that were given up, at least one. With `detach` the call returns once the
-    workers are started; they go on in the background.
+    `on_notice` gets sentences about the tracking service, about added runs and about cells that are dropped
+    once the size of the corpus is known. `on_status` is called about twice a second; once `should_stop`
+    returns true the workers save their state and end. `only="failed"` limits the training to runs that were
+    given up, at least one. With `detach` the call returns once the workers are started; they go on in the
+    background.
 
     Raises InputError or SafetyError before anything is trained.
     """
@@ -208,7 +209,10 @@ def run_plans(
             on_progress(stage, n_bytes_done, n_bytes)
 
     prepared = [prepare_data(arm, on_data) for arm in arms]
+    known = {cell.name for plan in plans for cell in plan.dropped}
     plans = plan_all(arms)  # again, now that the size of the data is known
+    for cell in (cell for plan in plans for cell in plan.dropped if cell.name not in known):
+        on_notice(f"dropped {cell.name}: {cell.reason}")
     for plan, data in zip(plans, prepared, strict=True):
         check_corpus_size(plan, data)
     check_results(store, experiment)

@@ -107,8 +107,9 @@ REFUSED = [
     (["predict", "1e20"], "error: results holds no sweep here: give the directory of one"),
     (
         ["predict", "nowhere"],
-        "error: no budget is given: add training FLOPs, as in sweep predict nowhere",
+        "error: no budget is given: add training FLOPs, as in sweep predict nowhere 1e21, or",
     ),
+    (["predict", "besiroglu_2024", "manyx"], "error: manyx is not a budget"),
     (["predict", "besiroglu_2024", "0"], "error: 0 is not a budget: give training FLOPs"),
     (["predict", "besiroglu_2024", "1e20", "much"], "error: much is not a budget"),
     (["predict", "besiroglu_2024", "1e20", "seeds=[1]"], "error: seeds=[1] has no effect here"),

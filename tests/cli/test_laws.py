@@ -91,6 +91,17 @@ def test_published_laws_predict_and_unknown_ones_are_refused(tmp_path):
     assert (missing.returncode, "absent.json not found" in missing.stderr) == (2, True)
 
 
+def test_a_multiple_is_one_of_the_largest_fitted_budget(tmp_path, table):
+    from_table = sweep(
+        tmp_path, "predict", table, "10x", "fit.n_bootstrap=50", "fit.methods=[isoflop]", "--json"
+    )
+    assert from_table.returncode == 0, from_table.stderr
+    document = json.loads(from_table.stdout)
+    assert document["beyond_data"] == pytest.approx(10, rel=0.01)
+    published = sweep(tmp_path, "predict", "besiroglu_2024", "0.5x", "--json")
+    assert json.loads(published.stdout)["flops"] == pytest.approx(6.5e21)
+
+
 def test_a_fit_that_every_method_refuses_succeeds_with_reasons(tmp_path):
     path = tmp_path / "few.csv"
     path.write_text("n_params,n_tokens,loss\n1e6,1e8,3\n2e6,1e8,2.9\n")
@@ -146,6 +157,15 @@ def test_the_loss_of_a_run_and_the_limit_of_distance(tmp_path, table):
 
 def test_settings_without_overrides_are_those_of_the_default_experiment():
     assert compose_experiment().fit == FitConfig()
+
+
+def test_imported_runs_without_an_answer_have_no_next_command(tmp_path):
+    (tmp_path / "few.csv").write_text("n_params,n_tokens,flops,loss\n1e6,1e8,6e14,3\n2e6,1e8,1.2e15,2.9\n")
+    imported = sweep(tmp_path, "import", "few.csv", "--into", "results/few")
+    assert imported.returncode == 0, imported.stderr
+    done = sweep(tmp_path, "fit", "results/few")
+    assert "no answer: " in done.stdout
+    assert "next: " not in done.stdout
 
 
 def test_a_table_is_fitted_and_predicted_from(tmp_path, table):

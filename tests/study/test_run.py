@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,7 @@ import pytest
 from sweep.config.compose import compose_experiment
 from sweep.errors import InputError, Interrupted, SafetyError
 from sweep.plan.estimate import disk_bytes
-from sweep.records import BOOKKEEPING_COLUMNS
+from sweep.records import BOOKKEEPING_COLUMNS, DroppedCell
 from sweep.store.run_store import RunStore
 from sweep.study import run as study
 from sweep.study.plan import plan_experiment
@@ -349,3 +350,23 @@ def test_a_plan_that_cannot_be_spread_over_its_devices_is_refused_before_it_is_s
     ]
     with pytest.raises(InputError, match=r"trainer\.n_devices=2 is more than the 1 sequences"):
         plan_experiment(compose_experiment(settings))
+
+
+def test_cells_that_the_size_of_the_corpus_drops_are_named(tmp_path, data_dir):
+    experiment = compose_experiment([*LEAST, f"results_dir={tmp_path}", f"data_dir={data_dir}"])
+    plan = plan_experiment(experiment)
+    smaller = replace(plan, dropped=(*plan.dropped, DroppedCell(name="5e8-d24-L2", reason="5 epochs")))
+    plans, said = iter([plan, smaller]), []
+
+    def stop(_):
+        raise Interrupted("before training")
+
+    with pytest.raises(Interrupted):
+        study.run_plans(
+            [experiment],
+            lambda arms: [next(plans)],
+            tmp_path / "smoke",
+            on_notice=said.append,
+            before_training=stop,
+        )
+    assert said == ["dropped 5e8-d24-L2: 5 epochs"]

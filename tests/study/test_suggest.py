@@ -184,7 +184,7 @@ def test_the_verb_shows_the_runs_and_the_command_that_trains_them(sweep_dir):
     assert f"train them: sweep suggest {sweep_dir} --target 8e10" in shown.stdout
     assert len(shown.stdout.splitlines()) <= 20
     as_json = forked(
-        "suggest", sweep_dir, "--target", "8e10", "--json", "--flops-budget", "1e10", cwd=sweep_dir
+        "suggest", sweep_dir, "--target", "20x", "--json", "--flops-budget", "1e10", cwd=sweep_dir
     )
     document = json.loads(as_json.stdout)
     assert document["target"] == 8e10

@@ -180,6 +180,11 @@ def _by_usual_name(
     return None
 
 
+def has_usual_name(field: str, name: str) -> bool:
+    """Return whether the name of a column is usual for a field that is required, numbers or not."""
+    return _usual(field, name, VOCABULARIES[field]) is not None
+
+
 def _perplexity(name: str) -> Column | None:
     matches = PERPLEXITY.matches(name_words(name))
     return Column(field="loss", name=name, logarithm=True) if matches else None

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sweep.config import ColumnsConfig
 from sweep.errors import InputError
-from sweep.fit.table.columns import DEFAULT_COLUMNS, Column, column_notes, find_columns, is_optimum
+from sweep.fit.table.columns import (
+    DEFAULT_COLUMNS,
+    Column,
+    column_notes,
+    find_columns,
+    has_usual_name,
+    is_optimum,
+)
 from sweep.fit.table.files import Cells, read_cells
 from sweep.fit.table.numbers import decimal_mark, is_missing, number
 from sweep.fit.table.where import selected_rows
@@ -326,6 +333,13 @@ def _check_fields(cells: Cells, found: Mapping[str, Column], points: Sequence[Po
 
 
 def _missing_column(cells: Cells, wanted: str, field: str) -> InputError:
+    for name, values in cells.columns.items():
+        texts = (at for at, value in enumerate(values) if not is_missing(value) and number(value) is None)
+        if has_usual_name(field, name) and (at := next(texts, None)) is not None:
+            return InputError(
+                f"{cells.source}: column {name!r} has {values[at]!r} in {cells.place(at)}, not a number: "
+                f"correct the column, or name another with --column {field}=NAME"
+            )
     return InputError(
         f"{cells.source}: no column for {wanted} among {', '.join(cells.columns) or 'no columns'}: name it "
         f"with --column {field}=NAME"

@@ -61,6 +61,10 @@ def test_a_diverged_run_may_lack_its_loss(tmp_path):
         ),
         ("n_tokens,loss\n1,2\n", ["no column for n_params", "--column n_params=NAME"]),
         ("n_params,n_tokens\n1,2\n", ["no column for loss", "--column loss=NAME"]),
+        (
+            "n_params,n_tokens,Eval loss\n1e6,1e8,3.1%\n1e7,1e8,2.9%\n",
+            ["'Eval loss' has '3.1%' in row 1 (line 2), not a number", "--column loss=NAME"],
+        ),
         ("n_params,n_tokens,loss\n", ["no rows"]),
         (
             "n_params,n_tokens,loss\n1,2,3\n1,2,nan\n",
