@@ -156,7 +156,7 @@ class Band:
         self.logs = np.log(losses - self.irreducible)
         self.values = self.logs @ self.means.T
         self.typical = self.logs.mean(axis=0)
-        self.usual_roughness = max(float(np.quantile(self._roughness(self.logs), 0.75)), 1e-9)
+        self.usual_roughness = max(float(np.median(self._roughness(self.logs))), 1e-9)
         self.outside = self._search(LEVEL / (len(curves) * len(self.means)))
 
     def _search(self, level: float) -> tuple[Departure, ...]:
@@ -263,7 +263,7 @@ class Band:
     def _distances(self, rows: FloatArray, logs: FloatArray, values: FloatArray) -> FloatArray:
         """Return t of rows that are not in the band, by mean: the error of a prediction over its sd.
 
-        The sd is that of the band, and larger for a run that is rougher than three quarters of the others.
+        The sd is that of the band, and larger for a run that is rougher than most.
         """
         base, of_base = self.design[self.inside], self.values[self.inside]
         solution = np.linalg.pinv(base) @ of_base

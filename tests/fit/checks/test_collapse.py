@@ -1,8 +1,8 @@
 """Runs that leave the band of their peers' training curves: planted faults, and clean sweeps.
 
-curves.csv holds training losses, averaged between EDGES, of sweeps that were trained: experiment `demo`,
-single runs of it with a learning rate four times as high, `demo` on a former corpus, and experiment `smoke`
-with other sizes and seeds on bytes.
+curves.csv holds training losses, averaged between EDGES, of sweeps that were trained: experiment `demo` on
+four budgets and on five, single runs of it with a learning rate four times as high, `demo` on a former
+corpus, and experiment `smoke` with other sizes and seeds on bytes.
 """
 
 import csv
