@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,15 @@ from scripts.evidence.markdown import count_interval, flops, interval, number, p
 from scripts.evidence.overtraining import overtraining_table
 from scripts.evidence.repetition import repetition_table, stop_table
 from scripts.evidence.samples import sample_table
-from scripts.evidence.studies import STUDIES, Study, arm_points, fitted, validations
+from scripts.evidence.studies import STUDIES, Study, arm_points, fitted, table, validations
 from sweep.config import FitConfig, SyntheticData
 from sweep.data.sources.synthetic import loss_floor
 from sweep.errors import InputError
 from sweep.fit import Law, fit
 from sweep.records import Point
+from sweep.store.validations import Registration, ValidationRun
 from sweep.study.compare import compare_sources
+from sweep.study.scores import score
 
 ANSWER = FitConfig(confidence=0.9)
 KNOWN = {"n_symbols": 8, "n_documents": 12000, "document_symbols": 1023, "holdout_frac": 0.05}
@@ -66,29 +68,35 @@ def validation_table() -> list[str]:
 def third_seed_table() -> list[str]:
     """Return the predictions of cpu_stdlib with a third seed, which was trained after they were scored."""
     study, body = STUDIES["cpu_stdlib"], []
-    pairs = [*arm_points(study)[None], *arm_points(STUDIES["third_seed"])[None]]
+    points = {str(point.run_key): point for point in (*table(study), *table(STUDIES["third_seed"]))}
     for one in validations(study):
-        known = one.registration
-        losses: dict[float, dict[int, float]] = {}
-        for point, _ in pairs:
-            if point.flops_budget == known.flops:
-                losses.setdefault(float(point.n_params), {})[int(point.seed or 0)] = float(point.loss or 0)
-        n_params, best = min(losses.items(), key=lambda size: fmean(size[1].values()))
-        measured = fmean(best.values())
-        low, high = known.loss_interval
+        known, again = one.registration, _third_runs(one.registration)
+        scored = score(dataclasses.replace(known, runs=(*known.runs, *again)), points)
+        assert scored is not None
+        best = [run for run in (*known.runs, *again) if run.n_params == scored.n_params]
         body.append(
             [
                 flops(known.flops),
                 interval(known.loss_opt, known.loss_interval),
-                ", ".join(f"{best[seed]:.3f}" for seed in sorted(best)),
-                f"{measured:.3f}",
-                percent(known.loss_opt / measured - 1),
-                "yes" if low <= measured <= high else "no",
-                number(n_params),
+                ", ".join(f"{points[run.run_key].loss:.3f}" for run in best),
+                f"{scored.loss:.3f}",
+                percent(scored.loss_error),
+                "yes" if scored.loss_inside else "no",
+                number(scored.n_params),
             ]
         )
     header = ["FLOPs", "loss predicted", "seeds 0, 1, 2", "mean", "error", "inside", "best size"]
     return rows(header, body)
+
+
+def _third_runs(registration: Registration) -> list[ValidationRun]:
+    """Return the runs of the third seed as further runs of a registration, which has a run for each size."""
+    of_size = {run.n_params: run for run in registration.runs}
+    return [
+        dataclasses.replace(of_size[int(point.n_params)], run_key=str(point.run_key), seed=int(point.seed))
+        for point in table(STUDIES["third_seed"])
+        if point.flops_budget == registration.flops
+    ]
 
 
 def entropy_table() -> list[str]:

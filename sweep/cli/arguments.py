@@ -227,12 +227,17 @@ def budget_of(word: str) -> float:
     return number
 
 
+def is_budget(word: str) -> bool:
+    """Return whether a word is meant as a budget: a number, or a multiple such as `10x`."""
+    return number_of(word.removesuffix("x")) is not None
+
+
 def budget_or_multiple(word: str, largest: Callable[[], float]) -> float:
     """Return a budget in FLOPs: a number, or `10x` for 10 times `largest()`.
 
     Raises InputError for anything else, and as `largest` does.
     """
-    is_multiple = word.endswith("x") and number_of(word[:-1]) is not None
+    is_multiple = word.endswith("x") and is_budget(word)
     return budget_of(word[:-1]) * largest() if is_multiple else budget_of(word)
 
 

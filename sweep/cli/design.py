@@ -16,7 +16,7 @@ from sweep.cli.arguments import (
     budget_or_multiple,
     directory_of,
 )
-from sweep.cli.sweeps import catch_stop_signals, say_outcome
+from sweep.cli.sweeps import catch_stop_signals, refit, say_outcome
 from sweep.errors import EXIT_FAILED
 from sweep.report.text.terminal import print_json, print_text, progress, say
 
@@ -90,8 +90,6 @@ def suggest(
         print_text(suggestion_text(found, None if run else command))
     if not run or not found.plans:
         return
-    from sweep.store.run_store import RunStore
-    from sweep.study import laws
     from sweep.study.run import run_suggested
 
     with catch_stop_signals() as caught, progress() as (on_data, on_status):
@@ -104,7 +102,7 @@ def suggest(
             should_stop=lambda: bool(caught),
         )
     say_outcome(outcome)
-    laws.fit_sweep(sweep_dir, RunStore(sweep_dir).latest_experiment().fit)
+    refit(sweep_dir)
     if outcome.gave_up or outcome.status.n_failed:
         raise typer.Exit(EXIT_FAILED)
     say(f"the runs are points of the sweep now: sweep predict {place} {format4(found.target)}")

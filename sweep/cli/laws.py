@@ -116,14 +116,7 @@ def fit(
     path, overrides = split_path(source, settings)
     refuse_old_grammar(overrides)
     if path is None or not _names_table(path):
-        _refuse_table_options(
-            {
-                "--column": column,
-                "--where": where,
-                "--best-of-cell": best_of_cell,
-                "--drop-incomplete": drop_incomplete,
-            }
-        )
+        _refuse_table_options(column, where, best_of_cell, drop_incomplete)
         directory, config = _sweep_to_fit(path, overrides, config_dir)
         _fit_sweep(directory, config, plan, loss, reconcile=reconcile, as_json=as_json, verbose=verbose)
         return
@@ -147,8 +140,16 @@ def _names_table(path: Path) -> bool:
     return not path.is_dir() and (bool(path.suffix) or path.exists())
 
 
-def _refuse_table_options(given: Mapping[str, object]) -> None:
-    """Raise InputError for an option of tables, `given` by name, where a sweep is read."""
+def _refuse_table_options(
+    column: list[str] | None, where: str | None, best_of_cell: bool, drop_incomplete: bool
+) -> None:
+    """Raise InputError for an option of tables where a sweep is read."""
+    given = {
+        "--column": column,
+        "--where": where,
+        "--best-of-cell": best_of_cell,
+        "--drop-incomplete": drop_incomplete,
+    }
     for option in (name for name, value in given.items() if value):
         raise InputError(f"{option} has no effect on a sweep: it is about the rows and columns of a table")
 
@@ -296,14 +297,7 @@ def report(
         config, columns = fit_settings(given, config_dir), columns_of(column or ())
         written = study.write_table_report(path, config, columns=columns, selection=selection, files=files)
     else:
-        _refuse_table_options(
-            {
-                "--column": column,
-                "--where": where,
-                "--best-of-cell": best_of_cell,
-                "--drop-incomplete": drop_incomplete,
-            }
-        )
+        _refuse_table_options(column, where, best_of_cell, drop_incomplete)
         directory = directory_of(source, overrides, config_dir)
         written = study.write_report(directory, files=files)
     print_text("\n".join(map(str, written)))

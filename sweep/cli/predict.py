@@ -21,8 +21,8 @@ from sweep.cli.arguments import (
     first_arm_of,
     fit_settings,
     given_path,
+    is_budget,
     names_experiment,
-    number_of,
     only_sweep,
     refuse_old_grammar,
     split_arguments,
@@ -206,7 +206,7 @@ def _source_and_budgets(words: Sequence[str], *, needed: bool) -> tuple[str | No
     Raises InputError for a budget that is neither a number nor a multiple, and for none where they are
     `needed`.
     """
-    has_source = bool(words) and (number_of(words[0].removesuffix("x")) is None or Path(words[0]).exists())
+    has_source = bool(words) and (not is_budget(words[0]) or Path(words[0]).exists())
     source, rest = (words[0], words[1:]) if has_source else (None, words)
     for word in rest:
         budget_or_multiple(word, lambda: 1.0)  # refused before anything is fitted

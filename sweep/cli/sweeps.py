@@ -21,7 +21,7 @@ from sweep.cli.arguments import (
     arms_of,
     budget_or_multiple,
     directory_of,
-    number_of,
+    is_budget,
     require_experiment,
     split_arguments,
 )
@@ -322,7 +322,7 @@ def validate(
     if len(finished) < len(outcomes):
         raise typer.Exit(EXIT_FAILED)
     if outcomes[0].run.n_trained:
-        _refit(sweep_dir)
+        refit(sweep_dir)
     if as_json:
         place = shlex.quote(str(sweep_dir))
         following = {"next": [f"sweep fit {place}", f"sweep report {place}"]}
@@ -340,7 +340,7 @@ def _sweep_and_budgets(
     from sweep.study.validate import largest_planned_budget
 
     words, overrides = split_arguments(first, others)
-    is_place = bool(words) and (Path(words[0]).is_dir() or number_of(words[0].removesuffix("x")) is None)
+    is_place = bool(words) and (Path(words[0]).is_dir() or not is_budget(words[0]))
     place = words.pop(0) if is_place else None
     if not words:
         raise InputError("give the directory of a sweep and a budget, as in sweep validate results/demo 1e21")
@@ -348,8 +348,8 @@ def _sweep_and_budgets(
     return sweep_dir, [budget_or_multiple(word, lambda: largest_planned_budget(sweep_dir)) for word in words]
 
 
-def _refit(sweep_dir: Path) -> None:
-    """Fit a sweep with its validation and draw its figures."""
+def refit(sweep_dir: Path) -> None:
+    """Fit a sweep with its new runs and draw its figures."""
     from sweep.store.run_store import RunStore
     from sweep.study import laws
     from sweep.study.report import write_report

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, get_args
 
@@ -369,6 +369,13 @@ def _weights(
     return {name: value / total for name, value in inverse.items()}
 
 
+def shares(weights: Mapping[str, float], methods: Iterable[str]) -> dict[str, float]:
+    """Return the weights of `methods`, scaled to sum to 1; empty if they sum to less than MIN_WEIGHT."""
+    known = {name: weights[name] for name in methods if name in weights}
+    total = sum(known.values())
+    return {name: weight / total for name, weight in known.items()} if total >= MIN_WEIGHT else {}
+
+
 def _errors_of_mean(
     target: Target, weights: Mapping[str, float], errors: Sequence[LevelErrors]
 ) -> list[BacktestError]:
@@ -380,10 +387,9 @@ def _errors_of_mean(
             for name, found_at in entry.methods.items()
             if name in weights and target in found_at
         }
-        total = sum(weights[name] for name in single)
-        if total < MIN_WEIGHT:
+        share = shares(weights, single)
+        if not share:
             continue
-        share = {name: weights[name] / total for name in single}
         found.append(
             BacktestError(
                 cut=entry.cut,

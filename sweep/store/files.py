@@ -182,7 +182,7 @@ def check_filesystem(directory: Path) -> None:
 
 def check_writable(directory: Path) -> None:
     """Create and remove a directory in `directory`, or in its nearest existing parent. Raises OSError."""
-    probe = _temporary(_existing(directory) / "probe")
+    probe = _temporary(existing_parent(directory) / "probe")
     probe.mkdir()
     probe.rmdir()
 
@@ -192,7 +192,7 @@ def check_free_space(directory: Path, needed_bytes: int) -> None:
 
     Raises SafetyError with both numbers. `directory` need not exist yet.
     """
-    free = shutil.disk_usage(_existing(directory)).free
+    free = shutil.disk_usage(existing_parent(directory)).free
     if free < FREE_SPACE_MARGIN * needed_bytes:
         raise SafetyError(
             f"{directory} has {_size(free)} of free disk space, but the sweep may write "
@@ -201,7 +201,7 @@ def check_free_space(directory: Path, needed_bytes: int) -> None:
         )
 
 
-def _existing(directory: Path) -> Path:
+def existing_parent(directory: Path) -> Path:
     """Return the directory, or its nearest existing parent."""
     place = directory.absolute()
     while not place.exists():

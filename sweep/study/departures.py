@@ -26,7 +26,8 @@ def departure_warnings(sweep_dir: Path) -> list[str]:
     stored = store.points()
     names = {str(point.run_key): point.name or str(point.run_key) for point in stored.points}
     found = departed_runs(stored)
-    runs = store.status().runs if store.has_plan() else ()  # imported points alone have no plan
+    planned = {entry.run_key for entry in store.entries()} if store.has_plan() else set()
+    runs = store.status().runs if planned - names.keys() else ()  # a status reads every attempt
     stopped = {run.name: run.reason or "" for run in runs if run.status == STOPPED and not run.excluded}
     return [
         *([departure_warning(found, names)] if found else []),

@@ -21,7 +21,7 @@ from sweep.store.status import SweepStatus
 from sweep.store.validations import Registration, Validation, read_registration, register
 from sweep.study.checks import check_parallel
 from sweep.study.plan import DataProgress, arm_experiment, dataset
-from sweep.study.predicted import predicted_answer
+from sweep.study.registrations import predicted_answer
 from sweep.study.run import RunOutcome, run_plans
 from sweep.study.scores import score_finished
 from sweep.study.speed import device_of

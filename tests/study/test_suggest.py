@@ -16,7 +16,7 @@ from sweep.study import laws
 from sweep.study import run as study
 from sweep.study.run import run_experiment, run_suggested
 from sweep.study.suggest import decide, grid_flops, suggest
-from tests.study.test_validate import SMALL, InProcess
+from tests.study.test_validate import SMALL, Planted
 from tests.verbs import forked
 
 PILOT = (
@@ -43,16 +43,16 @@ def composed(directory, *overrides):
 
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch):
-    monkeypatch.setattr(study, "make_launcher", InProcess)
-    monkeypatch.setattr(InProcess, "limit", None)
-    monkeypatch.setattr(InProcess, "bend", 0.0)
+    monkeypatch.setattr(study, "make_launcher", Planted)
+    monkeypatch.setattr(Planted, "limit", None)
+    monkeypatch.setattr(Planted, "bend", 0.0)
 
 
 @pytest.fixture(scope="module")
 def pilot(tmp_path_factory):
     directory = tmp_path_factory.mktemp("pilot")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "make_launcher", InProcess)
+        patch.setattr(study, "make_launcher", Planted)
         assert run_experiment(composed(directory)).status.finished
     return directory / "smoke"
 
@@ -121,7 +121,7 @@ def whole(tmp_path_factory):
     """The keys of an adaptive sweep that spends its allowance, its plans, and what it said."""
     directory, said = tmp_path_factory.mktemp("whole"), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "make_launcher", InProcess)
+        patch.setattr(study, "make_launcher", Planted)
         run_experiment(composed(directory, *ADAPTIVE, *SHORT), on_notice=said.append)
     return keys(directory / "smoke"), RunStore(directory / "smoke").plans(), said
 

@@ -16,7 +16,6 @@ from sweep.config.compose import compose_experiment
 from sweep.errors import InputError, SafetyError
 from sweep.flops import count, n_params
 from sweep.identity import run_key
-from sweep.launch.base import LaunchState
 from sweep.store.run_store import RunStore
 from sweep.store.validations import read_registrations, read_validations
 from sweep.study import laws
@@ -30,9 +29,9 @@ from sweep.study.validate import (
     validate_all,
     validation_plan,
 )
-from sweep.worker.__main__ import work
 from tests import toy_trainer
 from tests.configs import SMALL_SWEEP
+from tests.study.in_process import InProcess
 from tests.verbs import forked
 
 SMALL = (*SMALL_SWEEP, "budgets=[1e9,2e9,4e9,8e9]", "grid.d_model=[8,12,16,24,32,48]")
@@ -48,29 +47,21 @@ def loss(run, bend=0.0):
     return (floor + 0.05 * math.log(size / optimum) ** 2) * math.exp(noise)
 
 
-class InProcess:
-    """A launcher with this process as its worker, which fails every run after `limit` ones."""
+class Planted(InProcess):
+    """Gives the losses of a planted law, and fails every run after `limit` ones."""
 
     limit: int | None = None
     bend = 0.0
 
     def __init__(self, launch, spec):
-        self._sweep_dir, self._n = Path(spec.sweep_dir), 0
+        super().__init__(launch, spec)
+        self._n = 0
 
-    def start(self):
-        def train(run, placement, session):
-            if self.limit is not None and self._n >= self.limit:
-                raise ValueError("no more")
-            self._n += 1
-            return toy_trainer.result(run, loss=loss(run, self.bend))
-
-        work(self._sweep_dir, train=train)
-
-    def wait(self, timeout_s):
-        return LaunchState(n_running=0, n_restarts=0, stopped=False, gave_up=None)
-
-    def stop(self):
-        pass
+    def train(self, run, placement, session):
+        if self.limit is not None and self._n >= self.limit:
+            raise ValueError("no more")
+        self._n += 1
+        return toy_trainer.result(run, loss=loss(run, self.bend))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +69,7 @@ def trained(tmp_path_factory):
     directory = tmp_path_factory.mktemp("trained")
     experiment = compose_experiment([*SMALL, f"results_dir={directory}", f"data_dir={directory / 'data'}"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "make_launcher", InProcess)
+        patch.setattr(study, "make_launcher", Planted)
         assert run_experiment(experiment).status.finished
     laws.fit_sweep(directory / experiment.name, experiment.fit)
     return directory / experiment.name
@@ -86,9 +77,9 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def sweep_dir(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "make_launcher", InProcess)
-    monkeypatch.setattr(InProcess, "limit", None)
-    monkeypatch.setattr(InProcess, "bend", 0.0)
+    monkeypatch.setattr(study, "make_launcher", Planted)
+    monkeypatch.setattr(Planted, "limit", None)
+    monkeypatch.setattr(Planted, "bend", 0.0)
     return Path(shutil.copytree(trained, tmp_path / "smoke"))
 
 
@@ -134,12 +125,12 @@ def test_the_registered_prediction_never_changes_and_can_be_checked(sweep_dir):
 
 
 def test_an_unfinished_validation_continues_its_registered_prediction(sweep_dir, monkeypatch):
-    monkeypatch.setattr(InProcess, "limit", 1)
+    monkeypatch.setattr(Planted, "limit", 1)
     stopped = validate(sweep_dir, BUDGET)
     assert stopped.validation is None
     (registered,) = read_registrations(sweep_dir)
     assert read_validations(sweep_dir) == ()
-    monkeypatch.setattr(InProcess, "limit", None)
+    monkeypatch.setattr(Planted, "limit", None)
     finished = validate(sweep_dir, BUDGET)
     assert finished.registration == registered
     assert finished.validation is not None
@@ -161,7 +152,7 @@ def test_all_predictions_are_registered_before_any_run_of_them_starts(sweep_dir)
 
 
 def test_a_wrong_prediction_is_outside(sweep_dir, monkeypatch):
-    monkeypatch.setattr(InProcess, "bend", 1.0)
+    monkeypatch.setattr(Planted, "bend", 1.0)
     found = validate(sweep_dir, BUDGET).validation
     assert not found.loss_inside
     assert found.loss_error < -0.2

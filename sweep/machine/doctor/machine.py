@@ -10,7 +10,7 @@ import psutil
 
 from sweep.errors import SafetyError
 from sweep.machine.doctor.diagnosis import Check
-from sweep.store.files import check_filesystem
+from sweep.store.files import check_filesystem, existing_parent
 
 MIN_FREE_BYTES = 2**30  # for data, checkpoints and points; enough for a small sweep
 
@@ -27,7 +27,7 @@ def check_memory(needed_bytes: int) -> Check:
 
 def check_disk(key: str, directory: Path) -> Check:
     """Check free space and write permission in `directory`, or in its nearest existing parent."""
-    place = _existing(directory)
+    place = existing_parent(directory)
     free = shutil.disk_usage(place).free
     try:
         probe = place / f".sweep-doctor-{id(place)}"
@@ -47,7 +47,7 @@ def check_disk(key: str, directory: Path) -> Check:
 def check_links(results_dir: Path) -> Check:
     """Check the file system for hard links and for renames that never replace a non-empty directory."""
     try:
-        check_filesystem(_existing(results_dir))
+        check_filesystem(existing_parent(results_dir))
     except SafetyError as error:
         return Check(
             name="hard links",
@@ -61,12 +61,6 @@ def check_links(results_dir: Path) -> Check:
             name="hard links", state="missing", found=found, remedy="set results_dir to a writable directory"
         )
     return Check(name="hard links", state="ok", found="supported")
-
-
-def _existing(directory: Path) -> Path:
-    """Return the directory, or its nearest existing parent."""
-    directory = directory.absolute()
-    return next(path for path in (directory, *directory.parents) if path.is_dir())
 
 
 def _container_limit_bytes() -> float:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.answer import AnswerLaw
+from sweep.fit.answer import AnswerLaw, shares
 from sweep.fit.checks.reconcile import ReconciledRow
 from sweep.fit.fit import METHODS, Fit
 from sweep.fit.refusals import Refusal
@@ -70,15 +71,14 @@ def _answer_errors(fit: Fit, marks: Sequence[BacktestMarks]) -> Iterator[dict[st
 def _mean_error(
     marks: Sequence[BacktestMarks], key: str, weights: Mapping[str, float], reach: float
 ) -> float:
-    """Return the weighted mean of the methods' relative errors at one reach, nan without any."""
-    found = [
-        (weights.get(one.method, 0.0), error)
-        for one in marks
-        for factor, error in zip(one.factor.tolist(), getattr(one, key).tolist(), strict=True)
-        if factor == reach and math.isfinite(error)
-    ]
-    total = sum(weight for weight, _ in found)
-    return sum(weight * error for weight, error in found) / total if total > 0 else math.nan
+    """Return the error of the methods' weighted mean at one reach, nan where too few have one."""
+    errors: dict[str, list[float]] = {}  # of several cuts with this reach
+    for one in marks:
+        for factor, error in zip(one.factor.tolist(), getattr(one, key).tolist(), strict=True):
+            if factor == reach and math.isfinite(error):
+                errors.setdefault(one.method, []).append(error)
+    share = shares(weights, errors)
+    return sum(share[name] * fmean(errors[name]) for name in share) if share else math.nan
 
 
 def _fan(fit: Fit, farthest: float) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from sweep.fit.answer import shares
 from sweep.report.numbers import NarrowTable, format4
 
 WIDTH = 80  # columns of an ordinary terminal, for which lines are counted
@@ -214,18 +215,18 @@ def _exact(value: object) -> str:
 
 
 def _mean_errors(methods: Mapping[str, Any], weights: Mapping[str, float], key: str) -> list[float | None]:
-    """Return the weighted mean error at each budget held out; None where no method has one."""
+    """Return the error of the methods' weighted mean at each budget held out; None where too few have one."""
     tested = {name: entry["budgets"] for name, entry in methods.items() if "budgets" in entry}
     n_budgets = max((len(budgets) for budgets in tested.values()), default=0)
     means: list[float | None] = []
     for index in range(n_budgets):
-        known = [
-            (weights[name], budgets[index][key])
+        known = {
+            name: budgets[index][key]
             for name, budgets in tested.items()
-            if name in weights and index < len(budgets) and budgets[index].get(key) is not None
-        ]
-        total = sum(weight for weight, _ in known)
-        means.append(sum(weight * error for weight, error in known) / total if total else None)
+            if index < len(budgets) and budgets[index].get(key) is not None
+        }
+        share = shares(weights, known)
+        means.append(sum(share[name] * known[name] for name in share) if share else None)
     return means
 
 

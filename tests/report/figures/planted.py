@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 
 import numpy as np
 
@@ -18,6 +19,7 @@ CONFIG = FitConfig(n_bootstrap=60, methods=("isoflop", "parametric"))
 EXCLUDED, DIVERGED = 1, 7  # indices of points
 
 
+@cache
 def planted_sweep() -> SweepResults:
     """Return a small sweep: a point excluded, one diverged, a fourth budget with its minimum at the edge."""
     rng = np.random.default_rng(0)
