@@ -48,7 +48,7 @@ def near_best_runs(path: Path) -> pd.DataFrame:
 
 
 def resampled(runs: pd.DataFrame, n: int = 1000) -> np.ndarray:
-    """Return ln c and exponents of N and D over resamples of the runs: those of the rate, then of the batch."""
+    """Return ln c and exponents of N and D over resamples: those of the rate, then of the batch."""
     rng, values = np.random.default_rng(0), runs.to_numpy()
     draws = []
     for _ in range(n):
