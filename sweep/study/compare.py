@@ -36,7 +36,7 @@ class Source:
     @property
     def argument(self) -> str:
         """The argument of `sweep compare` that names it."""
-        return str(self.path) if self.arm is None else f"{self.path}:{self.arm}"
+        return _with_arm(str(self.path), self.arm)
 
 
 def compare_sources(
@@ -235,13 +235,24 @@ def _number(value: object) -> float | None:
 
 
 def _names(pair: tuple[Source, Source]) -> tuple[str, str]:
-    """Return the shortest names that differ: of the arms, of the files or directories, or the arguments."""
+    """Return the shortest names that differ: of the arms, of the files or directories, or of those above."""
     one, other = pair
     if one.arm is not None and other.arm is not None and one.arm != other.arm:
         return one.arm, other.arm
     if one.path.name != other.path.name:
         return one.path.name, other.path.name
-    return one.argument, other.argument
+    parts, others = list(one.path.absolute().parts), list(other.path.absolute().parts)
+    while parts and others and parts[-1] == others[-1]:
+        del parts[-1], others[-1]
+    while parts and others and parts[0] == others[0]:
+        del parts[0], others[0]
+    if not parts or not others:
+        return one.argument, other.argument
+    return _with_arm("/".join(parts), one.arm), _with_arm("/".join(others), other.arm)
+
+
+def _with_arm(name: str, arm: str | None) -> str:
+    return name if arm is None else f"{name}:{arm}"
 
 
 def _next(pair: tuple[Source, Source], found: Comparison) -> str:

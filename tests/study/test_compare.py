@@ -120,6 +120,17 @@ def test_tables_and_the_arms_of_a_table(two_arms):
     assert found[0].n_pairs >= 50
 
 
+def test_tables_of_one_name_are_named_by_their_directories(tmp_path):
+    rows = arms()
+    for name, arm in (("one", None), ("other", "b")):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        found = rows["b" if arm else "a"]
+        table(tmp_path / name / "deep" / "points.csv", [replace(point, arm=arm) for point in found])
+    paths = [str(tmp_path / name / "deep" / "points.csv") for name in ("one", "other")]
+    found = compare_sources(paths, CONFIG)
+    assert (found.a.name, found.b.name) == ("one", "other:b")
+
+
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
@@ -151,6 +162,13 @@ def test_the_text_has_at_most_15_lines(two_arms):
     assert "shared exponents preferred" in text
 
 
+def test_a_target_at_a_budget_is_one_row_in_order(two_arms):
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(comparison_text(compare_sources([str(two_arms)], CONFIG, flops=4e11)))
+    rows = [line.split()[0] for line in console.export_text().splitlines() if line[:1].isdigit()]
+    assert rows == ["1e11", "2e11", "4e11", "8e11", "1.6e12*"]
+
+
 def test_the_document_is_json_and_the_figure_is_drawn(two_arms):
     found = compare_sources([str(two_arms)], CONFIG)
     document = json.loads(json.dumps(found.to_json(), allow_nan=False))
@@ -162,7 +180,7 @@ def test_the_document_is_json_and_the_figure_is_drawn(two_arms):
     figure = comparison_figure(found)
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
         "Loss over compute",
-        "Compute multiplier of b",
+        "Compute multiplier of B over A",
     ]
     low, high = figure.axes[1].get_ylim()
     assert low < 1.0 < 1.3 < high

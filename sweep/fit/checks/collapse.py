@@ -263,11 +263,13 @@ class Band:
     def _distances(self, rows: FloatArray, logs: FloatArray, values: FloatArray) -> FloatArray:
         """Return t of rows that are not in the band, by mean: the error of a prediction over its sd.
 
-        The sd is that of the band, and larger for a run that is rougher than most.
+        The sd is that of the band as the central part of all runs, and larger for a run that is rougher than
+        most.
         """
         base, of_base = self.design[self.inside], self.values[self.inside]
         solution = np.linalg.pinv(base) @ of_base
         sd = np.sqrt(((of_base - base @ solution) ** 2).sum(axis=0) / max(self._df(), 1))
+        sd /= trimmed_sd(float(self.inside.mean()))
         noise = np.maximum(self._roughness(logs) / self.usual_roughness, 1.0)
         spread = np.sqrt(noise**2 + self._leverage(rows))[:, None] * np.maximum(sd, 1e-9)
         return np.asarray((values - rows @ solution) / spread)
@@ -310,6 +312,21 @@ def student_bound(level: float, df: int) -> float:
     """
     z = NormalDist().inv_cdf(1 - level / 2) * (8 * df + 3) / (8 * df + 1)
     return math.sqrt(df * math.expm1(z * z / df))
+
+
+def trimmed_sd(share: float) -> float:
+    """Return the standard deviation of the central `share` of a standard normal distribution.
+
+    A band without the runs that are farthest from it is too narrow by this factor: the variance of a normal
+    distribution truncated at ±c is 1 - 2 c phi(c) / share.
+
+    >>> round(trimmed_sd(1.0), 2), round(trimmed_sd(0.75), 2)
+    (1.0, 0.61)
+    """
+    if share >= 1:
+        return 1.0
+    end = NormalDist().inv_cdf((1 + share) / 2)
+    return math.sqrt(1 - 2 * end * NormalDist().pdf(end) / share)
 
 
 def _averaged(curve: Trajectory) -> FloatArray:

@@ -15,6 +15,7 @@ from sweep.report.figures.style import DARK, DASHED, GREY, flops_ticks, new_figu
 COLOR_A, COLOR_B = "#0072B2", "#D55E00"  # Okabe & Ito 2008
 MARGIN = 1.1  # factor of C left free at both ends
 MAX_LINEAR = 4.0  # largest over smallest value, up to which ticks have equal steps
+END = 16  # characters of a long name shown from its start, and from its end
 MAX_FACTOR = 30.0  # largest multiplier shown, and its inverse the smallest
 
 
@@ -70,7 +71,7 @@ def _draw_multiplier(axes: Axes, found: Comparison) -> None:
     axes.set_ylim(float(values.min()) / 1.05, float(values.max()) * 1.05)
     _plain_ticks(axes)
     axes.set_ylabel("FLOPs of A over those of B at equal loss")
-    axes.set_title(f"Compute multiplier of {_short(found.b.name)}", loc="left")
+    axes.set_title("Compute multiplier of B over A", loc="left")
     axes.legend(loc="best")
 
 
@@ -95,4 +96,5 @@ def _shade(axes: Axes, found: Comparison) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 28 else f"{name[:27]}…"
+    """Return a name without its middle where it is long: arms differ at either end."""
+    return name if len(name) <= 2 * END + 1 else f"{name[:END]}…{name[-END:]}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from sweep.fit.compare.arms import SAME_BUDGET
 from sweep.fit.compare.comparison import Comparison, Crossing, MultiplierAt
 from sweep.report.numbers import NarrowTable, format4
 
@@ -68,12 +70,12 @@ def _table(found: Comparison) -> NarrowTable:
 
 
 def _rows(found: Comparison) -> list[MultiplierAt]:
-    """Return the target and as many budgets as fit, the smallest and the largest among them."""
-    n, room = len(found.at), MAX_ROWS - 1
+    """Return the target and as many other budgets as fit, the smallest and largest among them, ascending."""
+    others = [at for at in found.at if abs(math.log(at.flops / found.target.flops)) > SAME_BUDGET]
+    n, room = len(others), MAX_ROWS - 1
     if n > room:
-        kept = sorted({round(step * (n - 1) / (room - 1)) for step in range(room)})
-        return [*(found.at[at] for at in kept), found.target]
-    return [*found.at, found.target]
+        others = [others[at] for at in sorted({round(step * (n - 1) / (room - 1)) for step in range(room)})]
+    return sorted([*others, found.target], key=lambda at: at.flops)
 
 
 def conclusions(found: Comparison) -> Iterator[str]:

@@ -69,6 +69,12 @@ def test_clean_sweeps_raise_at_most_one_alarm_in_two_hundred_runs():
     assert len(found) <= 1
 
 
+def test_one_sweep_in_a_hundred_raises_an_alarm():
+    """A band with the scatter of its own runs alone is too narrow, and raises five on these seeds."""
+    alarms = [departures(grid(np.random.default_rng(seed))) for seed in range(50000, 50100)]
+    assert sum(map(bool, alarms)) <= 2
+
+
 @pytest.mark.parametrize("bad", ["3e+09-2-0", "1e+09-0-1", "3e+09-4-0"])
 @pytest.mark.parametrize("irreducible", [None, FLOOR, 0.0])
 def test_a_learning_rate_four_times_too_high_is_found_and_no_other_run(bad, irreducible):
