@@ -73,6 +73,8 @@ def compare(
         raise InputError(f"--figure {figure} is not {' or '.join(FIGURE_SUFFIXES)}: give such a file")
     if figure is not None and not figure.absolute().parent.is_dir():
         raise InputError(f"--figure {figure}: the directory {figure.parent} is not found: create it first")
+    if figure is not None and figure.is_dir():
+        raise InputError(f"--figure {figure} is a directory: give a file, as {figure}/compare.png")
     found = compare_sources(
         given,
         _settings(given, overrides, config_dir),

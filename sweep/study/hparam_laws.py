@@ -98,15 +98,19 @@ def _column(table: Table, axis: str, given: str | None) -> list[float | None] | 
     if given is None:
         usual = [name for name in COLUMNS[axis] if name in table.extras]
         return _numbers(table.extras[usual[0]], 1.0) if usual else None
-    if given in table.extras:
-        return _numbers(table.extras[given], 1.0)
     scaled = _SCALED.fullmatch(given)
-    if scaled and scaled[1] in table.extras:
-        return _numbers(table.extras[scaled[1]], float(scaled[2]))
-    raise InputError(
-        f"{table.source}: column {given!r} not found among {', '.join(table.extras)}: give --{axis} one of "
-        f"them, or one times a number, as 'bs * 2048'"
-    )
+    name, factor = (scaled[1], float(scaled[2])) if scaled and given not in table.extras else (given, 1.0)
+    if name not in table.extras:
+        raise InputError(
+            f"{table.source}: column {given!r} not found among {', '.join(table.extras)}: give --{axis} one "
+            f"of them, or one times a number, as 'bs * 2048'"
+        )
+    numbers = _numbers(table.extras[name], factor)
+    if not any(numbers):
+        raise InputError(
+            f"{table.source}: column {name!r} holds no number above 0: give --{axis} another column"
+        )
+    return numbers
 
 
 def _numbers(values: Sequence[Any], factor: float) -> list[float | None]:

@@ -41,12 +41,14 @@ def test_compare_prints_text_json_and_a_figure(tmp_path, tables):
         (["--flops", "much"], "much is not a budget"),
         (["--figure", "c.pdf"], "--figure c.pdf is not .png or .svg"),
         (["--figure", "absent/c.png"], "the directory absent is not found"),
+        (["--figure", "d.png"], "--figure d.png is a directory: give a file, as d.png/compare.png"),
         (["fit.confidence=2"], "fit.confidence"),
         (["optimizer.lr=3"], "optimizer.lr=3 has no effect here"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, tables, arguments, message):
     sources = [] if arguments[0] == "absent" else tables
+    (tmp_path / "d.png").mkdir()
     done = sweep(tmp_path, "compare", *sources, *arguments)
     assert done.returncode == 2
     assert message in done.stderr

@@ -158,7 +158,7 @@ def test_the_text_has_at_most_15_lines(two_arms):
     assert len(text.splitlines()) <= 15
     assert "at 1.6e13 FLOPs A needs 1.3" in text
     assert "1.6e13*" in text
-    assert "no crossing within 1e11 to 1.6e13 FLOPs" in text
+    assert "estimates do not cross within 1e11 to 1.6e13 FLOPs" in text
     assert "shared exponents preferred" in text
 
 

@@ -45,6 +45,8 @@ def test_a_table_with_a_batch_in_sequences(tmp_path):
     assert fit_table_hparams(path).rules.keys() == {"optimizer.lr"}
     with pytest.raises(InputError, match="column 'size' not found among lr, bs: give --batch one of them"):
         fit_table_hparams(path, batch="size")
+    with pytest.raises(InputError, match="column 'bs' holds no number above 0: give --lr another column"):
+        fit_table_hparams(path, lr="bs * 0")
     few = Selection(where="N < 3e8 and D < 3e10")
     with pytest.raises(InputError, match=r"no law: 2 cells have a minimum in learning rate"):
         fit_table_hparams(path, selection=few)

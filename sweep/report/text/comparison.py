@@ -96,7 +96,8 @@ def conclusions(found: Comparison) -> Iterator[str]:
 def _crossing(crossing: Crossing) -> str:
     low, high = map(format4, (float(f"{end:.2g}") for end in crossing.range))
     if crossing.flops is None:
-        return f"no crossing within {low} to {high} FLOPs (P = {_probability(crossing.p_crossing)})"
+        chance = _probability(crossing.p_crossing)
+        return f"estimates do not cross within {low} to {high} FLOPs (probability of a crossing {chance})"
     assert crossing.interval is not None
     first, last = crossing.interval
     if first is None and last is None:
