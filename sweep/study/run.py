@@ -66,7 +66,7 @@ def run_experiment(
 
     Several experiments are the arms of one sweep: one queue, in the directory of the first. `check_hparams`
     trains the runs of `plan_hparam_check` instead, in `hparam_directory`. With `adaptive.enabled` runs are
-    added and trained afterwards, a round at a time, as `sweep.study.suggest.decide` chooses them.
+    added and trained afterwards, a round at a time, as `sweep.study.adaptive.decide` chooses them.
 
     `on_notice` gets sentences about the tracking service, about added runs and about cells that are dropped
     once the size of the corpus is known. `on_status` is called about twice a second; once `should_stop`
@@ -128,7 +128,7 @@ def _add_runs(
     A round is written as plans before it is trained, and follows from the points and plans on disk: after a
     kill its unfinished runs are trained with the plans of the sweep, and then count as points.
     """
-    from sweep.study.suggest import decide  # scipy is slow to import, and other sweeps do not need it
+    from sweep.study.adaptive import decide  # scipy is slow to import, and other sweeps do not need it
 
     n_trained = outcome.n_trained
     while outcome.status.finished and not outcome.status.n_failed and not should_stop():

@@ -45,7 +45,6 @@ SIZE_STEP = 0.12  # of ln N between the sizes that may be added
 MAX_ADDED_BUDGETS = 24
 TARGET_REACH = 10.0  # times the largest budget of an added run: the default target
 DEFAULT_SHARE = 0.5  # of the FLOPs of the sweep's plans: the default allowance
-ROUND_SHARE = 0.25  # of the allowance of an adaptive sweep: added before the fit is repeated
 
 
 def suggest(
@@ -67,10 +66,10 @@ def suggest(
     experiment = arm_experiment(store, arm)
     planned = [p for p in store.plans() if p.experiment.arm == arm and not p.validation]
     largest = max_budget or max(max(plan.experiment.budgets) for plan in planned)
-    return _suggestion(sweep_dir, experiment, target, flops_budget, largest)
+    return suggestion(sweep_dir, experiment, target, flops_budget, largest)
 
 
-def _suggestion(
+def suggestion(
     sweep_dir: Path,
     experiment: ExperimentConfig,
     target: float | None,
@@ -79,6 +78,10 @@ def _suggestion(
     goal: float | None = None,
     round_flops: float | None = None,
 ) -> Suggestion:
+    """Return the suggestion for one arm, as `suggest` does.
+
+    `goal` ends it at this width of the interval on N_opt, as a factor; `round_flops` keeps its first actions.
+    """
     store, arm = RunStore(sweep_dir), experiment.arm
     _check(experiment)
     fitted = fit_arm(sweep_dir, experiment.fit, arm)
@@ -186,10 +189,11 @@ def _first(proposal: Proposal, round_flops: float) -> Proposal:
 
 def grid_flops(store: RunStore, arm: str | None) -> float:
     """Return the FLOPs of the runs that an arm's plans list, suggested ones and validations aside."""
-    return _planned_flops(store, arm, suggested=False)
+    return planned_flops(store, arm, suggested=False)
 
 
-def _planned_flops(store: RunStore, arm: str | None, *, suggested: bool) -> float:
+def planned_flops(store: RunStore, arm: str | None, *, suggested: bool) -> float:
+    """Return the FLOPs of the runs of an arm's plans, of suggested ones or of all others but validations."""
     runs = {
         entry.run_key: entry.flops
         for plan in store.plans()
@@ -357,50 +361,4 @@ def _suggested(run: PlannedRun, purpose: Purpose) -> SuggestedRun:
         n_tokens=config.n_tokens,
         seed=config.seed,
         flops=run.flops,
-    )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decision:
-    """The next step of an adaptive sweep: plans to train, or none, with the reason."""
-
-    plans: tuple[Plan, ...]
-    reason: str
-
-
-def decide(sweep_dir: Path, experiment: ExperimentConfig) -> Decision:
-    """Return the next round of an adaptive arm; it follows from the points and the plans on disk alone."""
-    store, settings = RunStore(sweep_dir), experiment.adaptive
-    allowance = settings.flops_budget or DEFAULT_SHARE * grid_flops(store, experiment.arm)
-    spent = _planned_flops(store, experiment.arm, suggested=True)
-    found = _suggestion(
-        sweep_dir,
-        experiment,
-        settings.target,
-        max(allowance - spent, 0.0),
-        settings.max_budget,
-        settings.goal,
-        ROUND_SHARE * allowance,
-    )
-    state = _state(found, settings.goal)
-    narrow = found.n_params_opt is not None and found.n_params_opt.factor <= settings.goal
-    if narrow and not found.unbracketed:
-        return Decision(plans=(), reason=f"the goal is reached: {state}")
-    left = f"{spent:.3g} of {allowance:.3g} FLOPs of the allowance (adaptive.flops_budget) are spent"
-    if not found.plans:
-        open_ends = "".join(f"; {text}" for text in found.unrepaired)
-        return Decision(plans=(), reason=f"no further run is added, {left}: {state}{open_ends}")
-    n_runs = len(found.runs)
-    runs = f"{n_runs} run{'s' * (n_runs > 1)} ({found.flops:.3g} FLOPs)"
-    return Decision(plans=found.plans, reason=f"adding {runs}, {left}: {state}")
-
-
-def _state(found: Suggestion, goal: float) -> str:
-    n_open = len(found.unbracketed)
-    minima = f", {n_open} budget{'s' * (n_open > 1)} without a valid minimum" if n_open else ""
-    if found.n_params_opt is None:
-        return f"there is no answer yet{minima}"
-    return (
-        f"N_opt at {found.target:.3g} FLOPs is known within a factor {found.n_params_opt.factor:.3g}, "
-        f"adaptive.goal={goal:g}{minima}"
     )

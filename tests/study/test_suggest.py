@@ -14,8 +14,9 @@ from sweep.errors import InputError
 from sweep.store.run_store import RunStore
 from sweep.study import laws
 from sweep.study import run as study
+from sweep.study.adaptive import decide
 from sweep.study.run import run_experiment, run_suggested
-from sweep.study.suggest import decide, grid_flops, suggest
+from sweep.study.suggest import grid_flops, suggest
 from tests.study.test_validate import SMALL, Planted
 from tests.verbs import forked
 
