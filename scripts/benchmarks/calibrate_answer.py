@@ -5,8 +5,12 @@ Usage: python -m scripts.benchmarks.calibrate_answer DIR
 DIR holds tables (CSV) with n_params, n_tokens, flops_budget and loss. Each table is cut at every budget that
 leaves at least three, every method is fitted to the smaller budgets, and its predictions are compared with
 the measured optimum of the larger ones. Prints the median form error of each method per e-fold of reach, the
-constants of `sweep.fit.answer`, and the coverage and errors of the answer with these constants, by table. A
-median over tables leaves the influence of a single one small; `without` repeats it leaving each table out.
+constants of `sweep.fit.combination`, and the coverage and errors of the answer with these constants, by
+table. A median over tables leaves the influence of a single one small; `without` repeats it leaving each
+table out.
+
+Next to them stand coverage and width with other parts of the disagreement between methods, each with the
+narrowest prior whose intervals hold MIN_COVERAGE.
 
 The last tables leave one sweep out: form errors of the methods are then the medians over the other sweeps,
 and the prior of the answer is the narrowest of a grid whose intervals hold MIN_COVERAGE of the others.
@@ -26,13 +30,15 @@ import pandas as pd
 
 from sweep.config import FitConfig
 from sweep.fit import Refusal, fit
-from sweep.fit.answer import ANSWER_PRIORS, METHOD_PRIORS, TARGETS, AnswerLaw, calibrated
+from sweep.fit.answer import DISAGREEMENT, TARGETS, AnswerLaw
 from sweep.fit.checks.backtest import Backtest, BudgetError, MethodBacktest, Target
+from sweep.fit.combination import ANSWER_PRIORS, METHOD_PRIORS, calibrated
 from sweep.fit.numerics.form_error import FormPrior
 
 CONFIDENCE = 0.9
 MIN_COVERAGE = 0.93  # mean over tables
-PRIOR_FACTORS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.7)  # of the committed medians
+PRIOR_FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.7, 2.0, 2.5)  # of the committed medians
+DISAGREEMENTS = (0.0, 0.2, 0.4, 0.6, 1.0)
 MAX_REACH = math.log(40.0)  # e-folds: beyond, tables have too few targets
 
 
@@ -84,7 +90,10 @@ class Case:
     truths: Mapping[float, BudgetError]  # by budget
 
     def recombined(
-        self, method_priors: Mapping[str, Mapping[Target, float]], answer_priors: Mapping[Target, FormPrior]
+        self,
+        method_priors: Mapping[str, Mapping[Target, float]],
+        answer_priors: Mapping[Target, FormPrior],
+        disagreement: float = DISAGREEMENT,
     ) -> Case:
         """Return the case with other constants in the answer."""
         weights, form = calibrated(
@@ -94,7 +103,8 @@ class Case:
             method_priors=method_priors,
             answer_priors=answer_priors,
         )
-        return dataclasses.replace(self, answer=dataclasses.replace(self.answer, weights=weights, form=form))
+        answer = dataclasses.replace(self.answer, weights=weights, form=form, disagreement=disagreement)
+        return dataclasses.replace(self, answer=answer)
 
     def errors(self) -> Iterator[AnswerError]:
         """Yield the errors of the answer at every larger budget."""
@@ -129,7 +139,7 @@ def leave_one_out(cases: Sequence[Case], by_method: pd.DataFrame) -> Iterator[An
     for name in dict.fromkeys(case.table for case in cases):
         others = [case for case in cases if case.table != name]
         priors = median_form_errors(by_method[by_method["table"] != name])
-        chosen = {target: choose_prior(target, others, priors) for target in TARGETS}
+        chosen = {target: choose_prior(target, others, priors)[0] for target in TARGETS}
         print(name, {target: prior.median for target, prior in chosen.items()})
         for case in cases:
             if case.table == name:
@@ -147,21 +157,40 @@ def median_form_errors(errors: pd.DataFrame) -> dict[str, dict[Target, float]]:
 
 
 def choose_prior(
-    target: Target, cases: Sequence[Case], method_priors: Mapping[str, Mapping[Target, float]]
-) -> FormPrior:
-    """Return the narrowest prior at which the mean coverage over tables is at least MIN_COVERAGE."""
+    target: Target,
+    cases: Sequence[Case],
+    method_priors: Mapping[str, Mapping[Target, float]],
+    disagreement: float = DISAGREEMENT,
+) -> tuple[FormPrior, pd.Series]:
+    """Return the narrowest prior at which the mean coverage over tables is at least MIN_COVERAGE.
+
+    Also the means over tables of coverage and of the median half-width with it.
+    """
     committed = ANSWER_PRIORS[target]
     for factor in PRIOR_FACTORS:
         prior = dataclasses.replace(committed, median=committed.median * factor)
         priors = {**ANSWER_PRIORS, target: prior}
-        held: dict[str, list[bool]] = {}
-        for case in cases:
-            for error in case.recombined(method_priors, priors).errors():
-                if error.target == target:
-                    held.setdefault(error.table, []).append(error.is_held)
-        if np.mean([np.mean(flags) for flags in held.values()]) >= MIN_COVERAGE:
+        errors = [
+            error
+            for case in cases
+            for error in case.recombined(method_priors, priors, disagreement).errors()
+            if error.target == target
+        ]
+        means = summarise(errors).mean()
+        if means["coverage"] >= MIN_COVERAGE:
             break
-    return prior
+    return prior, means
+
+
+def print_disagreements(cases: Sequence[Case]) -> None:
+    """Print the prior, coverage and width that each part of the disagreement leads to."""
+    for target in TARGETS:
+        for disagreement in DISAGREEMENTS:
+            prior, means = choose_prior(target, cases, METHOD_PRIORS, disagreement)
+            print(
+                f"  {target:9s} disagreement {disagreement:.1f}, prior {prior.median:.4f}: coverage "
+                f"{means['coverage']:.3f}, half-width {means['median_half_width']:.4f}"
+            )
 
 
 def _entries(methods: Mapping[str, MethodBacktest | Refusal]) -> tuple[BudgetError, ...]:
@@ -206,6 +235,8 @@ def main() -> None:
     print_methods(by_method)
     print("\nwith the committed constants")
     print_answer(error for case in cases for error in case.errors())
+    print("\nby the disagreement of methods, with the narrowest prior that covers enough")
+    print_disagreements(cases)
     if len({case.table for case in cases}) > 1:
         print("\nwith constants chosen without the table: medians of the prior")
         print_answer(leave_one_out(cases, by_method))
@@ -231,23 +262,33 @@ def print_methods(errors: pd.DataFrame) -> None:
     for target in TARGETS:
         prior = ANSWER_PRIORS[target]
         print(f"  answer            {target:9s} constant {prior.median:.4f}, sd of ln s {prior.log_sd:.2f}")
+    print(f"  disagreement of methods: {DISAGREEMENT}")
 
 
 def print_answer(found: Iterable[AnswerError]) -> None:
     """Print coverage, errors and widths of the answer by table, and their means."""
-    errors = pd.DataFrame([dataclasses.asdict(error) for error in found])
+    errors = list(found)
     farthest = math.exp(MAX_REACH)
     print(f"\nanswer at nominal {CONFIDENCE:.0%}, up to {farthest:.0f} times the largest budget fitted")
     for target in TARGETS:
-        of_target = errors[errors["target"] == target].assign(size=errors["error"].abs())
-        table = of_target.groupby("table").agg(
+        table = summarise([error for error in errors if error.target == target])
+        print(f"\n{target}\n{table.round(3).to_string()}")
+        print("mean over tables", table.mean().round(3).to_dict())
+
+
+def summarise(errors: Sequence[AnswerError]) -> pd.DataFrame:
+    """Return coverage, median error and median half-width by table."""
+    frame = pd.DataFrame([dataclasses.asdict(error) for error in errors])
+    return (
+        frame.assign(size=frame["error"].abs())
+        .groupby("table")
+        .agg(
             targets=("size", "size"),
             coverage=("is_held", "mean"),
             median_error=("size", "median"),
             median_half_width=("half_width", "median"),
         )
-        print(f"\n{target}\n{table.round(3).to_string()}")
-        print("mean over tables", table.mean().round(3).to_dict())
+    )
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ STUDIES = {
     for study in (
         Study(name="demo", config=FitConfig(), figures=DRAWN),
         Study(name="cpu_stdlib", config=FitConfig(confidence=0.9), figures=DRAWN),
+        Study(name="demo_third_seed", config=None),
         Study(name="third_seed", config=None),
         Study(name="known_entropy", config=dataclasses.replace(FEW_DRAWS, seed=1)),
         Study(name="cooldown", config=FEW_DRAWS),

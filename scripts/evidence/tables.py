@@ -19,7 +19,7 @@ from scripts.evidence.studies import STUDIES, Study, arm_points, fitted, table, 
 from sweep.config import FitConfig, SyntheticData
 from sweep.data.sources.synthetic import loss_floor
 from sweep.errors import InputError
-from sweep.fit import Law, fit
+from sweep.fit import Law, Table, fit
 from sweep.records import Point
 from sweep.store.validations import Registration, ValidationRun
 from sweep.study.compare import compare_sources
@@ -28,6 +28,7 @@ from sweep.study.scores import score
 ANSWER = FitConfig(confidence=0.9)
 KNOWN = {"n_symbols": 8, "n_documents": 12000, "document_symbols": 1023, "holdout_frac": 0.05}
 KNOWN_SEQ_LEN = 32
+THIRD_SEEDS = {"demo": "demo_third_seed", "cpu_stdlib": "third_seed"}  # runs of a third seed, by sweep
 
 
 def validation_table() -> list[str]:
@@ -66,35 +67,38 @@ def validation_table() -> list[str]:
 
 
 def third_seed_table() -> list[str]:
-    """Return the predictions of cpu_stdlib with a third seed, which was trained after they were scored."""
-    study, body = STUDIES["cpu_stdlib"], []
-    points = {str(point.run_key): point for point in (*table(study), *table(STUDIES["third_seed"]))}
-    for one in validations(study):
-        known, again = one.registration, _third_runs(one.registration)
-        scored = score(dataclasses.replace(known, runs=(*known.runs, *again)), points)
-        assert scored is not None
-        best = [run for run in (*known.runs, *again) if run.n_params == scored.n_params]
-        body.append(
-            [
-                flops(known.flops),
-                interval(known.loss_opt, known.loss_interval),
-                ", ".join(f"{points[run.run_key].loss:.3f}" for run in best),
-                f"{scored.loss:.3f}",
-                percent(scored.loss_error),
-                "yes" if scored.loss_inside else "no",
-                number(scored.n_params),
-            ]
-        )
-    header = ["FLOPs", "loss predicted", "seeds 0, 1, 2", "mean", "error", "inside", "best size"]
+    """Return the registered predictions with a third seed, which was trained after they were scored."""
+    body = []
+    for name, third in THIRD_SEEDS.items():
+        study, further = STUDIES[name], table(STUDIES[third])
+        points = {str(point.run_key): point for point in (*table(study), *further)}
+        for one in validations(study):
+            runs = (*one.registration.runs, *_third_runs(one.registration, further))
+            scored = score(dataclasses.replace(one.registration, runs=runs), points)
+            assert scored is not None
+            best = [run for run in runs if run.n_params == scored.n_params]
+            body.append(
+                [
+                    f"`{name}`",
+                    flops(one.registration.flops),
+                    interval(one.registration.loss_opt, one.registration.loss_interval),
+                    ", ".join(f"{points[run.run_key].loss:.3f}" for run in best),
+                    f"{scored.loss:.3f}",
+                    percent(scored.loss_error),
+                    "yes" if scored.loss_inside else "no",
+                    number(scored.n_params),
+                ]
+            )
+    header = ["sweep", "FLOPs", "loss predicted", "seeds 0, 1, 2", "mean", "error", "inside", "best size"]
     return rows(header, body)
 
 
-def _third_runs(registration: Registration) -> list[ValidationRun]:
+def _third_runs(registration: Registration, further: Table) -> list[ValidationRun]:
     """Return the runs of the third seed as further runs of a registration, which has a run for each size."""
     of_size = {run.n_params: run for run in registration.runs}
     return [
         dataclasses.replace(of_size[int(point.n_params)], run_key=str(point.run_key), seed=int(point.seed))
-        for point in table(STUDIES["third_seed"])
+        for point in further
         if point.flops_budget == registration.flops
     ]
 

@@ -1,11 +1,7 @@
 """The answer of a fit: N_opt, D_opt and L_opt at a budget from all methods, with one interval.
 
-ln N_opt and ln L_opt are weighted means over the methods. A method's weight is the inverse of its expected
-squared error ten times beyond the largest budget: of noise, by its draws, and of form, by a prior calibrated
-on published sweeps that the method's own rolling backtests update (`sweep.fit.numerics.form_error`). The
-interval adds the noise and the form error of the mean, inferred in the same way from the backtests of the
-mean itself. `scripts/benchmarks/calibrate_answer.py` measures the constants; docs/science_fit.md reports them
-with their coverage.
+ln N_opt and ln L_opt are weighted means over the methods (`sweep.fit.combination`). The interval adds the
+noise, the disagreement of the methods, and the form error of the mean.
 
 Legend: N parameters, D tokens, C training FLOPs, L loss; reach is ln C less that of the largest budget.
 """
@@ -14,51 +10,32 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.checks.backtest import Backtest, LevelErrors, Target
+from sweep.fit.checks.backtest import Target
 from sweep.fit.laws.base import QUANTITIES, Interval, Law, Optimum, Quantity
 from sweep.fit.laws.encoding import from_plain, to_plain
-from sweep.fit.methods.windows import OUTLYING, Outlier
-from sweep.fit.numerics.form_error import BacktestError, FormError, FormPrior
-from sweep.fit.refusals import Refusal
+from sweep.fit.methods.windows import Outlier
+from sweep.fit.numerics.form_error import FormError
 from sweep.fit.table.constraint import FlopsPerToken
-from sweep.fit.table.observations import Observations, RunNoise
+from sweep.fit.table.observations import RunNoise
 
 FloatArray = npt.NDArray[np.float64]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
-REFERENCE_REACH = math.log(10.0)  # at which methods are weighted
-METHOD_PRIORS: Mapping[str, Mapping[Target, float]] = {
-    "trend": {"n_params": 0.05, "loss": 0.012},
-    "isoflop": {"n_params": 0.20, "loss": 0.012},
-    "parametric": {"n_params": 0.30, "loss": 0.025},
-    "kaplan": {"n_params": 0.50, "loss": 0.035},
-    "overtraining": {"n_params": 0.20, "loss": 0.040},
-    "data_constrained": {"n_params": 0.40, "loss": 0.040},
-}
-"""Median form error per e-fold of reach, in ln N and ln L; scripts/benchmarks/calibrate_answer.py."""
-LEFT_OUT = frozenset(("envelope",))
-"""Methods that have no part: the losses of the envelope's hull are training losses, shifted by one gap."""
-OTHER_METHOD: Mapping[Target, float] = {"n_params": 0.5, "loss": 0.05}
-METHOD_LOG_SD = 0.35
-DOUBTED = 2.0  # factor on the form error of a method with lack of fit
-ANSWER_PRIORS: Mapping[Target, FormPrior] = {
-    "n_params": FormPrior(median=0.045, log_sd=0.75),
-    "loss": FormPrior(median=0.010, log_sd=0.75),
-}
-"""Of the weighted mean; scripts/benchmarks/calibrate_answer.py."""
+DISAGREEMENT = 0.4
+"""Part of the weighted variance between methods that counts as an error of their mean.
+
+scripts/benchmarks/calibrate_answer.py."""
 PARABOLA_METHODS = frozenset(("isoflop", "trend"))
 PARABOLA_SD = 0.02  # of ln N_opt by these; backtests do not show it, since their truths are parabolas too
-MIN_WEIGHT = 0.5  # of the methods a backtest error of the mean is made from
 N_DRAWS = 1000
 SLOPE_STEP = 1e-3  # of ln C, either way, for exponents
-MAX_NAMED = 3  # outliers that the warning names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
@@ -74,6 +51,7 @@ class AnswerLaw(Law):
     noise: RunNoise | None
     level_se: float | None  # standard error in nats that all losses share by their held-out windows
     warnings: tuple[str, ...]
+    disagreement: float = DISAGREEMENT
     without: tuple[Outlier, ...] = ()  # runs left out of all laws, which then differ from the fit's methods
 
     @property
@@ -99,7 +77,7 @@ class AnswerLaw(Law):
 
     @property
     def ci(self) -> dict[str, Interval]:
-        """Intervals of exponents beyond the largest budget, for noise and form error; empty without draws.
+        """Intervals of exponents beyond the largest budget; empty without draws.
 
         A form error of ln N is given per e-fold of C, as an exponent is. That of b follows from a's, since
         D = C / f(N).
@@ -118,11 +96,13 @@ class AnswerLaw(Law):
         if not all(self.laws[name].n_draws for name in laws):
             return None
         pair = self.flops_max * np.exp([-SLOPE_STEP, SLOPE_STEP])
-        deviation = 0.0
+        deviation, slopes = 0.0, {}
         for name, weight in laws.items():
-            logs = _log(target, self.laws[name].optimum_draws(pair))
+            logs = log_of(target, self.laws[name].optimum_draws(pair))
             deviation += weight * float(((logs[:, 1] - logs[:, 0]) / (2 * SLOPE_STEP)).std())
-        return self.form[target].half_width(deviation**2, 1.0, self.confidence)
+            slopes[name] = np.diff(log_of(target, self.laws[name].optimum(pair))) / (2 * SLOPE_STEP)
+        variance = deviation**2 + self.disagreement * float(_spread(laws, slopes)[0])
+        return self.form[target].half_width(variance, 1.0, self.confidence)
 
     def with_family(self, n_params: FloatArray, flops_per_token: FloatArray) -> Self:
         """Return the law with FLOPs per token beyond the fitted sizes taken from planned sizes (N, f)."""
@@ -142,7 +122,7 @@ class AnswerLaw(Law):
         return self._optimum(flops, log_n, log_loss)
 
     def optimum_draws(self, flops: FloatArray) -> Optimum:
-        """Return N_DRAWS draws at budgets `flops` of shape (k,), with noise and form error."""
+        """Return N_DRAWS draws at budgets `flops` of shape (k,), with all parts of the interval."""
         rng = np.random.default_rng(0)
         drawn = [self._mean(target, flops) + self._deviations(target, flops, rng) for target in TARGETS]
         return self._optimum(flops, *drawn)
@@ -167,8 +147,8 @@ class AnswerLaw(Law):
     def prediction_interval(self, flops: float) -> Interval | None:
         """Return the interval for the loss of one new run at the optimum.
 
-        It covers noise, form error, the noise of the run and, where known, the error of the level that all
-        losses share by their held-out windows. Without that error the interval is for these windows.
+        It covers that of the optimum's loss, the noise of the run and, where known, the error of the level
+        that all losses share by their held-out windows. Without that error the interval is for these windows.
         """
         budget = np.array([float(flops)])
         center = float(self._mean("loss", budget)[0])
@@ -203,6 +183,7 @@ class AnswerLaw(Law):
             "confidence": self.confidence,
             "noise": None if self.noise is None else self.noise.to_json(),
             "level_se": self.level_se,
+            "disagreement": self.disagreement,
             "flops_per_token": self.flops_per_token.to_json(),
             "warnings": list(self.warnings),
             "without": to_plain(self.without),
@@ -222,13 +203,14 @@ class AnswerLaw(Law):
             confidence=document["confidence"],
             noise=RunNoise.from_json(document["noise"]),
             level_se=document.get("level_se"),
+            disagreement=document.get("disagreement", 0.0),  # of fits by earlier versions
             warnings=tuple(document["warnings"]),
             without=from_plain(tuple[Outlier, ...], document["without"]),
         )
 
     def _mean(self, target: Target, flops: FloatArray) -> FloatArray:
         logs = [
-            weight * _log(target, self.laws[name].optimum(flops))
+            weight * log_of(target, self.laws[name].optimum(flops))
             for name, weight in self.weights[target].items()
         ]
         return np.asarray(np.sum(logs, axis=0), dtype=np.float64)
@@ -236,25 +218,34 @@ class AnswerLaw(Law):
     def noise_variance(self, target: Target, flops: FloatArray) -> FloatArray:
         """Return the variance by noise (methods share points, so deviations add up) and bias of parabolas."""
         deviations = [
-            weight * _log(target, self.laws[name].optimum_draws(flops)).std(axis=0)
+            weight * log_of(target, self.laws[name].optimum_draws(flops)).std(axis=0)
             for name, weight in self.weights[target].items()
         ]
         share = sum(w for name, w in self.weights[target].items() if name in PARABOLA_METHODS)
         bias = share * PARABOLA_SD if target == "n_params" else 0.0
         return np.asarray(np.sum(deviations, axis=0) ** 2 + bias**2, dtype=np.float64)
 
+    def disagreement_variance(self, target: Target, flops: FloatArray) -> FloatArray:
+        """Return the variance of ln N_opt or ln L_opt by the spread of the methods about their mean."""
+        predicted = {name: log_of(target, self.laws[name].optimum(flops)) for name in self.weights[target]}
+        return self.disagreement * _spread(self.weights[target], predicted)
+
+    def _variance(self, target: Target, flops: FloatArray) -> FloatArray:
+        """Return the variance by all but the form error of the mean."""
+        return self.noise_variance(target, flops) + self.disagreement_variance(target, flops)
+
     def _half_widths(self, target: Target, flops: FloatArray, extra: float) -> FloatArray | None:
         if not all(self.laws[name].n_draws for name in self.weights[target]):
             return None
-        variances, form = self.noise_variance(target, flops) + extra, self.form[target]
+        variances, form = self._variance(target, flops) + extra, self.form[target]
         pairs = zip(variances, self.reach(flops), strict=True)
         return np.array([form.half_width(float(v), float(r), self.confidence) for v, r in pairs])
 
     def _deviations(self, target: Target, flops: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Return deviations of the mean (N_DRAWS, k), with one draw of noise and form for all budgets."""
+        """Return deviations of the mean (N_DRAWS, k), with one draw of each part for all budgets."""
         noise, form = rng.standard_normal((2, N_DRAWS, 1))
         by_form = self.form[target].sample(N_DRAWS, rng)[:, None] * self.reach(flops)
-        by_noise = np.sqrt(self.noise_variance(target, flops))
+        by_noise = np.sqrt(self._variance(target, flops))
         return np.asarray(noise * by_noise + form * by_form, dtype=np.float64)
 
     def _optimum(self, flops: FloatArray, log_n: FloatArray, log_loss: FloatArray) -> Optimum:
@@ -266,136 +257,13 @@ class AnswerLaw(Law):
         )
 
 
-def combine(
-    observations: Observations,
-    laws: Mapping[str, Law],
-    backtest: Backtest | Refusal | None,
-    without: tuple[Outlier, ...] = (),
-) -> AnswerLaw | Refusal:
-    """Return the answer from the laws that were fitted and their rolling backtest.
-
-    A law with estimates that are not finite has no part in it. `without` are runs left out of the laws.
-    """
-    flops_max = _largest(observations)
-    usable = {name: law for name, law in laws.items() if name not in LEFT_OUT and _is_usable(law, flops_max)}
-    if not usable:
-        return Refusal(
-            kind="no_law",
-            reason="no method could be fitted to these points",
-        )
-    weights, form = calibrated(usable, backtest, flops_max)
-    heaviest = usable[max(weights["loss"], key=lambda name: weights["loss"][name])]
-    return AnswerLaw(
-        laws=usable,
-        weights=weights,
-        form=form,
-        flops_max=flops_max,
-        flops_per_token=observations.flops_per_token,
-        confidence=heaviest.confidence,
-        noise=observations.replicate_noise or heaviest.noise,
-        level_se=observations.level_se,
-        warnings=_warnings(without),
-        without=without,
-    )
-
-
-def calibrated(
-    laws: Mapping[str, Law],
-    backtest: Backtest | Refusal | None,
-    flops_max: float,
-    *,
-    method_priors: Mapping[str, Mapping[Target, float]] = METHOD_PRIORS,
-    answer_priors: Mapping[Target, FormPrior] = ANSWER_PRIORS,
-) -> tuple[dict[Target, dict[str, float]], dict[Target, FormError]]:
-    """Return the weights of the laws and the form error of their mean, by quantity."""
-    errors = backtest.errors if isinstance(backtest, Backtest) else ()
-    weights = {target: _weights(target, laws, errors, flops_max, method_priors) for target in TARGETS}
-    form = {
-        target: FormError.infer(answer_priors[target], _errors_of_mean(target, weights[target], errors))
-        for target in TARGETS
-    }
-    return weights, form
-
-
-def _warnings(without: tuple[Outlier, ...]) -> tuple[str, ...]:
-    if not without:
-        return ()
-    named = "; ".join(
-        f"{run.run_key} (N = {run.n_params:.4g}, D = {run.n_tokens:.4g}, loss {run.loss:.4g})"
-        for run in without[:MAX_NAMED]
-    )
-    more = f"; and {len(without) - MAX_NAMED} more" if len(without) > MAX_NAMED else ""
-    return (
-        f"the answer leaves out {len(without)} run{'s' * (len(without) > 1)} more than {OUTLYING:g} robust "
-        f"standard deviations from the curve of the budget: {named}{more}; check them, and exclude those "
-        f"that are wrong",
-    )
-
-
-def _largest(observations: Observations) -> float:
-    """Return the largest budget, or the largest C of a table without budgets."""
-    if len(observations.budgets):
-        return float(observations.budgets[-1])
-    return float(observations.flops.max())
-
-
-def _is_usable(law: Law, flops_max: float) -> bool:
-    at = law.optimum(flops_max * np.array([1.0, 100.0]))
-    values = np.concatenate([at.n_params_opt, at.n_tokens_opt, at.loss_opt])
-    return bool(np.isfinite(values).all() and (values > 0).all())
-
-
-def _log(target: Target, optimum: Optimum) -> FloatArray:
+def log_of(target: Target, optimum: Optimum) -> FloatArray:
+    """Return the logarithm of L_opt or of N_opt."""
     return np.log(optimum.loss_opt if target == "loss" else optimum.n_params_opt)
 
 
-def _weights(
-    target: Target,
-    laws: Mapping[str, Law],
-    errors: Sequence[LevelErrors],
-    flops_max: float,
-    priors: Mapping[str, Mapping[Target, float]],
-) -> dict[str, float]:
-    """Return the inverse expected squared errors at the reference reach, scaled to sum to 1."""
-    flops = np.array([flops_max * math.exp(REFERENCE_REACH)])
-    inverse = {}
-    for name, law in laws.items():
-        median = priors.get(name, OTHER_METHOD)[target] * (DOUBTED if law.doubted else 1.0)
-        own = [entry.methods[name][target] for entry in errors if target in entry.methods.get(name, {})]
-        form = FormError.infer(FormPrior(median=median, log_sd=METHOD_LOG_SD), own)
-        noise = float(_log(target, law.optimum_draws(flops)).var()) if law.n_draws else 0.0
-        inverse[name] = 1.0 / (noise + (form.sd * REFERENCE_REACH) ** 2)
-    total = sum(inverse.values())
-    return {name: value / total for name, value in inverse.items()}
-
-
-def shares(weights: Mapping[str, float], methods: Iterable[str]) -> dict[str, float]:
-    """Return the weights of `methods`, scaled to sum to 1; empty if they sum to less than MIN_WEIGHT."""
-    known = {name: weights[name] for name in methods if name in weights}
-    total = sum(known.values())
-    return {name: weight / total for name, weight in known.items()} if total >= MIN_WEIGHT else {}
-
-
-def _errors_of_mean(
-    target: Target, weights: Mapping[str, float], errors: Sequence[LevelErrors]
-) -> list[BacktestError]:
-    """Return the backtest errors of the weighted mean, from the methods fitted at each cut."""
-    found = []
-    for entry in errors:
-        single = {
-            name: found_at[target]
-            for name, found_at in entry.methods.items()
-            if name in weights and target in found_at
-        }
-        share = shares(weights, single)
-        if not share:
-            continue
-        found.append(
-            BacktestError(
-                cut=entry.cut,
-                reach=entry.reach,
-                error=sum(share[name] * error.error for name, error in single.items()),
-                variance=sum(share[name] * math.sqrt(error.variance) for name, error in single.items()) ** 2,
-            )
-        )
-    return found
+def _spread(weights: Mapping[str, float], predicted: Mapping[str, FloatArray]) -> FloatArray:
+    """Return the weighted variance between methods of the values (k,) they predict; weights sum to 1."""
+    mean = sum(weights[name] * values for name, values in predicted.items())
+    squares = [weights[name] * (values - mean) ** 2 for name, values in predicted.items()]
+    return np.asarray(np.sum(squares, axis=0), dtype=np.float64)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.config import FitConfig
 from sweep.errors import InputError
-from sweep.fit.answer import AnswerLaw, combine
+from sweep.fit.answer import AnswerLaw
 from sweep.fit.checks.agreement import Agreement, agreement
 from sweep.fit.checks.backtest import Backtest, backtest, select
 from sweep.fit.checks.reconcile import Reconciliation, reconciled
+from sweep.fit.combination import combine
 from sweep.fit.display import fit_html, fit_text
 from sweep.fit.laws.base import Estimate, Law
 from sweep.fit.laws.catalogue import published

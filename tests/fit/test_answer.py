@@ -105,6 +105,30 @@ def test_a_method_that_misses_in_the_backtest_loses_weight():
     assert weights["isoflop"] + weights["parametric"] > 0.8
 
 
+@pytest.mark.ci
+def test_intervals_hold_where_methods_disagree():
+    """Four budgets of an unequal law: overtraining assumes one exponent, and one cut does not disprove it."""
+    unequal = PlantedLaw(A=406.4, B=410.7, alpha=0.465, beta=0.155)
+    optimum, _ = unequal.optimum_6nd(3 * SIX[3])
+    held = []
+    for seed in range(16):
+        answer = fit(planted(SIX[:4], sd=0.005, seed=seed, law=unequal), QUICK).answer
+        low, high = answer.interval("n_params_opt", 3 * SIX[3])
+        held.append(low <= optimum <= high)
+    assert np.mean(held) >= 0.85
+
+
+def test_a_largest_budget_without_a_minimum_is_extrapolation(found):
+    """Only the two smallest sizes of the largest budget are left: the minimum there is not known."""
+    largest = sorted((p for p in planted() if p.flops > 0.9 * SIX[-1]), key=lambda p: p.n_params)
+    partial = fit([p for p in planted() if p.flops < 0.9 * SIX[-1]] + largest[:2], QUICK).answer
+    assert partial.flops_max == pytest.approx(SIX[-2], rel=1e-6)
+    widths = [
+        math.log(np.divide(*answer.interval("loss_opt", SIX[-1])[::-1])) for answer in (found.answer, partial)
+    ]
+    assert widths[1] > 1.5 * widths[0]
+
+
 def test_the_answer_is_read_back_from_fit_json(found):
     back = Fit.from_json(found.to_json())
     assert back.to_json() == found.to_json()

@@ -65,7 +65,8 @@ def test_the_model_starts_from_the_variances_of_the_answer(present):
     for name in ("n_params", "loss"):
         assert variances[name].noise == pytest.approx(float(answer.noise_variance(name, at)[0]))
         form = answer.form[name].sd * float(answer.reach(at)[0])
-        assert variances[name].form == pytest.approx(form**2)
+        disagreement = float(answer.disagreement_variance(name, at)[0])
+        assert variances[name].form == pytest.approx(form**2 + disagreement)
 
 
 def test_a_proposal_keeps_to_its_allowance_and_narrows_the_answer(present):

@@ -163,7 +163,7 @@ def with_losses(budget, losses):
         ([3.0, 2.9, 2.8, 2.72, 2.66], "edge", "largest size"),
         ([2.66, 2.72, 2.8, 2.9, 3.0], "edge", "smallest size"),
         ([2.6, 2.8, 2.9, 2.8, 2.6], "not_convex", "curvature"),
-        ([2.8, 2.6, 2.8], "too_few", "3 sizes"),
+        ([2.8, 2.6], "too_few", "2 sizes"),
     ],
 )
 def test_an_invalid_budget_is_marked_and_not_used(losses, status, words):

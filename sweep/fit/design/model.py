@@ -21,9 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
-from sweep.fit.answer import ANSWER_PRIORS, TARGETS, AnswerLaw
+from sweep.fit.answer import TARGETS, AnswerLaw
 from sweep.fit.checks.backtest import MIN_FITTED, Target, select
-from sweep.fit.methods.parabola import MIN_SIZES, BudgetFit, fit_budget
+from sweep.fit.combination import ANSWER_PRIORS
+from sweep.fit.methods.isoflop import fit_budgets
+from sweep.fit.methods.parabola import CHECKED_SIZES, MIN_SIZES, BudgetFit
 from sweep.fit.methods.trend import SLOPE_PRIOR
 from sweep.fit.methods.windows import SMALLEST_SD, select_runs
 from sweep.fit.numerics.form_error import GRID, FormError
@@ -108,7 +110,7 @@ class LocalModel:
         if budget.status != "ok" and not (u.min() < -MARGIN and u.max() > MARGIN):
             return None
         near = u[np.abs(u) <= 1.5 * HALF_SPAN]
-        if len(np.unique(np.round(near / SAME_SIZE))) >= MIN_SIZES:
+        if len(np.unique(np.round(near / SAME_SIZE))) >= CHECKED_SIZES:
             u = near
         design = np.vander(u, 3, increasing=True)
         covariance = np.linalg.inv(design.T @ design) * self.sd**2
@@ -146,6 +148,7 @@ class DesignModel:
         for name, found in plain.variances(design).items():
             noise = float(answer.noise_variance(name, np.array([target]))[0])
             form = (answer.form[name].sd * reach) ** 2
+            form += float(answer.disagreement_variance(name, np.array([target]))[0])
             scale[name] = (noise / found.noise, form / np.where(found.form > 0, found.form, 1.0))
         return dataclasses.replace(plain, scale=scale)
 
@@ -249,7 +252,7 @@ def situation(observations: Observations, answer: AnswerLaw | Refusal | None, co
     outliers = select_runs(observations, config.isoflop.window, drop_outliers=True).outliers
     clean = select(observations, ~outliers) if outliers.any() else observations
     selection = select_runs(clean, config.isoflop.window, drop_outliers=False)
-    budgets = tuple(fit_budget(clean, index, window) for index, window in enumerate(selection.windows))
+    budgets = tuple(fit_budgets(clean, selection))
     design = tuple(
         BudgetRuns(
             flops=budget.flops_budget,

@@ -31,7 +31,7 @@ from sweep.fit.design.model import (
     Situation,
     Variance,
 )
-from sweep.fit.methods.parabola import MIN_SIZES, BudgetFit, Parabola
+from sweep.fit.methods.parabola import CHECKED_SIZES, BudgetFit, Parabola
 from sweep.fit.refusals import Refusal
 
 FloatArray = npt.NDArray[np.float64]
@@ -287,7 +287,7 @@ def _new_budgets(local: LocalModel, pool: Pool, design: Design) -> Iterator[Acti
         u = pool.log_n[rows] - local.center(budget)
         found = {tuple(_spread(u, offsets)): None for offsets in NEW_BUDGET}
         for chosen in found:
-            if len(chosen) >= MIN_SIZES:
+            if len(chosen) >= CHECKED_SIZES:
                 yield _action("budget", rows[list(chosen)].tolist(), pool)
 
 
@@ -388,7 +388,7 @@ def _complete(center: float, sizes: FloatArray, rows: IntArray, log_n: FloatArra
     for offset in (-0.5, 0.5, -1.0, 1.0, 0.0):
         at = center + HALF_SPAN * offset
         free = [i for i in range(len(rows)) if min(abs(log_n[i] - size) for size in have) > 0.5 * STEPS[0]]
-        if len(have) >= MIN_SIZES or not free:
+        if len(have) >= CHECKED_SIZES or not free:
             break
         nearest = min(free, key=lambda i: abs(log_n[i] - at))
         chosen.append(int(rows[nearest]))

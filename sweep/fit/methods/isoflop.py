@@ -20,7 +20,14 @@ from sweep.config import FitConfig, IsoflopOptions
 from sweep.fit.laws.base import Interval, named_intervals
 from sweep.fit.laws.power_law import PowerLaw, power_laws
 from sweep.fit.methods.bias import ParabolaBias, parabola_bias
-from sweep.fit.methods.parabola import BudgetFit, Parabola, fit_budget, parabola_factor
+from sweep.fit.methods.parabola import (
+    CHECKED_SIZES,
+    MIN_SIZES,
+    BudgetFit,
+    Parabola,
+    fit_budget,
+    parabola_factor,
+)
 from sweep.fit.methods.windows import PRIOR_DOF, SMALLEST_SD, RunSelection, select_runs
 from sweep.fit.numerics.lack_of_fit import judged_noise
 from sweep.fit.numerics.resampling import degenerate_warning, pooled_t_draws
@@ -101,10 +108,7 @@ def find_minima(observations: Observations, options: IsoflopOptions) -> Minima:
         RefusedError: no budgets, or fewer than three valid minima.
     """
     selection = select_runs(observations, options.window, drop_outliers=options.robust)
-    budgets = [
-        fit_budget(observations, index, window, valid=selection.of_budget(observations, index))
-        for index, window in enumerate(selection.windows)
-    ]
+    budgets = fit_budgets(observations, selection)
     _check_budgets(budgets)
     residual_sd, residual_dof = _pooled_residuals(budgets)
     return Minima(
@@ -116,6 +120,30 @@ def find_minima(observations: Observations, options: IsoflopOptions) -> Minima:
         residual_sd=residual_sd,
         residual_dof=residual_dof,
     )
+
+
+def fit_budgets(observations: Observations, selection: RunSelection) -> list[BudgetFit]:
+    """Return the parabola of each budget within its window, valid or not.
+
+    A budget of three sizes, such as a validation's, counts if enough others have a valid minimum of more
+    sizes, which check the parabola and give the noise, and if its sizes span no more than one of their
+    windows.
+    """
+
+    def fit(index: int, min_sizes: int) -> BudgetFit:
+        window, valid = selection.windows[index], selection.of_budget(observations, index)
+        return fit_budget(observations, index, window, valid=valid, min_sizes=min_sizes)
+
+    budgets = [fit(index, CHECKED_SIZES) for index in range(len(selection.windows))]
+    spans = [_span(budget) for budget in budgets if budget.status == "ok"]
+    if len(spans) < MIN_BUDGETS:
+        return budgets
+    return [
+        fit(budget.index, MIN_SIZES)
+        if budget.n_sizes == MIN_SIZES and _span(budget) <= max(spans)
+        else budget
+        for budget in budgets
+    ]
 
 
 def fit_isoflop(observations: Observations, config: FitConfig, *, with_bias: bool = True) -> IsoflopLaw:
@@ -168,6 +196,13 @@ def fit_isoflop(observations: Observations, config: FitConfig, *, with_bias: boo
             *degenerate_warning(n_degenerate, config.n_bootstrap),
         ),
     )
+
+
+def _span(budget: BudgetFit) -> float:
+    """Return the ratio of the largest to the smallest size of a budget's window."""
+    assert budget.window is not None
+    smallest, largest = budget.window
+    return largest / smallest
 
 
 def _column(budgets: list[BudgetFit], name: str) -> FloatArray:

@@ -22,7 +22,8 @@ Rows = npt.NDArray[np.bool_]
 BudgetStatus = Literal["ok", "edge", "not_convex", "too_few", "unequal"]
 
 TREND = 0.1  # of ln C over a budget's sizes; it shifts the minimum by half of it or more in ln N
-MIN_SIZES = 4  # three sizes determine a parabola and leave no degree of freedom
+CHECKED_SIZES = 4  # three sizes determine a parabola; the fourth checks it
+MIN_SIZES = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,21 +108,26 @@ def parabola_factor(observations: Observations, rows: Rows) -> FloatArray:
 
 
 def fit_budget(
-    observations: Observations, index: int, window: Rows | None = None, *, valid: Rows | None = None
+    observations: Observations,
+    index: int,
+    window: Rows | None = None,
+    *,
+    valid: Rows | None = None,
+    min_sizes: int = CHECKED_SIZES,
 ) -> BudgetFit:
     """Fit budget `index` and check its minimum; `status` says why it is not valid.
 
     The parabola is fitted to the runs of `window` (n,); the minimum is checked against the sizes of `valid`
     (n,). Both are subsets of the budget's runs, and all of them by default. not_convex: curvature <= 0. edge:
     the minimum, or the best size, is not strictly between the smallest and the largest size. too_few: under
-    four sizes. unequal: its points' C are too far apart for one budget.
+    `min_sizes` sizes. unequal: its points' C are too far apart for one budget.
     """
     rows = observations.budget == index if valid is None else valid
     near = rows if window is None else window
     n_params, flops, loss = observations.n_params[rows], observations.flops[rows], observations.loss[rows]
     sizes, size = np.unique(n_params, return_inverse=True)
     curve = observations.n_params[near], observations.flops[near], observations.loss[near]
-    parabola = fit_parabola(*curve) if len(sizes) >= MIN_SIZES else None
+    parabola = fit_parabola(*curve) if len(sizes) >= min_sizes else None
     means = np.bincount(size, weights=loss) / np.bincount(size)
     unequal = _unequal(n_params, flops) if observations.budgets_as_planned else None
     status, reason = unequal or _judge(parabola, sizes, means)
@@ -178,7 +184,7 @@ def _judge(
     parabola: Parabola | None, sizes: FloatArray, means: FloatArray
 ) -> tuple[BudgetStatus, str | None]:
     if parabola is None:
-        return "too_few", f"it has {len(sizes)} size{'s' * (len(sizes) > 1)} and {MIN_SIZES} are needed"
+        return "too_few", f"it has {len(sizes)} size{'s' * (len(sizes) > 1)} and {CHECKED_SIZES} are needed"
     if parabola.coefficients[2] <= 0:
         return "not_convex", "its curve has no minimum (curvature <= 0)"
     best = int(np.argmin(means))

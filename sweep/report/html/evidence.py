@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.answer import AnswerLaw, shares
+from sweep.fit.answer import AnswerLaw
 from sweep.fit.checks.reconcile import ReconciledRow
+from sweep.fit.combination import shares
 from sweep.fit.fit import METHODS, Fit
 from sweep.fit.refusals import Refusal
 from sweep.report.html.numbers import rounded

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from sweep.fit.answer import shares
+from sweep.fit.combination import shares
 from sweep.report.numbers import NarrowTable, format4
 
 WIDTH = 80  # columns of an ordinary terminal, for which lines are counted
