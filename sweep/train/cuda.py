@@ -163,9 +163,7 @@ class CudaStep:
                 if is_out_of_memory(error) or not self.choices[failed]:
                     raise
                 first_line = (str(error).strip() or "no message").splitlines()[0]
-                problem = (
-                    f"{NAMES[failed]} failed, continuing without it: {type(error).__name__}: {first_line}"
-                )
+                problem = f"{type(error).__name__}: {first_line}"
             finally:
                 _put_back(self.model, kept)
             warnings.warn(
