@@ -29,16 +29,9 @@ GRAPH_BELOW_PARAMS = 30_000_000
 
 WARM_UP = 3  # backward passes before a capture, as torch's notes on CUDA graphs require
 MAX_SHAPES = 256  # compiled shapes per process
-ALIGNMENT = 16  # bytes, of addresses in the compiler's vectorised loads
-FASTEST_FIRST = [
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
-REPEATABLE = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]  # with a deterministic backward pass
-
-NAMES = {"compile": "torch.compile", "graph": "capturing a CUDA graph"}
+FLASH, MATH = SDPBackend.FLASH_ATTENTION, SDPBackend.MATH
+FASTEST_FIRST = [SDPBackend.CUDNN_ATTENTION, FLASH, SDPBackend.EFFICIENT_ATTENTION, MATH]
+REPEATABLE = [FLASH, MATH]  # with a deterministic backward pass
 
 Pool = Any  # a memory pool of CUDA graphs
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -50,6 +43,12 @@ def run_block(block: nn.Module, x: Tensor, rotary: Tensor | None) -> Tensor:
     The choice is made inside the function, so that it is part of the compiled code.
     """
     with sdpa_kernel(FASTEST_FIRST, set_priority=True):
+        return block(x, rotary)
+
+
+def run_block_without_cudnn(block: nn.Module, x: Tensor, rotary: Tensor | None) -> Tensor:
+    """Apply one block as `run_block`, where cuDNN has no working kernel for its shapes."""
+    with sdpa_kernel(FASTEST_FIRST[1:], set_priority=True):
         return block(x, rotary)
 
 
@@ -95,12 +94,12 @@ class CudaStep:
         """Compile and capture on first use; `choices` gains "compile" and "graph".
 
         Compiled code checks the addresses of parameters only once, and all layers share it, so weights in
-        flat storage at other addresses than multiples of ALIGNMENT are not compiled: at odd widths.
+        flat storage at other addresses than multiples of 16 bytes are not compiled: at odd widths.
         """
         self.model, self.run, self.device = model, run, device
-        self.choices, self.deterministic = choices, deterministic
+        self.choices, self._block = choices, run_block_repeatably if deterministic else run_block
         small = flops.n_params(run.model).non_embedding <= GRAPH_BELOW_PARAMS
-        is_aligned = all(parameter.data_ptr() % ALIGNMENT == 0 for parameter in model.parameters())
+        is_aligned = all(parameter.data_ptr() % 16 == 0 for parameter in model.parameters())
         choices |= {"compile": compile_blocks and is_aligned and not deterministic, "graph": small}
         self.compile_s = 0.0
         self._graphs: dict[int, _Graph] = {}  # by sequences per micro-batch
@@ -148,35 +147,41 @@ class CudaStep:
     def _prepare(self, tokens: Tensor) -> None:
         """Compile and capture for the size of `tokens`; the gradients are left as they were.
 
-        What fails is given up for the run, with a warning: compiled code or, if the error names the capture,
-        graphs.
+        What fails is given up for the run, with a warning.
         """
-        if not (self.choices["compile"] or self.choices["graph"]):
-            return
         kept = [None if p.grad is None else p.grad.clone() for p in self.model.parameters()]
         while True:
             try:
                 self._run_first(tokens)
                 return
             except Exception as error:
-                failed = "graph" if self.choices["graph"] and "captur" in str(error) else "compile"
-                if is_out_of_memory(error) or not self.choices[failed]:
+                failed = None if is_out_of_memory(error) else self._give_up(str(error).lower())
+                if failed is None:
                     raise
-                first_line = (str(error).strip() or "no message").splitlines()[0]
-                problem = f"{type(error).__name__}: {first_line}"
+                problem = f"{type(error).__name__}: {error}".splitlines()[0]
             finally:
                 _put_back(self.model, kept)
-            warnings.warn(
-                f"{NAMES[failed]} failed, continuing without it: {problem}", RuntimeWarning, stacklevel=2
-            )
-            self.choices[failed] = False
+            warnings.warn(f"{failed} failed, continuing without it: {problem}", RuntimeWarning, stacklevel=2)
+
+    def _give_up(self, error: str) -> str | None:
+        """Switch off what an error names, else compilation; return its name, None if nothing is left."""
+        if "cudnn" in error and self._block is run_block:
+            self._block = run_block_without_cudnn
+            return "cuDNN's attention"
+        if "captur" in error and self.choices["graph"]:
+            self.choices["graph"] = False
+            return "capturing a CUDA graph"
+        if self.choices["compile"]:
+            self.choices["compile"] = False
+            return "torch.compile"
+        return None
 
     def _run_first(self, tokens: Tensor) -> None:
         if not self.choices["graph"]:
             self._eager(tokens)
             return
-        pools = [known.graph.pool() for known in self._graphs.values()]
-        pool = pools[0] if pools else None  # replays take turns, so their memory is shared
+        # replays take turns, so their memory is shared
+        pool = next((known.graph.pool() for known in self._graphs.values()), None)
         self._graphs[tokens.size(0)] = _Graph(self._eager, tokens, pool)
 
     def release(self) -> None:
@@ -186,11 +191,9 @@ class CudaStep:
 
     def _eager(self, tokens: Tensor) -> Tensor:
         bf16, vocab_size = self.run.precision == "bf16", self.run.model.vocab_size
+        block, chunk, at_once = self._block, chunk_loss, LOGITS_AT_ONCE["cuda"]
         if self.choices["compile"]:
-            block, chunk, at_once = compiled(run_block), compiled(fusible_chunk_loss), LOGITS_COMPILED
-        else:
-            block = run_block_repeatably if self.deterministic else run_block
-            chunk, at_once = chunk_loss, LOGITS_AT_ONCE["cuda"]
+            block, chunk, at_once = compiled(block), compiled(fusible_chunk_loss), LOGITS_COMPILED
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
             state = self.model.hidden(tokens[:, :-1], block).flatten(0, 1)
         n_rows = chunk_rows(state.size(0), vocab_size, at_once)

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sweep.records import Placement
-from sweep.train.cuda import CudaStep, capture_stream
+from sweep.train.cuda import CudaStep, capture_stream, run_block
 from sweep.train.models.gpt import GPT
 from sweep.train.step import TrainingStep
 from tests.configs import TINY, tiny_run
@@ -130,6 +130,22 @@ def test_a_failed_capture_is_reported_and_training_continues(tmp_path, recorded,
         assert torch.equal(step(0), plain(0))
     assert step.choices["graph"] is False
     assert all(torch.equal(step(number), plain(number)) for number in range(1, 6))
+
+
+def test_an_attention_kernel_that_does_not_work_is_replaced(tmp_path, recorded, monkeypatch):
+    plain, step = stepper(tmp_path, RUN, graph=False), stepper(tmp_path, RUN, graph=True)
+    hidden = step.model.hidden
+
+    def failing(tokens, block):
+        if block is run_block:
+            raise RuntimeError("cuDNN Frontend error: No execution plans support the graph.")
+        return hidden(tokens, block)
+
+    monkeypatch.setattr(step.model, "hidden", failing)
+    with pytest.warns(RuntimeWarning, match="cuDNN's attention failed, continuing without it"):
+        assert torch.equal(step(0), plain(0))
+    assert step.choices["graph"] is True
+    assert all(torch.equal(step(number), plain(number)) for number in range(1, 4))
 
 
 def test_an_error_of_the_training_itself_is_raised(tmp_path, recorded, monkeypatch):
