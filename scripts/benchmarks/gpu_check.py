@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS: Mapping[str, Mapping[str, float]] = {
-    "A": {"environment": 60, "smoke": 60, "tests": 90, "steps": 110, "profile": 50, "packing": 90},
+    "A": {"environment": 60, "smoke": 80, "tests": 90, "steps": 110, "profile": 50, "packing": 90},
     "B": {"sweep": 240, "resume": 40, "peer": 60, "evidence": 20},
 }
 """Time limit of each step in seconds, in order."""
