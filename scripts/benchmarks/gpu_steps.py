@@ -34,6 +34,7 @@ from sweep.machine.bench import Bench, measure_packing
 from sweep.machine.devices import cores, devices
 from sweep.machine.doctor.devices import check_compiler
 from sweep.machine.mps import CONTROL
+from sweep.machine.speed import MEASURE
 from sweep.machine.torch_probe import installed_gpus, probe_torch
 from sweep.records import Placement
 from sweep.study.plan import plan_experiment, prepare_data
@@ -290,13 +291,24 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _start_sweep(options: Options, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(_command(*arguments), env=os.environ | variables)
+    return subprocess.Popen(_command(*arguments), env=_environment(options) | variables)
+
+
+def _environment(options: Options) -> dict[str, str]:
+    """Return the environment of a sweep; tiny ones take less time than measuring the speed for their plan."""
+    return os.environ | ({MEASURE: "0"} if options["tiny"] else {})
 
 
 def _sweep(options: Options, *arguments: str) -> str:
     out = Path(options["out"])
     places = [f"data_dir={out / 'data'}", f"results_dir={out / 'results'}"] if arguments[0] == "run" else []
-    done = subprocess.run(_command(*arguments, *places), stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        _command(*arguments, *places),
+        env=_environment(options),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     return done.stdout
 
 

@@ -47,8 +47,8 @@ def count_workers(
     """
     found = gpus() if device in ("auto", "cuda") else ()
     if configured is not None:
-        speed = min(configured, max(1, len(found) // n_devices)) if found else configured
-        return WorkerCount(n_workers=configured, speed=float(speed), packing=None)
+        n_alone = min(configured, max(1, len(found) // n_devices)) if found else configured
+        return WorkerCount(n_workers=configured, speed=float(n_alone), packing=None)
     if packing is not None and n_devices == 1:
         n_shared = max(1, len(found))
         n_workers, speed = packing.n_workers * n_shared, packing.speedup * n_shared
