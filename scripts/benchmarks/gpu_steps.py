@@ -5,6 +5,8 @@ Each step writes STEP.json after every result, so that a step stopped at its lim
 
 from __future__ import annotations
 
+import gc
+import importlib.util
 import json
 import os
 import shutil
@@ -32,6 +34,7 @@ from sweep.machine.bench import Bench, measure_packing
 from sweep.machine.devices import cores, devices
 from sweep.machine.doctor.devices import check_compiler
 from sweep.machine.mps import CONTROL
+from sweep.machine.speed import MEASURE
 from sweep.machine.torch_probe import installed_gpus, probe_torch
 from sweep.records import Placement
 from sweep.study.plan import plan_experiment, prepare_data
@@ -58,18 +61,17 @@ def environment(options: Options, save: Save) -> None:
     smi = None
     if shutil.which("nvidia-smi"):
         smi = subprocess.run([*query, "--format=csv"], capture_output=True, text=True, check=False).stdout
-    save(
-        {
-            "python": sys.version,
-            "torch": probe_torch(),
-            "gpus": installed_gpus(),
-            "nvidia_smi": smi,
-            "compiler": check_compiler().found,
-            "mps": shutil.which(CONTROL),
-            "n_cores": len(cores()),
-            "shared_memory_bytes": shutil.disk_usage("/dev/shm").total,
-        }
-    )
+    found = {
+        "python": sys.version,
+        "gpus": installed_gpus(),
+        "nvidia_smi": smi,
+        "compiler": check_compiler().found,
+        "mps": shutil.which(CONTROL),
+        "n_cores": len(cores()),
+        "shared_memory_bytes": shutil.disk_usage("/dev/shm").total,
+    }
+    save(found)
+    save(found | {"torch": probe_torch()})
 
 
 def smoke(options: Options, save: Save) -> None:
@@ -85,13 +87,16 @@ def smoke(options: Options, save: Save) -> None:
 
 
 def tests(options: Options, save: Save) -> None:
-    """Run the tests that need the device; on a CPU those that stand in for them."""
-    where = ["-k", "cuda"] if options["device"] == "cuda" else []
-    files = TESTS if where else (f"{RECORDED}[muon-4-0.9]",)
+    """Run the tests that need the device, their files at the same time; on a CPU tests that stand in."""
+    on_gpu = options["device"] == "cuda"
+    where = ["-k", "cuda"] if on_gpu else []
+    where += ["-n", str(len(TESTS))] if on_gpu and importlib.util.find_spec("xdist") else []
+    files = TESTS if on_gpu else (f"{RECORDED}[muon-4-0.9]",)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts="]
     command += ["--import-mode=importlib", "-o", "filterwarnings=default", *files, *where]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    save({"exit_code": done.returncode, "output": done.stdout.splitlines()[-15:]})
+    done = subprocess.run(command, check=False)  # prints to the log of the step, which a time limit keeps
+    log = Path(options["out"]) / "tests.log"
+    save({"exit_code": done.returncode, "output": log.read_text().splitlines()[-30:] if log.exists() else []})
     done.check_returncode()
 
 
@@ -131,7 +136,10 @@ def profile(options: Options, save: Save) -> None:
 
 
 def packing(options: Options, save: Save) -> None:
-    """Measure packing by processes (with MPS if possible), by streams of one process, and by stacking."""
+    """Measure packing by streams of one process, by stacking, and by processes (with MPS if possible).
+
+    A way that fails is reported with its error; the others are measured all the same.
+    """
     found: dict[str, Any] = {"processes": [], "streams": [], "stacked": []}
 
     def on_row(row: Any) -> None:
@@ -139,11 +147,16 @@ def packing(options: Options, save: Save) -> None:
         save(found)
 
     shape, device = _sweep_shape(options), options["device"]
-    for name in ("streams", "stacked"):
-        measured = _stream_rate if name == "streams" else _stack_rate
+    for name, measured in (("streams", _stream_rate), ("stacked", _stack_rate)):
         for n_runs in (1, 2) if options["tiny"] else (1, 2, 4):
-            found[name].append({"n_runs": n_runs, "steps_per_second": measured(shape, n_runs, device)})
+            row: dict[str, Any] = {"n_runs": n_runs}
+            try:
+                row["steps_per_second"] = measured(shape, n_runs, device)
+            except Exception as error:
+                row["error"] = f"{type(error).__name__}: {error}"[:300]
+            found[name].append(row)
             save(found)
+            gc.collect()
     plan = plan_experiment(compose_experiment(_experiment(options)))
     by_size = {run.n_params: run for run in plan.runs}
     chosen = [by_size[size] for size in sorted(by_size)[: 1 if options["tiny"] else 2]]
@@ -153,6 +166,8 @@ def packing(options: Options, save: Save) -> None:
         seconds=0.2 if options["tiny"] else 2.0,
     )  # fmt: skip
     measure_packing(chosen, bench, on_row)
+    if all("error" in row for row in (*found["streams"], *found["stacked"])):
+        raise RuntimeError("neither streams nor stacks could be measured")
 
 
 def sweep(options: Options, save: Save) -> None:
@@ -190,7 +205,8 @@ def resume(options: Options, save: Save) -> None:
         checkpoint_interval_s=1e9,
     )
     found = {}
-    for mode in ("default", "deterministic") if options["device"] == "cuda" else ("default",):
+    # deterministic first: torch reads cuBLAS's variable once, at the first matrix product of a process
+    for mode in ("deterministic", "default") if options["device"] == "cuda" else ("default",):
         placement = replace(place, deterministic=mode == "deterministic")
         scratch = Path(options["out"]) / f"resume-{mode}"
         whole = train(config, placement, _Session(scratch / "whole"))
@@ -266,14 +282,8 @@ def _experiment(options: Options) -> list[str]:
         small = ["experiment=smoke", "budgets=[1e9,2e9]", "grid.d_model=[8,12,16,20]"]
         small += ["evaluation.n_tokens=8192", "name=gpu_check"]
         return [*small, f"trainer.device={options['device']}", *places]
-    roots = ",".join(str(path) for path in _package_roots())
-    return ["experiment=gpu_check", f"data.roots=[{roots}]", f"trainer.device={options['device']}", *places]
-
-
-def _package_roots() -> list[Path]:
-    """Return the directories of large packages that are installed, for a corpus without a network."""
-    site = Path(torch.__file__).parents[1]
-    return [path for name in ("torch", "transformers", "scipy", "pandas") if (path := site / name).is_dir()]
+    root = Path(torch.__file__).parent  # 40 MB of Python sources, without a network
+    return ["experiment=gpu_check", f"data.roots=[{root}]", f"trainer.device={options['device']}", *places]
 
 
 def _command(*arguments: str) -> list[str]:
@@ -281,13 +291,24 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _start_sweep(options: Options, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(_command(*arguments), env=os.environ | variables)
+    return subprocess.Popen(_command(*arguments), env=_environment(options) | variables)
+
+
+def _environment(options: Options) -> dict[str, str]:
+    """Return the environment of a sweep; tiny ones take less time than measuring the speed for their plan."""
+    return os.environ | ({MEASURE: "0"} if options["tiny"] else {})
 
 
 def _sweep(options: Options, *arguments: str) -> str:
     out = Path(options["out"])
     places = [f"data_dir={out / 'data'}", f"results_dir={out / 'results'}"] if arguments[0] == "run" else []
-    done = subprocess.run(_command(*arguments, *places), stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        _command(*arguments, *places),
+        env=_environment(options),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     return done.stdout
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from scripts.benchmarks.gpu_check import python_path
 from scripts.benchmarks.shapes import CPU_SHAPES, GPU_SHAPES, Shape, batches, stepper
 from scripts.benchmarks.timing import seconds
 from sweep.launch.local import MEMORY_VARIABLES
@@ -86,7 +87,7 @@ def environment() -> dict[str, str]:
     """Return the environment without limits on threads and without the workers' memory settings."""
     dropped = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", *MEMORY_VARIABLES)
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    return kept | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return kept | {"PYTHONPATH": python_path()}
 
 
 def step(decoder: Any, shape: Shape, device: str, tokens: Path) -> Callable[[], None]:

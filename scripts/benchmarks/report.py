@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -108,6 +109,7 @@ def _steps(document: Document, request: BenchRequest, device: str) -> None:
 
 
 def _reset_memory(device: str) -> None:
+    gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

@@ -85,16 +85,18 @@ def _gpus(visible: str | None) -> tuple[Device, ...]:
     """Return the GPUs by UUID, in torch's order.
 
     An index would mean another GPU to nvidia-smi than to CUDA, and another one again to a client of MPS. A
-    slice of a GPU (MIG) keeps the name by which CUDA_VISIBLE_DEVICES selects it.
+    slice of a GPU (MIG) keeps the name by which CUDA_VISIBLE_DEVICES selects it; without one it is CUDA's
+    index of the GPU, since CUDA takes the first slice.
     """
     if not _may_have_gpu() or visible in ("", "-1", "NoDevFiles"):
         return ()
     found = _probe(visible).get("devices", {})
-    names = [name.strip() for name in (visible or "").split(",")]
+    names = [name.strip() for name in visible.split(",")] if visible else []
     listed = []
     for index, (_, device) in enumerate((name, each) for name, each in found.items() if name != "cpu"):
-        is_slice = index < len(names) and names[index].startswith("MIG-")
-        name = names[index] if is_slice else f"GPU-{device['uuid']}"
+        given = names[index] if index < len(names) else str(index)
+        is_slice = given.startswith("MIG-") or " MIG " in device["name"]
+        name = given if is_slice else f"GPU-{device['uuid']}"
         listed.append(
             Device(visible=name, key=name, name=device["name"], memory_bytes=device["memory_bytes"])
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sweep.machine.bench import N_ROUNDS, SECONDS, Bench, measure_packing
 from sweep.machine.devices import cores, devices, gpus
 from sweep.machine.packing import Packing, PackingRow, best_packing, packing_file, packing_json, remembered
+from sweep.plan.speed import makespan
 from sweep.records import Plan
 from sweep.store.files import write_atomic
 
@@ -23,6 +24,17 @@ class WorkerCount:
     speed: float  # of all workers together, relative to one worker with a device of its own
     packing: Packing | None  # None: not measured, or n_workers was configured
 
+    @property
+    def shares_devices(self) -> bool:
+        """True if several workers use one device, so that each is slower than one alone."""
+        return self.packing is not None or self.n_workers > self.speed
+
+    def wall_s(self, seconds: Sequence[float]) -> float:
+        """Return the time until the workers have finished runs that take `seconds` on one worker alone."""
+        if not self.shares_devices:
+            return makespan(seconds, self.n_workers)
+        return max(sum(seconds) / self.speed, max(seconds, default=0.0))
+
 
 def count_workers(
     configured: int | None, device: str, packing: Packing | None = None, n_devices: int = 1
@@ -33,9 +45,10 @@ def count_workers(
     not count as speed. Each needs a core. `device` is auto, cpu or cuda. A worker with runs that are spread
     over `n_devices` takes that many GPUs or cores; neither `packing` nor sharing applies to it.
     """
-    if configured is not None:
-        return WorkerCount(n_workers=configured, speed=float(configured), packing=None)
     found = gpus() if device in ("auto", "cuda") else ()
+    if configured is not None:
+        n_alone = min(configured, max(1, len(found) // n_devices)) if found else configured
+        return WorkerCount(n_workers=configured, speed=float(n_alone), packing=None)
     if packing is not None and n_devices == 1:
         n_shared = max(1, len(found))
         n_workers, speed = packing.n_workers * n_shared, packing.speedup * n_shared

@@ -86,12 +86,17 @@ def time_s(run: RunConfig, estimate: EstimateConfig, *, device: str = "cpu") -> 
     n_scored = run.evaluation.n_tokens * (1 + len(run.evaluation.sets))
     evaluation = flops.flops_per_token(run.model) * n_scored / 3
     seconds = (training + evaluation) / rate(estimate) + run.n_steps * estimate.step_overhead_s
-    return seconds + (COMPILE_S if device == "cuda" and compilation_pays(seconds) else 0.0)
+    return with_compilation(seconds, device)
 
 
 def rate(estimate: EstimateConfig) -> float:
     """Return the FLOP/s that are configured, else assumed."""
     return estimate.flops_per_second or ASSUMED_FLOPS_PER_SECOND
+
+
+def with_compilation(seconds: float, device: str) -> float:
+    """Return the seconds of a run with its compilation, on a GPU and where it pays."""
+    return seconds + (COMPILE_S if device == "cuda" and compilation_pays(seconds) else 0.0)
 
 
 def compilation_pays(seconds: float) -> bool:

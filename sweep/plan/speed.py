@@ -19,6 +19,7 @@ import numpy.typing as npt
 from sweep import flops
 from sweep.config import EVALUATION_BATCH_TOKENS, RunConfig
 from sweep.plan import estimate
+from sweep.plan.devices import DeviceType
 from sweep.records import Plan, PlannedRun
 
 FloatArray = npt.NDArray[np.float64]
@@ -136,15 +137,16 @@ def non_negative_least_squares(rows: FloatArray, values: FloatArray, start: Floa
     return solution
 
 
-def with_speed(plan: Plan, speed: Speed | None) -> Plan:
-    """Return the plan with the time and cost of its runs by a measured speed.
+def with_speed(plan: Plan, speed: Speed | None, device: DeviceType = "cpu") -> Plan:
+    """Return the plan with the time and cost of its runs by a speed measured on this type of device.
 
-    The plan is returned unchanged without one, and where the experiment gives `estimate.flops_per_second`.
+    On a GPU with the compilation, where it pays. The plan is returned unchanged without a speed, and where
+    the experiment gives `estimate.flops_per_second`.
     """
     assumed = plan.experiment.estimate
     if speed is None or assumed.flops_per_second is not None:
         return plan
-    seconds = [speed.run_s(run) for run in plan.runs]
+    seconds = [estimate.with_compilation(speed.run_s(run), device) for run in plan.runs]
     return replace(
         plan,
         runs=tuple(

@@ -29,6 +29,7 @@ class PlanEntry:
     flops: int
     n_steps: int
     memory_bytes: int  # estimated peak
+    time_s: float  # estimated, on one worker
     experiment: ExperimentConfig
     trunk: str | None = None  # key of the trunk that a wsd run trains before its decay
     branch_step: int = 0  # steps that the run shares with the trunk
@@ -250,6 +251,7 @@ def _entry(run: dict[str, Any], experiment: ExperimentConfig) -> PlanEntry:
         flops=int(run["flops"]),
         n_steps=int(run["n_steps"]),
         memory_bytes=int(run["memory_bytes"]),
+        time_s=float(run["time_s"]),
         experiment=experiment,
         trunk=run.get("trunk"),
         branch_step=int(run.get("branch_step", 0)),

@@ -16,7 +16,6 @@ from sweep.config import ExperimentConfig
 from sweep.config.places import sweep_directory
 from sweep.errors import InputError
 from sweep.machine.workers import worker_count
-from sweep.plan.speed import makespan
 from sweep.records import Plan, Point
 from sweep.store.run_store import RunStore
 from sweep.study.plan import plan_experiment
@@ -114,8 +113,7 @@ def _used(plans: Sequence[Plan], kind: Kind) -> float:
     runs = [run for plan in plans for run in plan.runs]
     alone_s = sum(run.time_s for run in runs)
     if kind == "hours":
-        wall_s = makespan([run.time_s for run in runs], workers.n_workers)
-        return (wall_s if workers.packing is None else alone_s / workers.speed) / 3600
+        return workers.wall_s([run.time_s for run in runs]) / 3600
     share = 1.0 if workers.packing is None else 1.0 / workers.packing.speedup
     device_hours = alone_s * share * plans[0].experiment.trainer.n_devices / 3600
     return device_hours * (plans[0].experiment.estimate.price_per_hour if kind == "money" else 1.0)

@@ -19,7 +19,6 @@ from sweep.config.compose import compose_experiment
 from sweep.data.sources.hub import is_path
 from sweep.errors import InputError
 from sweep.machine.workers import worker_count
-from sweep.plan.speed import makespan
 from sweep.records import Plan
 from sweep.store.files import naming, write_atomic
 from sweep.study.plan import plan_experiment
@@ -131,7 +130,7 @@ def _planned(options: InitOptions, on_notice: Callable[[str], None]) -> tuple[Pl
     """Return the plan of the file written last, and the seconds of its runs."""
     experiment = _composed(options)
     (plan,) = measured([plan_experiment(experiment)], on_notice)
-    return plan, makespan([run.time_s for run in plan.runs], worker_count([plan]).n_workers)
+    return plan, worker_count([plan]).wall_s([run.time_s for run in plan.runs])
 
 
 def _composed(options: InitOptions) -> ExperimentConfig:

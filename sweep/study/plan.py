@@ -185,7 +185,7 @@ def plan_experiment(experiment: ExperimentConfig) -> Plan:
     check_fit_methods(experiment)
     plan = make_plan(experiment, _dataset_of_runs(experiment), device_of(experiment))
     check_parallel(plan)
-    return with_speed(plan, machine_speed(experiment))
+    return with_speed(plan, machine_speed(experiment), device_of(experiment))
 
 
 def as_arm(experiment: ExperimentConfig) -> ExperimentConfig:
@@ -242,7 +242,7 @@ def plan_hparam_check(experiment: ExperimentConfig) -> Plan:
         )
     plan = replace(plan, runs=runs)
     check_parallel(plan)
-    return with_speed(plan, machine_speed(experiment))
+    return with_speed(plan, machine_speed(experiment), device_of(experiment))
 
 
 def diagnose(

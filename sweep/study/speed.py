@@ -55,7 +55,7 @@ def measured(plans: Sequence[Plan], on_notice: Callable[[str], None]) -> list[Pl
             n_workers=worker_count(plans).n_workers,
             micro_batch_size=experiment.trainer.micro_batch_size,
         )
-    return [with_speed(plan, speed) for plan in plans]
+    return [with_speed(plan, speed, device) for plan in plans]
 
 
 def speed_remedy(experiment: ExperimentConfig) -> str:
@@ -79,7 +79,7 @@ def learn(plans: Iterable[Plan], store: RunStore, trained: Iterable[str]) -> Non
     for plan in plans:
         experiment = plan.experiment
         counted = worker_count([plan])
-        if experiment.launch.name != "local" or experiment.trainer.n_devices > 1 or counted.packing:
+        if experiment.launch.name != "local" or experiment.trainer.n_devices > 1 or counted.shares_devices:
             continue
         steps = []
         for run in plan.runs:

@@ -29,13 +29,9 @@ GRAPH_BELOW_PARAMS = 30_000_000
 
 WARM_UP = 3  # backward passes before a capture, as torch's notes on CUDA graphs require
 MAX_SHAPES = 256  # compiled shapes per process
-FASTEST_FIRST = [
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
-REPEATABLE = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]  # with a deterministic backward pass
+FLASH, MATH = SDPBackend.FLASH_ATTENTION, SDPBackend.MATH
+FASTEST_FIRST = [SDPBackend.CUDNN_ATTENTION, FLASH, SDPBackend.EFFICIENT_ATTENTION, MATH]
+REPEATABLE = [FLASH, MATH]  # with a deterministic backward pass
 
 Pool = Any  # a memory pool of CUDA graphs
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -47,6 +43,12 @@ def run_block(block: nn.Module, x: Tensor, rotary: Tensor | None) -> Tensor:
     The choice is made inside the function, so that it is part of the compiled code.
     """
     with sdpa_kernel(FASTEST_FIRST, set_priority=True):
+        return block(x, rotary)
+
+
+def run_block_without_cudnn(block: nn.Module, x: Tensor, rotary: Tensor | None) -> Tensor:
+    """Apply one block as `run_block`, where cuDNN has no working kernel for its shapes."""
+    with sdpa_kernel(FASTEST_FIRST[1:], set_priority=True):
         return block(x, rotary)
 
 
@@ -89,11 +91,16 @@ class CudaStep:
         compile_blocks: bool = True,
         deterministic: bool = False,
     ) -> None:
-        """Compile and capture on first use; `choices` gains "compile" and "graph"."""
+        """Compile and capture on first use; `choices` gains "compile" and "graph".
+
+        Compiled code checks the addresses of parameters only once, and all layers share it, so weights in
+        flat storage at other addresses than multiples of 16 bytes are not compiled: at odd widths.
+        """
         self.model, self.run, self.device = model, run, device
-        self.choices, self.deterministic = choices, deterministic
+        self.choices, self._block = choices, run_block_repeatably if deterministic else run_block
         small = flops.n_params(run.model).non_embedding <= GRAPH_BELOW_PARAMS
-        choices |= {"compile": compile_blocks and not deterministic, "graph": small}
+        is_aligned = all(parameter.data_ptr() % 16 == 0 for parameter in model.parameters())
+        choices |= {"compile": compile_blocks and is_aligned and not deterministic, "graph": small}
         self.compile_s = 0.0
         self._graphs: dict[int, _Graph] = {}  # by sequences per micro-batch
         self._warm: set[int] = set()  # micro-batch sizes that are compiled and captured
@@ -102,12 +109,12 @@ class CudaStep:
 
     def backward(self, tokens: Tensor) -> Tensor:
         """Accumulate the gradient of `tokens`, shape (B, T + 1); return their part of the mean loss."""
-        if tokens.size(0) in self._warm:
-            return self._pass(tokens)
-        with self._compiling():
-            loss = self._first_pass(tokens)
-        self._warm.add(tokens.size(0))
-        return loss
+        size = tokens.size(0)
+        if size not in self._warm:
+            with self._compiling():
+                self._prepare(tokens)
+            self._warm.add(size)
+        return self._graphs[size](tokens) if size in self._graphs else self._eager(tokens)
 
     def update(self, update: Update) -> None:
         """Apply `update`: as a CUDA graph if the backward passes are graphs.
@@ -137,35 +144,45 @@ class CudaStep:
         torch.cuda.synchronize(self.device)
         self.compile_s += time.monotonic() - started
 
-    def _first_pass(self, tokens: Tensor) -> Tensor:
-        """Run the first pass of a micro-batch size; if compilation fails, continue without it."""
-        if not self.choices["compile"]:
-            return self._pass(tokens)
-        from torch._dynamo.exc import TorchDynamoException
-        from torch._inductor.exc import InductorError
+    def _prepare(self, tokens: Tensor) -> None:
+        """Compile and capture for the size of `tokens`; the gradients are left as they were.
 
-        kept = _copied_gradients(self.model)
-        try:
-            return self._pass(tokens)
-        except (TorchDynamoException, InductorError) as error:
-            if is_out_of_memory(error):
-                raise
-            first_line = (str(error).strip() or "no message").splitlines()[0]
-            problem = f"{type(error).__name__}: {first_line}"
-        warnings.warn(f"torch.compile failed, continuing without it: {problem}", RuntimeWarning, stacklevel=2)
-        self.choices["compile"] = False
-        _put_back(self.model, kept)
-        return self._pass(tokens)
+        What fails is given up for the run, with a warning.
+        """
+        kept = [None if p.grad is None else p.grad.clone() for p in self.model.parameters()]
+        while True:
+            try:
+                self._run_first(tokens)
+                return
+            except Exception as error:
+                failed = None if is_out_of_memory(error) else self._give_up(str(error).lower())
+                if failed is None:
+                    raise
+                problem = f"{type(error).__name__}: {error}".splitlines()[0]
+            finally:
+                _put_back(self.model, kept)
+            warnings.warn(f"{failed} failed, continuing without it: {problem}", RuntimeWarning, stacklevel=2)
 
-    def _pass(self, tokens: Tensor) -> Tensor:
+    def _give_up(self, error: str) -> str | None:
+        """Switch off what an error names, else compilation; return its name, None if nothing is left."""
+        if "cudnn" in error and self._block is run_block:
+            self._block = run_block_without_cudnn
+            return "cuDNN's attention"
+        if "captur" in error and self.choices["graph"]:
+            self.choices["graph"] = False
+            return "capturing a CUDA graph"
+        if self.choices["compile"]:
+            self.choices["compile"] = False
+            return "torch.compile"
+        return None
+
+    def _run_first(self, tokens: Tensor) -> None:
         if not self.choices["graph"]:
-            return self._eager(tokens)
-        graph = self._graphs.get(tokens.size(0))
-        if graph is None:
-            pools = [known.graph.pool() for known in self._graphs.values()]
-            pool = pools[0] if pools else None  # replays take turns, so their memory is shared
-            graph = self._graphs[tokens.size(0)] = _Graph(self._eager, self.model, tokens, pool)
-        return graph(tokens)
+            self._eager(tokens)
+            return
+        # replays take turns, so their memory is shared
+        pool = next((known.graph.pool() for known in self._graphs.values()), None)
+        self._graphs[tokens.size(0)] = _Graph(self._eager, tokens, pool)
 
     def release(self) -> None:
         """Free the memory of the captured backward passes."""
@@ -174,11 +191,9 @@ class CudaStep:
 
     def _eager(self, tokens: Tensor) -> Tensor:
         bf16, vocab_size = self.run.precision == "bf16", self.run.model.vocab_size
+        block, chunk, at_once = self._block, chunk_loss, LOGITS_AT_ONCE["cuda"]
         if self.choices["compile"]:
-            block, chunk, at_once = compiled(run_block), compiled(fusible_chunk_loss), LOGITS_COMPILED
-        else:
-            block = run_block_repeatably if self.deterministic else run_block
-            chunk, at_once = chunk_loss, LOGITS_AT_ONCE["cuda"]
+            block, chunk, at_once = compiled(block), compiled(fusible_chunk_loss), LOGITS_COMPILED
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
             state = self.model.hidden(tokens[:, :-1], block).flatten(0, 1)
         n_rows = chunk_rows(state.size(0), vocab_size, at_once)
@@ -193,28 +208,22 @@ class CudaStep:
 class _Graph:
     """A captured backward pass over a fixed number of sequences: tokens are copied in, the loss copied out.
 
-    It accumulates into the gradient tensors that the parameters held at capture.
+    It accumulates into the gradient tensors that the parameters held at capture, as its warm-up does.
     """
 
-    def __init__(
-        self,
-        backward: Callable[[Tensor], Tensor],
-        model: GPT,
-        tokens: Tensor,
-        pool: Pool | None,
-    ) -> None:
+    def __init__(self, backward: Callable[[Tensor], Tensor], tokens: Tensor, pool: Pool | None) -> None:
         self.tokens = tokens.clone()
-        kept = _copied_gradients(model)
         side = capture_stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                backward(self.tokens)
-        torch.cuda.current_stream().wait_stream(side)
+        try:
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP):
+                    backward(self.tokens)
+        finally:  # work that is queued when a pass fails still writes to gradients
+            torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
         with capture(self.graph, pool):
             self.loss = backward(self.tokens)
-        _put_back(model, kept)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Replay over `tokens`; the loss is a copy, since the next replay overwrites the original."""
@@ -223,17 +232,19 @@ class _Graph:
         return self.loss.clone()
 
 
-def _copied_gradients(model: GPT) -> list[Tensor | None]:
-    return [None if p.grad is None else p.grad.clone() for p in model.parameters()]
-
-
 def _put_back(model: GPT, gradients: list[Tensor | None]) -> None:
-    """Restore gradients in place, as `_copied_gradients` gave them; None becomes zero."""
+    """Restore gradients in place; None becomes zero."""
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
         if parameter.grad is not None:
             parameter.grad.zero_() if gradient is None else parameter.grad.copy_(gradient)
 
 
-def capture(graph: torch.cuda.CUDAGraph, pool: Pool | None = None) -> torch.cuda.graph:
+@contextlib.contextmanager
+def capture(graph: torch.cuda.CUDAGraph, pool: Pool | None = None) -> Iterator[None]:
     """Capture the current stream; other threads, as the one that watches ranks, may call CUDA meanwhile."""
-    return torch.cuda.graph(graph, pool=pool, stream=capture_stream(), capture_error_mode="thread_local")
+    stream, current = capture_stream(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            yield
+    finally:
+        torch.cuda.set_stream(current)  # torch stays on the other stream when a capture fails

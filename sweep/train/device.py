@@ -49,7 +49,8 @@ def initialise_device(device: torch.device, *, deterministic: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.cuda.init()  # type: ignore[no-untyped-call]
     torch.cuda.set_device(device)
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports torch's compiler
+        torch.use_deterministic_algorithms(deterministic)
     torch.cuda.empty_cache()  # left by a run that failed
 
 

@@ -62,10 +62,11 @@ def _train(run: RunConfig, placement: Placement, session: TrainSession, memory: 
             session.log({"event": "branched", "step": taken})
         _resume(trainer, session)
         steps_before, clock = trainer.progress.step, _clock(placement)
-        began = clock()
+        compiled_before, began = trainer.seconds()["compile"], clock()
         with ledger.track("train"), without_garbage_collection():
             reason = _run_to_end(trainer, session)
-        step_s = (clock() - began) / max(1, trainer.progress.step - steps_before)
+        compiled = trainer.seconds()["compile"] - compiled_before
+        step_s = (clock() - began - compiled) / max(1, trainer.progress.step - steps_before)
         score = None
         if reason is None:
             with ledger.track("evaluate"):

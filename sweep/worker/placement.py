@@ -11,7 +11,7 @@ from sweep.data.shards import find_manifest
 from sweep.errors import DataError, InputError
 from sweep.machine.devices import gpus
 from sweep.machine.environment import N_THREADS, count_of
-from sweep.plan.estimate import compilation_pays, rate
+from sweep.plan.estimate import compilation_pays
 from sweep.records import Placement
 from sweep.store.plans import PlanEntry
 from sweep.store.run_store import RunStore
@@ -37,9 +37,7 @@ def placement(entry: PlanEntry) -> Placement:
         deterministic=experiment.trainer.deterministic,
         n_devices=experiment.trainer.n_devices,
         parallel=experiment.trainer.parallel,
-        compile=compilation_pays(
-            entry.flops / rate(experiment.estimate) + entry.n_steps * experiment.estimate.step_overhead_s
-        ),
+        compile=compilation_pays(entry.time_s),
     )
 
 

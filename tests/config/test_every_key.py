@@ -302,7 +302,13 @@ def _placement(experiment: ExperimentConfig) -> Any:
     run = make_plan(experiment, DATASET).runs[-1]
     check_devices(run.config, experiment.trainer.n_devices, experiment.trainer.parallel)
     entry = PlanEntry(
-        run_key=run.run_key, name="run", flops=1, n_steps=1, memory_bytes=1, experiment=experiment
+        run_key=run.run_key,
+        name="run",
+        flops=1,
+        n_steps=1,
+        memory_bytes=1,
+        time_s=run.time_s,
+        experiment=experiment,
     )
     return placement(entry)
 

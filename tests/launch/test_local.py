@@ -224,6 +224,19 @@ def test_only_visible_gpus_are_used(monkeypatch, visible, names):
     assert devices.gpus() == names
 
 
+@pytest.mark.parametrize(
+    ("visible", "names"), [(None, ("0",)), ("1", ("1",)), ("MIG-7", ("MIG-7",)), ("GPU-5", ("GPU-5",))]
+)
+def test_a_slice_of_a_gpu_is_selected_as_the_user_does(monkeypatch, visible, names):
+    slice_of_gpu = {"name": "Some GPU MIG 1g.10gb", "memory_bytes": MEMORY_BYTES, "uuid": "x"}
+    monkeypatch.setattr(devices, "_probe", lambda visible: {"devices": {"cpu": {}, "cuda:0": slice_of_gpu}})
+    monkeypatch.setattr(devices, "GPU_FILE", Path("/"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices.gpus() == names
+
+
 @pytest.mark.usefixtures("three_gpus")
 def test_without_the_service_the_number_measured_with_it_does_not_count(tmp_path, monkeypatch):
     monkeypatch.setattr("sweep.machine.workers.cores", lambda: (0, 1, 2))

@@ -144,5 +144,19 @@ def test_packing_multiplies_the_workers_of_each_gpu(monkeypatch):
     assert (packed.n_workers, packed.speed, packed.packing) == (8, 6.0, packing)
     monkeypatch.setattr(workers, "cores", lambda: (0, 1, 2, 3, 4))
     assert count_workers(None, "auto") == WorkerCount(n_workers=4, speed=2.0, packing=None)
-    assert count_workers(5, "auto", packing) == WorkerCount(n_workers=5, speed=5.0, packing=None)
+    assert count_workers(5, "auto", packing) == WorkerCount(n_workers=5, speed=2.0, packing=None)
     assert count_workers(None, "auto", packing, n_devices=2).n_workers == 1
+
+
+def test_workers_that_share_a_gpu_do_not_divide_the_time(monkeypatch):
+    monkeypatch.setattr(workers, "gpus", lambda: ("0",))
+    monkeypatch.setattr(workers, "cores", lambda: (0, 1, 2, 3))
+    for shared in (count_workers(None, "auto"), count_workers(3, "auto")):
+        assert shared.shares_devices
+        assert shared.wall_s([4.0, 4.0, 2.0]) == 10.0
+    alone = count_workers(3, "cpu")
+    assert not alone.shares_devices
+    assert alone.wall_s([4.0, 4.0, 2.0]) == 4.0
+    assert alone.wall_s([]) == 0.0
+    packed = count_workers(None, "auto", Packing(n_workers=4, mps=True, speedup=2.0))
+    assert packed.wall_s([4.0, 4.0, 2.0]) == 5.0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sweep.config.compose import compose_experiment
+from sweep.plan.estimate import COMPILE_S, compilation_pays
 from sweep.plan.grid import make_plan
 from sweep.plan.speed import (
     PRIOR,
@@ -40,6 +41,15 @@ def test_a_few_measured_steps_give_the_time_of_every_run():
         own = run.config.n_steps * step(run.config).seconds
         assert 0.9 * own < run.time_s < 1.5 * own + 2
         assert replace(run, time_s=before.time_s) == before
+
+
+def test_a_measured_time_on_a_gpu_includes_the_compilation_where_it_pays():
+    slow = Speed(steps=tuple(step(run.config, 1.0) for run in PLAN.runs), start_s=0.0)
+    for cpu, gpu in zip(with_speed(PLAN, slow).runs, with_speed(PLAN, slow, "cuda").runs, strict=True):
+        assert compilation_pays(cpu.time_s)
+        assert gpu.time_s == cpu.time_s + COMPILE_S
+    quick = Speed(steps=tuple(step(run.config, 1e-6) for run in PLAN.runs), start_s=0.0)
+    assert with_speed(PLAN, quick, "cuda") == with_speed(PLAN, quick)
 
 
 def test_finished_runs_correct_the_estimate_of_similar_ones():

@@ -40,6 +40,19 @@ def test_a_step_at_its_limit_is_killed_and_leaves_a_document(check, monkeypatch)
     assert document["seconds"] < 20
 
 
+def test_steps_find_packages_on_the_callers_path(check, monkeypatch, tmp_path):
+    """On a machine where missing packages lie in a directory of their own."""
+    monkeypatch.setattr(gpu_check, "PARTS", {"A": {"unknown": 60}})
+    elsewhere = tmp_path / "site"
+    elsewhere.mkdir()
+    (elsewhere / "sitecustomize.py").write_text("print('found on the path')\n")
+    monkeypatch.setenv("PYTHONPATH", str(elsewhere))
+    run_part("A", check, 100)
+    assert "found on the path" in (check.out / "unknown.log").read_text()
+    monkeypatch.setenv("PYTHONPATH", "")
+    assert gpu_check.python_path() == str(ROOT)
+
+
 def test_a_step_without_enough_time_is_skipped(check, capsys):
     assert run_part("A", check, 0.2) == 0
     assert capsys.readouterr().out.count("skipped") == len(PARTS["A"])

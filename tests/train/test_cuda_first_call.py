@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +57,19 @@ def test_compiling_works_in_a_fresh_process(name):
     Each optimizer is built and used before the first compiled step, as in a worker.
     """
     subprocess.run([sys.executable, "-m", "tests.train.compiled_step", name], check=True)
+
+
+@pytest.mark.parametrize(("d_model", "compiles"), [(16, True), (18, False)])
+def test_weights_at_unaligned_addresses_are_not_compiled(d_model, compiles):
+    """The compiler checks the addresses of one layer's weights, and all layers share its code."""
+    model = replace(tiny_run().model, d_model=d_model, n_heads=1, n_kv_heads=1, bias=True)
+    run = tiny_run(model=model)
+    place = Placement(
+        data_dir=Path(), device="cpu", n_threads=1, micro_batch_size=None, checkpoint_interval_s=1e9
+    )
+    step = TrainingStep(GPT(run.model), run, place, lambda number, start, stop: DATA[start:stop])
+    CudaStep(step.model, run, torch.device("cpu"), step.choices)
+    assert step.choices["compile"] is compiles
 
 
 @pytest.mark.parametrize("fails_in", ["forward", "backward"])

@@ -1,6 +1,7 @@
 """Steps on a CUDA device: graphs and compiled code against eager ones, memory that runs out, resuming."""
 
 import copy
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,18 +16,19 @@ from tests.configs import TINY, tiny_run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch reads it once, at the first product
 RUN = tiny_run(model=replace(TINY, d_model=64, d_ff=256, seq_len=64, vocab_size=256), batch_tokens=512,
                n_tokens=512 * 40, precision="bf16")  # fmt: skip
 DATA = np.random.default_rng(0).integers(0, 256, (8, 8, 65))
 EAGER = {"compile": False, "graph": False}
 
 
-def stepper(tmp_path, micro_batch_size=None, chosen=EAGER, run=RUN, **choices):
+def stepper(tmp_path, micro_batch_size=None, chosen=EAGER, run=RUN, deterministic=False, **choices):
     model = GPT(run.model)
     model.initialise(torch.Generator().manual_seed(0))
     placement = Placement(
         data_dir=Path(tmp_path), device="cuda:0", n_threads=1, micro_batch_size=micro_batch_size,
-        checkpoint_interval_s=1e9,
+        checkpoint_interval_s=1e9, deterministic=deterministic,
     )  # fmt: skip
     step = TrainingStep(model.to("cuda"), run, placement, lambda number, a, b: DATA[number % 8, a:b])
     step.choose(chosen | choices)
@@ -103,10 +105,19 @@ def test_choices_are_made_once_and_can_be_taken_over(tmp_path):
     assert second.choices == first.choices
 
 
-def test_deterministic_steps_repeat_to_the_bit(tmp_path, monkeypatch):
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+@pytest.mark.parametrize("graph", [True, False])
+def test_deterministic_steps_repeat_to_the_bit(tmp_path, graph):
     torch.use_deterministic_algorithms(True)
     try:
-        assert losses(stepper(tmp_path)) == losses(stepper(tmp_path))
+        steps = [stepper(tmp_path, deterministic=True, graph=graph) for _ in range(2)]
+        assert losses(steps[0]) == losses(steps[1])
     finally:
         torch.use_deterministic_algorithms(False)
+    assert all(step.choices["graph"] is graph for step in steps)
+
+
+def test_default_choices_are_carried_out(tmp_path):
+    """A compilation or capture that fails is given up, and would go unnoticed."""
+    step = stepper(tmp_path, chosen={})
+    losses(step)
+    assert (step.choices["compile"], step.choices["graph"]) == (True, True)

@@ -15,6 +15,7 @@ from sweep.train.checkpoint import load_latest
 from sweep.train.loop import train
 from tests.train.sessions import Session, placement, run_on
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch reads it once, at the first product
 N_STEPS = 24
 DEVICES = [
     "cpu",

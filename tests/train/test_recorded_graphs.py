@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sweep.records import Placement
-from sweep.train.cuda import CudaStep, capture_stream
+from sweep.train.cuda import CudaStep, capture_stream, run_block
 from sweep.train.models.gpt import GPT
 from sweep.train.step import TrainingStep
 from tests.configs import TINY, tiny_run
@@ -75,7 +75,8 @@ class Stream:
 
 @pytest.fixture
 def recorded(monkeypatch):
-    fakes = {"synchronize": lambda *_: None, "Stream": Stream, "current_stream": Stream, "CUDAGraph": Graph,
+    fakes = {"synchronize": lambda *_: None, "Stream": Stream, "current_stream": Stream,
+             "set_stream": lambda _: None, "CUDAGraph": Graph,
              "stream": lambda _: contextlib.nullcontext(), "graph": recording}  # fmt: skip
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
@@ -114,6 +115,49 @@ def test_replayed_steps_equal_those_carried_out(tmp_path, recorded, name, micro_
     n_shapes = 2 if micro_batch_size == 3 else 1
     assert len(step._cuda._graphs) == n_shapes
     assert step._cuda._update_graph.replays == 11
+
+
+def test_a_failed_capture_is_reported_and_training_continues(tmp_path, recorded, monkeypatch):
+    plain, step = (stepper(tmp_path, RUN, graph=graph, micro_batch_size=4) for graph in (False, True))
+
+    @contextlib.contextmanager
+    def failing(graph, **_):
+        yield
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", failing)
+    with pytest.warns(RuntimeWarning, match="capturing a CUDA graph failed, continuing without it: .*stream"):
+        assert torch.equal(step(0), plain(0))
+    assert step.choices["graph"] is False
+    assert all(torch.equal(step(number), plain(number)) for number in range(1, 6))
+
+
+def test_an_attention_kernel_that_does_not_work_is_replaced(tmp_path, recorded, monkeypatch):
+    plain, step = stepper(tmp_path, RUN, graph=False), stepper(tmp_path, RUN, graph=True)
+    hidden = step.model.hidden
+
+    def failing(tokens, block):
+        if block is run_block:
+            raise RuntimeError("cuDNN Frontend error: No execution plans support the graph.")
+        return hidden(tokens, block)
+
+    monkeypatch.setattr(step.model, "hidden", failing)
+    with pytest.warns(RuntimeWarning, match="cuDNN's attention failed, continuing without it"):
+        assert torch.equal(step(0), plain(0))
+    assert step.choices["graph"] is True
+    assert all(torch.equal(step(number), plain(number)) for number in range(1, 4))
+
+
+def test_an_error_of_the_training_itself_is_raised(tmp_path, recorded, monkeypatch):
+    step = stepper(tmp_path, RUN, graph=True)
+
+    def failing(*arguments):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(step.model, "hidden", failing)
+    with pytest.raises(RuntimeError, match="a bug"):
+        step(0)
+    assert step.choices["graph"] is True
 
 
 def test_a_replayed_update_uses_the_state_that_was_loaded(tmp_path, recorded):

@@ -11,6 +11,12 @@ from tests.toy_trainer import toy_sweep
 MODULE = import_module("sweep.worker.placement")
 
 
+@pytest.mark.parametrize(("time_s", "compiles"), [(39.0, False), (44.0, True)])
+def test_a_run_is_compiled_if_it_takes_long_by_its_plan(tmp_path, time_s, compiles):
+    entry = replace(toy_sweep(tmp_path, 1).entries()[0], time_s=time_s)
+    assert placement(entry).compile is compiles
+
+
 @pytest.mark.parametrize(
     ("wanted", "n_gpus", "device"),
     [("auto", 0, "cpu"), ("auto", 2, "cuda:0"), ("cpu", 2, "cpu"), ("cuda", 0, "cuda:0")],

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from sweep.machine.packing import PackingRow
 from sweep.machine.workers import WorkerCount
-from sweep.plan.speed import makespan
 from sweep.records import Plan, PlannedRun
 from sweep.report.hparam_summary import UNMEASURED
 from sweep.report.numbers import NarrowTable, duration, format4
@@ -76,11 +75,7 @@ def _shared_line(plan: Plan) -> list[str]:
 def wall_s(plan: Plan, states: Mapping[str, str], workers: WorkerCount, start_s: float | None) -> float:
     """Return the seconds from the start of the workers to the end of the runs without a result."""
     seconds = [run.time_s for run in plan.runs if states.get(run.run_key) != "cached"]
-    if not seconds:
-        return 0.0
-    if workers.packing is None:
-        return makespan(seconds, workers.n_workers) + (start_s or 0.0)
-    return max(sum(seconds) / workers.speed, *seconds) + (start_s or 0.0)
+    return workers.wall_s(seconds) + (start_s or 0.0) if seconds else 0.0
 
 
 def _source(plan: Plan, start_s: float | None) -> str:

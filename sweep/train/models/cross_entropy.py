@@ -137,7 +137,7 @@ def chunk_loss(rows: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, T
     largest = logits.amax(1, keepdim=True)
     p = torch.softmax(logits, dim=1)
     loss = (largest - at_target - p.amax(1, keepdim=True).log()).sum()
-    p.scatter_add_(1, picked, p.new_full((), -1.0).expand(picked.shape))
+    p.scatter_(1, picked, -1.0, reduce="add")  # unlike scatter_add_, deterministic without synchronising
     return loss, p
 
 
