@@ -12,6 +12,7 @@ from sweep.data.sources.synthetic import (
     ALPHABET,
     conditional_entropies,
     loss_floor,
+    optimal_losses,
     stationary_pairs,
     synthetic_documents,
     transitions,
@@ -78,6 +79,7 @@ def test_the_loss_floor_is_the_loss_of_the_optimal_model(seq_len: int, order: Li
     chain, pairs = transitions(0, n, order), stationary_pairs(0, n, order)
     single = pairs.sum(axis=0)
     losses = []
+    windows = np.lib.stride_tricks.sliding_window_view(stream, seq_len + 1)
     for end in range(seq_len, len(stream)):
         for k in range(1, seq_len + 1):
             target, known = stream[end - seq_len + k], stream[end - seq_len : end - seq_len + k]
@@ -96,6 +98,7 @@ def test_the_loss_floor_is_the_loss_of_the_optimal_model(seq_len: int, order: Li
             losses.append(-math.log((1 - p_end) * p[target]))
     spread = np.std(losses) / math.sqrt(len(losses) / seq_len)
     assert np.mean(losses) == pytest.approx(loss_floor(config, seq_len), abs=4 * spread)
+    assert np.allclose(optimal_losses(config, windows).reshape(-1), losses)
     assert spread < 0.02
 
 
