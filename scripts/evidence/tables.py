@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,12 +12,14 @@ import numpy as np
 
 from scripts.evidence.batches import batch_table, noise_table
 from scripts.evidence.counting import exponent_table
+from scripts.evidence.floors import PATH as FLOORS
 from scripts.evidence.markdown import count_interval, flops, interval, number, percent, rows
 from scripts.evidence.overtraining import overtraining_table
 from scripts.evidence.repetition import repetition_table, stop_table
 from scripts.evidence.samples import sample_table
 from scripts.evidence.studies import STUDIES, Study, arm_points, fitted, table, validations
 from sweep.config import FitConfig, SyntheticData
+from sweep.config.compose import compose_experiments
 from sweep.data.sources.synthetic import loss_floor
 from sweep.errors import InputError
 from sweep.fit import Law, Table, fit
@@ -26,8 +29,6 @@ from sweep.study.compare import compare_sources
 from sweep.study.scores import score
 
 ANSWER = FitConfig(confidence=0.9)
-KNOWN = {"n_symbols": 8, "n_documents": 12000, "document_symbols": 1023, "holdout_frac": 0.05}
-KNOWN_SEQ_LEN = 32
 THIRD_SEEDS = {"demo": "demo_third_seed", "cpu_stdlib": "third_seed"}  # runs of a third seed, by sweep
 
 
@@ -104,23 +105,27 @@ def _third_runs(registration: Registration, further: Table) -> list[ValidationRu
 
 
 def entropy_table() -> list[str]:
-    """Return E of every chain by two methods, with the exact minimum of the loss."""
+    """Return E of every chain by two methods, with the exact minimum of the loss and that on the windows."""
     study, body = STUDIES["known_entropy"], []
-    for arm, pairs in sorted(arm_points(study).items(), key=str):
-        seed = int(str(arm).partition("=")[2])
-        exact = loss_floor(SyntheticData(source="synthetic", seed=seed, **KNOWN), KNOWN_SEQ_LEN)
-        best = min(point.loss for point, _ in pairs if point.loss is not None)
-        cells = [str(seed), f"{exact:.4f}", f"{best:.4f}"]
+    pairs, floors = arm_points(study), json.loads(FLOORS.read_text())
+    for chain in compose_experiments(["experiment=known_entropy"]):
+        assert isinstance(chain.data, SyntheticData)
+        exact, own = loss_floor(chain.data, chain.model.seq_len), floors[chain.arm]
+        points = [point for point, _ in pairs[chain.arm]]
+        assert {point.evaluation_sha256 for point in points} == {own["evaluation_sha256"]}
+        best = min(point.loss for point in points if point.loss is not None)
+        cells = [str(chain.data.seed), f"{exact:.4f}", f"{own['loss']:.4f}", f"{best:.4f}"]
         for method in ("isoflop", "parametric"):
-            law = fitted(study, arm).laws.get(method)
+            law = fitted(study, chain.arm).laws.get(method)
             if law is None:
                 cells += ["refused", "–"]
                 continue
-            ends = law.ci["E"]
-            holds = "yes" if ends[0] <= exact <= ends[1] else "no"
-            cells += [interval(law.constants["E"], ends), holds]
+            low, high = law.ci["E"]
+            holds = ("yes" if low <= value <= high else "no" for value in (exact, own["loss"]))
+            cells += [interval(law.constants["E"], (low, high), 4), ", ".join(holds)]
         body.append(cells)
-    return rows(["chain", "exact", "lowest loss", "E of isoflop", "holds", "E of parametric", "holds"], body)
+    header = ["chain", "exact", "on the windows", "lowest loss", "E of isoflop", "holds", "E of parametric"]
+    return rows([*header, "holds"], body)
 
 
 def cooldown_table() -> list[str]:

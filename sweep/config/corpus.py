@@ -108,6 +108,8 @@ class SyntheticData:
     """Seed of the chain and of its documents. Unit: seed."""
     n_symbols: Annotated[Int, Field(ge=2, le=64)] = 64
     """Size of the alphabet. Unit: symbols."""
+    order: Literal[1, 2] = 2
+    """Preceding symbols that the next one depends on. Unit: symbols."""
     n_documents: Count = 12000
     """Documents. Unit: documents."""
     document_symbols: Annotated[Int, Field(ge=16, le=2**20)] = 1023

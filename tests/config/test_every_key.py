@@ -120,6 +120,7 @@ CASES: dict[str, Case] = {
     "data.delimiter": Case("\\n", TEXT, observe="data"),
     "data.seed": Case(1, SYNTHETIC, observe="data"),
     "data.n_symbols": Case(8, SYNTHETIC, observe="data"),
+    "data.order": Case(1, SYNTHETIC, observe="data"),
     "data.n_documents": Case(30, SYNTHETIC, observe="data"),
     "data.document_symbols": Case(32, SYNTHETIC, observe="data"),
     "data.dataset": Case(str(FAKES / "letters.jsonl"), TALES, "data"),

@@ -1,15 +1,16 @@
 """Text from a seeded Markov chain with exactly known entropies, which bound the loss of any model from below.
 
-The chain is of second order over V symbols. With x₁ the last symbol and x₂ the one before it,
+The chain is of first or second order over V symbols. With x₁ the last symbol and x₂ the one before it,
 
-    P(x | x₁, x₂) = .15 z(x) + .35 π[x₁](x) + .5 π[x₁, x₂](x)
+    P(x | x₁)     = .3 z(x) + .7 π[x₁](x)                          order 1
+    P(x | x₁, x₂) = .15 z(x) + .35 π[x₁](x) + .5 π[x₁, x₂](x)      order 2
 
 where z is Zipf's law, z(k) ∝ 1/k, and each π[·] gives the symbol of rank r the weight r^-1.6, with ranks
 drawn from z without replacement (Gumbel's trick). A model can learn from zero, one and two symbols of
 context, rare contexts last: losses fall smoothly with size, towards a known limit.
 
-The mixture was designed for this project. Small models come within hundredths of a nat of the limit with
-V = 8; with V = 64 they stay far above it (docs/science.md).
+The mixtures were designed for this project. Of the chains tried, losses fall as a power law for order 1 and
+V = 26 (docs/science.md); with order 2 and V = 64 small models stay far above the limit.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +34,7 @@ VERSION = 1  # increased when the same config would give other text
 
 ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
-WEIGHTS = (0.15, 0.35, 0.5)  # of zero, one and two symbols of context
+WEIGHTS = {1: (0.3, 0.7, 0.0), 2: (0.15, 0.35, 0.5)}  # of zero, one and two symbols of context, by order
 EXPONENT = 1.6  # of the ranks in each context
 
 BLOCK_SYMBOLS = 2**20  # generated per block
@@ -51,7 +53,7 @@ class Entropies:
 
 def synthetic_source(config: SyntheticData) -> Source:
     """Return the chain's documents, all of one length, each starting from the stationary distribution."""
-    recipe = {
+    recipe: dict[str, str | int] = {
         "source": "synthetic",
         "version": VERSION,
         "seed": config.seed,
@@ -59,6 +61,8 @@ def synthetic_source(config: SyntheticData) -> Source:
         "n_documents": config.n_documents,
         "document_symbols": config.document_symbols,
     }
+    if config.order != 2:  # the only order of the first releases
+        recipe["order"] = config.order
     return Source(name="synthetic", documents=lambda _: synthetic_documents(config), recipe=recipe)
 
 
@@ -72,7 +76,7 @@ def synthetic_documents(config: SyntheticData) -> Iterator[Document]:
             yield document(f"synthetic-{number:07d}", letters[symbols].tobytes())
 
 
-def transitions(seed: int, n_symbols: int) -> NDArray[np.float64]:
+def transitions(seed: int, n_symbols: int, order: int = 2) -> NDArray[np.float64]:
     """Return P(x | x₁, x₂) as an array [x₂, x₁, x], shape (V, V, V)."""
     zipf = 1.0 / np.arange(1, n_symbols + 1)
     zipf /= zipf.sum()
@@ -80,21 +84,22 @@ def transitions(seed: int, n_symbols: int) -> NDArray[np.float64]:
     ranked /= ranked.sum()
     n_contexts = n_symbols + n_symbols**2
     gumbel = -np.log(-np.log(_uniform(seed, "contexts", 0, n_contexts * n_symbols)))
-    order = np.argsort(-(np.log(zipf) + gumbel.reshape(n_contexts, n_symbols)), axis=1, kind="stable")
+    ranks = np.argsort(-(np.log(zipf) + gumbel.reshape(n_contexts, n_symbols)), axis=1, kind="stable")
     in_context = np.empty((n_contexts, n_symbols))
-    np.put_along_axis(in_context, order, ranked[None, :].repeat(n_contexts, axis=0), axis=1)
+    np.put_along_axis(in_context, ranks, ranked[None, :].repeat(n_contexts, axis=0), axis=1)
     one, two = in_context[:n_symbols], in_context[n_symbols:].reshape((n_symbols,) * 3)
-    return WEIGHTS[0] * zipf + WEIGHTS[1] * one[None, :, :] + WEIGHTS[2] * two
+    weights = WEIGHTS[order]
+    return weights[0] * zipf + weights[1] * one[None, :, :] + weights[2] * two
 
 
 @cache
-def stationary_pairs(seed: int, n_symbols: int) -> NDArray[np.float64]:
+def stationary_pairs(seed: int, n_symbols: int, order: int = 2) -> NDArray[np.float64]:
     """Return the stationary distribution of pairs of symbols, an array [x₂, x₁] that sums to 1.
 
     The fixed point of p(x₁, x) = Σ p(x₂, x₁) P(x | x₁, x₂), by iteration: because of the part of P that does
     not depend on the context, each step multiplies the error by at most .85.
     """
-    chain = transitions(seed, n_symbols)
+    chain = transitions(seed, n_symbols, order)
     pairs = np.full((n_symbols, n_symbols), n_symbols**-2.0)
     change = 1.0
     while change > 1e-14:
@@ -116,9 +121,10 @@ def conditional_entropies(config: SyntheticData) -> Entropies:
     >>> math.log(2) > found.h0 > found.h1 > found.h2
     True
     """
-    pairs = stationary_pairs(config.seed, config.n_symbols)
+    chain = config.seed, config.n_symbols, config.order
+    pairs = stationary_pairs(*chain)
     single = pairs.sum(axis=0)
-    triples = pairs[:, :, None] * transitions(config.seed, config.n_symbols)
+    triples = pairs[:, :, None] * transitions(*chain)
     h_pair, h_single = _entropy(pairs), _entropy(single)
     return Entropies(h0=h_single, h1=h_pair - h_single, h2=_entropy(triples) - h_pair)
 
@@ -150,6 +156,32 @@ def loss_floor(config: SyntheticData, seq_len: int) -> float:
     return total / seq_len
 
 
+def optimal_losses(config: SyntheticData, windows: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """Return the losses of the optimal model of `loss_floor` on some windows, shape (n, seq_len), in nats.
+
+    `windows`, shape (n, seq_len + 1), holds symbols from 0, and n_symbols for a separator. The mean over
+    held-out windows is the minimum that a sweep scored on them approaches. It differs from `loss_floor` by
+    the sampling of the text.
+    """
+    n_symbols, cycle = config.n_symbols, config.document_symbols + 1
+    chain = transitions(config.seed, n_symbols, config.order)
+    pairs = stationary_pairs(config.seed, n_symbols, config.order)
+    single = pairs.sum(axis=0)
+    given_one = np.einsum("ab,abc->bc", pairs, chain) / single[:, None]
+    is_end, symbols = windows == n_symbols, np.where(windows == n_symbols, 0, windows)
+    losses = np.empty((len(windows), windows.shape[1] - 1))
+    since = np.full(len(windows), -1)  # symbols since a separator in the window; -1: none seen
+    for k in range(1, windows.shape[1]):
+        since = np.where(is_end[:, k - 1], 0, np.where(since < 0, -1, since + 1))
+        p_end = np.where(since < 0, 1 / (cycle - k), since == cycle - 1)
+        n_known = np.where(since < 0, k, since)
+        last, target = symbols[:, k - 1], symbols[:, k]
+        p = np.where(n_known == 0, single[target], given_one[last, target])
+        p = np.where(n_known > 1, chain[symbols[:, max(k - 2, 0)], last, target], p)
+        losses[:, k - 1] = -np.log(np.where(is_end[:, k], p_end, (1 - p_end) * p))
+    return losses
+
+
 def _entropy(probabilities: NDArray[np.float64]) -> float:
     positive = probabilities[probabilities > 0]
     return float(-(positive * np.log(positive)).sum())
@@ -163,8 +195,9 @@ def _draw(config: SyntheticData, first: int, n_documents: int) -> NDArray[np.uin
     """Return the symbols of documents first, first + 1, …, shape (n_documents, document_symbols)."""
     n_symbols, length = config.n_symbols, config.document_symbols
     draws = _uniform(config.seed, "text", first * length, n_documents * length).reshape(n_documents, length)
-    following = np.cumsum(transitions(config.seed, n_symbols), axis=2)
-    pairs = np.cumsum(stationary_pairs(config.seed, n_symbols).ravel())
+    chain = config.seed, n_symbols, config.order
+    following = np.cumsum(transitions(*chain), axis=2)
+    pairs = np.cumsum(stationary_pairs(*chain).ravel())
     symbols = np.empty((n_documents, length), dtype=np.uint8)
     # one random number selects the first two symbols: a pair from the stationary distribution
     first_pair = np.minimum(np.searchsorted(pairs, draws[:, 0], side="right"), n_symbols**2 - 1)

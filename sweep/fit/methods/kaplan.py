@@ -35,6 +35,7 @@ from sweep.fit.table.observations import Observations, RunNoise
 FloatArray = npt.NDArray[np.float64]
 
 N_CONSTANTS = 4  # Nc, Dc, alpha_N and alpha_D
+MAX_LOG = 700.0  # of Nc and Cc, whose exponentials overflow where an exponent is near zero
 NO_LOG_FLOOR = -800.0  # ln E of no irreducible loss: its exponential is zero
 
 
@@ -87,7 +88,7 @@ class KaplanLaw(DrawnLaw):
         log_a, log_dc, x, alpha_d = np.moveaxis(theta, -1, 0)
         a, b = optimum_exponents(_as_surface(theta), self.flops_per_token, self.flops_range)
         return {
-            "Nc": np.exp(log_a / x),
+            "Nc": np.exp(np.minimum(log_a / x, MAX_LOG)),
             "Dc": np.exp(log_dc),
             "alpha_N": x * alpha_d,
             "alpha_D": alpha_d,
@@ -98,7 +99,7 @@ class KaplanLaw(DrawnLaw):
     def to_json(self) -> dict[str, Any]:
         """Return its entry in fit.json, with Cc and alpha_C of L(C) under their own names."""
         log_cc, alpha_c = self.compute_law
-        return {**DrawnLaw.to_json(self), "Cc": float(np.exp(log_cc)), "alpha_C": alpha_c}
+        return {**DrawnLaw.to_json(self), "Cc": float(np.exp(min(log_cc, MAX_LOG))), "alpha_C": alpha_c}
 
 
 def fit_kaplan(observations: Observations, config: FitConfig, *, with_checks: bool = True) -> KaplanLaw:

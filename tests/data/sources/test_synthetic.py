@@ -1,6 +1,7 @@
 import hashlib
 import math
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sweep.data.sources.synthetic import (
     ALPHABET,
     conditional_entropies,
     loss_floor,
+    optimal_losses,
     stationary_pairs,
     synthetic_documents,
     transitions,
@@ -68,15 +70,16 @@ def test_the_generated_text_has_the_stated_entropies() -> None:
     )  # stationary from the first symbol
 
 
-@pytest.mark.parametrize("seq_len", [1, 2, 7])
-def test_the_loss_floor_is_the_loss_of_the_optimal_model(seq_len: int) -> None:
+@pytest.mark.parametrize(("seq_len", "order"), [(1, 2), (2, 2), (7, 2), (7, 1)])
+def test_the_loss_floor_is_the_loss_of_the_optimal_model(seq_len: int, order: Literal[1, 2]) -> None:
     """Apply Bayes' rule to every token of the generated stream, given the tokens in the window."""
-    config = replace(SMALL, n_documents=300, document_symbols=16)
+    config = replace(SMALL, n_documents=300, document_symbols=16, order=order)
     cycle, n, sep = 17, 5, 5
     stream = np.concatenate([[*row, sep] for row in symbols_of(config)])
-    chain, pairs = transitions(0, n), stationary_pairs(0, n)
+    chain, pairs = transitions(0, n, order), stationary_pairs(0, n, order)
     single = pairs.sum(axis=0)
     losses = []
+    windows = np.lib.stride_tricks.sliding_window_view(stream, seq_len + 1)
     for end in range(seq_len, len(stream)):
         for k in range(1, seq_len + 1):
             target, known = stream[end - seq_len + k], stream[end - seq_len : end - seq_len + k]
@@ -95,7 +98,16 @@ def test_the_loss_floor_is_the_loss_of_the_optimal_model(seq_len: int) -> None:
             losses.append(-math.log((1 - p_end) * p[target]))
     spread = np.std(losses) / math.sqrt(len(losses) / seq_len)
     assert np.mean(losses) == pytest.approx(loss_floor(config, seq_len), abs=4 * spread)
+    assert np.allclose(optimal_losses(config, windows).reshape(-1), losses)
     assert spread < 0.02
+
+
+def test_a_chain_of_first_order_needs_one_symbol_of_context() -> None:
+    entropies = conditional_entropies(replace(CONFIG, order=1))
+    assert entropies.h0 > entropies.h1 == pytest.approx(entropies.h2, abs=1e-12)
+    chain = transitions(0, 64, 1)
+    assert np.array_equal(chain[0], chain[1])
+    assert not np.allclose(chain[0, 0], chain[0, 1])
 
 
 def test_the_loss_floor_approaches_the_entropy_rate() -> None:

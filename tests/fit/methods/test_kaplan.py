@@ -48,6 +48,16 @@ def test_a_planted_law_is_found_again_in_non_embedding_parameters():
     assert entry["a"] == pytest.approx(1 / (1 + ALPHA_N / ALPHA_D), rel=1e-6)  # x = alpha_N/alpha_D against 1
 
 
+def test_constants_are_finite_where_the_loss_hardly_depends_on_n():
+    """Otherwise an interval is not a number, which fit.json and the report cannot hold."""
+    law = answer(planted(), "kaplan", CONFIG)
+    theta = np.tile(law.theta, (3, 1))
+    theta[1:, 2] = 1e-3, 1e-6
+    constants = law.named(theta)["Nc"]
+    assert constants[0] == pytest.approx(NC, rel=1e-6)
+    assert np.isfinite(np.percentile(constants, [5, 95])).all()
+
+
 def test_the_optimum_is_least_along_the_budget_and_in_total_parameters():
     def total(n):
         return 1.5 * n**0.98
