@@ -9,8 +9,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
@@ -26,6 +28,10 @@ the tokenizer, is slower than four."""
 READER_TEXT = 2**26
 """Characters of text for each reader, at least: starting one takes seconds."""
 
+MIN_READING = 0.25
+"""Least share of the time that is spent on reading. Below it, the tokenizer is much slower than one reader,
+and more do not help."""
+
 SPOOL_BYTES = 2**30
 """Text that a reader keeps on the disk until it is that text's turn."""
 
@@ -36,45 +42,61 @@ Reader = subprocess.Popen[bytes]
 _ERRORS = {error.__name__: error for error in (DataError, DataInterrupted, InputError)}
 
 
+@dataclass(kw_only=True, slots=True)
+class Progress:
+    """Counts of what was read of a data set so far, and the time that it took."""
+
+    n_files: int = 0
+    n_documents: int = 0
+    n_characters: int = 0
+    reading_s: float = 0.0  # seconds
+    total_s: float = 0.0  # seconds, also those in which the texts were used
+
+    def counted(self, found: Iterator[Texts]) -> Iterator[Texts]:
+        """Yield and count texts, and the seconds spent on reading and on what is done with them."""
+        asked = time.perf_counter()
+        for batch in found:
+            self.reading_s += time.perf_counter() - asked
+            lengths = [len(text) for text in batch if text and not text.isspace()]
+            self.n_documents += len(lengths)
+            self.n_characters += sum(lengths)
+            yield batch
+            self.total_s += time.perf_counter() - asked
+            asked = time.perf_counter()
+
+
 def hub_texts(config: HuggingFaceData) -> Iterator[Texts]:
     """Yield the texts of a data set on the hub, in the order of its files and rows.
 
-    The first files are read in this process. When they show that more are needed, and how many, several
-    processes read those. Raises as `opened`.
+    The first files are read in this process. When they show that more are needed, how many, and that reading
+    takes long, several processes read those. Raises as `opened`.
     """
     with opened(config) as rows:
         if not config.streaming:
             yield from texts(rows, config)
             return
-        n_files, n_documents, n_characters = rows.num_shards, 0, 0
-        file = 0
-        while file < n_files:
-            wanted, n_readers = _plan(config.n_documents, n_files, file, n_documents, n_characters)
-            with _started(config, rows, wanted, n_readers) as found:
-                for batch in found:
-                    lengths = [len(text) for text in batch if text and not text.isspace()]
-                    n_documents += len(lengths)
-                    n_characters += sum(lengths)
-                    yield batch
-            file = wanted.stop
+        progress = Progress()
+        while progress.n_files < rows.num_shards:
+            files, n_readers = _plan(progress, rows.num_shards, config.n_documents)
+            with _started(config, rows, files, n_readers) as found:
+                yield from progress.counted(found)
+            progress.n_files = files.stop
 
 
-def _plan(
-    limit: int | None, n_files: int, n_read: int, n_documents: int, n_characters: int
-) -> tuple[range, int]:
-    """Return the files to read next and the number of readers, from what the first `n_read` files contained.
+def _plan(done: Progress, n_files: int, limit: int | None) -> tuple[range, int]:
+    """Return the files to read next and the number of readers.
 
-    Further files are expected to be like those. None is read that `limit`, the number of documents wanted,
-    does not need.
+    Further files are expected to be like those read. None is read that `limit`, the number of documents
+    wanted, does not need.
     """
-    alone = range(n_read, n_read + 1), 1
-    if not n_documents:
+    alone = range(done.n_files, done.n_files + 1), 1
+    if not done.n_documents or done.reading_s < MIN_READING * done.total_s:
         return alone
-    n_left = n_files - n_read
+    n_left = n_files - done.n_files
     if limit is not None:
-        n_left = min(n_left, -(-(limit - n_documents) * n_read // n_documents))
-    n_readers = min(MAX_READERS, n_left, n_left * n_characters // n_read // READER_TEXT)
-    return (range(n_read, n_read + n_left), n_readers) if n_readers > 1 else alone
+        n_left = min(n_left, -(-(limit - done.n_documents) * done.n_files // done.n_documents))
+    n_readers = min(MAX_READERS, n_left, n_left * done.n_characters // done.n_files // READER_TEXT)
+    return (range(done.n_files, done.n_files + n_left), n_readers) if n_readers > 1 else alone
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from sweep.config import HuggingFaceData
 from sweep.data.documents import Dropped
 from sweep.data.sources import hub_readers, hub_rows
-from sweep.data.sources.hub_readers import _plan
+from sweep.data.sources.hub_readers import Progress, _plan
 from sweep.data.sources.huggingface import huggingface_source
 from sweep.data.sources.tables import BATCH_ROWS
 from sweep.errors import DataError
@@ -30,7 +32,7 @@ def texts_of(file: int) -> list[str | None]:
     texts: list[str | None] = [
         f"Tale {file}.{row}: " + "größer → " * (row % 9) for row in range(20 + 5 * file)
     ]
-    return [*texts, None, " \n", "told in every file", ""]
+    return [*texts, None, " \n", "The end.", ""]
 
 
 def lines(texts: list[str | None], column: str = "text") -> bytes:
@@ -67,7 +69,28 @@ def test_readers_are_started_for_the_files_that_are_needed(
     files: range,
     n_readers: int,
 ) -> None:
-    assert _plan(limit, n_files, n_read, n_documents, n_characters) == (files, n_readers)
+    done = Progress(n_files=n_read, n_documents=n_documents, n_characters=n_characters)
+    assert _plan(done, n_files, limit) == (files, n_readers)
+
+
+def test_a_tokenizer_that_is_slower_than_one_reader_gets_no_more() -> None:
+    done = Progress(n_files=1, n_documents=100, n_characters=500 * MB, reading_s=9.0, total_s=40.0)
+    assert _plan(done, 10, None) == (range(1, 2), 1)
+    done.reading_s = 11.0
+    assert _plan(done, 10, None) == (range(1, 10), 4)
+
+
+def test_reading_is_timed_apart_from_the_use_of_the_texts() -> None:
+    def slow() -> Iterator[list[str | None]]:
+        for _ in range(3):
+            time.sleep(0.02)
+            yield ["größer", None, " ", "x"]
+
+    progress = Progress()
+    for _ in progress.counted(slow()):
+        time.sleep(0.05)
+    assert (progress.n_documents, progress.n_characters) == (6, 21)
+    assert 0.06 <= progress.reading_s <= progress.total_s - 0.15
 
 
 # --- messages of a reader ----------------------------------------------------------------------------
@@ -122,7 +145,7 @@ for file in range(*json.loads(sys.argv[1])["files"]):
 
 
 def received(monkeypatch: pytest.MonkeyPatch, end: str) -> tuple[list[str | None], str]:
-    """Return the texts from two readers, of which one ends after file 4, and the error."""
+    """Return the texts from two readers and the error of the one that ends after file 4."""
     monkeypatch.setattr(
         hub_readers, "COMMAND", (sys.executable, "-S", "-c", READER.replace("END", repr(end)))
     )
@@ -163,7 +186,7 @@ from sweep.data.shards import prepare
 from sweep.data.sources import hub_readers
 mixing.READ_BYTES, mixing.ENCODE_BYTES, encoding.CHECKPOINT_BYTES, encoding.REPORT_BYTES = 2000, 1000, 2000, 1
 n_readers, n_documents, die_after = map(int, sys.argv[2:])
-hub_readers.MAX_READERS, hub_readers.READER_TEXT = n_readers, 1
+hub_readers.MAX_READERS, hub_readers.READER_TEXT, hub_readers.MIN_READING = n_readers, 1, 0
 def report(stage, done, total):
     if done > die_after > 0: os.kill(os.getpid(), signal.SIGKILL)
 config = HuggingFaceData(source="huggingface", dataset="me/tales", revision=sys.argv[1], holdout_frac=0.2,
