@@ -14,7 +14,7 @@ import pytest
 
 from sweep.config import HuggingFaceData
 from sweep.data.registry import documents, scan
-from sweep.data.sources import huggingface
+from sweep.data.sources import hub_rows
 from sweep.data.sources.huggingface import huggingface_source
 from sweep.errors import DataError, InputError
 from tests.data.fake_hub import COMMIT, Repositories, fake_hub
@@ -327,4 +327,4 @@ def test_a_missing_network_is_reported_quickly_with_a_remedy(tmp_path: Path) -> 
 
 
 def test_formats_that_unpickle_are_not_supported() -> None:
-    assert not huggingface.HUB_FORMATS & {"pandas", "webdataset", "imagefolder", "lance"}
+    assert not hub_rows.HUB_FORMATS & {"pandas", "webdataset", "imagefolder", "lance"}
