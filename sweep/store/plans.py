@@ -30,6 +30,7 @@ class PlanEntry:
     n_steps: int
     memory_bytes: int  # estimated peak
     experiment: ExperimentConfig
+    time_s: float = 0.0  # estimated, on one worker; 0 where it is not known
     trunk: str | None = None  # key of the trunk that a wsd run trains before its decay
     branch_step: int = 0  # steps that the run shares with the trunk
 
@@ -250,6 +251,7 @@ def _entry(run: dict[str, Any], experiment: ExperimentConfig) -> PlanEntry:
         flops=int(run["flops"]),
         n_steps=int(run["n_steps"]),
         memory_bytes=int(run["memory_bytes"]),
+        time_s=float(run.get("time_s") or 0.0),
         experiment=experiment,
         trunk=run.get("trunk"),
         branch_step=int(run.get("branch_step", 0)),
