@@ -279,7 +279,7 @@ def report(
         written = study.write_table_report(path, config, columns=columns, selection=selection, files=files)
     else:
         _refuse_table_options(column, where, best_of_cell, drop_incomplete)
-        directory = directory_of(source, overrides, config_dir)
+        directory = directory_of(source, overrides, config_dir, planned=False)
         written = study.write_report(directory, files=files)
     print_text("\n".join(map(str, written)))
 

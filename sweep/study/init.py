@@ -80,9 +80,9 @@ def init(options: InitOptions, on_notice: Callable[[str], None] = lambda sentenc
     path = options.directory / "configs" / "experiment" / f"{options.name}.yaml"
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", options.name):
         raise InputError(f"--name {options.name} is invalid: use letters, digits, dots, - and _")
+    corpus = corpus_of(options)
     if path.exists():
         raise InputError(f"{path} already exists: choose another --name, or edit that file")
-    corpus = corpus_of(options)
     parents = [parent for parent in path.parents if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

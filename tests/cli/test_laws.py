@@ -176,3 +176,19 @@ def test_a_table_is_fitted_and_predicted_from(tmp_path, table):
     refused = sweep(tmp_path, "predict", "besiroglu_2024", "1e21", "--where", "loss < 3")
     assert refused.returncode == 2
     assert "--column and --where are about" in refused.stderr
+
+
+def test_a_path_that_is_not_there_names_those_near_it(tmp_path, table):
+    for name in ("demo", "mine", "minor"):
+        (tmp_path / "results" / name / "runs").mkdir(parents=True)
+    for arguments in (
+        ("predict", "results/mina", "1e14"),
+        ("fit", "results/mina"),
+        ("report", "results/mina"),
+    ):
+        done = sweep(tmp_path, *arguments)
+        assert done.returncode == 2
+        assert done.stderr.rstrip().endswith("give one of results/mine, results/minor, results/demo")
+    assert "did you mean results/mine?" in sweep(tmp_path, "predict", "mine", "1e14").stderr
+    missing = sweep(table.parent, "fit", "nothere.csv")
+    assert missing.stderr == f"error: nothere.csv not found: give one of {table.name}\n"
