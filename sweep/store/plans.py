@@ -137,24 +137,28 @@ def no_plan(sweep_dir: Path) -> InputError:
             f"{sweep_dir} holds imported runs alone, which only fit, predict, compare and report read: give "
             f"the directory of a sweep with planned runs, or add some with sweep run"
         )
+    table = sweep_dir / "points.csv"
+    if table.is_file():
+        return InputError(f"{sweep_dir} holds no runs, only their table: give {table} to fit or report")
     remedy = offer_sweeps(sweep_dir, "give the directory of one, or start one with sweep run")
     return InputError(f"{sweep_dir} holds no sweep: {remedy}")
 
 
-def sweeps_in(directory: Path) -> list[Path]:
-    """Return the sweeps in a directory, those with imported runs alone included, by name."""
-    marks = ("plans", "runs", "fit.json")
+def sweeps_in(directory: Path, *marks: str) -> list[Path]:
+    """Return the sweeps in a directory by name: those with imported runs alone, or one of `marks`, too."""
+    marks = ("plans", "runs", *marks)
     if not directory.is_dir():
         return []
     return sorted(path for path in directory.iterdir() if any((path / mark).exists() for mark in marks))
 
 
-def offer_sweeps(path: Path, otherwise: str) -> str:
+def offer_sweeps(path: Path, otherwise: str, *marks: str) -> str:
     """Return a remedy for a path that is no sweep: the sweeps near it, those of a similar name first.
 
-    They are those in it, else those next to it, else those in ./results; `otherwise` without any.
+    They are those in it, else those next to it, else those in ./results, as by `sweeps_in`; `otherwise`
+    without any.
     """
-    near = (sweeps_in(directory) for directory in (path, path.parent, Path("results")))
+    near = (sweeps_in(directory, *marks) for directory in (path, path.parent, Path("results")))
     found = next((sweeps for sweeps in near if sweeps), [])
     found.sort(key=lambda sweep: -difflib.SequenceMatcher(None, sweep.name, path.name).ratio())
     more = f" or {len(found) - MAX_OFFERED} more" if len(found) > MAX_OFFERED else ""

@@ -237,6 +237,8 @@ def fit_any_table(
         table = from_dataframe(source, columns, selection=selection)
     elif not Path(source).exists():
         raise not_found(source)
+    elif is_fit(source):
+        raise InputError(f"{source} is a fit, not a table: ask it with sweep predict {source} 10x")
     else:
         table = read_table(source, columns, selection)
     if on_note is not None:
@@ -282,6 +284,17 @@ def fit_optima(
     return found
 
 
+def is_fit(path: str | Path) -> bool:
+    """Return whether a file is a fit.json."""
+    if Path(path).suffix.lower() != ".json":
+        return False
+    try:
+        document = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError):  # not of this program: the reader of tables says why
+        return False
+    return isinstance(document, dict) and {"schema_version", "methods"} <= document.keys()
+
+
 def is_table(source: str) -> bool:
     """Return whether a source is a file of a table of runs; a .json file is that of a fit."""
     path = Path(source)
@@ -300,8 +313,8 @@ def read_law(source: str) -> Fit:
         return read_fit(path)
     if source in CATALOGUE:
         return published_fit(source)
-    if path.suffix or len(path.parts) > 1:
-        raise not_found(source, "give a sweep's directory, a fit.json or a published law")
+    if path.suffix or "/" in source:
+        raise not_found(source, "give a sweep's directory, a fit.json or a published law", "fit.json")
     near = [name for name in CATALOGUE if name.startswith(NICKNAMES.get(source.lower(), (source.lower(),)))]
     if near:
         raise InputError(
@@ -315,15 +328,18 @@ def read_law(source: str) -> Fit:
 
 
 def not_found(
-    source: str | Path, otherwise: str = "give a sweep's directory, or a .csv or .parquet file"
+    source: str | Path, otherwise: str = "give a sweep's directory, or a .csv or .parquet file", *marks: str
 ) -> InputError:
-    """Return the error for a path of a sweep, law or table that does not exist, with those near it."""
+    """Return the error for a path of a sweep, law or table that does not exist, with those near it.
+
+    Directories with one of the files `marks` count as sweeps.
+    """
     path = Path(source)
     if path.suffix and is_known_table(path):
         tables = sorted(map(str, path.parent.glob(f"*{path.suffix}")))[:MAX_OFFERED]
         remedy = f"give one of {', '.join(tables)}" if tables else otherwise
         return InputError(f"{source} not found: {remedy}")
-    return InputError(f"{source} not found: {offer_sweeps(path, otherwise)}")
+    return InputError(f"{source} not found: {offer_sweeps(path, otherwise, *marks)}")
 
 
 def law_table() -> list[dict[str, Any]]:
