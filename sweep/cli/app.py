@@ -83,17 +83,24 @@ def doctor(
 
     _say_default(overrides)
     if packing:
-        _measure_packing(arms_of(overrides, config_dir), as_json)
+        _measure_packing(arms_of(overrides, config_dir), overrides, as_json)
         return
     diagnosis = diagnose(first_arm_of(overrides, config_dir), say)
     if as_json:
-        following = shlex.join(["sweep", "plan", *(overrides or ["experiment=smoke"])])
         remedies = [check.remedy for check in diagnosis.checks if check.state == "missing" and check.remedy]
-        print_json(diagnosis.to_json() | {"next": remedies or [following]})
+        print_json(diagnosis.to_json() | {"next": remedies or [_plan_of(overrides)]})
     else:
         print_text(diagnosis.to_text())
     if not diagnosis.ok:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _plan_of(overrides: Sequence[str] | None) -> str:
+    """Return the command that plans the experiment that was examined."""
+    from sweep.config.compose import DEFAULT_EXPERIMENT
+
+    chosen = [] if names_experiment(overrides or ()) else [f"experiment={DEFAULT_EXPERIMENT}"]
+    return shlex.join(["sweep", "plan", *chosen, *(overrides or ())])
 
 
 def _say_default(overrides: Sequence[str] | None) -> None:
@@ -104,7 +111,9 @@ def _say_default(overrides: Sequence[str] | None) -> None:
         say(f"for experiment={DEFAULT_EXPERIMENT}: choose another with experiment=NAME")
 
 
-def _measure_packing(arms: Sequence[ExperimentConfig], as_json: bool) -> None:
+def _measure_packing(
+    arms: Sequence[ExperimentConfig], overrides: Sequence[str] | None, as_json: bool
+) -> None:
     """Measure how many workers should share a device with the sizes of an experiment, and print it."""
     from sweep.machine.workers import measure_and_remember
     from sweep.report.text.plan import packing_line
@@ -121,7 +130,7 @@ def _measure_packing(arms: Sequence[ExperimentConfig], as_json: bool) -> None:
     chosen = measure_and_remember([plan_experiment(arm) for arm in arms], on_row)
     if as_json:
         listed = [asdict(row) for row in rows]
-        print_json({"rows": listed, "chosen": asdict(chosen), "next": ["sweep plan"]})
+        print_json({"rows": listed, "chosen": asdict(chosen), "next": [_plan_of(overrides)]})
         return
     print_text(
         f"{chosen.n_workers} worker{'s' if chosen.n_workers > 1 else ''} on a device"

@@ -136,30 +136,32 @@ def stored_experiment(sweep_dir: Path, overrides: Sequence[str], config_dir: Pat
     return override_experiment(latest_experiment(sweep_dir), overrides, config_dir)
 
 
-def directory_of(first: str | None, others: Sequence[str] | None, config_dir: Path | None) -> Path:
-    """Return the given directory, or that of the composed experiment's sweep."""
+def directory_of(
+    first: str | None, others: Sequence[str] | None, config_dir: Path | None, *, planned: bool = True
+) -> Path:
+    """Return the given directory, or that of the composed experiment's sweep, by default the only sweep.
+
+    With `planned`, sweeps of imported runs alone do not count for the default.
+    """
     from sweep.config.places import sweep_directory
 
     sweep_dir, overrides = split_path(first, others)
     if sweep_dir is not None and overrides:
         raise InputError(f"{' '.join(overrides)} has no effect on {sweep_dir}: give the directory alone")
     if sweep_dir is None and not overrides:
-        return only_sweep()
+        return only_sweep(planned=planned)
     if sweep_dir is not None and not (sweep_dir / "plans").is_dir() and not (sweep_dir / "runs").is_dir():
-        found = _sweeps(sweep_dir) or _sweeps(Path("results"))
-        there = f"give one of {', '.join(map(str, found))}" if found else "start one with sweep run"
-        raise InputError(f"{sweep_dir} holds no sweep: {there}")
+        from sweep.store.plans import no_plan
+
+        raise no_plan(sweep_dir)
     return sweep_dir or sweep_directory(first_arm_of(overrides, config_dir))
 
 
-def _sweeps(directory: Path) -> list[Path]:
-    """Return the sweeps in a directory, by name."""
-    return sorted(path.parent for path in directory.glob("*/plans") if path.is_dir())
-
-
-def only_sweep() -> Path:
+def only_sweep(*, planned: bool = False) -> Path:
     """Return the only sweep in results/. Raises InputError, with the list, where there is none or several."""
-    found = _sweeps(Path("results"))
+    from sweep.store.plans import sweeps_in
+
+    found = [path for path in sweeps_in(Path("results")) if not planned or (path / "plans").is_dir()]
     if len(found) == 1:
         return found[0]
     if not found:

@@ -163,6 +163,7 @@ def fit_hparams(
     """
     from sweep.fit import Selection
     from sweep.study.hparam_laws import fit_sweep_hparams, fit_table_hparams, write_hparam_laws
+    from sweep.study.laws import not_found
 
     for option, value in (("--window", window), ("--confidence", confidence)):
         if not 0 < value < 1:
@@ -176,7 +177,7 @@ def fit_hparams(
         closing.append(f"written: {write_hparam_laws(source, found)}")
     else:
         if not source.exists():
-            raise InputError(f"{source} not found: give a sweep's directory, or a .csv or .parquet file")
+            raise not_found(source)
         found = fit_table_hparams(
             source,
             columns=columns_of(column or ()),

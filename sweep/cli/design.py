@@ -102,7 +102,10 @@ def suggest(
             should_stop=lambda: bool(caught),
         )
     say_outcome(outcome)
-    refit(sweep_dir)
+    fits = refit(sweep_dir)
     if outcome.gave_up or outcome.status.n_failed:
         raise typer.Exit(EXIT_FAILED)
-    say(f"the runs are points of the sweep now: sweep predict {place} {format4(found.target)}")
+    following = f"sweep predict {place} {format4(found.target)}"
+    if not fits[arm].has_answer:
+        following = f"sweep fit {place}"
+    say(f"the runs are points of the sweep now: {following}")

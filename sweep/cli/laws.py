@@ -28,6 +28,7 @@ from sweep.cli.arguments import (
     stored_experiment,
 )
 from sweep.cli.completion import complete_directory_or_setting
+from sweep.cli.next_steps import after_fit, reach
 from sweep.errors import InputError
 from sweep.report.text.terminal import print_json, print_text, say
 
@@ -131,7 +132,7 @@ def fit(
     if isinstance(fitted, OptimaLaw):
         print_json(fitted.to_json()) if as_json else print_text(str(fitted))
         return
-    following = [_prediction_from(path, column, where)] if fitted.has_answer else []
+    following = [_prediction_from(path, column, where, reach(config))] if fitted.has_answer else []
     show_fits({None: fitted}, config, following=following, as_json=as_json, verbose=verbose)
 
 
@@ -199,7 +200,7 @@ def _fit_sweep(
             config,
             sweep_dir=directory if loss is None else None,
             closing=closing,
-            following=next_steps(directory, fits, loss=loss),
+            following=after_fit(directory, fits, config, loss=loss),
             as_json=as_json,
             verbose=verbose,
         )
@@ -245,31 +246,11 @@ def show_fits(
         print_text(fit_text(fitted, prediction, closing=lines, verbose=verbose))
 
 
-def _prediction_from(table: Path, column: Sequence[str] | None, where: str | None) -> str:
-    """Return the command that predicts from a table."""
+def _prediction_from(table: Path, column: Sequence[str] | None, where: str | None, budget: str) -> str:
+    """Return the command that predicts from a table at a budget."""
     options = [*(f"--column {shlex.quote(one)}" for one in column or ())]
     options += [] if where is None else [f"--where {shlex.quote(where)}"]
-    return " ".join(["sweep predict", shlex.quote(str(table)), "FLOPS", *options])
-
-
-def next_steps(directory: Path, fits: Mapping[str | None, Fit], *, loss: str | None = None) -> list[str]:
-    """Return the commands that follow a fit, of the losses on the evaluation set `loss` if given."""
-    from sweep.report.numbers import format4
-    from sweep.study.laws import VALIDATED, arm_directory, set_directory
-
-    place = shlex.quote(str(directory))
-    arm, fitted = next(iter(fits.items()))
-    planned = (directory / "plans").is_dir()
-    if fitted.flops_range is None or not any(one.has_answer for one in fits.values()):
-        return [f"sweep status {place}"] if planned else []
-    if loss is not None:
-        file = set_directory(arm_directory(directory, arm), loss) / "fit.json"
-        return [f"sweep predict {shlex.quote(str(file))} FLOPS"]
-    chosen = "" if arm is None else f" --arm {shlex.quote(arm)}"
-    budget = format4(float(f"{VALIDATED * fitted.flops_range[1]:.1e}"))
-    validation = [f"sweep validate {place} {budget}{chosen}"] if planned else []
-    comparison = [f"sweep compare {place}"] if len(fits) == 2 else []
-    return [*comparison, f"sweep predict {place} FLOPS{chosen}", *validation]
+    return " ".join(["sweep predict", shlex.quote(str(table)), budget, *options])
 
 
 def report(
@@ -298,7 +279,7 @@ def report(
         written = study.write_table_report(path, config, columns=columns, selection=selection, files=files)
     else:
         _refuse_table_options(column, where, best_of_cell, drop_incomplete)
-        directory = directory_of(source, overrides, config_dir)
+        directory = directory_of(source, overrides, config_dir, planned=False)
         written = study.write_report(directory, files=files)
     print_text("\n".join(map(str, written)))
 

@@ -29,6 +29,7 @@ from sweep.cli.arguments import (
     stored_experiment,
 )
 from sweep.cli.completion import complete_directory_or_setting
+from sweep.cli.next_steps import after_prediction
 from sweep.errors import InputError
 from sweep.report.text.terminal import print_json, print_text, say
 
@@ -129,31 +130,21 @@ def predict(
         inference_tokens=inference_tokens,
         settings=settings,
     )
-    following = None if sweep_dir is None else _validation(sweep_dir, predictions[0], budgets[0], arm)
+    following = after_prediction(source or str(of_sweep), sweep_dir, fitted, predictions[0], arm, settings)
     _show(predictions, following, as_json=as_json, verbose=verbose)
 
 
-def _validation(sweep_dir: Path, prediction: Prediction, flops: float, arm: str | None) -> str | None:
-    """Return the command that validates a prediction, None without a run to train beyond the fitted ones."""
-    from sweep.report.numbers import format4
-    from sweep.study.laws import MIN_VALIDATED
-
-    if not prediction.shape or (prediction.beyond_data or 0.0) <= MIN_VALIDATED:
-        return None
-    chosen = "" if arm is None else f" --arm {shlex.quote(arm)}"
-    return f"sweep validate {shlex.quote(str(sweep_dir))} {format4(flops)}{chosen}"
-
-
-def _show(predictions: Sequence[Prediction], following: str | None, *, as_json: bool, verbose: bool) -> None:
-    """Print predictions and the command that follows."""
+def _show(
+    predictions: Sequence[Prediction], following: Sequence[str], *, as_json: bool, verbose: bool
+) -> None:
+    """Print predictions and the commands that follow."""
     from sweep.report.text.prediction import prediction_text
 
     if as_json:
-        commands = {"next": [] if following is None else [following]}
-        documents = [prediction.to_json() | commands for prediction in predictions]
+        documents = [prediction.to_json() | {"next": list(following)} for prediction in predictions]
         print_json(documents if len(documents) > 1 else documents[0])
         return
-    next_step = None if following is None else f"next: {following} trains this run and its neighbours"
+    next_step = f"next: {', '.join(following)}" if following else None
     print_text(prediction_text(predictions, next_step=next_step, verbose=verbose))
 
 

@@ -25,12 +25,14 @@ from sweep.cli.arguments import (
     require_experiment,
     split_arguments,
 )
-from sweep.cli.laws import next_steps, show_fits
+from sweep.cli.laws import show_fits
+from sweep.cli.next_steps import after_fit, after_status
 from sweep.errors import EXIT_FAILED, EXIT_STOPPED, InputError
 from sweep.report.text.terminal import print_json, print_text, progress, say
 
 if TYPE_CHECKING:  # slow to import, and --help does not need them
     from sweep.config import ExperimentConfig
+    from sweep.fit import Fit
     from sweep.records import Plan
     from sweep.store.status import SweepStatus
     from sweep.study.afford import Kind, Limit, Resolution
@@ -183,6 +185,7 @@ def run(
     interrupted ones continue from their checkpoints.
     """
     from sweep.config.places import sweep_directory
+    from sweep.store.run_store import RunStore
     from sweep.study.checks import launch_warnings
     from sweep.study.report import LivePage
     from sweep.study.run import run_experiment
@@ -192,6 +195,9 @@ def run(
     directory = sweep_directory(arms[0])
     if only is not None and not failed_runs(directory):
         say(f"no run of {directory} has failed: nothing to train")
+        store = RunStore(directory)
+        if as_json:
+            print_json({"next": after_status(store, store.status()) if store.has_plan() else []})
         return
     for warning in launch_warnings(arms[0]):
         say(f"warning: {warning}")
@@ -223,6 +229,8 @@ def run(
         _fit_and_draw(directory, arms[0], as_json=as_json, verbose=verbose)
     elif as_json:
         print_json({"next": [f"sweep status {shlex.quote(str(directory))} --json"]})
+    else:
+        print_text(f"next: sweep status {shlex.quote(str(directory))}")
     if outcome.gave_up or outcome.status.n_failed:
         raise typer.Exit(EXIT_FAILED)
 
@@ -239,7 +247,7 @@ def _fit_and_draw(
         say(f"warning: {warning}")
     fits = laws.fit_arms(sweep_dir, experiment.fit)
     closing: list[str] = []
-    following = next_steps(sweep_dir, fits)
+    following = after_fit(sweep_dir, fits, experiment.fit)
     try:
         laws.write_fits(sweep_dir, fits)
         page, *figures = write_report(sweep_dir)
@@ -348,14 +356,15 @@ def _sweep_and_budgets(
     return sweep_dir, [budget_or_multiple(word, lambda: largest_planned_budget(sweep_dir)) for word in words]
 
 
-def refit(sweep_dir: Path) -> None:
-    """Fit a sweep with its new runs and draw its figures."""
+def refit(sweep_dir: Path) -> dict[str | None, Fit]:
+    """Fit a sweep with its new runs, draw its figures, and return the fits by arm."""
     from sweep.store.run_store import RunStore
     from sweep.study import laws
     from sweep.study.report import write_report
 
-    laws.fit_sweep(sweep_dir, RunStore(sweep_dir).latest_experiment().fit)
+    fits = laws.fit_sweep(sweep_dir, RunStore(sweep_dir).latest_experiment().fit)
     write_report(sweep_dir)
+    return fits
 
 
 def _say_offline_runs(sweep_dir: Path) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -21,11 +20,9 @@ from sweep.cli.arguments import (
     directory_of,
     given_path,
 )
+from sweep.cli.next_steps import after_status
 from sweep.errors import InputError
 from sweep.report.text.terminal import print_json, print_text, say
-
-if TYPE_CHECKING:  # slow to import, and --help does not need it
-    from sweep.store.status import SweepStatus
 
 RunName = Annotated[
     str, typer.Argument(metavar="RUN", help="Key or name of a run, as sweep status shows them.")
@@ -98,7 +95,7 @@ def status(
                 "departures": [asdict(one) for one in departed_runs(store.points()).values()],
                 "predictions": registered,
                 "validations": validations,
-                "next": [_after_status(store.sweep_dir, seen)],
+                "next": after_status(store, seen),
             }
         )
         return
@@ -114,22 +111,8 @@ def status(
     registrations, scored = read_registrations(store.sweep_dir), read_validations(store.sweep_dir)
     for line in validation_lines(registrations, scored, seen):
         print_text(line)
-    print_text(f"next: {_after_status(store.sweep_dir, seen)}")
-
-
-def _after_status(sweep_dir: Path, seen: SweepStatus) -> str:
-    """Return the command that follows a status: wait, continue, or fit."""
-    from sweep.config.compose import experiment_names
-    from sweep.store.run_store import RunStore
-
-    place = shlex.quote(str(sweep_dir))
-    if "running" in seen.counts:
-        return f"sweep status {place} --watch"
-    if not seen.finished:
-        name = RunStore(sweep_dir).latest_experiment().name
-        is_known = name in experiment_names(None)  # else it was given as name=, with settings not known here
-        return f"sweep run experiment={name}" if is_known else f"sweep worker {place}"
-    return f"sweep fit {place}"
+    if following := after_status(store, seen):
+        print_text(f"next: {', '.join(following)}")
 
 
 def cancel(directory: Directory) -> None:

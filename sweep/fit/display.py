@@ -9,7 +9,7 @@ from typing import Any
 ROWS = ("a", "b", "E", "alpha", "beta")
 TEXT_COLUMNS = ("a", "b", "E")
 WIDTH = 100  # characters of a line of text
-CELL = 26
+CELL = 27
 
 
 def fit_text(document: Mapping[str, Any], answer: Mapping[str, str]) -> str:
@@ -24,8 +24,15 @@ def fit_text(document: Mapping[str, Any], answer: Mapping[str, str]) -> str:
     lines.append(_line("", dict(zip(TEXT_COLUMNS, TEXT_COLUMNS, strict=True))))
     if answer:
         lines.append(_line("answer", answer))
-    lines += [_line(name, _cells(entry, TEXT_COLUMNS)) for name, entry in document["methods"].items()]
+    lines += [
+        _line(_label(name, entry), _cells(entry, TEXT_COLUMNS)) for name, entry in document["methods"].items()
+    ]
     return "\n".join(lines)
+
+
+def _label(name: str, entry: Mapping[str, Any]) -> str:
+    """Return the name of a method, with the counting of N where its exponents are not of total parameters."""
+    return f"{name} non-embed." if entry.get("counting") == "non_embedding" else name
 
 
 def _line(name: str, cells: Mapping[str, str]) -> str:
@@ -42,7 +49,7 @@ def fit_html(document: Mapping[str, Any], answer: Mapping[str, str]) -> str:
     `answer` is that of `fit_text`.
     """
     head = "".join(f"<th>{cell}</th>" for cell in ("method", *ROWS, "status"))
-    rows = [_row(name, entry) for name, entry in document["methods"].items()]
+    rows = [_row(_label(name, entry), entry) for name, entry in document["methods"].items()]
     points = document["points"]
     notes = [f"{points['n']} points fitted, {len(points['excluded'])} excluded"]
     notes += [f"answer: {', '.join(f'{name} = {value}' for name, value in answer.items())}"] if answer else []

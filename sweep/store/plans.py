@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -18,6 +19,7 @@ from sweep.store.attempts.attempts import read_retry_group
 from sweep.store.files import create_once, json_bytes, read_json, read_kept, write_atomic
 
 RUN_KEY = re.compile(r"[0-9a-f]{16}")
+MAX_OFFERED = 8  # sweeps named by an error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +31,8 @@ class PlanEntry:
     flops: int
     n_steps: int
     memory_bytes: int  # estimated peak
-    time_s: float  # estimated, on one worker
     experiment: ExperimentConfig
+    time_s: float = 0.0  # estimated, on one worker; 0 where it is not known
     trunk: str | None = None  # key of the trunk that a wsd run trains before its decay
     branch_step: int = 0  # steps that the run shares with the trunk
 
@@ -135,7 +137,32 @@ def no_plan(sweep_dir: Path) -> InputError:
             f"{sweep_dir} holds imported runs alone, which only fit, predict, compare and report read: give "
             f"the directory of a sweep with planned runs, or add some with sweep run"
         )
-    return InputError(f"{sweep_dir} holds no sweep: give the directory of one, or start one with sweep run")
+    table = sweep_dir / "points.csv"
+    if table.is_file():
+        return InputError(f"{sweep_dir} holds no runs, only their table: give {table} to fit or report")
+    remedy = offer_sweeps(sweep_dir, "give the directory of one, or start one with sweep run")
+    return InputError(f"{sweep_dir} holds no sweep: {remedy}")
+
+
+def sweeps_in(directory: Path, *marks: str) -> list[Path]:
+    """Return the sweeps in a directory by name: those with imported runs alone, or one of `marks`, too."""
+    marks = ("plans", "runs", *marks)
+    if not directory.is_dir():
+        return []
+    return sorted(path for path in directory.iterdir() if any((path / mark).exists() for mark in marks))
+
+
+def offer_sweeps(path: Path, otherwise: str, *marks: str) -> str:
+    """Return a remedy for a path that is no sweep: the sweeps near it, those of a similar name first.
+
+    They are those in it, else those next to it, else those in ./results, as by `sweeps_in`; `otherwise`
+    without any.
+    """
+    near = (sweeps_in(directory, *marks) for directory in (path, path.parent, Path("results")))
+    found = next((sweeps for sweeps in near if sweeps), [])
+    found.sort(key=lambda sweep: -difflib.SequenceMatcher(None, sweep.name, path.name).ratio())
+    more = f" or {len(found) - MAX_OFFERED} more" if len(found) > MAX_OFFERED else ""
+    return f"give one of {', '.join(map(str, found[:MAX_OFFERED]))}{more}" if found else otherwise
 
 
 def exclude_plans(sweep_dir: Path, hashes: Sequence[str], record: Mapping[str, Any]) -> list[str]:
@@ -251,7 +278,7 @@ def _entry(run: dict[str, Any], experiment: ExperimentConfig) -> PlanEntry:
         flops=int(run["flops"]),
         n_steps=int(run["n_steps"]),
         memory_bytes=int(run["memory_bytes"]),
-        time_s=float(run["time_s"]),
+        time_s=float(run.get("time_s") or 0.0),
         experiment=experiment,
         trunk=run.get("trunk"),
         branch_step=int(run.get("branch_step", 0)),

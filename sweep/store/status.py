@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,8 @@ from sweep.store.plans import PlanEntry, run_directory
 from sweep.store.points import ResultError, StoredResult, read_result
 from sweep.store.throughput import Occupancy, Throughput, Work, epoch_s, throughput
 
+PRIOR_S = 5.0  # planned seconds that count as measured at the pace of the plan
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunStatus:
@@ -44,6 +47,7 @@ class RunStatus:
     loss: float | None  # of a finished run, nats per token
     log_tail: tuple[str, ...]  # of a failed run: last log lines of its last failed attempt
     ledger: Mapping[str, float] | None = None  # of a finished run: seconds by activity
+    time_s: float = 0.0  # planned, on one worker; 0 where it is not known
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +57,7 @@ class SweepStatus:
     runs: tuple[RunStatus, ...]
     cancelled: bool
     throughput: Throughput
+    n_workers: int = 0  # that are being started; those with a run count by themselves
 
     @property
     def counts(self) -> dict[str, int]:
@@ -81,22 +86,36 @@ class SweepStatus:
 
     @property
     def eta_s(self) -> float | None:
-        """Estimated time left: remaining FLOPs / measured rate; None while no run is live or measured.
+        """Estimated time left until the workers have taken all runs in their order.
 
-        The rate is the sum over live runs; a live run without a measurement counts with the mean of the
-        finished ones. The estimate is at least the time left of the slowest live run.
+        The planned seconds of each run are scaled by measured over planned seconds of what is trained, so
+        that the plan alone counts at first. Without planned seconds FLOPs stand for them, and the rates of
+        runs decide. None without a worker, and without a plan or a measurement.
         """
+        if self.finished:
+            return 0.0
+        is_planned = all(run.time_s > 0 for run in self.runs)
+        prior = PRIOR_S if is_planned else 0.0
+        work = {run.run_key: run.time_s if is_planned else float(run.flops) for run in self.runs}
+        spent = {
+            run.run_key: (work[run.run_key] * run.flops_done / run.flops, run.flops_done / rate)
+            for run in self.runs
+            if run.status in ("running", "done") and run.flops_done and (rate := run.flops_per_second)
+        }
         live = [run for run in self.runs if run.status == "running"]
-        done = [run.flops_per_second for run in self.runs if run.finished and run.flops_per_second]
-        mean = sum(done) / len(done) if done else None
-        rates = [run.flops_per_second or mean for run in live]
-        known = [rate for rate in rates if rate is not None]
-        if not known:
-            return 0.0 if self.finished else None
-        rate = sum(known) * len(live) / len(known)
-        left = sum(run.flops - run.flops_done for run in self.runs if not run.finished)
-        own = [(run.flops - run.flops_done) / r for run, r in zip(live, rates, strict=True) if r is not None]
-        return max(left / rate, *own)
+        n_workers = max(len(live), self.n_workers)
+        pace = _pace(list(spent.values()), 1.0, prior)
+        if pace is None or not n_workers:
+            return None
+        free = [0.0] * (n_workers - len(live))
+        for run in live:
+            own = _pace([spent[run.run_key]], pace, prior) if run.run_key in spent else pace
+            free.append(work[run.run_key] * (1 - run.flops_done / run.flops) * (own or pace))
+        heapq.heapify(free)
+        for run in self.runs:
+            if not run.finished and run.status != "running":
+                heapq.heappush(free, heapq.heappop(free) + work[run.run_key] * pace)
+        return max(free)
 
     @property
     def ledger(self) -> dict[str, float]:
@@ -120,6 +139,16 @@ class SweepStatus:
             **asdict(self.throughput),
             "runs": [asdict(run) for run in self.runs],
         }
+
+
+def _pace(spent: Sequence[tuple[float, float]], expected: float, prior: float) -> float | None:
+    """Return measured over planned seconds, from pairs (planned, measured); None where nothing is known.
+
+    `prior` are the planned seconds that count as measured at the `expected` pace.
+    """
+    planned = prior + sum(pair[0] for pair in spent)
+    measured = prior * expected + sum(pair[1] for pair in spent)
+    return measured / planned if planned else None
 
 
 def sweep_status(sweep_dir: Path, entries: Sequence[PlanEntry], *, cancelled: bool) -> SweepStatus:
@@ -160,6 +189,7 @@ def _run_status(sweep_dir: Path, entry: PlanEntry) -> tuple[RunStatus, Work]:
         "flops_per_second": None,
         "loss": None,
         "log_tail": log_tail(sweep_dir, failed[-1]) if failed else (),
+        "time_s": entry.time_s,
     }
     status = RunStatus(**(base | seen))
     return status, _work(status, stored.point if stored is not None else None, attempts)

@@ -17,7 +17,7 @@ from sweep.fit.table.points import Table
 from sweep.records import Point
 from sweep.report.hparam_summary import hyperparameters
 from sweep.report.numbers import format4
-from sweep.study.laws import MIN_VALIDATED, VALIDATED, points_to_fit
+from sweep.study.laws import MIN_VALIDATED, VALIDATED, not_found, points_to_fit
 
 ALL_PAIRS = 3  # arms, up to which each two are compared; of more, each with the first
 
@@ -153,7 +153,7 @@ def _split(source: str) -> tuple[Path, str | None]:
         if path.exists():
             return path, source[at + 1 :]
         at = source.rfind(":", 0, at)
-    raise InputError(f"{source} not found: give a sweep's directory, DIR:ARM, or a .csv or .parquet file")
+    raise not_found(source, "give a sweep's directory, DIR:ARM, or a .csv or .parquet file")
 
 
 def sweep_of(source: str) -> Path | None:

@@ -13,6 +13,7 @@ from sweep.fit import DEFAULT_COLUMNS, read_table
 from sweep.records import POINT_COLUMNS, Point
 from sweep.store.imports import import_points
 from sweep.store.run_store import RunStore
+from sweep.study.laws import not_found
 
 EVALUATION = ("corpus_sha256", "tokenizer_sha256", "evaluation_sha256")
 """Fields that must agree for losses to be comparable."""
@@ -48,6 +49,8 @@ def import_table(
     """
     if sweep_dir.exists() and not sweep_dir.is_dir():
         raise InputError(f"--into {sweep_dir} is a file: give a directory")
+    if not table.exists():
+        raise not_found(table, "give a .csv, .tsv, .parquet or .jsonl file")
     given = read_table(table, columns)
     stored = RunStore(sweep_dir).points()
     arm = _arm(arm, {point.arm for point in stored.points}, sweep_dir)

@@ -79,9 +79,11 @@ def init(options: InitOptions, on_notice: Callable[[str], None] = lambda sentenc
     path = options.directory / "configs" / "experiment" / f"{options.name}.yaml"
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", options.name):
         raise InputError(f"--name {options.name} is invalid: use letters, digits, dots, - and _")
+    corpus = corpus_of(options)
+    if _tokenizer(options) == "pretrained":
+        _kept(options)
     if path.exists():
         raise InputError(f"{path} already exists: choose another --name, or edit that file")
-    corpus = corpus_of(options)
     parents = [parent for parent in path.parents if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,6 +154,8 @@ def corpus_of(options: InitOptions) -> Corpus:
     given = options.corpus
     if given is None:
         return Corpus(group="stdlib", lines=("holdout_frac: 0.2",), n_bytes=STDLIB_BYTES)
+    if not given.strip():
+        raise InputError("--corpus is empty: give a file, a directory, a glob, or OWNER/NAME@COMMIT")
     path = Path(given).expanduser()
     if not path.exists() and not any(sign in given for sign in "*?["):
         return _of_hub(given)

@@ -32,6 +32,7 @@ from sweep.report.hparam_summary import HPARAMS, hyperparameters
 from sweep.report.hparams import HparamReport, document, measure, read_reports
 from sweep.store.families import outside_of_plan
 from sweep.store.files import read_json, write_atomic
+from sweep.store.plans import MAX_OFFERED, no_plan, offer_sweeps, sweeps_in
 from sweep.store.run_store import Exclusion, RunStore, StoredPoints
 
 if TYPE_CHECKING:  # slow to import, and most verbs need neither
@@ -120,9 +121,7 @@ def points_to_fit(sweep_dir: Path, plan: str | None = None) -> StoredPoints:
     exclusions = [Exclusion(run_key=key, reason=outside[key]) for key in others if key is not None]
     if not stored.points:
         if not store.has_plan():
-            raise InputError(
-                f"{sweep_dir} holds no sweep: give a sweep's directory, or a .csv or .parquet file"
-            )
+            raise no_plan(sweep_dir)
         raise InputError(f"{sweep_dir} has no finished run to fit: start it with sweep run")
     found = replace(stored, excluded=(*stored.excluded, *exclusions))
     _check_settings(found)
@@ -237,7 +236,9 @@ def fit_any_table(
     if not isinstance(source, str | Path):
         table = from_dataframe(source, columns, selection=selection)
     elif not Path(source).exists():
-        raise InputError(f"{source} not found: give a sweep's directory, or a .csv or .parquet file")
+        raise not_found(source)
+    elif is_fit(source):
+        raise InputError(f"{source} is a fit, not a table: ask it with sweep predict {source} 10x")
     else:
         table = read_table(source, columns, selection)
     if on_note is not None:
@@ -283,6 +284,17 @@ def fit_optima(
     return found
 
 
+def is_fit(path: str | Path) -> bool:
+    """Return whether a file is a fit.json."""
+    if Path(path).suffix.lower() != ".json":
+        return False
+    try:
+        document = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError):  # not of this program: the reader of tables says why
+        return False
+    return isinstance(document, dict) and {"schema_version", "methods"} <= document.keys()
+
+
 def is_table(source: str) -> bool:
     """Return whether a source is a file of a table of runs; a .json file is that of a fit."""
     path = Path(source)
@@ -301,16 +313,33 @@ def read_law(source: str) -> Fit:
         return read_fit(path)
     if source in CATALOGUE:
         return published_fit(source)
-    if path.suffix or len(path.parts) > 1:
-        raise InputError(f"{source} not found: give a sweep's directory, a fit.json or a published law")
+    if path.suffix or "/" in source:
+        raise not_found(source, "give a sweep's directory, a fit.json or a published law", "fit.json")
     near = [name for name in CATALOGUE if name.startswith(NICKNAMES.get(source.lower(), (source.lower(),)))]
     if near:
         raise InputError(
             f"{source} is not the name of one law: choose from {', '.join(near)}; see sweep laws"
         )
+    sweep_dir = Path("results") / source
+    meant = f"did you mean {sweep_dir}? Or " if sweep_dir in sweeps_in(Path("results")) else ""
     raise InputError(
-        f"{source} is not a file, a directory or a published law: choose from {', '.join(CATALOGUE)}"
+        f"{source} is not a file, a directory or a published law: {meant}choose from {', '.join(CATALOGUE)}"
     )
+
+
+def not_found(
+    source: str | Path, otherwise: str = "give a sweep's directory, or a .csv or .parquet file", *marks: str
+) -> InputError:
+    """Return the error for a path of a sweep, law or table that does not exist, with those near it.
+
+    Directories with one of the files `marks` count as sweeps.
+    """
+    path = Path(source)
+    if path.suffix and is_known_table(path):
+        tables = sorted(map(str, path.parent.glob(f"*{path.suffix}")))[:MAX_OFFERED]
+        remedy = f"give one of {', '.join(tables)}" if tables else otherwise
+        return InputError(f"{source} not found: {remedy}")
+    return InputError(f"{source} not found: {offer_sweeps(path, otherwise, *marks)}")
 
 
 def law_table() -> list[dict[str, Any]]:
@@ -369,7 +398,7 @@ def fit_file(sweep_dir: Path) -> Path:
         return path
     store = RunStore(sweep_dir)
     if not store.has_plan():
-        raise InputError(f"{sweep_dir} holds no sweep: start one with sweep run")
+        raise no_plan(sweep_dir)
     if not store.points().points:
         raise InputError(f"{sweep_dir} has no fit.json yet, and no finished run: train with sweep run first")
     raise InputError(f"{sweep_dir} has no fit.json yet: write it with sweep fit {sweep_dir}")

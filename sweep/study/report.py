@@ -193,7 +193,7 @@ def write_table_report(
     from sweep.report.results import SweepResults
 
     if not path.exists():
-        raise InputError(f"{path} not found: give a sweep's directory, or a .csv or .parquet file")
+        raise laws.not_found(path)
     config, table = config or FitConfig(), read_table(path, columns, selection)
     if table.is_optima:
         raise InputError(f"{path} holds optima, not runs, and has nothing to report: use sweep fit {path}")

@@ -232,7 +232,8 @@ def run_plans(
         start_detached(experiment.launch, spec)
         return RunOutcome(status=before, detached=True)
     launcher = make_launcher(experiment.launch, spec)
-    gave_up = _supervise(launcher, RunStore(store.sweep_dir, retry_group=retry_group), on_status, should_stop)
+    retried = RunStore(store.sweep_dir, retry_group=retry_group)
+    gave_up = _supervise(launcher, retried, _n_started(plans), on_status, should_stop)
     status = store.status()
     learn(plans, store, _finished(status) - _finished(before))
     return RunOutcome(
@@ -278,9 +279,15 @@ def _decide_tracking(store: RunStore, experiment: ExperimentConfig, on_notice: C
         on_notice(describe(store.sweep_dir, decision))
 
 
+def _n_started(plans: Sequence[Plan]) -> int:
+    """Return how many workers alone are as fast as those of a local launch; 0 where a cluster decides."""
+    return max(1, int(worker_count(plans).speed)) if plans[0].experiment.launch.name == "local" else 0
+
+
 def _supervise(
     launcher: Launcher,
     store: RunStore,
+    n_workers: int,
     on_status: Callable[[SweepStatus], None],
     should_stop: Callable[[], bool],
 ) -> str | None:
@@ -288,7 +295,7 @@ def _supervise(
 
     def look() -> float:
         started = time.monotonic()
-        on_status(store.status())
+        on_status(replace(store.status(), n_workers=n_workers))
         return max(POLL_S, 5 * (time.monotonic() - started))  # less often where the status takes long
 
     return supervise_until_done(launcher, should_stop=should_stop, look=look).gave_up

@@ -20,6 +20,7 @@ from sweep.data.tokenizers.tokenizers import vocab_size
 from sweep.errors import InputError
 from sweep.fit import Fit
 from sweep.fit.answer import AnswerLaw
+from sweep.fit.checks.backtest import MIN_FITTED
 from sweep.fit.design.model import HALF_SPAN, Situation, situation
 from sweep.fit.design.propose import STEPS, Pool, Proposal, Purpose, propose
 from sweep.fit.laws.base import Interval
@@ -38,6 +39,7 @@ from sweep.study.laws import fit_arm
 from sweep.study.plan import arm_experiment, dataset
 from sweep.study.speed import device_of
 
+NEXT_BUDGET = 2.0  # ratio of the budgets that a sweep without an answer lacks
 MAX_SEEDS = 8  # runs of one cell
 BUDGET_STEP = 1.75  # ratio of the budgets that may be added beyond the largest one
 WIDE_GAP = 1.8  # ratio of two budgets between which a further one may be added
@@ -58,7 +60,9 @@ def suggest(
     """Return the runs that most narrow the answer at `target` within `flops_budget`, both in FLOPs.
 
     The largest budget of a suggested run is `max_budget`, by default the largest planned one; the default
-    target is ten times that budget, the default allowance half of the FLOPs of the grid. Writes nothing.
+    target is ten times that budget, the default allowance half of the FLOPs of the grid. Where the sweep has
+    no answer yet, the defaults are what it lacks: larger budgets where there are too few, and the FLOPs of
+    all runs that are needed. Writes nothing.
 
     Raises InputError when the sweep has no finished run, or settings that allow no suggestion.
     """
@@ -66,7 +70,23 @@ def suggest(
     experiment = arm_experiment(store, arm)
     planned = [p for p in store.plans() if p.experiment.arm == arm and not p.validation]
     largest = max_budget or max(max(plan.experiment.budgets) for plan in planned)
-    return suggestion(sweep_dir, experiment, target, flops_budget, largest)
+    found = suggestion(sweep_dir, experiment, target, flops_budget, largest)
+    if found.refusal is None or (max_budget is not None and flops_budget is not None):
+        return found
+    if max_budget is None:
+        largest *= NEXT_BUDGET ** _n_missing(store, experiment)
+    needed = suggestion(
+        sweep_dir, experiment, target, math.inf if flops_budget is None else flops_budget, largest
+    )
+    if flops_budget is not None:
+        return needed
+    return replace(needed, allowance=max(found.allowance, _round(1.01 * needed.flops)))  # rounded up
+
+
+def _n_missing(store: RunStore, experiment: ExperimentConfig) -> int:
+    """Return the number of budgets that an answer lacks, if the present ones get their minimum."""
+    fitted = fit_arm(store.sweep_dir, experiment.fit, experiment.arm)
+    return max(0, MIN_FITTED - len(_observations(store, fitted, experiment).budgets))
 
 
 def suggestion(

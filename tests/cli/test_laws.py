@@ -176,3 +176,35 @@ def test_a_table_is_fitted_and_predicted_from(tmp_path, table):
     refused = sweep(tmp_path, "predict", "besiroglu_2024", "1e21", "--where", "loss < 3")
     assert refused.returncode == 2
     assert "--column and --where are about" in refused.stderr
+
+
+def test_a_path_that_is_not_there_names_those_near_it(tmp_path, table):
+    for name in ("demo", "mine", "minor"):
+        (tmp_path / "results" / name / "runs").mkdir(parents=True)
+    for arguments in (
+        ("predict", "results/mina", "1e14"),
+        ("fit", "results/mina"),
+        ("report", "results/mina"),
+    ):
+        done = sweep(tmp_path, *arguments)
+        assert done.returncode == 2
+        assert done.stderr.rstrip().endswith("give one of results/mine, results/minor, results/demo")
+    assert "did you mean results/mine?" in sweep(tmp_path, "predict", "mine", "1e14").stderr
+    missing = sweep(table.parent, "fit", "nothere.csv")
+    assert missing.stderr == f"error: nothere.csv not found: give one of {table.name}\n"
+
+
+def test_what_is_no_table_or_sweep_names_the_verb_or_file_for_it(tmp_path, table):
+    document = sweep(tmp_path, "fit", table, *COLUMNS, "--json").stdout
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "fit.json").write_text(document)
+    (tmp_path / "saved" / "points.csv").write_bytes(table.read_bytes())
+    law = sweep(tmp_path, "fit", "saved/fit.json")
+    assert law.stderr == (
+        "error: saved/fit.json is a fit, not a table: ask it with sweep predict saved/fit.json 10x\n"
+    )
+    for verb in ("fit", "report", "status"):
+        refused = sweep(tmp_path, verb, "saved")
+        assert refused.returncode == 2
+        assert "only their table: give saved/points.csv" in refused.stderr
+    assert "give one of saved\n" in sweep(tmp_path, "predict", "./savd", "1e13").stderr

@@ -103,7 +103,8 @@ OVERLAPS = """
 const found = [];
 for (const picture of document.querySelectorAll('figure > svg')) {
   const frame = picture.getBoundingClientRect();
-  const texts = [...picture.querySelectorAll('text:not(.small)')];
+  const contours = picture.parentNode.id === 'isoloss';
+  const texts = [...picture.querySelectorAll(contours ? 'text' : 'text:not(.small)')];
   const boxes = texts.map(t => [t.textContent, t.getBoundingClientRect()]);
   for (const [text, box] of boxes) {
     const inside = box.left >= frame.left - 2 && box.right <= frame.right + 14;

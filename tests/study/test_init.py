@@ -69,6 +69,7 @@ def test_another_directory_gets_absolute_paths(texts):
 
 REFUSED = {
     ("--corpus", "nowhere.txt"): "--corpus nowhere.txt not found",
+    ("--corpus", ""): "--corpus is empty: give a file",
     ("--corpus", "owner/name"): "give OWNER/NAME@COMMIT, with the 40 hex digits",
     ("--corpus", "*.none"): "--corpus *.none has no files",
     ("--tokenizer", "words"): "--tokenizer words not found: give byte, bpe or a tokenizer.json",
@@ -96,4 +97,6 @@ def test_a_file_is_never_replaced(tmp_path):
     before = (tmp_path / "configs/experiment/mine.yaml").read_text()
     again = forked("init", "--flops-budget", "4e10", cwd=tmp_path)
     assert "configs/experiment/mine.yaml already exists" in again.stderr
+    for mistake in (("--corpus", "nowhere.txt"), ("--tokenizer", "words")):  # wrong under any name
+        assert f"{' '.join(mistake)} not found" in forked("init", *mistake, cwd=tmp_path).stderr
     assert (tmp_path / "configs/experiment/mine.yaml").read_text() == before

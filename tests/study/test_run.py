@@ -89,7 +89,7 @@ def test_a_sweep_prints_its_laws_and_writes_its_files(finished):
         "12 points fitted",
         "at C = ",
         "picture: results/smoke/figures/isoflop_curves.png",
-        "next: sweep predict results/smoke FLOPS, sweep validate results/smoke 8e9",
+        "next: sweep predict results/smoke 10x, sweep validate results/smoke 8e9",
     ):
         assert word in done.stdout
     assert len(done.stdout.splitlines()) <= 20

@@ -319,11 +319,16 @@ def _action(purpose: Purpose, rows: Sequence[int], pool: Pool) -> Action:
 def _missing_budgets(
     local: LocalModel, pool: Pool, design: Design, allowance: float, n_repaired: int
 ) -> tuple[Action, ...]:
-    """Return the cheapest new budgets that the answer lacks, if the repaired ones get their minimum."""
+    """Return the new budgets that the answer lacks, if the repaired ones get their minimum.
+
+    The cheapest beyond the largest budget come first: a law needs a range more than points within it.
+    """
     n_missing = max(0, MIN_FITTED - len(local.log_c) - n_repaired)
+    largest = max(budget.flops for budget in design)
     by_budget = {float(pool.flops_budget[a.rows[0]]): a for a in _new_budgets(local, pool, design)}
+    order = sorted(by_budget, key=lambda budget: (budget < largest, by_budget[budget].flops))
     actions: list[Action] = []
-    for action in sorted(by_budget.values(), key=lambda action: action.flops)[:n_missing]:
+    for action in (by_budget[budget] for budget in order[:n_missing]):
         if action.flops <= allowance:
             actions.append(action)
             allowance -= action.flops

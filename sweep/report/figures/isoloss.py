@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,7 +21,10 @@ from sweep.report.figures.style import (
 )
 from sweep.report.series.isoloss import IsoLoss
 
+FloatArray = npt.NDArray[np.float64]
+
 FRONTIER_COLOR = "#D55E00"
+LABELLED = 0.3  # of the range of ln N: a shorter contour has no label
 
 
 def isoloss_figure(surfaces: Sequence[IsoLoss]) -> Figure:
@@ -38,6 +44,12 @@ def isoloss_figure(surfaces: Sequence[IsoLoss]) -> Figure:
         return figure
 
 
+def _has_label(paths: Sequence[FloatArray], contours: IsoLoss) -> bool:
+    """Return whether a contour is long enough for its label: a part of the range of N."""
+    height = math.log(contours.n_params[-1] / contours.n_params[0])
+    return any(len(path) > 1 and np.ptp(np.log(path[:, 1])) > LABELLED * height for path in paths)
+
+
 def _draw_contours(contours: IsoLoss, axes: Axes) -> None:
     """Draw the contours, the frontier (dashed beyond the points) and the points."""
     lines = axes.contour(
@@ -48,7 +60,9 @@ def _draw_contours(contours: IsoLoss, axes: Axes) -> None:
         cmap=BUDGET_COLORS,
         linewidths=0.9,
     )
-    axes.clabel(lines, fmt="%g", fontsize=7)
+    segments = zip(contours.levels, lines.allsegs, strict=True)
+    long = [level for level, paths in segments if _has_label(paths, contours)]
+    axes.clabel(lines, levels=long, fmt="%g", fontsize=7)
     within = contours.flops <= contours.flops_max
     axes.plot(contours.flops, contours.frontier_n_params, color=FRONTIER_COLOR, ls=DASHED, lw=1.4)
     axes.plot(

@@ -21,6 +21,8 @@ from sweep.report.figures.style import (
 )
 from sweep.report.series.residuals import Residuals
 
+MAX_LABELS = 2.5  # labels across a panel, beyond the first
+
 
 def residual_figure(methods: Sequence[Residuals]) -> Figure:
     """Draw residuals of ln L against C, a panel per method, on one scale."""
@@ -32,7 +34,9 @@ def residual_figure(methods: Sequence[Residuals]) -> Figure:
             axes.set_xscale("log")
             axes.set_ylim(-most, most)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-            flops_ticks(axes.xaxis, method.flops.tolist(), ratio=3.0)
+            shown = method.flops[np.isfinite(method.residual)]
+            spread = float(shown.max() / shown.min())
+            flops_ticks(axes.xaxis, shown.tolist(), ratio=max(3.0, spread ** (1 / MAX_LABELS)))
             axes.set_xlabel("training compute  $C$  (FLOPs)")
             axes.set_ylabel("$\\ln L - \\ln L_{predicted}$")
         side_legend(panels[min(len(panels), MAX_ACROSS) - 1])

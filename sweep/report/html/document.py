@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,7 +77,7 @@ def document(page: PageInput) -> dict[str, Any]:
         "hashes": dict(page.hashes),
         "price_per_hour": page.price_per_hour,
         "devices": dict(PEAK_FLOPS_PER_SECOND),
-        "studies": [_study(study) for study in page.studies],
+        "studies": [_study(study, page.source) for study in page.studies],
         "comparisons": [_comparison(pair) for pair in page.comparisons],
     }
 
@@ -103,7 +104,15 @@ def _multiplier(at: MultiplierAt, pair: ArmPair) -> str:
     return where + multiplier_sentence(at, pair.a, pair.b)
 
 
-def _study(study: StudyInput) -> dict[str, Any]:
+def _suggest(study: StudyInput, source: str) -> str | None:
+    """Return the command that names the runs which the answer of a sweep lacks, if it is refused."""
+    if study.experiment is None or not isinstance(study.results.fit.answer, Refusal):
+        return None
+    arm = "" if study.arm is None else f" --arm {shlex.quote(study.arm)}"
+    return f"sweep suggest {shlex.quote(source)}{arm}"
+
+
+def _study(study: StudyInput, source: str) -> dict[str, Any]:
     results, fit = study.results, study.results.fit
     index = {label: row for row, label in enumerate(runs.labels(results.points))}
     budgets = isoflop_curves(results) if fit.flops_range is not None else ()
@@ -116,6 +125,7 @@ def _study(study: StudyInput) -> dict[str, Any]:
         "n_points": fit.n_points,
         "sentences": list(_sentences(study)),
         "refused": fit.answer.reason if isinstance(fit.answer, Refusal) else None,
+        "suggest": _suggest(study, source),
         "validation": validation_line(results.validations[-1]) if results.validations else None,
         "ask": None if ask is None else ask.to_json(),
         "mfu": _utilisation(results),

@@ -151,10 +151,16 @@ function contourSpec(study) {
     const far = (k) => Math.abs(Math.log(level.n_params[k]) - (bottom + 0.92 * (top - bottom)));
     return inside.length ? inside.reduce((best, k) => (far(k) < far(best) ? k : best)) : null;
   };
+  // Labels nearer to the one before than a tenth of the width are left out.
+  const texts = new Map();
+  for (const level of levels) {
+    const at = labelled(level), taken = [...texts].map(([other, k]) => other.flops[k]);
+    if (at != null && taken.every((c) => Math.abs(Math.log(c / level.flops[at])) > 0.1 * Math.log(right / left))) texts.set(level, at);
+  }
   const layers = () => {
     const found = levels.map((level, k) => ({ name: format4(level.loss), legend: false, color: () => viridis(k / Math.max(1, levels.length - 1)), items: [
       { type: "line", x: level.flops, y: level.n_params, width: 1.3, outside: true },
-      ...[labelled(level)].filter((at) => at != null).map((at) => ({ type: "label", x: [level.flops[at]], y: [level.n_params[at]], text: format4(level.loss), outside: true }))] }));
+      ...[texts.get(level)].filter((at) => at != null).map((at) => ({ type: "label", x: [level.flops[at]], y: [level.n_params[at]], text: format4(level.loss), outside: true }))] }));
     const rows = study.runs.label.map((_, i) => i).filter((i) => !study.runs.reason[i] && study.runs.flops && study.runs.flops[i] != null);
     found.push({ name: "efficient frontier", color: ORANGE, items: [{ type: "line", x: surface.frontier.flops, y: surface.frontier.n_params, width: 2.4 }] });
     found.push({ name: "run", color: GREY, items: [runDots(study, rows, { x: rows.map((i) => study.runs.flops[i]), y: rows.map((i) => study.runs.n_params[i]), size: 3 })] });

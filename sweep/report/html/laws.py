@@ -6,6 +6,8 @@ Legend: N parameters, D tokens, C training FLOPs, L loss, f(N) = C / D FLOPs per
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -34,6 +36,7 @@ N_CURVE = 61  # budgets of a curve
 BEFORE, BEYOND = 1.5, 10.0  # curves reach from the smallest budget / BEFORE to the largest * BEYOND
 N_CONTOUR = 61  # points of a contour
 N_CONTOUR_FLOPS, PAST_EDGE = 161, 10.0
+N_BISECTIONS = 8  # at each end of a contour
 MAX_REFITS = 200  # runs that are left out one by one; each refit takes about 5 ms
 N_REFIT = 13  # budgets at which a refit is given: its law is straight in logarithms
 REFITTED = "trend"
@@ -132,14 +135,33 @@ def contours(results: SweepResults) -> list[dict[str, Any]]:
 
 
 def _contour(law: ParametricLaw, surface: IsoLoss, level: float) -> dict[str, Any]:
-    """Return C(N) of one level, up to a factor beyond the edges of the figure."""
+    """Return C(N) of one level, up to a factor beyond the edges of the figure.
+
+    Sizes are bisected where the contour leaves this range, along the size that never reaches the level.
+    """
     wide = np.geomspace(surface.flops[0] / PAST_EDGE, surface.flops[-1] * PAST_EDGE, N_CONTOUR_FLOPS)
-    found = []
-    for size in np.geomspace(surface.n_params[0], surface.n_params[-1], N_CONTOUR).tolist():
+
+    def at(size: float) -> float | None:
         losses = law.loss(size, wide / law.flops_per_token(np.array([size])))
-        if losses[-1] <= level <= losses[0]:
-            found.append((size, float(np.exp(np.interp(-level, -losses, np.log(wide))))))
-    return {"n_params": rounded([n for n, _ in found]), "flops": rounded([c for _, c in found])}
+        if not losses[-1] <= level <= losses[0]:
+            return None
+        return float(np.exp(np.interp(-level, -losses, np.log(wide))))
+
+    sizes = np.geomspace(surface.n_params[0], surface.n_params[-1], N_CONTOUR).tolist()
+    found = {size: flops for size in sizes if (flops := at(size)) is not None}
+    for pair in itertools.pairwise(sizes):
+        inside = [size for size in pair if size in found]
+        if len(inside) == 1:
+            (low,) = inside
+            (high,) = set(pair) - set(inside)
+            for _ in range(N_BISECTIONS):
+                middle = math.sqrt(low * high)
+                flops = at(middle)
+                if flops is None:
+                    high = middle
+                else:
+                    low, found[middle] = middle, flops
+    return {"n_params": rounded(sorted(found)), "flops": rounded([found[size] for size in sorted(found)])}
 
 
 def leave_outs(observations: Observations, config: FitConfig, flops_max: float) -> dict[str, Any] | None:

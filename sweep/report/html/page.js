@@ -101,6 +101,7 @@ function buildAsk(host) {
   const study = current(), ask = study.ask;
   if (!ask) {
     host.append(el("p", { class: "refused" }, study.refused ? `There is no answer: ${study.refused}` : "There is no answer to ask: the fit has none."));
+    if (study.suggest) host.append(el("p", {}, "The runs that an answer lacks are named by ", el("code", {}, study.suggest)));
     return;
   }
   if (!state.asked) state.flops = Number(ask.flops_max.toPrecision(3));
@@ -359,7 +360,8 @@ const WORDS = ["name", "label", "status", "reason"];
 
 function buildRuns(host) {
   const study = current(), runs = study.runs;
-  if (study.curves.length) figures(host, curveSpec(study, false), curveSpec(study, true));
+  const curved = study.curves.some((curve) => curve.flops.length > 1); // a single point collapses to one
+  if (study.curves.length) figures(host, curveSpec(study, false), ...(curved ? [curveSpec(study, true)] : []));
   if (study.devices.length) figures(host, deviceSpec(study));
   const spent = Object.entries(study.ledger), total = spent.reduce((sum, [, seconds]) => sum + seconds, 0);
   if (total) host.append(el("h3", {}, "Where the time went"), table(["activity", "seconds", "share"], spent.sort((a, b) => b[1] - a[1]).map(([name, s]) => [name.replaceAll("_", " "), format4(s), `${Number(((100 * s) / total).toPrecision(3))} %`]), [0]));

@@ -55,7 +55,8 @@ def _summary(status: SweepStatus) -> str:
     counts = ", ".join(
         f"{n} {state}" for state, n in status.counts.items() if state not in ("planned", "running")
     )
-    left = "" if status.finished else f", {duration(status.eta_s)} left"
+    eta_s = None if status.finished else status.eta_s
+    left = "" if eta_s is None else f", about {duration(eta_s)} left"
     return f"{len(status.runs)} runs: {counts or 'none done'}; {_flops_fraction(status):.0%} of FLOPs{left}"
 
 

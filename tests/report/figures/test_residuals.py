@@ -1,8 +1,11 @@
 """Residuals, compared with the objective of the fit."""
 
+import itertools
+
 import numpy as np
 import pytest
 
+from sweep.report.figures.residuals import residual_figure
 from sweep.report.series.residuals import residuals
 
 
@@ -18,3 +21,12 @@ def test_residuals_are_those_of_the_objective(surfaces):
         objective = (inside * (size - 0.5 * inside)).sum()
         assert objective == pytest.approx(surfaces.fit.methods[name].objective, rel=1e-9)
         assert shown.sd == pytest.approx(np.sqrt((shown.residual**2).mean()))
+
+
+def test_labels_of_compute_stand_apart_and_within_the_points(surfaces):
+    figure = residual_figure(residuals(surfaces))
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+        assert len(boxes) >= 2
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))

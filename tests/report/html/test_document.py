@@ -78,6 +78,9 @@ def test_contours_have_the_loss_of_their_level(planted):
         n_params, flops = np.array(level["n_params"]), np.array(level["flops"])
         tokens = flops / law.flops_per_token(n_params)
         assert law.loss(n_params, tokens) == pytest.approx(level["loss"], rel=2e-4)
+        for end in (0, -1):  # a contour leaves the figure, to the right or at the largest or smallest N
+            at_edge = n_params[end] == pytest.approx(surface["n_params_range"][end], rel=1e-3)
+            assert at_edge or flops[end] > surface["flops_range"][1]
 
 
 def test_runs_carry_the_reason_why_they_are_not_fitted(planted):
