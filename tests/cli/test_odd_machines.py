@@ -44,6 +44,24 @@ def test_a_plan_needs_no_stdin_and_no_stderr(tmp_path, closed):
     assert "2e09" in done.stdout or "2e+09" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "verb", [("plan", *SMALL), ("fit", "t.csv"), ("predict", "besiroglu_2024", "1e21"), ("status",)]
+)
+def test_a_verb_that_only_prints_says_at_once_that_stdout_is_closed(tmp_path, verb):
+    """Nothing is read before: there is neither a table nor a sweep."""
+    done = shell('exec "$@" >&-', *verb, cwd=tmp_path)
+    sentence = "error: standard output is closed: redirect it to a file or a pipe to get the result\n"
+    assert (done.returncode, done.stderr) == (2, sentence)
+
+
+def test_a_verb_with_results_in_files_needs_no_stdout(tmp_path):
+    rows = "".join(f"{n}e5,{n}e6,{6 * n * n}e11,{4 - n / 10}\n" for n in range(1, 7))
+    (tmp_path / "t.csv").write_text("n_params,n_tokens,flops,loss\n" + rows)
+    done = shell('exec "$@" >&-', "import", "t.csv", "--into", "theirs", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len((tmp_path / "theirs" / "points.csv").read_text().splitlines()) == 7
+
+
 def test_a_worker_and_an_export_need_no_stderr(tmp_path):
     store = toy_sweep(tmp_path / "sweep", 1)  # without data and results: both refuse it
     line = 'exec "$@" <&- 2>&-'
