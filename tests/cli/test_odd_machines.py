@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from sweep.config.compose import compose_experiment
-from sweep.config.places import sweep_directory
+from sweep.config.places import sweep_directory, user_path
 from sweep.errors import InputError
+from sweep.study.checks import check_results_path
 from tests.shell import command, environment, sweep
 from tests.toy_trainer import toy_sweep
 from tests.verbs import forked
@@ -42,6 +44,28 @@ def test_a_plan_needs_no_stdin_and_no_stderr(tmp_path, closed):
     done = shell(f'exec "$@" {closed}', "plan", *SMALL, f"data_dir={tmp_path / 'd'}", cwd=tmp_path)
     assert done.returncode == 0
     assert "2e09" in done.stdout or "2e+09" in done.stdout
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "loop", "dangling/below"])
+def test_a_plan_refuses_a_place_that_cannot_hold_a_sweep(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("loop").symlink_to("loop")
+    Path("dangling").symlink_to("nowhere")
+    with pytest.raises(
+        InputError, match=rf"^results_dir={place} cannot be used, \w+ is no directory: choose"
+    ):
+        check_results_path(compose_experiment([*SMALL, f"results_dir={place}"]))
+    check_results_path(compose_experiment([*SMALL, "results_dir=new/below"]))
+
+
+def test_a_tilde_that_names_no_user_has_a_remedy_that_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        InputError, match=r"^results_dir=~nobody-here/x names the home .*: write \./~nobody-h"
+    ):
+        user_path("~nobody-here/x", "results_dir")
+    assert user_path("./~nobody-here/x").absolute() == tmp_path / "~nobody-here" / "x"
 
 
 @pytest.mark.parametrize(
