@@ -19,7 +19,15 @@ from sweep.cli.help import DAILY, MACHINE, STUDIES, GroupedVerbs, examples
 from sweep.cli.init import init
 from sweep.errors import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, InputError, user_error
 from sweep.machine.environment import open_closed_streams
-from sweep.report.text.terminal import print_document, print_json, print_text, say, visible
+from sweep.report.text.terminal import (
+    discard_if_closed,
+    print_document,
+    print_json,
+    print_text,
+    require_output,
+    say,
+    visible,
+)
 
 if TYPE_CHECKING:
     from sweep.config import ExperimentConfig
@@ -43,15 +51,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+VERBS_WITH_FILES = frozenset(
+    "run worker validate check-hparams report import init export exclude cancel".split()
+)
+"""Verbs with results in files, which are worth their work where standard output is closed."""
+
 Packing = Annotated[
     bool,
     typer.Option("--packing", help="Measure how many workers should share a device, and store the result."),
 ]
 
 
-def _add(group: str, verb: Callable[..., None], *lines: str, name: str | None = None) -> None:
-    """Add a verb to a group, with the commands that its help shows."""
-    app.command(name, rich_help_panel=group, epilog=examples([f"sweep {line}" for line in lines]))(verb)
+def _add(
+    group: str, verb: Callable[..., None], *lines: str, name: str | None = None, refuses_rest: bool = False
+) -> None:
+    """Add a verb to a group, with the commands that its help shows.
+
+    `refuses_rest`: the verb itself refuses arguments that are one too many.
+    """
+    shown = examples([f"sweep {line}" for line in lines])
+    settings = {"allow_extra_args": refuses_rest}
+    app.command(name, rich_help_panel=group, epilog=shown, context_settings=settings)(verb)
 
 
 def _print_version(asked: bool) -> None:
@@ -64,12 +84,17 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Take the options before the verb."""
+    """Take the options before the verb, and see to it that its results can be printed."""
+    if context.invoked_subcommand in VERBS_WITH_FILES:
+        discard_if_closed()
+    elif context.invoked_subcommand != "data":
+        require_output()
 
 
 def doctor(
@@ -204,6 +229,7 @@ _add(
     "init",
     "init --corpus 'texts/**/*.txt' --model llama",
     "init mine --corpus a.parquet --tokenizer tokenizer.json --flops-budget 1e13",
+    refuses_rest=True,
 )
 _add(
     MACHINE,

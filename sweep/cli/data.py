@@ -18,7 +18,7 @@ from sweep.cli.arguments import (
     given_path,
     require_experiment,
 )
-from sweep.report.text.terminal import print_json, print_text, progress, say
+from sweep.report.text.terminal import print_json, print_text, progress, require_output, say
 
 data_app = typer.Typer(help="Prepare or inspect the data of an experiment.", no_args_is_help=True)
 
@@ -51,6 +51,7 @@ def data_inspect(overrides: Overrides = None, config_dir: ConfigDir = None) -> N
 
     from sweep.study.plan import dataset, overlap_of
 
+    require_output()
     require_experiment("data inspect", overrides, config_dir)
     experiment = first_arm_of(overrides, config_dir)
     found = dataset(experiment)

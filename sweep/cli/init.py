@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from sweep.cli.arguments import AsJson, budget_of, given_path
+from sweep.errors import InputError
 from sweep.report.text.terminal import print_json, print_text, say
 
 Target = Annotated[
@@ -46,6 +47,7 @@ ModelOption = Annotated[
 
 
 def init(
+    context: typer.Context,
     directory: Target = Path(),
     name: Name = None,
     corpus: CorpusOption = None,
@@ -63,6 +65,11 @@ def init(
     from sweep.study.init import InitOptions
     from sweep.study.init import init as write_experiment
 
+    if context.args:
+        raise InputError(
+            f"{context.args[0]} is one argument too many: give one directory, and put a glob in quotes, as "
+            f"--corpus 'texts/*.txt'"
+        )
     chosen = name or directory.resolve().name if directory != Path() or name else "mine"
     options = InitOptions(
         directory=directory,

@@ -92,11 +92,12 @@ def plan(
     from sweep.config.places import sweep_directory
     from sweep.report.plans import plan_document, run_states
     from sweep.store.run_store import RunStore
-    from sweep.study.checks import check_family
+    from sweep.study.checks import check_family, check_results_path
     from sweep.study.plan import plan_experiment
     from sweep.study.speed import measured
 
     arms, limit = _arms("plan", overrides, config_dir, as_arm), _limit(gpu_hours, hours, money)
+    check_results_path(arms[0])
     if limit is None:
         chosen, plans = None, measured([plan_experiment(arm) for arm in arms], say)
     else:

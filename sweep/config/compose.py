@@ -141,7 +141,10 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> di
     check_overrides(overrides)
     directories = search_path(config_dir)
     _check_experiment(overrides, directories)
-    check_files(path for path in directories if path != packaged_configs())
+    check_files(
+        (path for path in directories if path != packaged_configs()),
+        named_in="\n".join([DEFAULT_EXPERIMENT, *overrides]),
+    )
     arguments = [_hydra_override(override, directories) for override in overrides]
     # The root is always our own: ./configs may hold the config.yaml of another program.
     ConfigStore.instance().store(ROOT, OmegaConf.load(packaged_configs() / "config.yaml"))
@@ -156,6 +159,7 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> di
                 "a file that the experiment is based on does not begin with `# @package _global_`: add it"
             )
         values = with_defaults(_plain(OmegaConf.to_container(config)))
+        _check_groups(values)
         check_references(values)
         return _plain(OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -164,6 +168,16 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> di
         raise InputError(_yaml_sentence(error)) from None
     except RecursionError:
         raise InputError("config: a file's defaults list leads back to the file itself") from None
+
+
+def _check_groups(values: Mapping[str, Any]) -> None:
+    """Raise InputError where a file gives a section the name of a file, which the defaults list chooses."""
+    for section, value in values.items():
+        if isinstance(value, str) and (packaged_configs() / section).is_dir():
+            raise InputError(
+                f"{section}={value!r} in a file is not a section of keys: to choose a file of "
+                f"configs/{section}, write `- override /{section}: {value}` in the file's defaults list"
+            )
 
 
 def _is_yaml(path: Path) -> bool:
@@ -371,8 +385,13 @@ def one_sentence(error: Exception, overrides: Sequence[str] = ()) -> str:
             f"{typed} is not valid in Hydra's grammar: put texts with special characters into quotes, or "
             f"write it into a file of configs/experiment"
         )
+    if match := re.search(r"In '([^']+)': ConfigTypeError .*\n.*Cannot merge", text):
+        return f"{match.group(1)}.yaml has a list where a section of keys belongs, or the reverse: correct it"
     first = " ".join(line.strip() for line in text.splitlines()[:2] if line.strip())
-    return f"config: {first}"
+    cause = error.__cause__ or error.__context__
+    if not first and isinstance(cause, Exception):
+        return one_sentence(cause, overrides)
+    return f"config: {first or repr(error)}"
 
 
 def _overridden(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from sweep.config.values import STRICT, Count, Flag, Float, Int, NonNegative, Positive
 
@@ -43,10 +43,16 @@ def _sbatch_options(options: Mapping[str, str | int | bool]) -> Mapping[str, str
     return options
 
 
+def _variable_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        raise ValueError("give the name of an environment variable alone, its value is that of this shell")
+    return text
+
+
 SbatchValue = Annotated[str, AfterValidator(_printable)]
 TimeLimit = Annotated[str, BeforeValidator(_time_limit)]
 Workers = Annotated[Int, Field(gt=0, le=10_000)]  # each is a process; more is a typing error
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
 SbatchOptions = Annotated[Mapping[str, Flag | Int | SbatchValue], AfterValidator(_sbatch_options)]
 
 

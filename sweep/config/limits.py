@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ MAX_ARMS = 200
 MAX_ARM_CHARS = 200  # the arm's name is a directory name
 
 _REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][\w.]*)\s*\}")
+_READ_OTHERWISE = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)").fullmatch
+"""Scalars that YAML 1.1 reads as octal or sexagesimal numbers: 010 is 8, and 16:00 is 960."""
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # only events are read, no objects are built
 _PLAIN_KEYS = ("name",)  # keys of one word that are not groups
 _TEXTS_WITH_LINE_ENDS = ("data.delimiter", "tokenizer.separator")
@@ -46,15 +49,24 @@ def check_overrides(overrides: Sequence[str]) -> None:
         _refuse_resolvers(shown, override)
 
 
-def check_files(directories: Iterable[Path]) -> None:
-    """Raise InputError for a YAML file below `directories` that is too large, too deep or holds an alias.
+def check_files(directories: Iterable[Path], named_in: str) -> None:
+    """Raise InputError for a YAML file that is too large or too deep, or has a value read as something else.
+
+    Checked are the files below `directories` that `named_in`, the text of the overrides, can lead to: a file
+    with a name that occurs there or in a checked file. Files of other programs may lie next to them.
 
     An alias stands for a copy, so a file of a few lines may expand beyond the memory of any machine.
     """
-    for directory in directories:
-        for path in sorted(directory.rglob("*.yaml")):
-            if path.is_file():
-                _check_file(path)
+    left = [path for directory in directories for path in sorted(directory.rglob("*.yaml"))]
+    while named := [path for path in left if path.is_file() and _names(path.stem, named_in)]:
+        for path in named:
+            _check_file(path)
+            named_in += path.read_text(encoding="utf-8", errors="replace")
+        left = [path for path in left if path not in named]
+
+
+def _names(stem: str, text: str) -> bool:
+    return re.search(rf"(?<![\w+.-]){re.escape(stem)}(?![\w+-])", text) is not None
 
 
 def check_references(values: Mapping[str, Any]) -> None:
@@ -98,18 +110,36 @@ def _check_file(path: Path) -> None:
     if n_bytes > MAX_FILE_BYTES:
         raise InputError(f"{path} has {n_bytes:,} bytes, a config has at most {MAX_FILE_BYTES:,}: shorten it")
     depth = 0
+    data = path.read_bytes()
+    if not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        _check_utf8(path, data)
     try:
-        for event in yaml.parse(path.read_bytes(), Loader=_LOADER):
+        for event in yaml.parse(data, Loader=_LOADER):
             opens = isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent))
             depth += opens - isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent))
             if isinstance(event, yaml.AliasEvent):
                 raise InputError(f"{path}, line {_line(event)} holds an alias: write the value out")
+            if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _READ_OTHERWISE(event.value):
+                raise InputError(
+                    f"{path}, line {_line(event)} holds {event.value}, which YAML reads as another number "
+                    f"(base 8 or 60): put it in quotes, or write a number without leading zeros and colons"
+                )
             if depth > MAX_DEPTH:
                 raise InputError(
                     f"{path}, line {_line(event)} nests more than {MAX_DEPTH} lists or sections: flatten it"
                 )
     except (YAMLError, UnicodeDecodeError):
         pass  # it may belong to another program; composing this file reports the error
+
+
+def _check_utf8(path: Path, data: bytes) -> None:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{path}, line {line} has byte {data[error.start]:#04x}, which is not UTF-8: save it as UTF-8"
+        ) from None
 
 
 def _line(event: yaml.Event) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,19 +24,24 @@ def user_path(text: str, place: str = "") -> Path:
     Raises InputError, with the text as given and the key in `place`, where ~ names no home directory, and for
     a path of more than `MAX_PARTS` directories.
     """
-    try:
-        path = Path(text).expanduser()
-        if len(path.parts) > MAX_PARTS:
+    shown = f"{place}={text}" if place else text
+    expanded = os.path.expanduser(text)  # noqa: PTH111  # a Path drops the ./ of ./~x, a directory of that name
+    if expanded.startswith("~"):
+        if text.partition("/")[0] != "~":
             raise InputError(
-                f"{place}{'=' if place else ''}{text[:80]}… has {len(path.parts)} nested directories, at "
-                f"most {MAX_PARTS} can be created: use a shorter path"
+                f"{shown} names the home directory of a user who does not exist: write ./{text} for a "
+                f"directory of that name"
             )
-        return path
-    except RuntimeError:
         raise InputError(
-            f"{place}{'=' if place else ''}{text} needs a home directory, and none is known: set HOME, or "
-            f"write the path without ~"
-        ) from None
+            f"{shown} needs a home directory, and none is known: set HOME, or write the path without ~"
+        )
+    path = Path(expanded)
+    if len(path.parts) > MAX_PARTS:
+        raise InputError(
+            f"{shown[:80]}… has {len(path.parts)} nested directories, at most {MAX_PARTS} can be created: "
+            f"use a shorter path"
+        )
+    return path
 
 
 def working_directory() -> Path:

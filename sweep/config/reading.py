@@ -115,14 +115,32 @@ def _one_sentence(cls: type, error: ValidationError) -> str:
         first = next(items, first)
     same = [p for p in problems if p["input"] is first["input"] and _known_path(cls, p["loc"])[0] == path]
     reasons = " or ".join(dict.fromkeys(_plainly(problem["msg"]) for problem in same))
-    value = first["input"]
+    value, key = first["input"], ".".join(path)
     shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
-    return f"{'.'.join(path)}={shown} is not valid: {reasons}"
+    reasons = reasons.replace(_A_LIST, f"{_A_LIST} in brackets, such as {_example(owner, path[-1])}")
+    if first["loc"][-1] == "[key]":  # pydantic's mark of a bad key
+        return f"{key} has the key {shown}, which is not valid: {reasons}"
+    if isinstance(value, (bool, int, float)) and reasons == "it should be a text":
+        reasons += ", in quotes"
+    return f"{key}={shown} is not valid: {reasons}"
+
+
+_A_LIST = "it should be a list"
+
+
+def _example(owner: Any, name: str) -> str:
+    """Return a list of the type of items that a field holds."""
+    types = str(_hints(owner).get(name))
+    return "[1e10,2e10]" if "float" in types else "[a,b]" if "str" in types else "[1,2]"
 
 
 def _misplaced_key(cls: type, path: tuple[str, ...], owner: type) -> str:
     """Return a sentence that refuses a key of another member of a union, or an unknown key."""
     key, section = ".".join(path), ".".join(path[:-1])
+    if "." in path[-1]:  # a file has nested keys; an override is split at its dots
+        parts = path[-1].split(".")
+        nested = ": {".join(parts) + ": VALUE" + "}" * (len(parts) - 1)
+        return f"{key} is one key with a dot, which a file cannot set: nest it, as {nested}"
     others = [tag for name, other, _ in key_fields(cls) if name == key for tag in tags(other)]
     if others:
         choices = " or ".join(f"{section}={tag}" for tag in others)
@@ -234,9 +252,9 @@ def _known_path(cls: Any, loc: tuple[Any, ...]) -> tuple[tuple[str, ...], Any]:
     path: list[str] = []
     owner: Any = cls
     sections: list[Any] = [cls]
-    is_name = False  # the next part is a user's name of a section, as of an evaluation set
-    for part in loc:
-        if not isinstance(part, str) or part == "[key]":  # pydantic's mark of a bad key
+    is_name = False  # the next part is a user's name, as of an evaluation set
+    for part in loc[:-2] if loc[-1:] == ("[key]",) else loc:
+        if not isinstance(part, str):
             continue
         if is_name:
             path.append(part)
@@ -253,15 +271,16 @@ def _known_path(cls: Any, loc: tuple[Any, ...]) -> tuple[tuple[str, ...], Any]:
         sections = _sections(hint)
         if not sections:
             sections = _named_sections(hint)
-            is_name = any(get_origin(one) is dict for one in (hint, *get_args(hint)))
+            is_name = any(get_origin(one) in (dict, Mapping) for one in (hint, *get_args(hint)))
     return tuple(path), owner
 
 
 def _plainly(reason: str) -> str:
     """Return a message of pydantic without terms of Python."""
     for python, plain in (
-        ("a valid tuple", "a list in brackets, such as [1e10,2e10]"),
-        ("a valid list", "a list in brackets, such as [1e10,2e10]"),
+        ("a valid tuple", "a list"),
+        ("a valid list", "a list"),
+        ("a valid string", "a text"),
         ("Value error, ", ""),
         (" after validation", ""),
         ("Tuple", "list"),
@@ -270,9 +289,9 @@ def _plainly(reason: str) -> str:
         ("input", "it"),
         ("dictionary should have", "it should have"),
         (" a valid dictionary or object to extract fields from", " a section of keys"),
-        (" a dictionary or an instance of", " a section of keys, see"),
         (" a valid dictionary", " a section of keys"),
     ):
         reason = reason.replace(python, plain)
+    reason = re.sub(r"a dictionary or an instance of \w+", "a section of keys", reason)
     reason = re.sub(r"\b\d{10,}\b", lambda digits: f"{float(digits[0]):g}", reason)
     return reason[:1].lower() + reason[1:]

@@ -70,7 +70,7 @@ def not_utf8(name: str, byte: int, offset: int) -> DataError:
     """Return the error for a byte that is not valid UTF-8."""
     return DataError(
         f"{name}: byte {byte:#04x} at offset {offset} is not UTF-8 text: "
-        f"convert the file to UTF-8 or leave it out"
+        f"convert the file, as with iconv -f LATIN1 -t UTF-8, or leave it out"
     )
 
 

@@ -52,7 +52,12 @@ def import_points(sweep_dir: Path, points: Sequence[Point], provenance: Mapping[
     for key, point in new.items():
         record = {**provenance, "row": rows[key], "imported_at": _now()}
         directory = run_directory(sweep_dir, key)
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # of a file system that creates no directories, such as /proc
+            raise InputError(
+                f"--into {sweep_dir} cannot be created ({error.strerror}): choose another"
+            ) from None
         create_once(directory / "result.json", json_bytes({"point": point.values(), "provenance": record}))
     return list(new)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
@@ -143,6 +144,16 @@ def check_device(experiment: ExperimentConfig) -> None:
     if experiment.launch.name == "local" and experiment.trainer.device == "cuda" and not gpus():
         reason = unusable_gpus() or "this machine shows no NVIDIA GPU"
         raise InputError(f"trainer.device=cuda, and {reason}: choose trainer.device=cpu, or see sweep doctor")
+
+
+def check_results_path(experiment: ExperimentConfig) -> None:
+    """Raise InputError where a file or a dangling link stands in the way of the sweep's directory."""
+    directory = sweep_directory(experiment)
+    first = next((path for path in (directory, *directory.parents) if os.path.lexists(path)), Path())
+    if not first.is_dir():
+        raise InputError(
+            f"results_dir={experiment.results_dir} cannot be used, {first} is no directory: choose another"
+        )
 
 
 def check_results(store: RunStore, experiment: ExperimentConfig) -> None:

@@ -34,7 +34,7 @@ from sweep.study.checks import (
 )
 from sweep.study.plan import DataProgress, plan_experiment, plan_hparam_check, prepare_data
 from sweep.study.speed import learn
-from sweep.tracking.decision import decide, describe, write_decision
+from sweep.tracking.decision import Decision, decide, describe, write_decision
 
 POLL_S = 0.5  # between two reads of the status of a running sweep
 
@@ -201,6 +201,7 @@ def run_plans(
     store = RunStore(sweep_dir)
     plans = plan_all(arms)
     _check(plans, store)
+    tracking = _tracking_of(plans, store)
 
     def on_data(stage: str, n_bytes_done: int, n_bytes: int) -> None:
         if should_stop():
@@ -226,7 +227,9 @@ def run_plans(
     if before.finished:
         problem = catch_up(store, experiment.store, experiment.name)
         return RunOutcome(status=before, was_finished=True, index_problem=problem)
-    _decide_tracking(store, experiment, on_notice)
+    if (tracking := tracking or _tracking_of(plans, store)) is not None:
+        write_decision(store.sweep_dir, tracking)
+        on_notice(describe(store.sweep_dir, tracking))
     spec = _launch_spec(store, plans, prepared, retry_group)
     if detach:
         start_detached(experiment.launch, spec)
@@ -271,12 +274,15 @@ def _check(plans: Sequence[Plan], store: RunStore) -> None:
     check_space(plans, store)
 
 
-def _decide_tracking(store: RunStore, experiment: ExperimentConfig, on_notice: Callable[[str], None]) -> None:
-    """Decide once for all workers of the sweep whether its runs are sent to the tracking service."""
-    if experiment.tracking.name != "none":
-        decision = decide(experiment.tracking)
-        write_decision(store.sweep_dir, decision)
-        on_notice(describe(store.sweep_dir, decision))
+def _tracking_of(plans: Sequence[Plan], store: RunStore) -> Decision | None:
+    """Decide once for all workers whether the runs are sent to the tracking service; None without tracking.
+
+    Raises InputError where its library cannot record.
+    """
+    config = plans[0].experiment.tracking
+    if config.name == "none" or all(store.has_result(run.run_key) for plan in plans for run in plan.runs):
+        return None
+    return decide(config)
 
 
 def _n_started(plans: Sequence[Plan]) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from sweep.config import TrackingConfig
 from sweep.credentials import redact
+from sweep.errors import InputError
 from sweep.store.files import json_bytes, read_json, write_atomic
 
 Mode = Literal["online", "offline", "disabled"]
@@ -21,9 +22,18 @@ import json, os, sys, urllib.error, urllib.request
 asked = sys.argv[1]
 if asked != "auto":
     os.environ["WANDB_MODE"] = asked
-import wandb
 ANSWER_S = 5.0
-settings = wandb.setup().settings
+try:
+    import wandb
+    settings = wandb.setup().settings
+except Exception as error:
+    why = str(error).strip() or type(error).__name__
+    if hasattr(error, "errors"):  # of pydantic
+        first = error.errors()[0]
+        why = f"{'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}"
+    print("\\n" + json.dumps({"unusable": why.splitlines()[0]}))
+    sys.stdout.flush()
+    os._exit(0)
 heard = os.environ.get("WANDB_MODE") or settings.mode
 mode = asked if asked != "auto" else {"dryrun": "offline"}.get(heard, heard or "online")
 reason = None
@@ -35,8 +45,10 @@ else:
         known = wandb.login(prompt=False, verify=False)
     except TypeError:  # before login had these options
         known = wandb.api.api_key
+    except Exception as error:  # a key of another form
+        known, reason = None, str(error).splitlines()[0]
     if not known:
-        mode, reason = "offline", "there is no API key of wandb: run wandb login to send runs"
+        mode, reason = "offline", reason or "there is no API key of wandb: run wandb login to send runs"
     else:
         try:
             urllib.request.urlopen(settings.base_url, timeout=ANSWER_S).close()
@@ -63,7 +75,8 @@ class Decision:
 def decide(config: TrackingConfig) -> Decision:
     """Return the mode in which the service can be used from this machine; takes at most `PROBE_S` seconds.
 
-    Without an answer of the service it is offline: the record is kept to be sent later.
+    Without an answer of the service it is offline: the record is kept to be sent later. Raises InputError
+    where the library cannot record anything, because of its installation or of settings of its own.
     """
     command = [sys.executable, "-P", "-W", "ignore", "-c", WANDB_PROBE, config.mode]
     try:
@@ -76,6 +89,11 @@ def decide(config: TrackingConfig) -> Decision:
     except (ValueError, IndexError):
         last = redact((done.stderr.strip().splitlines() or ["no output"])[-1])
         return Decision(mode="offline", reason=f"wandb does not work here ({last})")
+    if "unusable" in found:
+        raise InputError(
+            f"tracking=wandb cannot record, since wandb does not start ({redact(found['unusable'])}): "
+            f"correct its environment variables and settings files, or set tracking=none"
+        )
     return Decision(mode=found["mode"], reason=found["reason"])
 
 

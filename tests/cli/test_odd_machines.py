@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from sweep.config.compose import compose_experiment
-from sweep.config.places import sweep_directory
+from sweep.config.places import sweep_directory, user_path
 from sweep.errors import InputError
+from sweep.study.checks import check_results_path
 from tests.shell import command, environment, sweep
 from tests.toy_trainer import toy_sweep
 from tests.verbs import forked
@@ -42,6 +44,46 @@ def test_a_plan_needs_no_stdin_and_no_stderr(tmp_path, closed):
     done = shell(f'exec "$@" {closed}', "plan", *SMALL, f"data_dir={tmp_path / 'd'}", cwd=tmp_path)
     assert done.returncode == 0
     assert "2e09" in done.stdout or "2e+09" in done.stdout
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "loop", "dangling/below"])
+def test_a_plan_refuses_a_place_that_cannot_hold_a_sweep(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("loop").symlink_to("loop")
+    Path("dangling").symlink_to("nowhere")
+    with pytest.raises(
+        InputError, match=rf"^results_dir={place} cannot be used, \w+ is no directory: choose"
+    ):
+        check_results_path(compose_experiment([*SMALL, f"results_dir={place}"]))
+    check_results_path(compose_experiment([*SMALL, "results_dir=new/below"]))
+
+
+def test_a_tilde_that_names_no_user_has_a_remedy_that_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        InputError, match=r"^results_dir=~nobody-here/x names the home .*: write \./~nobody-h"
+    ):
+        user_path("~nobody-here/x", "results_dir")
+    assert user_path("./~nobody-here/x").absolute() == tmp_path / "~nobody-here" / "x"
+
+
+@pytest.mark.parametrize(
+    "verb", [("plan", *SMALL), ("fit", "t.csv"), ("predict", "besiroglu_2024", "1e21"), ("status",)]
+)
+def test_a_verb_that_only_prints_says_at_once_that_stdout_is_closed(tmp_path, verb):
+    """Nothing is read before: there is neither a table nor a sweep."""
+    done = shell('exec "$@" >&-', *verb, cwd=tmp_path)
+    sentence = "error: standard output is closed: redirect it to a file or a pipe to get the result\n"
+    assert (done.returncode, done.stderr) == (2, sentence)
+
+
+def test_a_verb_with_results_in_files_needs_no_stdout(tmp_path):
+    rows = "".join(f"{n}e5,{n}e6,{6 * n * n}e11,{4 - n / 10}\n" for n in range(1, 7))
+    (tmp_path / "t.csv").write_text("n_params,n_tokens,flops,loss\n" + rows)
+    done = shell('exec "$@" >&-', "import", "t.csv", "--into", "theirs", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len((tmp_path / "theirs" / "points.csv").read_text().splitlines()) == 7
 
 
 def test_a_worker_and_an_export_need_no_stderr(tmp_path):

@@ -147,3 +147,48 @@ def test_arms_that_are_not_valid_are_refused(override, sentence):
     with pytest.raises(InputError) as refusal:
         compose_experiments(["experiment=smoke", override])
     assert str(refusal.value).startswith(sentence)
+
+
+def mine(tmp_path, content):
+    """Write an experiment, and return what composing it gives or the sentence that refuses it."""
+    path = tmp_path / "experiment" / "mine.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"# @package _global_\ndefaults: [smoke%b\nname: mine\n" % content)
+    try:
+        return compose_experiment(["experiment=mine"], tmp_path)
+    except InputError as refusal:
+        return str(refusal)
+
+
+@pytest.mark.parametrize("number", [b"010", b"-07", b"16:00", b"1:30:00"])
+def test_numbers_that_yaml_reads_in_another_base_are_refused_unless_quoted(tmp_path, number):
+    content = b"]\nlaunch: {name: slurm, options: {begin: %b}}"
+    sentence = f"mine.yaml, line 3 holds {number.decode()}, which YAML reads as another number"
+    assert sentence in mine(tmp_path, content % number)
+    assert mine(tmp_path, content % (b"'%b'" % number)).launch.options == {"begin": number.decode()}
+    assert mine(tmp_path, content % b"0x10").launch.options == {"begin": 16}
+
+
+def test_a_group_given_as_a_key_names_the_defaults_list_that_works(tmp_path):
+    sentence = mine(tmp_path, b"]\nschedule: linear")
+    assert "write `- override /schedule: linear` in the file's defaults list" in sentence
+    assert mine(tmp_path, b", override /schedule: linear]").schedule.name == "linear"
+
+
+def test_a_file_that_is_not_utf8_is_named_with_its_line(tmp_path):
+    assert mine(tmp_path, b"] # f\xfcr").endswith(
+        "mine.yaml, line 2 has byte 0xfc, which is not UTF-8: save it as UTF-8"
+    )
+
+
+def test_a_list_in_place_of_a_section_is_one_sentence(tmp_path):
+    assert mine(tmp_path, b"]\ndata: [stdlib]").startswith("experiment/mine.yaml has a list where a section")
+    assert mine(tmp_path, b"]\nseeds: !!set {1}") != "config: "
+
+
+def test_files_that_the_experiment_does_not_lead_to_are_not_read(tmp_path):
+    for place in (tmp_path, tmp_path / "model"):
+        place.mkdir(exist_ok=True)
+        (place / "foreign.yaml").write_text("a: &x [1]\nb: *x\n")
+    assert mine(tmp_path, b"]").name == "mine"
+    assert "foreign.yaml, line 2 holds an alias" in mine(tmp_path, b", override /model: foreign]")

@@ -79,6 +79,25 @@ REFUSED = [
     ("name", "../up", "name='../up' is not valid: use letters, digits"),
     ("precision", "fp8", "precision='fp8' is not valid: it should be 'fp32' or 'bf16'"),
     ("launch", 3, "launch=3 is not valid: it should be a section of keys"),
+    ("model", None, "model=null is not valid: it should be a section of keys"),
+    ("seeds", 3, "seeds=3 is not valid: it should be a list in brackets, such as [1,2]"),
+    ("budgets", 3, "budgets=3 is not valid: it should be a list in brackets, such as [1e10,2e10]"),
+    (
+        "fit.methods",
+        "isoflop",
+        "fit.methods='isoflop' is not valid: it should be a list in brackets, such as",
+    ),
+    ("data", {"source": "python", "roots": None}, "data.roots=null is not valid: it should be a list in bra"),
+    ("name", 123, "name=123 is not valid: it should be a text, in quotes"),
+    (
+        "launch",
+        {"name": "slurm", "options": {"qos": "a", "nice": 0.5}},
+        "launch.options.nice=0.5 is not valid: it should be true or false",
+    ),
+    ("launch", {"name": "ray", "resources": {"a": "b"}}, "launch.resources.a='b' is not valid: it should be"),
+    ("launch", {"name": "slurm", "export": ["A=b"]}, "launch.export='A=b' is not valid: give the name of an"),
+    ("evaluation.sets", {1: {"source": "stdlib"}}, "evaluation.sets has the key 1, which is not valid: it"),
+    ("evaluation.sets", {"a b": {"source": "stdlib"}}, "evaluation.sets has the key 'a b', which is not"),
 ]
 
 
@@ -108,3 +127,8 @@ RUN_REFUSED = [
 def test_impossible_runs_are_refused(changes, sentence):
     with pytest.raises(InputError, match=sentence):
         tiny_run(**changes)
+
+
+def test_a_key_with_a_dot_is_to_be_nested(demo):
+    with pytest.raises(InputError, match=r"^model.tied is one key .* nest it, as model: \{tied: VALUE\}$"):
+        read_experiment({**demo, "model.tied": True})

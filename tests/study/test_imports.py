@@ -50,6 +50,13 @@ def own(sweep_dir: Path, rows: Sequence[dict[str, float | str]], **labels: str |
         (sweep_dir / "runs" / key / "result.json").write_bytes(json_bytes(record))
 
 
+def test_a_directory_that_cannot_be_created_is_one_sentence(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("n_params,n_tokens,flops,loss\n1e5,1e6,6e11,3.5\n")
+    with pytest.raises(InputError, match=r"^--into /proc/x cannot be created \(.*\): choose another$"):
+        import_table(table, Path("/proc/x"))
+
+
 def test_a_table_becomes_results_with_provenance(tmp_path: Path) -> None:
     table = write(tmp_path / "older.csv", runs([1e15, 1e16]))
     done = import_table(table, tmp_path / "store")

@@ -76,6 +76,7 @@ REFUSED = {
     ("--flops-budget", "much"): "much is not a budget",
     ("--flops-budget", "1e3"): "no cell of the grid can be trained",
     ("--name", "a/b"): "--name a/b is invalid",
+    ("--corpus", "a.txt", "b.txt", "c.txt"): "put a glob in quotes, as --corpus 'texts/*.txt'",
 }
 
 

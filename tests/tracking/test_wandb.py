@@ -230,3 +230,23 @@ def test_a_failing_tracker_logs_one_warning_and_raises_nothing(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "tracking stopped, training continues: ConnectionError: no route"
     ]
+
+
+@pytest.mark.parametrize(("name", "value"), [("WANDB_MODE", "OFFLINE"), ("WANDB_BASE_URL", "nonsense")])
+def test_settings_with_which_wandb_does_not_start_are_refused_before_anything_is_written(
+    name, value, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(name, value)
+    experiment = compose_experiment(
+        [*SMALL, f"results_dir={tmp_path}", f"data_dir={tmp_path}", "tracking=wandb"]
+    )
+    with pytest.raises(InputError, match=rf"wandb does not start \(.*={value!r}: .*tracking=none$"):
+        run_experiment(experiment)
+    assert list(tmp_path.rglob("*.json")) == []
+
+
+def test_a_key_of_another_form_keeps_the_record_offline(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "abc")
+    decision = decide(WANDB)
+    assert decision.mode == "offline"
+    assert "WANDB_API_KEY" in (decision.reason or "")

@@ -14,6 +14,7 @@ from typing import IO, Literal
 
 from sweep.data.sources.source import unreadable
 from sweep.errors import DataError
+from sweep.formats import ARROW, GZIP, PARQUET, UNREADABLE, ZSTD, unreadable_format
 
 Kind = Literal["text", "gzip", "zstd", "parquet", "arrow"]
 """The content of a file that can be read; "text" is everything that is not recognised as something else."""
@@ -22,27 +23,12 @@ HEAD_BYTES = 1024  # enough for every signature, and for UTF-16 without a byte o
 FIRST_BYTES = 2**16  # read at once, because most text files are smaller
 
 READABLE: tuple[tuple[bytes, Kind], ...] = (
-    (b"\x1f\x8b", "gzip"),  # RFC 1952, section 2.3.1
-    (b"\x28\xb5\x2f\xfd", "zstd"),  # RFC 8878, section 3.1.1
-    (b"PAR1", "parquet"),
-    (b"ARROW1\x00\x00", "arrow"),  # the file format
-    (b"\xff\xff\xff\xff", "arrow"),  # the streaming format, which `save_to_disk` of datasets writes
+    (GZIP, "gzip"),
+    *((signature, "zstd") for signature in ZSTD),
+    (PARQUET, "parquet"),
+    *((signature, "arrow") for signature in ARROW),
 )
 """First bytes of formats that can be read."""
-
-UNREADABLE = (
-    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file: run git lfs pull"),
-    (b"/annex/objects/", "a git-annex pointer, not the file: run git annex get"),
-    (b"\xfd7zXZ\x00", "compressed with xz: decompress it with xz -d"),
-    (b"BZh", "compressed with bzip2: decompress it with bzip2 -d"),
-    (b"\x04\x22\x4d\x18", "compressed with lz4: decompress it with lz4 -d"),
-    (b"PK\x03\x04", "a zip archive: unpack it with unzip"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it with 7z x"),
-    (b"%PDF-", "a PDF document: extract its text with pdftotext"),
-    (b"SQLite format 3\x00", "an SQLite database: export its text with sqlite3 -csv"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file: export its text to Parquet or JSON Lines"),
-)
-"""First bytes of formats that cannot be read, with what the file is and the tool that helps."""
 
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",  # first, because it starts with the UTF-16 mark
@@ -51,8 +37,6 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 """First bytes of text in other encodings (Unicode 16.0, section 23.8)."""
-
-TAR, TAR_OFFSET = b"ustar", 257  # POSIX.1-1988 and GNU
 
 SIGNATURES = (
     *BYTE_ORDER_MARKS,
@@ -156,18 +140,28 @@ def _kind(path: Path | str, head: bytes) -> Kind:
     for mark, encoding in BYTE_ORDER_MARKS.items():
         if head.startswith(mark):
             raise _not_utf8(path, f"begins with {mark.hex(' ')}", encoding, encoding)
-    for signature, description in UNREADABLE:
-        if head.startswith(signature):
-            raise DataError(f"{path} is {description}")
-    if head[TAR_OFFSET:].startswith(TAR):
-        raise DataError(f"{path} is a tar archive: unpack it with tar -xf")
+    if (description := unreadable_format(head)) is not None:
+        raise DataError(f"{path} is {description}")
     for signature, kind in READABLE:
         if head.startswith(signature):
             return kind
+    if (order := _utf32_order(head)) is not None:
+        raise _not_utf8(path, "has three bytes 0 at every fourth place", "UTF-32", f"UTF-32{order}")
     order = _utf16_order(head)
     if order is not None:
         raise _not_utf8(path, "has a byte 0 at every second place", "UTF-16", f"UTF-16{order}")
     return "text"
+
+
+def _utf32_order(head: bytes) -> Literal["LE", "BE"] | None:
+    """Return the byte order of UTF-32 text without a byte order mark; None for anything else."""
+    quarter = len(head) // 4
+    n_zeros = [head[place::4].count(0) for place in range(4)]
+    if quarter < 2 or min(n_zeros[1:3]) < MIN_NUL_SHARE * quarter:
+        return None
+    if (n_zeros[0] == 0) == (n_zeros[3] == 0):
+        return None
+    return "LE" if n_zeros[0] == 0 else "BE"
 
 
 def _utf16_order(head: bytes) -> Literal["LE", "BE"] | None:

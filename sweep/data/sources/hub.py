@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 from sweep.errors import DataError, InputError
 
 TIMEOUT_S = 10.0  # of the one request that checks for a connection; the hub's own client retries for longer
+
+FILE_SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".csv", ".tsv", ".txt", ".gz", ".zst")
+"""Ends of names of local files; no repository of the hub is named like this."""
 
 _URL_PREFIX = {"dataset": "datasets/", "model": ""}  # before a repository's name in the hub's URLs
 
@@ -21,8 +25,13 @@ _OFFLINE_REMEDY: Mapping[str, str] = {
 
 
 def is_path(name: str) -> bool:
-    """Return True for a local path: it exists, or does not have the form of a name on the hub."""
-    return not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or Path(name).exists()
+    """Return True for a local path: it exists, or does not have the form of a name on the hub.
+
+    A link to a missing file exists, and a name that ends as files of text do is that of a file.
+    """
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or os.path.lexists(name):
+        return True
+    return name.endswith(FILE_SUFFIXES)
 
 
 def check_no_url(key: str, name: str) -> None:

@@ -84,6 +84,8 @@ def _data_files(config: HuggingFaceData) -> list[Path]:
     if root.is_file() and config.split is None:
         return [root]
     if not root.exists():
+        if root.is_symlink():
+            file_state(root)  # raises the error for a link that leads nowhere
         raise DataError(f"data.dataset={config.dataset} not found: check the path")
     found = [root] if root.is_file() else sorted(path for path in root.rglob("*") if not path.is_dir())
     files = [path for path in found if _is_data(path)]

@@ -13,8 +13,11 @@ from sweep.data.sources.first_bytes import kind_of
 from sweep.data.sources.source import unreadable
 from sweep.data.sources.text_files import pieces
 from sweep.errors import DataError
+from sweep.formats import MARKUP, is_markup
 
 BATCH_ROWS = 64
+
+MAX_NAMES, MAX_NAME_CHARS = 50, 40  # of columns in a message
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
@@ -57,8 +60,14 @@ def is_text(kind: Any) -> bool:
 
 def check_column(names: Iterable[str], column: str, place: str) -> None:
     """Raise DataError, with the names of the columns, when `column` is not one of them."""
-    if column not in names:
-        raise DataError(f"data.column={column} not found in {place}: choose from {', '.join(names)}")
+    listed = list(names)
+    if column not in listed:
+        shown = [name if len(name) <= MAX_NAME_CHARS else f"{name[:MAX_NAME_CHARS]}…" for name in listed]
+        header = "; the first line is read as the header" if shown != listed else ""
+        raise DataError(
+            f"data.column={column} not found in {place}: choose from "
+            f"{', '.join(shown[:MAX_NAMES])}{', …' * (len(shown) > MAX_NAMES)}{header}"
+        )
 
 
 def not_text(column: str, place: str, kind: object) -> DataError:
@@ -94,8 +103,10 @@ def _json_rows(path: Path, column: str) -> Iterator[Row]:
 
 def _json_object(path: Path, line: int, content: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(content)
+        values = json.loads(content.decode())  # of bytes it would guess the encoding
     except (ValueError, RecursionError) as error:
+        if line == 1 and is_markup(content):
+            raise DataError(f"{path} is {MARKUP}") from None
         form = ".[]" if line == 1 and content.lstrip().startswith(b"[") else "."
         other = f", convert other JSON with jq -c '{form}', or read plain text with data=text"
         remedy = other if line == 1 else ""
@@ -117,7 +128,9 @@ def _csv_rows(path: Path, column: str, separator: str) -> Iterator[Row]:
     try:
         for row in reader:
             if row and header is None:
-                header = row
+                header = [name.strip() for name in row]
+                if is_markup(row[0].encode()):
+                    raise DataError(f"{path} is {MARKUP}")
                 _check_header(header, column, path)
             elif row and header is not None:
                 if len(row) != len(header):
@@ -192,4 +205,7 @@ def _batch_rows(path: Path, column: str, kind: str, batches: Iterator[Any]) -> I
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(path, error) from None
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
-        raise DataError(f"{path}, row {number + 1} cannot be read as {kind}: {reason}") from None
+        raise DataError(
+            f"{path} is damaged or incomplete ({kind}, row {number + 1}: {reason}): download or write it "
+            f"again"
+        ) from None

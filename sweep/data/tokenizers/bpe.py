@@ -58,9 +58,23 @@ class BpeTokenizer:
 def encode_batch(fast: FastTokenizer, documents: Sequence[Document]) -> list[NDArray[np.int64]]:
     """Return the ids of each document without special tokens, encoded on all cores."""
     texts = [decoded(document) for document in documents]
-    with all_cores():
-        encodings = fast.encode_batch_fast(texts, add_special_tokens=False)
+    try:
+        with all_cores():
+            encodings = fast.encode_batch_fast(texts, add_special_tokens=False)
+    except BaseException as error:
+        reraise_stop(error)
+        names = documents[0].name if len(documents) == 1 else f"a document from {documents[0].name} on"
+        raise DataError(f"{names} cannot be encoded ({error}): choose another tokenizer") from None
     return [np.fromiter(ids := encoding.ids, np.int64, len(ids)) for encoding in encodings]
+
+
+def reraise_stop(error: BaseException) -> None:
+    """Raise an error again that asks the process to stop, and one for want of memory.
+
+    The library's own are bare Exceptions, or panics of its Rust code, which are not Exceptions.
+    """
+    if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)):
+        raise error
 
 
 def tokenizers_library(name: str) -> Any:

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from sweep.config.places import user_path
 from sweep.data.documents import SPACE_MARK, Document, place_of
 from sweep.data.sources.first_bytes import read_text
 from sweep.data.sources.hub import check_no_url, check_pinned, download, is_path
-from sweep.data.tokenizers.bpe import encode_batch, tokenizers_library
+from sweep.data.tokenizers.bpe import encode_batch, reraise_stop, tokenizers_library
 from sweep.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ class PretrainedFile:
     vocab_size: int  # including the padding set in the config
     separator: int
     byte_level: bool  # True: each character of a token represents a byte, as in GPT-2
-    text: str  # of the file, without a byte order mark
+    text: str  # of the file, without a byte order mark; its added tokens keep the spaces around them
+    replaced: tuple[str, ...]  # texts that a normalizer replaces by others of the same length
     added: Mapping[int, str]  # texts of tokens outside the model's vocabulary
 
 
@@ -73,7 +74,7 @@ class PretrainedTokenizer:
 
     Tokenizers converted from SentencePiece (Llama 2, Mistral, T5) put a space before every document. The
     separator takes its byte back: it represents -1 byte, so that the bytes of a document's ids and its
-    separator add up to the document.
+    separator add up to the document. Added tokens that take the spaces around them leave them in the text.
     """
 
     def __init__(self, config: PretrainedTokenizerConfig) -> None:
@@ -87,6 +88,8 @@ class PretrainedTokenizer:
         _check_ids(vocabulary, described)
         self.token_bytes = _token_bytes(vocabulary, described)
         self._leading = _check_lossless(self._fast, self.token_bytes, described.path)
+        for text in described.replaced:
+            _check_text(described.path, text, *_round_trip(self._fast, self.token_bytes, text)[1:])
         self.token_bytes[self.separator] = -self._leading.n_bytes
         self.decodes_mark = _round_trip(self._fast, self.token_bytes, f"a{SPACE_MARK}")[1] == f"a{SPACE_MARK}"
 
@@ -145,7 +148,8 @@ def _load(described: PretrainedFile) -> FastTokenizer:
     library = tokenizers_library("pretrained")
     try:
         fast = library.Tokenizer.from_str(described.text)
-    except Exception as error:  # the library raises bare Exceptions
+    except BaseException as error:  # the library raises bare Exceptions, and panics are no Exceptions
+        reraise_stop(error)
         raise DataError(
             f"{described.path} cannot be read by version {library.__version__} of the tokenizers library "
             f"({error}): choose another tokenizer, or update with pip install -U tokenizers if the file is "
@@ -164,7 +168,14 @@ def _check_lossless(fast: FastTokenizer, token_bytes: NDArray[np.int64], path: P
     except for one space that the decoder removes.
     """
     for text in (*PROBES, PROBE):
-        ids, back, _ = _round_trip(fast, token_bytes, text)
+        try:
+            ids, back, _ = _round_trip(fast, token_bytes, text)
+        except BaseException as error:
+            reraise_stop(error)
+            raise DataError(
+                f"{path} cannot encode {text!r} ({error}): choose a byte-level tokenizer, such as GPT-2's or "
+                f"Llama 3's"
+            ) from None
         if ids != fast.encode(text, add_special_tokens=False).ids:
             raise DataError(
                 f"{path} is not deterministic: it encodes {text!r} in two ways, choose a tokenizer without "
@@ -173,10 +184,12 @@ def _check_lossless(fast: FastTokenizer, token_bytes: NDArray[np.int64], path: P
     plain = [_round_trip(fast, token_bytes, text) for text in PROBES]
     spaced = [_round_trip(fast, token_bytes, " " + text) for text in PROBES]
     if all(back == " " + text for text, (_, back, _) in zip(PROBES, plain, strict=True)):
+        has_key = '"add_prefix_space":true' in fast.to_str()
+        remedy = "set add_prefix_space to false in a copy of the file" if has_key else "choose another one"
         raise DataError(
             f"{path} is not lossless: it adds a space before text that begins without one "
-            f"({PROBES[0]!r} is decoded as {plain[0][1]!r}), so bits per byte would be wrong: set "
-            f"add_prefix_space to false in a copy of the file"
+            f"({PROBES[0]!r} is decoded as {plain[0][1]!r}), so bits per byte would be wrong: "
+            f"{remedy}"
         )
     n_added = plain[0][2]
     is_shared = n_added == 1 and spaced[0][2] == 0 and spaced[0][1] == PROBES[0]
@@ -244,16 +257,20 @@ def _described(path: Path, content: bytes, separator: str | None, vocab_size: in
         ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
         n_tokens = 1 + max([*ids, *added])
         decoder = json.dumps(values["decoder"])
+        stripping = [token for token in values["added_tokens"] if token.get("lstrip") or token.get("rstrip")]
+        replaced = tuple(_replaced(values.get("normalizer")))
     except (ValueError, KeyError, TypeError):
         raise DataError(
             f"{path} is not in the format of the tokenizers library: give a valid tokenizer.json"
         ) from None
-    for key in SAMPLING_KEYS:
-        if values["model"].get(key):
-            raise DataError(
-                f"{path} is not deterministic: its model has {key}={values['model'][key]}, which encodes a "
-                f"text differently each time: set {key} to null in a copy of the file"
-            )
+    if sampling := [key for key in SAMPLING_KEYS if values["model"].get(key)]:
+        given = ", ".join(f"{key}={values['model'][key]}" for key in sampling)
+        raise DataError(
+            f"{path} is not deterministic: its model has {given}, which encodes a text differently each "
+            f"time: set {' and '.join(sampling)} to null in a copy of the file"
+        )
+    for token in stripping:
+        token.update(lstrip=False, rstrip=False)
     if vocab_size is not None and vocab_size < n_tokens:
         raise DataError(
             f"tokenizer.vocab_size={vocab_size} is less than the {n_tokens} tokens in {path}: "
@@ -271,9 +288,22 @@ def _described(path: Path, content: bytes, separator: str | None, vocab_size: in
         vocab_size=vocab_size or n_tokens,
         separator=_separator(path, separator, {text: token for token, text in added.items()}),
         byte_level='"ByteLevel"' in decoder,
-        text=text,
+        text=json.dumps(values, ensure_ascii=False) if stripping else text,
+        replaced=replaced,
         added=added,
     )
+
+
+def _replaced(normalizer: Any) -> Iterator[str]:
+    """Yield the texts that a normalizer replaces by others of as many bytes, which no sum of bytes shows."""
+    if not isinstance(normalizer, Mapping):
+        return
+    for part in normalizer.get("normalizers", ()):
+        yield from _replaced(part)
+    pattern = normalizer.get("pattern", {}).get("String")
+    content = normalizer.get("content")
+    if pattern and content is not None and len(pattern.encode()) == len(content.encode()):
+        yield pattern
 
 
 def _separator(path: Path, separator: str | None, added: Mapping[str, int]) -> int:

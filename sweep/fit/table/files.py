@@ -15,9 +15,10 @@ from typing import Any
 
 from sweep.errors import InputError
 from sweep.fit.table.numbers import BLANKS
+from sweep.formats import ARROW, GZIP, MARKUP, PARQUET, ZSTD, is_markup, unreadable_format
 
-COMPRESSED = ".gz"
-GZIP = b"\x1f\x8b"  # first bytes (RFC 1952, section 2.3.1)
+COMPRESSED = (".gz", ".zst")
+HEAD_BYTES = 1024  # enough for every signature
 SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
 SEPARATORS = (",", ";", "\t", "|")
 BYTE_ORDER_MARKS = {
@@ -57,15 +58,20 @@ def read_cells(path: Path) -> Cells:
     reader = READERS.get(suffix)
     if suffix in SPREADSHEETS:
         raise InputError(f"{path}: a spreadsheet is not a table of text: save its sheet as CSV, and fit that")
-    if reader is None or (reader is _read_parquet and _is_compressed(path)):
+    if path.is_file():
+        _check_format(path, _head(path))
+    if reader is None or (reader in BINARY and _is_compressed(path)):
         raise InputError(
             f"{path}: unknown suffix {''.join(path.suffixes[-2:])!r}: save the table as one of "
             f"{', '.join(READERS)}; text may be compressed (.csv.gz)"
         )
     try:
-        cells = reader(path)
+        cells = _reader_of_content(path, reader)(path)
     except FileNotFoundError:
-        raise InputError(f"{path}: file not found") from None
+        target = f", a link to {path.readlink()}, which does not exist" if path.is_symlink() else ""
+        raise InputError(f"{path}: file not found{target}") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a directory: give a file in it") from None
     except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
         # the parse errors of pyarrow and json are ValueErrors
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -75,13 +81,34 @@ def read_cells(path: Path) -> Cells:
     return cells
 
 
+def _reader_of_content(path: Path, reader: Callable[[Path], Cells]) -> Callable[[Path], Cells]:
+    """Return the reader for a file's first bytes, else `reader`."""
+    head = _head(path)
+    if head.startswith(PARQUET):
+        return _read_parquet
+    return _read_arrow if head.startswith(ARROW) else reader
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(HEAD_BYTES)
+
+
+def _check_format(path: Path, content: bytes) -> None:
+    """Raise InputError, with the tool that helps, for content that is no table."""
+    if (description := unreadable_format(content[:HEAD_BYTES])) is not None:
+        raise InputError(f"{path} is {description}")
+    if is_markup(content[:HEAD_BYTES]):
+        raise InputError(f"{path} is {MARKUP}")
+
+
 def is_known_table(path: Path) -> bool:
     """Return whether a path has the suffix of a table, compressed or not."""
     return _suffix(path) in READERS or _suffix(path) in SPREADSHEETS
 
 
 def _is_compressed(path: Path) -> bool:
-    return path.suffix.lower() == COMPRESSED
+    return path.suffix.lower() in COMPRESSED
 
 
 def _suffix(path: Path) -> str:
@@ -92,7 +119,14 @@ def _suffix(path: Path) -> str:
 def _content(path: Path) -> bytes:
     """Return the bytes of a file, decompressed."""
     content = path.read_bytes()
-    return gzip.decompress(content) if _is_compressed(path) or content.startswith(GZIP) else content
+    if content.startswith(GZIP):
+        content = gzip.decompress(content)
+    elif content.startswith(ZSTD):
+        import pyarrow  # type: ignore[import-untyped]  # slow to import
+
+        content = pyarrow.CompressedInputStream(pyarrow.BufferReader(content), "zstd").read()
+    _check_format(path, content)
+    return content
 
 
 def _read_delimited(path: Path) -> Cells:
@@ -190,6 +224,16 @@ def _read_parquet(path: Path) -> Cells:
     return Cells(source=str(path), columns=pyarrow.parquet.read_table(path).to_pydict())
 
 
+def _read_arrow(path: Path) -> Cells:
+    import pyarrow
+
+    with pyarrow.memory_map(str(path)) as source:
+        is_file = source.read(6) == ARROW[0][:6]
+        source.seek(0)
+        opened = pyarrow.ipc.open_file(source) if is_file else pyarrow.ipc.open_stream(source)
+        return Cells(source=str(path), columns=opened.read_all().to_pydict())
+
+
 def _read_json_lines(path: Path) -> Cells:
     """Read one JSON object a line, or a list of objects; a key that an object lacks is missing in its row."""
     text, notes = _decode(_content(path))
@@ -222,7 +266,12 @@ READERS: dict[str, Callable[[Path], Cells]] = {
     ".txt": _read_delimited,
     ".dat": _read_delimited,
     ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
+    ".feather": _read_arrow,
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,
     ".json": _read_json_lines,
 }
+
+BINARY = (_read_parquet, _read_arrow)
+"""Readers of formats with compression of their own."""

@@ -72,8 +72,7 @@ def print_document(text: str) -> None:
     Raises InputError when stdout is closed, and OSError with "standard output" as its filename when writing
     fails; nothing is written to stdout after such a failure.
     """
-    if sys.stdout is None:
-        raise InputError("standard output is closed: redirect it to a file or a pipe to get the result")
+    require_output()
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -81,6 +80,18 @@ def print_document(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         error.filename = "standard output"
         raise
+
+
+def require_output() -> None:
+    """Raise InputError when stdout is closed: called before a verb works for a result that it only prints."""
+    if sys.stdout is None:
+        raise InputError("standard output is closed: redirect it to a file or a pipe to get the result")
+
+
+def discard_if_closed() -> None:
+    """Drop what is printed on stdout where it is closed, for verbs with results in files."""
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8")  # the null device, see `open_closed_streams`
 
 
 def say(text: str) -> None:

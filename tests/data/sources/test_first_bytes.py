@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import os
+import pickle
 import shutil
 import subprocess
 import tarfile
@@ -20,8 +21,9 @@ import pytest
 
 from sweep.config import HuggingFaceData, TextData
 from sweep.data.registry import documents, scan
-from sweep.data.sources.first_bytes import READABLE, UNREADABLE, kind_of
+from sweep.data.sources.first_bytes import READABLE, kind_of
 from sweep.errors import DataError
+from sweep.formats import UNREADABLE
 
 TALES = [f'Tale {i}, "größer" → ' + "once upon a time\n" * (i % 7) + "." for i in range(300)]
 LINES = "".join(json.dumps({"n": i, "text": tale}, ensure_ascii=False) + "\n" for i, tale in enumerate(TALES))
@@ -67,12 +69,16 @@ def read(config: HuggingFaceData | TextData) -> list[str]:
     return [found.content.decode() for found in documents(config)]
 
 
+SKIPPABLE = b"\x50\x2a\x4d\x18\x04\0\0\0skip"  # frame before those of pzstd
+
 WRITERS: dict[str, Callable[[Path], object]] = {
     "a.jsonl": lambda path: path.write_text(LINES, "utf-8"),
     "bom.jsonl": lambda path: path.write_text(LINES, "utf-8-sig"),
     "crlf.jsonl": lambda path: path.write_bytes(LINES.replace("\n", "\r\n").encode()),
     "a.jsonl.gz": lambda path: path.write_bytes(gzipped(LINES.encode())),
     "a.jsonl.zst": lambda path: path.write_bytes(zstd(LINES.encode("utf-8-sig"))),
+    "skippable.jsonl.zst": lambda path: path.write_bytes(SKIPPABLE + zstd(LINES.encode())),
+    "spaces.csv": lambda path: path.write_text(CSV.replace("n,text", "n, text"), "utf-8"),
     "misnamed.jsonl": lambda path: path.write_bytes(gzipped(LINES.encode())),
     "a.csv": lambda path: path.write_text(CSV, "utf-8"),
     "bom.csv": lambda path: path.write_text(CSV, "utf-8-sig"),
@@ -159,6 +165,11 @@ UNREADABLE_FILES = {
     ),
     "UTF-16LE": ("Hello world\n".encode("utf-16-le"), r"is UTF-16 .* iconv -f UTF-16LE -t UTF-8$"),
     "UTF-16BE": ("Hello world\n".encode("utf-16-be"), r"is UTF-16 .* iconv -f UTF-16BE -t UTF-8$"),
+    "UTF-32LE": ("Hello world\n".encode("utf-32-le"), r"is UTF-32 .* iconv -f UTF-32LE -t UTF-8$"),
+    "UTF-32BE": ("Hello world\n".encode("utf-32-be"), r"is UTF-32 .* iconv -f UTF-32BE -t UTF-8$"),
+    "NumPy": (b"\x93NUMPY\x01\x00v\x00{}", r"is a NumPy array: export"),
+    "pickle": (pickle.dumps({"text": ["a"]}), r"is a pickle, which may run code"),
+    "weights": (b"\x10" + b"\0" * 7 + b'{"w":{}}', r"is a safetensors file"),
     "gzipped UTF-16": (gzip.compress("grün".encode("utf-16")), r"is UTF-16 .* iconv -f UTF-16 "),
     "gzip twice": (gzip.compress(gzip.compress(b"x" * 99)), r"holds a gzip file compressed with gzip: decom"),
     "half a gzip": (
@@ -209,6 +220,21 @@ def test_dangling_links_are_refused(tmp_path: Path) -> None:
     for config in (table(tmp_path), TextData(source="text", files=(str(tmp_path / "b*"),))):
         with pytest.raises(DataError, match=r"b\.parquet is a link to objects/gone, which does not"):
             read(config)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_the_page_of_a_server_is_no_table(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("<!DOCTYPE html>\n<html><title>404</title></html>\n")
+    with pytest.raises(DataError, match=r" is HTML or XML, perhaps the error page of a server: download it"):
+        read(table(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "data/missing.parquet", "link.jsonl"])
+def test_the_name_of_a_file_is_no_name_on_the_hub(tmp_path: Path, monkeypatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("link.jsonl").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"not found: check the path|a link to nowhere, which does not exist"):
+        read(table(Path(name)))
 
 
 def test_a_pipe_is_refused(tmp_path: Path) -> None:

@@ -349,6 +349,46 @@ def test_a_plan_refuses_a_tokenizer_that_samples(
     check_tokenizer(config(path))
 
 
+def test_every_key_that_samples_is_named_at_once(saved: Callable[[Tokenizer], Path]) -> None:
+    path = saved(byte_fallback())
+    edit(path, lambda values: values["model"].update(alpha=0.1, nbest_size=-1))
+    with pytest.raises(DataError, match=r"set alpha and nbest_size to null in a copy of the file$"):
+        check_tokenizer(config(path))
+    edit(path, lambda values: values["model"].update(alpha=None, nbest_size=None))
+    check_tokenizer(config(path))
+
+
+@pytest.mark.parametrize("side", ["lstrip", "rstrip"])
+def test_added_tokens_leave_the_spaces_around_them_in_the_text(
+    saved: Callable[[Tokenizer], Path], side: str
+) -> None:
+    fast = byte_level()
+    fast.add_tokens([AddedToken("<|user|>", **{side: True}, normalized=False)])
+    tokenizer = PretrainedTokenizer(config(saved(fast)))
+    found = document("a", b"one  <|user|>  two")
+    (ids,) = tokenizer.encode([found])
+    assert 400 in ids
+    assert tokenizer.token_bytes[ids].sum() == len(found.content)
+
+
+def test_a_replacement_of_the_same_length_is_found(saved: Callable[[Tokenizer], Path]) -> None:
+    fast = byte_level()
+    fast.normalizer = normalizers.Sequence([normalizers.Replace("ё", "е")])
+    with pytest.raises(DataError, match=r"is not lossless, .*: it decodes 'ё' as 'е'"):
+        check_tokenizer(config(saved(fast)))
+
+
+def test_errors_and_panics_of_the_library_are_one_sentence(saved: Callable[[Tokenizer], Path]) -> None:
+    path = saved(byte_level())
+    edit(path, lambda values: values["model"].update(continuing_subword_prefix="##"))
+    with pytest.raises(DataError, match=r"cannot be read by version .* of the tokenizers library"):
+        check_tokenizer(config(path))
+    without_unk = Tokenizer(models.Unigram([("</s>", 0.0), ("a", -1.0)], None, False))
+    without_unk.add_special_tokens(["</s>"])
+    with pytest.raises(DataError, match=r"cannot encode 'words' \(.*unk_id.*\): choose a byte-level tok"):
+        check_tokenizer(config(saved(without_unk)))
+
+
 def test_a_plan_without_the_library_checks_what_it_can(
     saved: Callable[[Tokenizer], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sweep.config import ModelConfig
 from sweep.errors import DataError, InputError
-from sweep.train.models.convert.stock import STOCK_CLASSES, StockClass
+from sweep.train.models.convert.stock import STOCK_CLASSES, StockClass, without_nulls
 from sweep.train.models.gpt import GPT
 
 Tensors = Mapping[str, Tensor]
@@ -70,12 +70,13 @@ def from_huggingface(checkpoint: StockCheckpoint) -> GPT:
             f"config.json has model_type={checkpoint.config.get('model_type')!r}: "
             f"weights can be read from {' and '.join(STOCK_CLASSES)}"
         )
+    given = without_nulls(checkpoint.config)
     try:
-        config = stock.read(checkpoint.config)
+        config = stock.read(given)
     except KeyError as error:
         raise DataError(f"config.json has no {error.args[0]}, which {stock.name} requires") from None
     left = {name.removeprefix(stock.prefix): tensor for name, tensor in checkpoint.tensors.items()}
-    unbiased = stock.unbiased(checkpoint.config)
+    unbiased = stock.unbiased(given)
     converted = {
         name: torch.zeros(shape) if _is_bias_of(name, unbiased) else _taken(stock, config, name, shape, left)
         for name, shape in _parameters(config)

@@ -44,6 +44,14 @@ COMMON_NEEDS: Mapping[str, tuple[Any, ...]] = {
 }
 """Accepted values of keys that every class inherits; the first is the default."""
 
+COUNTS = frozenset(
+    "vocab_size n_positions n_embd n_layer n_head n_inner max_position_embeddings hidden_size "
+    "num_hidden_layers num_attention_heads num_key_value_heads intermediate_size".split()
+)
+NUMBERS = frozenset("layer_norm_epsilon rms_norm_eps rope_theta".split())
+FLAGS = frozenset("tie_word_embeddings attention_bias mlp_bias".split())
+"""Keys of config.json that are read, by type: positive integers, positive numbers, truth values."""
+
 GPT2_ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2"}
 """Decoder to stock names; transformers has a second name for the tanh form of GELU."""
 
@@ -95,6 +103,24 @@ def _require(config: Json, reads: str, needs: Mapping[str, tuple[Any, ...]], pla
             raise InputError(
                 f"config.json has {place}{key}={value!r}, which is not supported: it must be {listed}"
             )
+
+
+def without_nulls(config: Json, place: str = "") -> dict[str, Any]:
+    """Return the entries of config.json that are not null, which is the default of every key.
+
+    Raises InputError for a value of another type than its key's: "false" would be read as true.
+    """
+    given = {key: value for key, value in config.items() if value is not None}
+    for key, value in given.items():
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+        for keys, is_valid, wanted in (
+            (COUNTS, is_number and isinstance(value, int), "a positive integer"),
+            (NUMBERS, is_number, "a positive number"),
+            (FLAGS, isinstance(value, bool), "true or false"),
+        ):
+            if key in keys and not is_valid:
+                raise InputError(f"config.json has {place}{key}={value!r}: it must be {wanted}")
+    return given
 
 
 def _gpt2_lacks(config: ModelConfig) -> list[str]:
@@ -237,7 +263,7 @@ def _rope_base(config: Json) -> float:
         rope = config.get(key) or {}
         if not isinstance(rope, Mapping):
             raise InputError(f"config.json has {key}={rope!r}, which is not supported: it must be an object")
-        _require(rope, "rope_theta", needs, f"{key}.")
+        _require(without_nulls(rope, f"{key}."), "rope_theta", needs, f"{key}.")
         if rope.get("rope_theta") is not None:
             thetas[f"{key}.rope_theta"] = rope["rope_theta"]
     if len({float(theta) for theta in thetas.values()}) > 1:

@@ -182,6 +182,13 @@ REFUSED = [
     ("llama", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0, which is unknown and may"),
     ("llama", {"residual_multiplier": 0.2}, "residual_multiplier=0.2, which is unknown and may change"),
     ("llama", {"quantization_config": {"bits": 4}}, "quantization_config={'bits': 4}, which is not"),
+    ("llama", {"tie_word_embeddings": "false"}, "tie_word_embeddings='false': it must be true or false"),
+    ("llama", {"attention_bias": 1}, "attention_bias=1: it must be true or false"),
+    ("llama", {"num_hidden_layers": "2"}, "num_hidden_layers='2': it must be a positive integer"),
+    ("llama", {"num_key_value_heads": 0}, "num_key_value_heads=0: it must be a positive integer"),
+    ("llama", {"rms_norm_eps": "1e-5"}, "rms_norm_eps='1e-5': it must be a positive number"),
+    ("llama", {"rope_parameters": {"rope_theta": True}}, "rope_parameters.rope_theta=True: it must be a pos"),
+    ("gpt2", {"n_inner": 40.5}, "n_inner=40.5: it must be a positive integer"),
     ("gpt2", {"n_query_groups": 1}, "n_query_groups=1, which is unknown and may change the model: remove"),
 ]
 
@@ -230,6 +237,12 @@ def test_settings_that_are_not_ours_are_refused(name, changes, sentence):
     with pytest.raises(InputError) as refusal:
         from_huggingface(checkpoint(name, **changes))
     assert sentence in str(refusal.value)
+
+
+def test_null_is_the_default_or_missing():
+    with pytest.raises(DataError, match=r"config\.json has no hidden_size, which LlamaForCausalLM requires"):
+        from_huggingface(checkpoint("llama", hidden_size=None))
+    assert from_huggingface(checkpoint("gpt2", layer_norm_epsilon=None)).config.norm_eps == 1e-5
 
 
 def test_tensors_that_do_not_fit_are_refused():
