@@ -11,6 +11,7 @@ Legend: N parameters, C training FLOPs, L loss; reach is ln C less that of the l
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -45,6 +46,8 @@ ANSWER_PRIORS: Mapping[Target, FormPrior] = {
     "loss": FormPrior(median=0.005, log_sd=0.75),
 }
 """Of the weighted mean; scripts/benchmarks/calibrate_answer.py."""
+FEW_METHODS = 3  # fewer do not show by their disagreement how far their mean may be off
+FEW_FACTOR = 2.0  # on the priors then: those that cover as much without the disagreement
 MIN_WEIGHT = 0.5  # of the methods a backtest error of the mean is made from
 MAX_NAMED = 3  # outliers that the warning names
 
@@ -93,11 +96,24 @@ def calibrated(
     """Return the weights of the laws and the form error of their mean, by quantity."""
     errors = backtest.errors if isinstance(backtest, Backtest) else ()
     weights = {target: _weights(target, laws, errors, flops_max, method_priors) for target in TARGETS}
+    priors = priors_for(len(laws), answer_priors)
     form = {
-        target: FormError.infer(answer_priors[target], _errors_of_mean(target, weights[target], errors))
+        target: FormError.infer(priors[target], _errors_of_mean(target, weights[target], errors))
         for target in TARGETS
     }
     return weights, form
+
+
+def priors_for(
+    n_methods: int, priors: Mapping[Target, FormPrior] = ANSWER_PRIORS
+) -> Mapping[Target, FormPrior]:
+    """Return the priors of the form error of a mean over `n_methods` methods."""
+    if n_methods >= FEW_METHODS:
+        return priors
+    return {
+        target: dataclasses.replace(prior, median=FEW_FACTOR * prior.median)
+        for target, prior in priors.items()
+    }
 
 
 def shares(weights: Mapping[str, float], methods: Iterable[str]) -> dict[str, float]:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from sweep.config import FitConfig
 from sweep.fit.answer import TARGETS, AnswerLaw
 from sweep.fit.checks.backtest import MIN_FITTED, Target, select
-from sweep.fit.combination import ANSWER_PRIORS
+from sweep.fit.combination import priors_for
 from sweep.fit.methods.isoflop import fit_budgets
 from sweep.fit.methods.parabola import CHECKED_SIZES, MIN_SIZES, BudgetFit
 from sweep.fit.methods.trend import SLOPE_PRIOR
@@ -63,7 +63,7 @@ Design = tuple[BudgetRuns, ...]  # ascending in FLOPs
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variance:
-    """Variance of one logarithm at the target, from noise and from the form of the extrapolation."""
+    """Variance of one logarithm at the target, from noise and from form (with the methods' disagreement)."""
 
     noise: float
     form: FloatArray  # for each quantile of the present posterior that the true form error may lie at
@@ -128,6 +128,7 @@ class DesignModel:
     log_target: float
     possible: Mapping[Target, FloatArray]  # form errors per e-fold, at QUANTILES of their present posterior
     scale: Mapping[Target, tuple[float, FloatArray]]  # present variances by noise and form over the model's
+    disagreement: Mapping[Target, float]  # variance by disagreement of methods, per squared e-fold of reach
     known: dict[tuple[float, bytes], tuple[float, float] | None] = field(default_factory=dict)  # errors
 
     @classmethod
@@ -142,15 +143,17 @@ class DesignModel:
                 for name in TARGETS
             },
             scale=dict.fromkeys(TARGETS, (1.0, np.ones(len(QUANTILES)))),
+            disagreement=dict.fromkeys(TARGETS, 0.0),
         )
         reach = float(answer.reach(np.array([target]))[0])
-        scale = {}
+        scale, disagreement = {}, {}
         for name, found in plain.variances(design).items():
             noise = float(answer.noise_variance(name, np.array([target]))[0])
             form = (answer.form[name].sd * reach) ** 2
-            form += float(answer.disagreement_variance(name, np.array([target]))[0])
             scale[name] = (noise / found.noise, form / np.where(found.form > 0, found.form, 1.0))
-        return dataclasses.replace(plain, scale=scale)
+            between = float(answer.disagreement_variance(name, np.array([target]))[0])
+            disagreement[name] = between / reach**2 if reach > 0 else 0.0
+        return dataclasses.replace(plain, scale=scale, disagreement=disagreement)
 
     def variances(self, design: Design) -> dict[Target, Variance]:
         """Return the expected variances of ln N_opt and ln L_opt at the target."""
@@ -164,7 +167,8 @@ class DesignModel:
             lines = _line_variances(x, square, np.append(x, self.log_target), _prior(name))
             form = self._form(name, x, square, lines) * reach**2
             by_noise, by_form = self.scale[name]
-            result[name] = Variance(noise=by_noise * float(lines[-1, -1]), form=by_form * form)
+            form = by_form * form + self.disagreement[name] * reach**2
+            result[name] = Variance(noise=by_noise * float(lines[-1, -1]), form=form)
         return result
 
     def _errors(self, budget: BudgetRuns) -> tuple[float, float] | None:
@@ -190,7 +194,11 @@ class DesignModel:
         squared_error = variance + self.possible[name][:, None] ** 2 * reach
         spread = variance + SQUARES[:, None] * reach
         share = -0.5 / (len(x) - first)
-        log_weight = _log_priors()[name] + np.log(spread) @ share + (squared_error * share) @ (1.0 / spread).T
+        log_weight = (
+            _log_priors(len(self.answer.laws))[name]
+            + np.log(spread) @ share
+            + (squared_error * share) @ (1.0 / spread).T
+        )
         weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
         return np.asarray(weight @ SQUARES / weight.sum(axis=1), dtype=np.float64)
 
@@ -199,9 +207,9 @@ SQUARES = GRID[::4] ** 2
 
 
 @cache
-def _log_priors() -> Mapping[Target, FloatArray]:
-    """Return the logarithm of the prior weights of the form error, at SQUARES."""
-    every = {name: FormError.infer(ANSWER_PRIORS[name], ()).weights for name in TARGETS}
+def _log_priors(n_methods: int) -> Mapping[Target, FloatArray]:
+    """Return the logarithm of the prior weights of the form error of a mean of methods, at SQUARES."""
+    every = {name: FormError.infer(prior, ()).weights for name, prior in priors_for(n_methods).items()}
     # each point stands for those up to the next one, so that an exact form keeps its share
     thinned = {name: np.add.reduceat(w, np.arange(0, len(GRID), 4)) for name, w in every.items()}
     return {name: np.log(np.maximum(weights, 1e-300)) for name, weights in thinned.items()}
