@@ -48,7 +48,10 @@ def test_the_same_columns_in_every_format(tmp_path: Path, name: str) -> None:
             "is a Git LFS pointer, not the file: run git lfs pull",
         ),
         (b"<!DOCTYPE html>\n<html></html>", "is HTML or XML, perhaps the error page of a server: download"),
-        (gzip.compress(b"<html></html>"), "is HTML or XML, perhaps the error page of a server: download it"),
+        (
+            gzip.compress(b"<html></html>", mtime=0),
+            "is HTML or XML, perhaps the error page of a server: download it",
+        ),
         (bz2.compress(CSV), "is compressed with bzip2: decompress it with bzip2 -d"),
     ],
 )
