@@ -36,7 +36,7 @@ from sweep.report.text.terminal import print_json, print_text, say
 if TYPE_CHECKING:  # scipy and pandas are slow to import, and --help does not need them
     from sweep.config import ExperimentConfig, FitConfig
     from sweep.fit import Fit, Prediction
-    from sweep.fit.predict import RunPrediction
+    from sweep.fit.prediction import RunPrediction
 
 LawSource = Annotated[
     str | None,
