@@ -18,7 +18,8 @@ from sweep.config import FitConfig
 from sweep.errors import InputError
 from sweep.fit.answer import AnswerLaw
 from sweep.fit.checks.agreement import Agreement, agreement
-from sweep.fit.checks.backtest import Backtest, backtest, select
+from sweep.fit.checks.backtest import backtest, select
+from sweep.fit.checks.backtest_errors import Backtest
 from sweep.fit.checks.reconcile import Reconciliation, reconciled
 from sweep.fit.combination import combine
 from sweep.fit.display import fit_html, fit_text

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.fit.checks.backtest import Backtest
+from sweep.fit.checks.backtest_errors import Backtest
 from sweep.fit.laws.base import Estimate, Interval, Quantity
 from sweep.fit.laws.encoding import fields_to_plain, to_plain
 from sweep.fit.laws.lifetime import LifetimeOptimum

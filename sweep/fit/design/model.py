@@ -22,7 +22,8 @@ import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.fit.answer import TARGETS, AnswerLaw
-from sweep.fit.checks.backtest import MIN_FITTED, Target, select
+from sweep.fit.checks.backtest import MIN_FITTED, select
+from sweep.fit.checks.backtest_errors import Target
 from sweep.fit.combination import priors_for
 from sweep.fit.methods.isoflop import fit_budgets
 from sweep.fit.methods.parabola import CHECKED_SIZES, MIN_SIZES, BudgetFit
