@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
-import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -27,16 +24,15 @@ from sweep.cli.arguments import (
 )
 from sweep.cli.laws import show_fits
 from sweep.cli.next_steps import after_fit, after_status
-from sweep.errors import EXIT_FAILED, EXIT_STOPPED, InputError
+from sweep.cli.training import catch_stop_signals, refit, say_outcome
+from sweep.errors import EXIT_FAILED, InputError
 from sweep.report.text.terminal import print_json, print_text, progress, say
 
 if TYPE_CHECKING:  # slow to import, and --help does not need them
     from sweep.config import ExperimentConfig
-    from sweep.fit import Fit
     from sweep.records import Plan
     from sweep.store.status import SweepStatus
     from sweep.study.afford import Kind, Limit, Resolution
-    from sweep.study.run import RunOutcome
 
 PICTURES = ("answer", "isoflop_curves", "optima")  # in the order in which they are proposed
 
@@ -272,22 +268,6 @@ def best_picture(pictures: Sequence[Path]) -> list[Path]:
     return [*(by_name[name] for name in PICTURES if name in by_name), *pictures][:1]
 
 
-def say_outcome(outcome: RunOutcome) -> None:
-    """Report the end of a run on stderr. Raises typer.Exit when it was stopped with work left."""
-    n_runs = len(outcome.status.runs)
-    if outcome.interrupted:
-        say(f"stopped, state saved: run the same command to continue ({outcome.n_trained} runs finished)")
-        raise typer.Exit(EXIT_STOPPED)
-    if outcome.was_finished:
-        say(f"all {n_runs} runs are finished: nothing to train")
-    for failed in outcome.status.runs:
-        if failed.finished and failed.status not in ("done", "diverged"):
-            say(f"{failed.name} ended as {failed.status}: {failed.reason}")
-    for problem in (outcome.gave_up, outcome.index_problem):
-        if problem:
-            say(problem)
-
-
 def validate(
     directory: SweepDirectory = None,
     flops: Annotated[
@@ -357,17 +337,6 @@ def _sweep_and_budgets(
     return sweep_dir, [budget_or_multiple(word, lambda: largest_planned_budget(sweep_dir)) for word in words]
 
 
-def refit(sweep_dir: Path) -> dict[str | None, Fit]:
-    """Fit a sweep with its new runs, draw its figures, and return the fits by arm."""
-    from sweep.store.run_store import RunStore
-    from sweep.study import laws
-    from sweep.study.report import write_report
-
-    fits = laws.fit_sweep(sweep_dir, RunStore(sweep_dir).latest_experiment().fit)
-    write_report(sweep_dir)
-    return fits
-
-
 def _say_offline_runs(sweep_dir: Path) -> None:
     """Say which command sends the runs that wandb recorded offline."""
     offline = list((sweep_dir / "wandb").glob("offline-run-*"))
@@ -386,24 +355,6 @@ def _how_to_follow(sweep_dir: Path) -> str:
     )
     lines = [f"  sweep {verb:<40}  {purpose}" for verb, purpose in verbs]
     return "\n".join(["the workers continue in the background", *lines])
-
-
-@contextlib.contextmanager
-def catch_stop_signals() -> Iterator[list[int]]:
-    """Yield a list that SIGINT and SIGTERM append their number to, instead of ending the process."""
-    caught: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if not caught:
-            say("stopping: workers save their state")
-        caught.append(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
