@@ -19,11 +19,10 @@ from sweep.fit.laws.base import Law
 from sweep.fit.methods.isoflop import find_minima
 from sweep.fit.methods.parabola import BudgetFit
 from sweep.fit.refusals import Refusal, RefusedError
-from sweep.fit.table.observations import Observations
+from sweep.fit.table.observations import Observations, select
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.bool_]
 FitFunction = Callable[[Observations, FitConfig], Law]
 
 MIN_FITTED = 3  # levels that every cut leaves to the fit
@@ -95,36 +94,6 @@ def _cut(
             for name, method in methods.items()
         },
     )
-
-
-def select(observations: Observations, rows: Rows) -> Observations:
-    """Return the observations at `rows`; budgets without a point are dropped, the FLOP constraint stays."""
-    kept = np.unique(observations.budget[rows])
-    kept = kept[kept >= 0]
-    renumbered = np.full(len(observations.budgets) + 1, -1)
-    renumbered[kept] = np.arange(len(kept))
-    clusters, cluster = np.unique(observations.cluster[rows], return_inverse=True)
-    position = {int(old): new for new, old in enumerate(clusters)}
-    curves = [curve for curve in observations.curves if curve.cluster in position]
-    return dataclasses.replace(
-        observations,
-        n_params=observations.n_params[rows],
-        n_tokens=observations.n_tokens[rows],
-        flops=observations.flops[rows],
-        loss=observations.loss[rows],
-        n_params_non_embedding=_at(observations.n_params_non_embedding, rows),
-        flops_chinchilla=_at(observations.flops_chinchilla, rows),
-        n_tokens_unique=_at(observations.n_tokens_unique, rows),
-        budget=renumbered[observations.budget[rows]],
-        budgets=observations.budgets[kept],
-        cluster=cluster,
-        labels=tuple(np.array(observations.labels, dtype=object)[rows]),
-        curves=tuple(dataclasses.replace(curve, cluster=position[curve.cluster]) for curve in curves),
-    )
-
-
-def _at(values: FloatArray | None, rows: Rows) -> FloatArray | None:
-    return None if values is None else values[rows]
 
 
 def _levels(observations: Observations) -> _Levels:
