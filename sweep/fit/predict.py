@@ -18,14 +18,8 @@ import numpy.typing as npt
 from sweep.errors import InputError
 from sweep.fit.answer import AnswerLaw
 from sweep.fit.fit import Fit
-from sweep.fit.laws.base import (
-    QUANTITIES,
-    DrawnLaw,
-    Interval,
-    Law,
-    coverage_warning,
-    percentiles,
-)
+from sweep.fit.laws.base import QUANTITIES, Interval, Law, coverage_warning, percentiles
+from sweep.fit.laws.drawn_law import DrawnLaw
 from sweep.fit.laws.lifetime import LifetimeOptimum, lifetime_optimum
 from sweep.fit.laws.surface import surface_loss
 from sweep.fit.prediction import AnswerPrediction, MethodPrediction, Prediction, RunPrediction
