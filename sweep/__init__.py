@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sweep.config.compose import compose_experiment
     from sweep.fit import read_fit, read_table
-    from sweep.study.laws import fit_optima, fit_table
     from sweep.study.run import run_experiment
     from sweep.study.sweep import open_sweep
+    from sweep.study.tables import fit_optima, fit_table
 
 __all__ = [
     "compose_experiment",
@@ -48,8 +48,8 @@ __all__ = [
 
 _HOMES = {
     "compose_experiment": "sweep.config.compose",
-    "fit_optima": "sweep.study.laws",
-    "fit_table": "sweep.study.laws",
+    "fit_optima": "sweep.study.tables",
+    "fit_table": "sweep.study.tables",
     "open_sweep": "sweep.study.sweep",
     "read_fit": "sweep.fit",
     "read_table": "sweep.fit",

@@ -31,7 +31,7 @@ import pandas as pd
 from sweep.config import FitConfig
 from sweep.fit import Refusal, fit
 from sweep.fit.answer import DISAGREEMENT, TARGETS, AnswerLaw
-from sweep.fit.checks.backtest import Backtest, BudgetError, MethodBacktest, Target
+from sweep.fit.checks.backtest_errors import Backtest, BudgetError, MethodBacktest, Target
 from sweep.fit.combination import ANSWER_PRIORS, METHOD_PRIORS, calibrated
 from sweep.fit.numerics.form_error import FormPrior
 

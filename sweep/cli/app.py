@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweep.cli import comparisons, design, laws, predict, sweeps, upkeep
+from sweep.cli import checks, comparisons, design, laws, predict, sweeps, upkeep
 from sweep.cli.arguments import AsJson, ConfigDir, Overrides, arms_of, first_arm_of, names_experiment
 from sweep.cli.data import data_app, import_runs
 from sweep.cli.help import DAILY, MACHINE, STUDIES, GroupedVerbs, examples
@@ -205,7 +205,7 @@ _add(
     "fit runs.csv --column n_params='Model Size' --where 'n_params > 1e8'",
 )
 _add(STUDIES, laws.laws, "laws", "laws --json")
-_add(STUDIES, sweeps.validate, "validate results/smoke 4x", "validate results/smoke 1e12 --json")
+_add(STUDIES, checks.validate, "validate results/smoke 4x", "validate results/smoke 1e12 --json")
 _add(
     STUDIES,
     comparisons.compare,
@@ -219,7 +219,7 @@ _add(
     "suggest results/smoke --target 1e12",
     "suggest results/smoke --target 1e12 --flops-budget 1e11 --run",
 )
-_add(STUDIES, sweeps.check_hparams, "check-hparams experiment=smoke", name="check-hparams")
+_add(STUDIES, checks.check_hparams, "check-hparams experiment=smoke", name="check-hparams")
 _add(STUDIES, comparisons.fit_hparams, "fit-hparams results/rates", name="fit-hparams")
 _add(STUDIES, upkeep.exclude, "exclude results/smoke 5e09-d8-L2-s0 --reason 'loss spike at step 40'")
 _add(STUDIES, import_runs, "import runs.csv --into results/theirs", name="import")

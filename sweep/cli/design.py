@@ -16,7 +16,7 @@ from sweep.cli.arguments import (
     budget_or_multiple,
     directory_of,
 )
-from sweep.cli.sweeps import catch_stop_signals, refit, say_outcome
+from sweep.cli.training import catch_stop_signals, refit, say_outcome
 from sweep.errors import EXIT_FAILED
 from sweep.report.text.terminal import print_json, print_text, progress, say
 

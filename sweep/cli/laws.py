@@ -112,7 +112,7 @@ def fit(
     table.
     """
     from sweep.fit import OptimaLaw, Selection
-    from sweep.study.laws import fit_any_table
+    from sweep.study.tables import fit_any_table
 
     path, overrides = split_path(source, settings)
     refuse_old_grammar(overrides)

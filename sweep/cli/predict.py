@@ -36,7 +36,7 @@ from sweep.report.text.terminal import print_json, print_text, say
 if TYPE_CHECKING:  # scipy and pandas are slow to import, and --help does not need them
     from sweep.config import ExperimentConfig, FitConfig
     from sweep.fit import Fit, Prediction
-    from sweep.fit.predict import RunPrediction
+    from sweep.fit.prediction import RunPrediction
 
 LawSource = Annotated[
     str | None,
@@ -151,11 +151,11 @@ def _show(
 def _law(source: str, settings: FitConfig, column: list[str] | None, where: str | None) -> Fit:
     """Return the fit of a sweep, a fit.json, a published law or a table. Raises InputError as they do."""
     from sweep.fit import Selection
-    from sweep.study import laws
+    from sweep.study import laws, tables
 
-    if laws.is_table(source):
+    if tables.is_table(source):
         columns, selection = columns_of(column or ()), Selection(where=where)
-        return laws.fit_table(source, settings, columns=columns, selection=selection, on_note=say)
+        return tables.fit_table(source, settings, columns=columns, selection=selection, on_note=say)
     if column or where:
         raise InputError("--column and --where are about the columns and rows of a table: give one")
     return laws.read_law(source)

@@ -1,13 +1,10 @@
-"""The verbs that plan, train and validate a sweep."""
+"""The verbs `plan` and `run`."""
 
 from __future__ import annotations
 
-import contextlib
 import shlex
-import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -16,27 +13,21 @@ from sweep.cli.arguments import (
     AsJson,
     ConfigDir,
     Overrides,
-    SweepDirectory,
     Verbose,
     arms_of,
-    budget_or_multiple,
-    directory_of,
-    is_budget,
     require_experiment,
-    split_arguments,
 )
 from sweep.cli.laws import show_fits
 from sweep.cli.next_steps import after_fit, after_status
-from sweep.errors import EXIT_FAILED, EXIT_STOPPED, InputError
+from sweep.cli.training import catch_stop_signals, say_outcome
+from sweep.errors import EXIT_FAILED, InputError
 from sweep.report.text.terminal import print_json, print_text, progress, say
 
 if TYPE_CHECKING:  # slow to import, and --help does not need them
     from sweep.config import ExperimentConfig
-    from sweep.fit import Fit
     from sweep.records import Plan
     from sweep.store.status import SweepStatus
     from sweep.study.afford import Kind, Limit, Resolution
-    from sweep.study.run import RunOutcome
 
 PICTURES = ("answer", "isoflop_curves", "optima")  # in the order in which they are proposed
 
@@ -272,102 +263,6 @@ def best_picture(pictures: Sequence[Path]) -> list[Path]:
     return [*(by_name[name] for name in PICTURES if name in by_name), *pictures][:1]
 
 
-def say_outcome(outcome: RunOutcome) -> None:
-    """Report the end of a run on stderr. Raises typer.Exit when it was stopped with work left."""
-    n_runs = len(outcome.status.runs)
-    if outcome.interrupted:
-        say(f"stopped, state saved: run the same command to continue ({outcome.n_trained} runs finished)")
-        raise typer.Exit(EXIT_STOPPED)
-    if outcome.was_finished:
-        say(f"all {n_runs} runs are finished: nothing to train")
-    for failed in outcome.status.runs:
-        if failed.finished and failed.status not in ("done", "diverged"):
-            say(f"{failed.name} ended as {failed.status}: {failed.reason}")
-    for problem in (outcome.gave_up, outcome.index_problem):
-        if problem:
-            say(problem)
-
-
-def validate(
-    directory: SweepDirectory = None,
-    flops: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="FLOPS…",
-            help="Budgets in training FLOPs, or multiples of the largest planned one, as 4x; all are "
-            "registered before any is trained.",
-        ),
-    ] = None,
-    arm: Annotated[
-        str | None, typer.Option("--arm", metavar="NAME", help="Arm of the sweep to validate.")
-    ] = None,
-    config_dir: ConfigDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Test a prediction: register it, train it, and compare.
-
-    The answer at a larger budget is written before training and never changed. Its run and the sizes on
-    either side then become part of the sweep. The command can be repeated and interrupted.
-    """
-    from sweep.report.text.validation import validation_text
-    from sweep.study import validate as study
-
-    sweep_dir, budgets = _sweep_and_budgets(directory, flops, config_dir)
-    with catch_stop_signals() as caught, progress() as (on_data, on_status):
-        outcomes = study.validate_all(
-            sweep_dir,
-            budgets,
-            arm=arm,
-            on_progress=on_data,
-            on_status=on_status,
-            should_stop=lambda: bool(caught),
-        )
-    say_outcome(outcomes[0].run)
-    for outcome in outcomes:
-        if outcome.validation is None:
-            at, n_runs = f"{outcome.registration.flops:g} FLOPs", len(outcome.registration.runs)
-            say(f"the validation at {at} is not finished: repeat the command ({n_runs} runs in all)")
-    finished = [outcome.validation for outcome in outcomes if outcome.validation is not None]
-    if len(finished) < len(outcomes):
-        raise typer.Exit(EXIT_FAILED)
-    if outcomes[0].run.n_trained:
-        refit(sweep_dir)
-    if as_json:
-        place = shlex.quote(str(sweep_dir))
-        following = {"next": [f"sweep fit {place}", f"sweep report {place}"]}
-        documents = [validation.to_json() | following for validation in finished]
-        print_json(documents if len(documents) > 1 else documents[0])
-    else:
-        for validation in finished:
-            print_text(validation_text(validation))
-
-
-def _sweep_and_budgets(
-    first: str | None, others: list[str] | None, config_dir: Path | None
-) -> tuple[Path, list[float]]:
-    """Return the sweep, given as a directory or by its experiment, and the budgets in FLOPs."""
-    from sweep.study.validate import largest_planned_budget
-
-    words, overrides = split_arguments(first, others)
-    is_place = bool(words) and (Path(words[0]).is_dir() or not is_budget(words[0]))
-    place = words.pop(0) if is_place else None
-    if not words:
-        raise InputError("give the directory of a sweep and a budget, as in sweep validate results/demo 1e21")
-    sweep_dir = directory_of(place, overrides, config_dir)
-    return sweep_dir, [budget_or_multiple(word, lambda: largest_planned_budget(sweep_dir)) for word in words]
-
-
-def refit(sweep_dir: Path) -> dict[str | None, Fit]:
-    """Fit a sweep with its new runs, draw its figures, and return the fits by arm."""
-    from sweep.store.run_store import RunStore
-    from sweep.study import laws
-    from sweep.study.report import write_report
-
-    fits = laws.fit_sweep(sweep_dir, RunStore(sweep_dir).latest_experiment().fit)
-    write_report(sweep_dir)
-    return fits
-
-
 def _say_offline_runs(sweep_dir: Path) -> None:
     """Say which command sends the runs that wandb recorded offline."""
     offline = list((sweep_dir / "wandb").glob("offline-run-*"))
@@ -386,56 +281,3 @@ def _how_to_follow(sweep_dir: Path) -> str:
     )
     lines = [f"  sweep {verb:<40}  {purpose}" for verb, purpose in verbs]
     return "\n".join(["the workers continue in the background", *lines])
-
-
-@contextlib.contextmanager
-def catch_stop_signals() -> Iterator[list[int]]:
-    """Yield a list that SIGINT and SIGTERM append their number to, instead of ending the process."""
-    caught: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if not caught:
-            say("stopping: workers save their state")
-        caught.append(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
-    """Measure the loss due to learning rate and batch size.
-
-    Trains half and twice the learning rate and the batch size at the corners of the grid.
-    """
-    from sweep.config.places import hparam_directory, sweep_directory
-    from sweep.report.hparams import document
-    from sweep.report.text.hparams import hparam_text
-    from sweep.study.laws import measure_hparams
-    from sweep.study.plan import hparam_check
-    from sweep.study.run import run_experiment
-
-    arms = _arms("check-hparams", overrides, config_dir, as_arm=False)
-    with catch_stop_signals() as caught, progress() as (on_data, on_status):
-        outcome = run_experiment(
-            *arms,
-            on_progress=on_data,
-            on_status=on_status,
-            on_notice=say,
-            should_stop=lambda: bool(caught),
-            check_hparams=True,
-        )
-    say_outcome(outcome)
-    checks = [hparam_check(arm) for arm in arms]
-    reports = measure_hparams(checks, sweep_directory(arms[0]), hparam_directory(arms[0]))
-    if as_json:
-        place = shlex.quote(str(sweep_directory(arms[0])))
-        print_json(document(reports) | {"next": [f"sweep fit {place}"]})
-    else:
-        for measured in reports:
-            print_text(hparam_text(measured))
-    if outcome.gave_up or outcome.status.n_failed:
-        raise typer.Exit(EXIT_FAILED)

@@ -3,7 +3,8 @@
 from sweep.config import FitConfig
 from sweep.fit.fit import METHODS, Fit, Method, fit, method_names, published_fit, read_fit
 from sweep.fit.laws.base import Law
-from sweep.fit.predict import Prediction, Question, predict
+from sweep.fit.predict import Question, predict
+from sweep.fit.prediction import Prediction
 from sweep.fit.refusals import Refusal
 from sweep.fit.table.columns import DEFAULT_COLUMNS
 from sweep.fit.table.optima import OptimaLaw, optima_law

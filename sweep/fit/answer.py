@@ -17,7 +17,7 @@ from typing import Any, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.checks.backtest import Target
+from sweep.fit.checks.backtest_errors import Target
 from sweep.fit.laws.base import QUANTITIES, Interval, Law, Optimum, Quantity
 from sweep.fit.laws.encoding import from_plain, to_plain
 from sweep.fit.methods.windows import Outlier

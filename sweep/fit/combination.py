@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from sweep.fit.answer import TARGETS, AnswerLaw, log_of
-from sweep.fit.checks.backtest import Backtest, LevelErrors, Target
+from sweep.fit.checks.backtest_errors import Backtest, LevelErrors, Target
 from sweep.fit.laws.base import Law
 from sweep.fit.methods.isoflop import IsoflopLaw
 from sweep.fit.methods.windows import OUTLYING, Outlier

@@ -18,7 +18,8 @@ from sweep.config import FitConfig
 from sweep.errors import InputError
 from sweep.fit.answer import AnswerLaw
 from sweep.fit.checks.agreement import Agreement, agreement
-from sweep.fit.checks.backtest import Backtest, backtest, select
+from sweep.fit.checks.backtest import backtest
+from sweep.fit.checks.backtest_errors import Backtest
 from sweep.fit.checks.reconcile import Reconciliation, reconciled
 from sweep.fit.combination import combine
 from sweep.fit.display import fit_html, fit_text
@@ -38,7 +39,7 @@ from sweep.fit.methods.windows import name_outliers, select_runs
 from sweep.fit.refusals import Refusal, RefusedError
 from sweep.fit.table.constraint import Constraint
 from sweep.fit.table.filters import AppliedFilter
-from sweep.fit.table.observations import ExcludedPoint, Observations, observe
+from sweep.fit.table.observations import ExcludedPoint, Observations, observe, select
 from sweep.fit.table.points import from_dataframe
 from sweep.records import CurvePoint, Point
 

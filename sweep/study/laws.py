@@ -1,31 +1,22 @@
-"""Fitting, figures and predictions of a sweep or a table."""
+"""The laws of a sweep, from its points to its files, and those that are read from a file or by name."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sweep.config import ColumnsConfig, FitConfig
+from sweep.config import FitConfig
 from sweep.errors import InputError, SafetyError
-from sweep.fit import (
-    DEFAULT_COLUMNS,
-    Fit,
-    fit,
-    published_fit,
-    read_fit,
-    read_table,
-)
+from sweep.fit import Fit, fit, published_fit, read_fit
 from sweep.fit.laws.catalogue import CATALOGUE
 from sweep.fit.table.files import is_known_table
 from sweep.fit.table.observations import ExcludedPoint
-from sweep.fit.table.optima import OptimaLaw, optima_law
-from sweep.fit.table.points import ALL_ROWS, Selection, from_dataframe
 from sweep.plan.hparam_check import HparamCheck
 from sweep.records import Point
 from sweep.report.hparam_summary import HPARAMS, hyperparameters
@@ -34,9 +25,6 @@ from sweep.store.families import outside_of_plan
 from sweep.store.files import read_json, write_atomic
 from sweep.store.plans import MAX_OFFERED, no_plan, offer_sweeps, sweeps_in
 from sweep.store.run_store import Exclusion, RunStore, StoredPoints
-
-if TYPE_CHECKING:  # slow to import, and most verbs need neither
-    import pandas as pd
 
 SETTING_COLUMNS = (
     "lr_peak batch_tokens n_tokens warmup_steps schedule optimizer weight_decay beta2 parametrization "
@@ -216,89 +204,6 @@ def _check_settings(stored: StoredPoints) -> None:
                 f"{', '.join(differing) or 'their config.json'}: give variants a name= of their own, or "
                 f"exclude one with sweep exclude"
             )
-
-
-def fit_any_table(
-    source: str | Path | pd.DataFrame,
-    config: FitConfig | None = None,
-    *,
-    columns: ColumnsConfig = DEFAULT_COLUMNS,
-    selection: Selection = ALL_ROWS,
-    reconcile: bool = False,
-    on_note: Callable[[str], None] | None = None,
-) -> Fit | OptimaLaw:
-    """Fit a table of runs, one a row, or the power laws of a table of optima. Writes nothing.
-
-    `source` is a file or a DataFrame. `columns` names columns that are not found by their usual names,
-    `selection` the rows to fit; `on_note` receives each sentence about how the table was read. Raises
-    InputError as `read_table`.
-    """
-    if not isinstance(source, str | Path):
-        table = from_dataframe(source, columns, selection=selection)
-    elif not Path(source).exists():
-        raise not_found(source)
-    elif is_fit(source):
-        raise InputError(f"{source} is a fit, not a table: ask it with sweep predict {source} 10x")
-    else:
-        table = read_table(source, columns, selection)
-    if on_note is not None:
-        for note in table.notes:
-            on_note(note)
-    config = config or FitConfig()
-    if table.is_optima:
-        return optima_law(table, config.confidence)
-    return fit(table, config, reconcile=reconcile)
-
-
-def fit_table(
-    source: str | Path | pd.DataFrame,
-    config: FitConfig | None = None,
-    *,
-    columns: ColumnsConfig = DEFAULT_COLUMNS,
-    selection: Selection = ALL_ROWS,
-    reconcile: bool = False,
-    on_note: Callable[[str], None] | None = None,
-) -> Fit:
-    """Fit a table of runs, one a row, as `fit_any_table` does. Raises InputError for a table of optima."""
-    found = fit_any_table(
-        source, config, columns=columns, selection=selection, reconcile=reconcile, on_note=on_note
-    )
-    if isinstance(found, OptimaLaw):
-        raise InputError(
-            "the table holds one optimum for each budget, and no runs: show its laws with sweep fit TABLE, "
-            "or sweep.fit_optima in Python"
-        )
-    return found
-
-
-def fit_optima(
-    source: str | Path | pd.DataFrame,
-    *,
-    columns: ColumnsConfig = DEFAULT_COLUMNS,
-    on_note: Callable[[str], None] | None = None,
-) -> OptimaLaw:
-    """Fit power laws to a table of optima, one a budget. Raises InputError for a table of runs."""
-    found = fit_any_table(source, columns=columns, on_note=on_note)
-    if not isinstance(found, OptimaLaw):
-        raise InputError("the table holds runs, and not one optimum for each budget: use sweep.fit_table")
-    return found
-
-
-def is_fit(path: str | Path) -> bool:
-    """Return whether a file is a fit.json."""
-    if Path(path).suffix.lower() != ".json":
-        return False
-    try:
-        document = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError):  # not of this program: the reader of tables says why
-        return False
-    return isinstance(document, dict) and {"schema_version", "methods"} <= document.keys()
-
-
-def is_table(source: str) -> bool:
-    """Return whether a source is a file of a table of runs; a .json file is that of a fit."""
-    path = Path(source)
-    return path.is_file() and path.suffix.lower() != ".json" and is_known_table(path)
 
 
 def read_law(source: str) -> Fit:

@@ -17,7 +17,8 @@ from sweep.errors import InputError
 from sweep.fit import Fit, Prediction, Question
 from sweep.fit import predict as predict_at
 from sweep.fit.answer import AnswerLaw
-from sweep.fit.predict import RunPrediction, predict_run
+from sweep.fit.predict import predict_run
+from sweep.fit.prediction import RunPrediction
 from sweep.fit.refusals import Refusal
 from sweep.plan import rules
 from sweep.plan.grid import tokens_of_budget

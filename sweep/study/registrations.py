@@ -10,7 +10,7 @@ from pathlib import Path
 from sweep.config import ExperimentConfig
 from sweep.errors import InputError
 from sweep.fit import Fit, Prediction, Refusal
-from sweep.fit.predict import AnswerPrediction
+from sweep.fit.prediction import AnswerPrediction
 from sweep.identity import code_version, sha256_json
 from sweep.records import Plan
 from sweep.store.run_store import RunStore

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.config import ExperimentConfig, FitConfig
 from sweep.errors import InputError
 from sweep.fit import Fit, Prediction, Refusal, read_fit
-from sweep.fit.predict import AnswerPrediction
+from sweep.fit.prediction import AnswerPrediction
 from sweep.store.points import column_values
 from sweep.store.run_store import RunStore, StoredPoints
 from sweep.store.status import SweepStatus

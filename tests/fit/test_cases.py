@@ -7,7 +7,7 @@ import pytest
 from sweep.config import FitConfig
 from sweep.fit import DEFAULT_COLUMNS, Refusal, fit, read_table
 from sweep.fit.answer import AnswerLaw
-from sweep.fit.checks.backtest import Backtest
+from sweep.fit.checks.backtest_errors import Backtest
 from sweep.fit.predict import predict_run
 from tests.fit.reference_data import reference_path
 

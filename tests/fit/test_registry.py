@@ -12,7 +12,8 @@ from sweep.config import FitConfig
 from sweep.config.compose import compose_experiment
 from sweep.errors import InputError
 from sweep.fit import METHODS, Fit, Method, Refusal, fit, predict, read_fit
-from sweep.fit.laws.base import DrawnLaw, Optimum
+from sweep.fit.laws.base import Optimum
+from sweep.fit.laws.drawn_law import DrawnLaw
 from sweep.fit.refusals import RefusedError
 from sweep.report.figures.style import method_color
 from sweep.report.results import SweepResults

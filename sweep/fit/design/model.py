@@ -22,7 +22,8 @@ import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.fit.answer import TARGETS, AnswerLaw
-from sweep.fit.checks.backtest import MIN_FITTED, Target, select
+from sweep.fit.checks.backtest import MIN_FITTED
+from sweep.fit.checks.backtest_errors import Target
 from sweep.fit.combination import priors_for
 from sweep.fit.methods.isoflop import fit_budgets
 from sweep.fit.methods.parabola import CHECKED_SIZES, MIN_SIZES, BudgetFit
@@ -30,7 +31,7 @@ from sweep.fit.methods.trend import SLOPE_PRIOR
 from sweep.fit.methods.windows import SMALLEST_SD, select_runs
 from sweep.fit.numerics.form_error import GRID, FormError
 from sweep.fit.refusals import Refusal
-from sweep.fit.table.observations import Observations
+from sweep.fit.table.observations import Observations, select
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

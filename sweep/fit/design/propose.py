@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.fit.answer import TARGETS, AnswerLaw
-from sweep.fit.checks.backtest import MIN_FITTED, Target
+from sweep.fit.checks.backtest import MIN_FITTED
+from sweep.fit.checks.backtest_errors import Target
 from sweep.fit.design.model import (
     HALF_SPAN,
     BudgetRuns,

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.laws.base import DrawnLaw, Optimum
+from sweep.fit.laws.base import Optimum
+from sweep.fit.laws.drawn_law import DrawnLaw
 
 FloatArray = npt.NDArray[np.float64]
 

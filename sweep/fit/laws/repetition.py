@@ -18,7 +18,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.laws.base import DrawnLaw, Law, Optimum, Quantity
+from sweep.fit.laws.base import Law, Optimum, Quantity
+from sweep.fit.laws.drawn_law import DrawnLaw
 from sweep.fit.table.observations import Observations
 
 FloatArray = npt.NDArray[np.float64]

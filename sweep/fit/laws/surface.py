@@ -16,7 +16,8 @@ from typing import ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.laws.base import DrawnLaw, Optimum
+from sweep.fit.laws.base import Optimum
+from sweep.fit.laws.drawn_law import DrawnLaw
 from sweep.fit.table.constraint import FlopsPerToken
 from sweep.fit.table.observations import Observations
 

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig, IsoflopOptions
-from sweep.fit.laws.base import Interval, named_intervals
+from sweep.fit.laws.base import Interval
+from sweep.fit.laws.drawn_law import named_intervals
 from sweep.fit.laws.power_law import PowerLaw, power_laws
 from sweep.fit.methods.bias import ParabolaBias, parabola_bias
 from sweep.fit.methods.parabola import (

@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.config.fitting import Counting
-from sweep.fit.laws.base import DrawnLaw, Optimum
+from sweep.fit.laws.base import Optimum
+from sweep.fit.laws.drawn_law import DrawnLaw
 from sweep.fit.laws.surface import optimum_exponents, surface_optimum
 from sweep.fit.methods.envelope_draws import efficient_points
 from sweep.fit.methods.kaplan_model import KaplanModel, estimate_kaplan

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.config import FitConfig
-from sweep.fit.laws.base import DrawnLaw, Optimum
+from sweep.fit.laws.base import Optimum
+from sweep.fit.laws.drawn_law import DrawnLaw
 from sweep.fit.methods.isoflop import CHOICE_SD_LOSS, CHOICE_SD_N, find_minima
 from sweep.fit.numerics.trend import SlopePrior, fit_trend
 from sweep.fit.table.observations import Observations, RunNoise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ from sweep.records import CurvePoint, Point
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.bool_]
 
 MIN_NOISE_DOF = 3  # with fewer replicate degrees of freedom residuals estimate the noise better
 
@@ -92,7 +93,7 @@ class Observations:
         """True if some points share a trunk."""
         return bool(len(self)) and int(self.cluster.max()) + 1 < len(self)
 
-    def noise_within(self, rows: npt.NDArray[np.bool_]) -> RunNoise | None:
+    def noise_within(self, rows: Rows) -> RunNoise | None:
         """Return the replicate noise among the points selected by a mask of shape (n,)."""
         unique = None if self.n_tokens_unique is None else self.n_tokens_unique[rows]
         return replicate_noise(self.n_params[rows], self.n_tokens[rows], self.loss[rows], unique)
@@ -177,6 +178,36 @@ def observe(
         refusal=refusal,
         warnings=warnings,
     )
+
+
+def select(observations: Observations, rows: Rows) -> Observations:
+    """Return the observations at `rows`; budgets without a point are dropped, the FLOP constraint stays."""
+    kept = np.unique(observations.budget[rows])
+    kept = kept[kept >= 0]
+    renumbered = np.full(len(observations.budgets) + 1, -1)
+    renumbered[kept] = np.arange(len(kept))
+    clusters, cluster = np.unique(observations.cluster[rows], return_inverse=True)
+    position = {int(old): new for new, old in enumerate(clusters)}
+    curves = [curve for curve in observations.curves if curve.cluster in position]
+    return replace(
+        observations,
+        n_params=observations.n_params[rows],
+        n_tokens=observations.n_tokens[rows],
+        flops=observations.flops[rows],
+        loss=observations.loss[rows],
+        n_params_non_embedding=_at(observations.n_params_non_embedding, rows),
+        flops_chinchilla=_at(observations.flops_chinchilla, rows),
+        n_tokens_unique=_at(observations.n_tokens_unique, rows),
+        budget=renumbered[observations.budget[rows]],
+        budgets=observations.budgets[kept],
+        cluster=cluster,
+        labels=tuple(np.array(observations.labels, dtype=object)[rows]),
+        curves=tuple(replace(curve, cluster=position[curve.cluster]) for curve in curves),
+    )
+
+
+def _at(values: FloatArray | None, rows: Rows) -> FloatArray | None:
+    return None if values is None else values[rows]
 
 
 def _refuse_optima(points: Sequence[Point]) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sweep.config import ExperimentConfig, FitConfig
 from sweep.fit.answer import AnswerLaw
 from sweep.fit.compare.comparison import ArmPair, MultiplierAt
-from sweep.fit.predict import Prediction
+from sweep.fit.prediction import Prediction
 from sweep.fit.refusals import Refusal
 from sweep.flops import PEAK_FLOPS_PER_SECOND
 from sweep.report.html import evidence, laws, runs

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from sweep.config import FitConfig
 from sweep.fit.answer import AnswerLaw
-from sweep.fit.checks.backtest import select
 from sweep.fit.fit import METHODS, Fit
 from sweep.fit.laws.base import QUANTITIES, Law
 from sweep.fit.laws.catalogue import CATALOGUE
@@ -24,7 +23,7 @@ from sweep.fit.laws.published import catalogue_law
 from sweep.fit.methods.parametric import ParametricLaw
 from sweep.fit.methods.trend import fit_trend_law
 from sweep.fit.refusals import RefusedError
-from sweep.fit.table.observations import Observations
+from sweep.fit.table.observations import Observations, select
 from sweep.report.html.numbers import rounded
 from sweep.report.results import SweepResults
 from sweep.report.series.isoloss import IsoLoss, isoloss

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sweep.fit.checks.backtest import Backtest, BudgetError, Cut, MethodBacktest
+from sweep.fit.checks.backtest_errors import Backtest, BudgetError, Cut, MethodBacktest
 from sweep.report.results import SweepResults
 
 FloatArray = npt.NDArray[np.float64]

@@ -24,7 +24,7 @@ from sweep.report.text.fit import backtest_parts
 
 if TYPE_CHECKING:  # scipy and pandas
     from sweep.fit import Prediction
-    from sweep.fit.predict import RunPrediction
+    from sweep.fit.prediction import RunPrediction
 
 
 def prediction_text(

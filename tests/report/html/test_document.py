@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sweep.fit.checks.backtest import select
 from sweep.fit.methods.trend import fit_trend_law
+from sweep.fit.table.observations import select
 from sweep.records import CurvePoint
 from sweep.report.html import laws, runs
 from sweep.report.html.ask import ask_grid
