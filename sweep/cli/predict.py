@@ -29,7 +29,7 @@ from sweep.cli.arguments import (
     stored_experiment,
 )
 from sweep.cli.completion import complete_directory_or_setting
-from sweep.cli.next_steps import after_prediction
+from sweep.cli.next_steps import after_prediction, prediction_of
 from sweep.errors import InputError
 from sweep.report.text.terminal import print_json, print_text, say
 
@@ -130,7 +130,8 @@ def predict(
         inference_tokens=inference_tokens,
         settings=settings,
     )
-    following = after_prediction(source or str(of_sweep), sweep_dir, fitted, predictions[0], arm, settings)
+    nearer = prediction_of(source or str(of_sweep), f"{settings.max_reach:g}x", column, where)
+    following = after_prediction(nearer, sweep_dir, fitted, predictions[0], arm, settings)
     _show(predictions, following, as_json=as_json, verbose=verbose)
 
 

@@ -1,6 +1,7 @@
 """The verbs fit and predict: documents, exit codes and files written."""
 
 import json
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -173,6 +174,9 @@ def test_a_table_is_fitted_and_predicted_from(tmp_path, table):
     asked = sweep(tmp_path, "predict", str(table), "2e13", *quick, "--where", "n_params > 1", "--json")
     assert asked.returncode == 0, asked.stderr
     assert json.loads(asked.stdout)["answer"]["n_params_opt"] > 0
+    far = sweep(tmp_path, "predict", str(table), "1e20", *quick, "--where", "n_params > 1", "--json")
+    (nearer,) = json.loads(far.stdout)["next"]
+    assert shlex.split(nearer) == ["sweep", "predict", str(table), "300x", "--where", "n_params > 1"]
     refused = sweep(tmp_path, "predict", "besiroglu_2024", "1e21", "--where", "loss < 3")
     assert refused.returncode == 2
     assert "--column and --where are about" in refused.stderr
