@@ -5,8 +5,8 @@ distance of ln N from ln N_opt; the information of a budget's runs about (l, slo
 errors of its minimum, and weighted lines through all minima give the noise of ln N_opt and ln L_opt at the
 target. The form error of the extrapolation is inferred as in `sweep.fit.combination`, from the backtest
 errors that a design is expected to show. Both are scaled to those of the present answer. The disagreement of
-the methods is that of the present answer, in proportion to the reach: ln C of the target less that of the
-largest budget with a minimum.
+the methods is that of the present answer, with a standard deviation in proportion to the reach, ln C of the
+target less that of the largest budget with a minimum.
 
 Legend: N parameters, C training FLOPs, L loss.
 """
