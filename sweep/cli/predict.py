@@ -211,12 +211,15 @@ def _source_and_budgets(words: Sequence[str], *, needed: bool) -> tuple[str | No
 
 
 def _largest_budget(fitted: Fit) -> float:
-    """Return the largest fitted budget in FLOPs, to three digits. Raises InputError for a law without one."""
-    if fitted.flops_range is None:
+    """Return the largest fitted budget in FLOPs, to three digits if that is not above it.
+
+    Thus fit.max_reach times it is not refused. Raises InputError for a law without a largest budget.
+    """
+    if fitted.flops_max is None:
         raise InputError(
             "a multiple such as 10x needs a fitted range, and this law has none: give FLOPs, such as 1e21"
         )
-    return float(f"{fitted.flops_range[1]:.2e}")
+    return min(float(f"{fitted.flops_max:.2e}"), fitted.flops_max)
 
 
 def _family(source: str | None, overrides: Sequence[str], config_dir: Path | None) -> ExperimentConfig | None:
