@@ -50,7 +50,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
 
 
 def check_files(directories: Iterable[Path], named_in: str) -> None:
-    """Raise InputError for a YAML file that is too large or too deep, or has a value read as something else.
+    """Raise InputError for a YAML file that is too large or too deep, or has an alias or an ambiguous number.
 
     Checked are the files below `directories` that `named_in`, the text of the root config and the overrides,
     can lead to: a file with a name that occurs there or in a checked file. Files of other programs may lie
