@@ -37,7 +37,7 @@ TAR, TAR_OFFSET = b"ustar", 257  # POSIX.1-1988 and GNU
 
 
 def unreadable_format(head: bytes) -> str | None:
-    """Return what a file that cannot be read is, from its first bytes, with the tool that helps."""
+    """Return the format of a file that cannot be read, with the tool that helps; None for any other."""
     for signature, description in UNREADABLE:
         if head.startswith(signature):
             return description

@@ -9,8 +9,8 @@ constants of `sweep.fit.combination`, and the coverage and errors of the answer 
 table. A median over tables leaves the influence of a single one small; `without` repeats it leaving each
 table out.
 
-Next to them stand coverage and width with other parts of the disagreement between methods, each with the
-narrowest prior whose intervals hold MIN_COVERAGE.
+Also prints coverage and width for other values of DISAGREEMENT, each with the narrowest prior of the grid
+whose intervals hold MIN_COVERAGE of the cases.
 
 The last tables leave one sweep out: form errors of the methods are then the medians over the other sweeps,
 and the prior of the answer is the narrowest of a grid whose intervals hold MIN_COVERAGE of the others.

@@ -87,7 +87,7 @@ def smoke(options: Options, save: Save) -> None:
 
 
 def tests(options: Options, save: Save) -> None:
-    """Run the tests that need the device, their files at the same time; on a CPU tests that stand in."""
+    """Run the tests that need the device, their files at the same time; on a CPU, one in their place."""
     on_gpu = options["device"] == "cuda"
     where = ["-k", "cuda"] if on_gpu else []
     where += ["-n", str(len(TESTS))] if on_gpu and importlib.util.find_spec("xdist") else []

@@ -90,7 +90,7 @@ def options(
         typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Take the options before the verb, and see to it that its results can be printed."""
+    """Take the options before the verb, and check that what it prints can be written."""
     if context.invoked_subcommand in VERBS_WITH_FILES:
         discard_if_closed()
     elif context.invoked_subcommand != "data":

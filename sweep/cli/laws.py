@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,7 +27,7 @@ from sweep.cli.arguments import (
     stored_experiment,
 )
 from sweep.cli.completion import complete_directory_or_setting
-from sweep.cli.next_steps import after_fit, reach
+from sweep.cli.next_steps import after_fit, prediction_of, reach
 from sweep.errors import InputError
 from sweep.report.text.terminal import print_json, print_text, say
 
@@ -132,7 +131,7 @@ def fit(
     if isinstance(fitted, OptimaLaw):
         print_json(fitted.to_json()) if as_json else print_text(str(fitted))
         return
-    following = [_prediction_from(path, column, where, reach(config))] if fitted.has_answer else []
+    following = [prediction_of(path, reach(config), column, where)] if fitted.has_answer else []
     show_fits({None: fitted}, config, following=following, as_json=as_json, verbose=verbose)
 
 
@@ -244,13 +243,6 @@ def show_fits(
         if arm == list(fits)[-1]:
             lines += [*closing, *([f"next: {', '.join(following)}"] if following else [])]
         print_text(fit_text(fitted, prediction, closing=lines, verbose=verbose))
-
-
-def _prediction_from(table: Path, column: Sequence[str] | None, where: str | None, budget: str) -> str:
-    """Return the command that predicts from a table at a budget."""
-    options = [*(f"--column {shlex.quote(one)}" for one in column or ())]
-    options += [] if where is None else [f"--where {shlex.quote(where)}"]
-    return " ".join(["sweep predict", shlex.quote(str(table)), budget, *options])
 
 
 def report(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,13 @@ def reach(settings: FitConfig) -> str:
     return f"{min(PREDICTED, settings.max_reach):g}x"
 
 
+def prediction_of(source: str | Path, budget: str, column: Sequence[str] | None, where: str | None) -> str:
+    """Return the command that predicts at a budget, from a law or from the columns and rows of a table."""
+    options = [*(f"--column {shlex.quote(one)}" for one in column or ())]
+    options += [] if where is None else [f"--where {shlex.quote(where)}"]
+    return " ".join(["sweep predict", shlex.quote(str(source)), budget, *options])
+
+
 def after_status(store: RunStore, seen: SweepStatus) -> list[str]:
     """Return the commands that follow a status: wait, continue, try failed runs again, fit, or go on."""
     directory = store.sweep_dir
@@ -70,16 +77,17 @@ def after_status(store: RunStore, seen: SweepStatus) -> list[str]:
 
 
 def after_prediction(
-    source: str,
+    nearer: str,
     sweep_dir: Path | None,
     fitted: Fit,
     prediction: Prediction,
     arm: str | None,
     settings: FitConfig,
 ) -> list[str]:
-    """Return the commands that follow a prediction from the law in `source`, which may belong to a sweep.
+    """Return the commands that follow a prediction from a law, which may belong to a sweep.
 
-    They train the run and its neighbours, or the runs that an answer lacks, or ask for a nearer budget.
+    They train the run and its neighbours, or the runs that an answer lacks. Where the budget is too far
+    beyond the data it is `nearer`, the command for the largest one allowed.
     """
     from sweep.fit import Refusal
     from sweep.report.numbers import format4
@@ -89,7 +97,7 @@ def after_prediction(
     distance = prediction.beyond_data or 0.0
     if isinstance(prediction.answer, Refusal):
         if fitted.has_answer and distance > settings.max_reach:
-            return [f"sweep predict {shlex.quote(source)} {settings.max_reach:g}x"]
+            return [nearer]
         return [] if place is None else [_suggestion(place, arm)]
     if place is None or not prediction.shape or distance <= MIN_VALIDATED:
         return []

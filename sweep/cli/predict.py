@@ -29,7 +29,7 @@ from sweep.cli.arguments import (
     stored_experiment,
 )
 from sweep.cli.completion import complete_directory_or_setting
-from sweep.cli.next_steps import after_prediction
+from sweep.cli.next_steps import after_prediction, prediction_of
 from sweep.errors import InputError
 from sweep.report.text.terminal import print_json, print_text, say
 
@@ -130,7 +130,8 @@ def predict(
         inference_tokens=inference_tokens,
         settings=settings,
     )
-    following = after_prediction(source or str(of_sweep), sweep_dir, fitted, predictions[0], arm, settings)
+    nearer = prediction_of(source or str(of_sweep), f"{settings.max_reach:g}x", column, where)
+    following = after_prediction(nearer, sweep_dir, fitted, predictions[0], arm, settings)
     _show(predictions, following, as_json=as_json, verbose=verbose)
 
 
@@ -210,12 +211,15 @@ def _source_and_budgets(words: Sequence[str], *, needed: bool) -> tuple[str | No
 
 
 def _largest_budget(fitted: Fit) -> float:
-    """Return the largest fitted budget in FLOPs, to three digits. Raises InputError for a law without one."""
-    if fitted.flops_range is None:
+    """Return the largest fitted budget in FLOPs, to three digits if that is not above it.
+
+    Thus fit.max_reach times it is not refused. Raises InputError for a law without a largest budget.
+    """
+    if fitted.flops_max is None:
         raise InputError(
             "a multiple such as 10x needs a fitted range, and this law has none: give FLOPs, such as 1e21"
         )
-    return float(f"{fitted.flops_range[1]:.2e}")
+    return min(float(f"{fitted.flops_max:.2e}"), fitted.flops_max)
 
 
 def _family(source: str | None, overrides: Sequence[str], config_dir: Path | None) -> ExperimentConfig | None:

@@ -143,7 +143,7 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> di
     _check_experiment(overrides, directories)
     check_files(
         (path for path in directories if path != packaged_configs()),
-        named_in="\n".join([DEFAULT_EXPERIMENT, *overrides]),
+        named_in="\n".join([(packaged_configs() / "config.yaml").read_text("utf-8"), *overrides]),
     )
     arguments = [_hydra_override(override, directories) for override in overrides]
     # The root is always our own: ./configs may hold the config.yaml of another program.

@@ -50,10 +50,11 @@ def check_overrides(overrides: Sequence[str]) -> None:
 
 
 def check_files(directories: Iterable[Path], named_in: str) -> None:
-    """Raise InputError for a YAML file that is too large or too deep, or has a value read as something else.
+    """Raise InputError for a YAML file that is too large or too deep, or has an alias or an ambiguous number.
 
-    Checked are the files below `directories` that `named_in`, the text of the overrides, can lead to: a file
-    with a name that occurs there or in a checked file. Files of other programs may lie next to them.
+    Checked are the files below `directories` that `named_in`, the text of the root config and the overrides,
+    can lead to: a file with a name that occurs there or in a checked file. Files of other programs may lie
+    next to them.
 
     An alias stands for a copy, so a file of a few lines may expand beyond the memory of any machine.
     """
@@ -61,7 +62,7 @@ def check_files(directories: Iterable[Path], named_in: str) -> None:
     while named := [path for path in left if path.is_file() and _names(path.stem, named_in)]:
         for path in named:
             _check_file(path)
-            named_in += path.read_text(encoding="utf-8", errors="replace")
+            named_in += "\n" + path.read_text(encoding="utf-8", errors="replace")
         left = [path for path in left if path not in named]
 
 

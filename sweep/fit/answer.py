@@ -29,8 +29,7 @@ FloatArray = npt.NDArray[np.float64]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 DISAGREEMENT = 0.4
-"""Part of the weighted variance between methods that counts as an error of their mean.
-
+"""Part of the weighted variance between methods that counts as an error of their mean; measured by
 scripts/benchmarks/calibrate_answer.py."""
 PARABOLA_METHODS = frozenset(("isoflop", "trend"))
 PARABOLA_SD = 0.02  # of ln N_opt by these; backtests do not show it, since their truths are parabolas too
@@ -40,12 +39,12 @@ SLOPE_STEP = 1e-3  # of ln C, either way, for exponents
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class AnswerLaw(Law):
-    """The weighted mean of several laws, with intervals for noise and form error."""
+    """The weighted mean of several laws, with intervals for noise, disagreement and form error."""
 
     laws: Mapping[str, Law]
     weights: Mapping[Target, Mapping[str, float]]  # sum to 1 over the methods
     form: Mapping[Target, FormError]
-    flops_max: float  # the largest budget fitted, from which reach is measured
+    flops_max: float  # the largest budget with a valid minimum, from which reach is measured
     flops_per_token: FlopsPerToken
     confidence: float
     noise: RunNoise | None
@@ -147,8 +146,9 @@ class AnswerLaw(Law):
     def prediction_interval(self, flops: float) -> Interval | None:
         """Return the interval for the loss of one new run at the optimum.
 
-        It covers that of the optimum's loss, the noise of the run and, where known, the error of the level
-        that all losses share by their held-out windows. Without that error the interval is for these windows.
+        It covers the errors of the optimum's loss, the noise of the run and, where known, the error of the
+        level that all losses share by their held-out windows. Without that error the interval is for these
+        windows.
         """
         budget = np.array([float(flops)])
         center = float(self._mean("loss", budget)[0])

@@ -47,7 +47,7 @@ ANSWER_PRIORS: Mapping[Target, FormPrior] = {
 }
 """Of the weighted mean; scripts/benchmarks/calibrate_answer.py."""
 FEW_METHODS = 3  # fewer do not show by their disagreement how far their mean may be off
-FEW_FACTOR = 2.0  # on the priors then: those that cover as much without the disagreement
+FEW_FACTOR = 2.0  # on the medians of their priors, which then cover as much without the disagreement
 MIN_WEIGHT = 0.5  # of the methods a backtest error of the mean is made from
 MAX_NAMED = 3  # outliers that the warning names
 

@@ -132,6 +132,13 @@ class Fit:
         return self.answer is not None and not isinstance(self.answer, Refusal)
 
     @property
+    def flops_max(self) -> float | None:
+        """The budget from which reach counts: of the answer, else the largest C; None without points."""
+        if isinstance(self.answer, AnswerLaw):
+            return self.answer.flops_max
+        return None if self.flops_range is None else self.flops_range[1]
+
+    @property
     def a(self) -> Estimate:
         """Exponent a of N_opt ∝ C^a: that of the answer. Raises AttributeError where it is refused."""
         return self._answering.a

@@ -89,12 +89,7 @@ def _shown(fit: Fit) -> Mapping[str, Law | Refusal]:
 
 def beyond_data(fit: Fit, flops: float) -> float | None:
     """Return `flops` over the largest fitted budget; None without points."""
-    return None if fit.flops_range is None else flops / _largest_budget(fit)
-
-
-def _largest_budget(fit: Fit) -> float:
-    assert fit.flops_range is not None
-    return fit.answer.flops_max if isinstance(fit.answer, AnswerLaw) else fit.flops_range[1]
+    return None if fit.flops_max is None else flops / fit.flops_max
 
 
 def too_far_beyond(fit: Fit, flops: float, max_reach: float) -> Refusal | None:
@@ -105,7 +100,7 @@ def too_far_beyond(fit: Fit, flops: float, max_reach: float) -> Refusal | None:
     reach = beyond_data(fit, flops)
     if reach is None or not fit.n_points or reach <= max_reach * (1 + ROUNDING):
         return None
-    largest = _largest_budget(fit)
+    largest = flops / reach
     return Refusal(
         kind="extrapolation",
         reason=f"{_short(flops)} FLOPs are {_short(reach)} times the largest fitted budget "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -147,9 +148,10 @@ def no_plan(sweep_dir: Path) -> InputError:
 def sweeps_in(directory: Path, *marks: str) -> list[Path]:
     """Return the sweeps in a directory by name: those with imported runs alone, or one of `marks`, too."""
     marks = ("plans", "runs", *marks)
-    if not directory.is_dir():
+    if not os.access(directory, os.R_OK | os.X_OK) or not directory.is_dir():
         return []
-    return sorted(path for path in directory.iterdir() if any((path / mark).exists() for mark in marks))
+    paths = directory.iterdir()  # of other users too, where `exists` would raise PermissionError
+    return sorted(path for path in paths if any(os.access(path / mark, os.F_OK) for mark in marks))
 
 
 def offer_sweeps(path: Path, otherwise: str, *marks: str) -> str:

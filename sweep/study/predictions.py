@@ -16,7 +16,6 @@ from sweep.data.tokenizers.tokenizers import vocab_size
 from sweep.errors import InputError
 from sweep.fit import Fit, Prediction, Question
 from sweep.fit import predict as predict_at
-from sweep.fit.answer import AnswerLaw
 from sweep.fit.predict import predict_run
 from sweep.fit.prediction import RunPrediction
 from sweep.fit.refusals import Refusal
@@ -69,13 +68,10 @@ def summary(fitted: Fit, settings: FitConfig) -> Prediction | None:
 
     It is at 10 times the largest fitted budget to two digits, or nearer where that is refused.
     """
-    if fitted.flops_range is None:
+    if fitted.flops_max is None:
         return None
-    largest = fitted.flops_range[1]
-    if isinstance(fitted.answer, AnswerLaw):
-        largest = fitted.answer.flops_max
     for factor in SUMMARISED:
-        budget = float(f"{largest * min(factor, settings.max_reach):.1e}")
+        budget = float(f"{fitted.flops_max * min(factor, settings.max_reach):.1e}")
         (prediction,) = predict(fitted, (budget,), settings=settings)
         if not isinstance(prediction.answer, Refusal) or isinstance(fitted.answer, Refusal):
             break

@@ -93,8 +93,9 @@ class CudaStep:
     ) -> None:
         """Compile and capture on first use; `choices` gains "compile" and "graph".
 
-        Compiled code checks the addresses of parameters only once, and all layers share it, so weights in
-        flat storage at other addresses than multiples of 16 bytes are not compiled: at odd widths.
+        Compiled code checks the addresses of parameters only once, and all layers share it. So models with
+        weights in flat storage at other addresses than multiples of 16 bytes are not compiled, as of widths
+        that are no multiples of four.
         """
         self.model, self.run, self.device = model, run, device
         self.choices, self._block = choices, run_block_repeatably if deterministic else run_block

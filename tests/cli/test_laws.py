@@ -1,6 +1,7 @@
 """The verbs fit and predict: documents, exit codes and files written."""
 
 import json
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -173,9 +174,26 @@ def test_a_table_is_fitted_and_predicted_from(tmp_path, table):
     asked = sweep(tmp_path, "predict", str(table), "2e13", *quick, "--where", "n_params > 1", "--json")
     assert asked.returncode == 0, asked.stderr
     assert json.loads(asked.stdout)["answer"]["n_params_opt"] > 0
+    far = sweep(tmp_path, "predict", str(table), "1e20", *quick, "--where", "n_params > 1", "--json")
+    (nearer,) = json.loads(far.stdout)["next"]
+    assert shlex.split(nearer) == ["sweep", "predict", str(table), "300x", "--where", "n_params > 1"]
+    again = sweep(tmp_path, *shlex.split(nearer)[1:], *quick, "--json")
+    assert "refused" not in json.loads(again.stdout)["answer"]
     refused = sweep(tmp_path, "predict", "besiroglu_2024", "1e21", "--where", "loss < 3")
     assert refused.returncode == 2
     assert "--column and --where are about" in refused.stderr
+
+
+def test_multiples_count_from_the_largest_budget_with_a_minimum(tmp_path, table):
+    """Also where runs of a larger budget have no minimum: the farthest multiple allowed is not refused."""
+    rows = pd.read_csv(table)
+    few = rows[rows["C"] > 5e12].nsmallest(2, "Model Size")
+    pd.concat([rows[rows["C"] < 5e12], few]).to_csv(tmp_path / "few.csv", index=False)
+    done = sweep(tmp_path, "predict", "few.csv", "300x", *COLUMNS, "--json")
+    document = json.loads(done.stdout)
+    assert document["beyond_data"] == pytest.approx(300)
+    assert document["flops"] < 300 * 2e12
+    assert "refused" not in document["answer"]
 
 
 def test_a_path_that_is_not_there_names_those_near_it(tmp_path, table):

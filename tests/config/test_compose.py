@@ -183,7 +183,14 @@ def test_a_file_that_is_not_utf8_is_named_with_its_line(tmp_path):
 
 def test_a_list_in_place_of_a_section_is_one_sentence(tmp_path):
     assert mine(tmp_path, b"]\ndata: [stdlib]").startswith("experiment/mine.yaml has a list where a section")
-    assert mine(tmp_path, b"]\nseeds: !!set {1}") != "config: "
+    assert mine(tmp_path, b"]\nseeds: !!set {1}").startswith("config: Value 'set' is not a supported")
+
+
+def test_a_file_in_place_of_a_packaged_default_is_checked(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tiny.yaml").write_text("a: &x [1]\nb: *x\n")
+    with pytest.raises(InputError, match=r"tiny\.yaml, line 2 holds an alias"):
+        compose_experiment(["experiment=smoke"], tmp_path)
 
 
 def test_files_that_the_experiment_does_not_lead_to_are_not_read(tmp_path):

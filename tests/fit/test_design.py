@@ -57,8 +57,14 @@ def test_lines_have_the_variances_of_weighted_least_squares():
             assert found[first - 1] == pytest.approx(np.diag(row @ np.linalg.inv(precision) @ row.T))
 
 
-def test_the_model_starts_from_the_variances_of_the_answer(present):
+@pytest.mark.parametrize("partial", [False, True])
+def test_the_model_starts_from_the_variances_of_the_answer(present, partial):
+    """Reach counts from the largest budget with a minimum, also where a larger one has two sizes."""
     found, answer = present
+    if partial:
+        found, answer = setting([*points(), *points((8.1e18,))[:2]])
+        assert found.design[-1].status == "too_few"
+        assert answer.flops_max < found.design[-1].flops
     model = DesignModel.of(found.local, answer, found.design, TARGET)
     variances = model.variances(found.design)
     at = np.array([TARGET])

@@ -196,11 +196,16 @@ def test_the_verb_shows_the_runs_and_the_command_that_trains_them(sweep_dir):
     assert "Traceback" not in refused.stderr
 
 
-def following(*arguments, cwd):
-    """Return the commands in `next` of a verb's document, which must also end its text."""
+def next_of(*arguments, cwd):
+    """Return the commands in `next` of a verb's document."""
     done = forked(*arguments, "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
-    commands = json.loads(done.stdout)["next"]
+    return json.loads(done.stdout)["next"]
+
+
+def following(*arguments, cwd):
+    """Return the commands in `next` of a verb's document, which must also end its text."""
+    commands = next_of(*arguments, cwd=cwd)
     shown = forked(*arguments, cwd=cwd).stdout
     assert shown.splitlines()[-1].split(": ", 1)[1] == ", ".join(commands)
     return commands
@@ -209,22 +214,21 @@ def following(*arguments, cwd):
 def test_every_verb_leads_from_a_refusal_to_the_runs_that_are_missing(tmp_path):
     run_experiment(composed(tmp_path / "results", "budgets=[1e9,2e9]", "grid.d_model=[8,12,16,24,40]"))
     place = "results/smoke"
-    fitted = forked("fit", place, "--json", cwd=tmp_path)
-    assert "refused" in json.loads(fitted.stdout)["answer"]
     for verb in (["fit", place], ["status", place], ["predict", place, "10x"]):
         assert following(*verb, cwd=tmp_path) == [f"sweep suggest {place}"]
     (command,) = following("suggest", place, cwd=tmp_path)
     assert command.startswith(f"sweep suggest {place} --target 4e10")
     assert command.endswith("--run")
     found = suggest(tmp_path / place)
+    assert found.refusal is not None
     assert {run.flops_budget for run in found.runs} == {4e9}  # beyond the budgets, not between them
     stated = suggest(tmp_path / place, 4e10, flops_budget=found.allowance, max_budget=found.max_budget)
     assert stated.runs == found.runs
     run_suggested(found.plans, tmp_path / place)
-    predicted, validated = following("fit", place, cwd=tmp_path)
-    assert following(*predicted.split()[1:], cwd=tmp_path) == [validated.replace("1.6e10", "4e10")]
-    assert following("status", place, cwd=tmp_path) == [predicted, validated]
-    assert following("predict", place, "1000x", cwd=tmp_path) == [f"sweep predict {place} 300x"]
+    predicted, validated = next_of("fit", place, cwd=tmp_path)
+    assert next_of(*predicted.split()[1:], cwd=tmp_path) == [validated.replace("1.6e10", "4e10")]
+    assert next_of("status", place, cwd=tmp_path) == [predicted, validated]
+    assert next_of("predict", place, "1000x", cwd=tmp_path) == [f"sweep predict {place} 300x"]
 
 
 def test_a_sweep_of_one_cell_gets_the_sizes_around_it(tmp_path):

@@ -13,7 +13,7 @@ from sweep.errors import DataError, InputError
 TIMEOUT_S = 10.0  # of the one request that checks for a connection; the hub's own client retries for longer
 
 FILE_SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".csv", ".tsv", ".txt", ".gz", ".zst")
-"""Ends of names of local files; no repository of the hub is named like this."""
+"""Ends of names of local files: a name with one of them is not looked up on the hub."""
 
 _URL_PREFIX = {"dataset": "datasets/", "model": ""}  # before a repository's name in the hub's URLs
 

@@ -142,9 +142,7 @@ def loss_floor(config: SyntheticData, seq_len: int) -> float:
     Raises:
         ValueError: seq_len is longer than a document.
     """
-    cycle = config.document_symbols + 1
-    if seq_len >= cycle:
-        raise ValueError(f"seq_len={seq_len} must be less than a document's {cycle} tokens")
+    cycle = _cycle(config, seq_len)
     entropies = conditional_entropies(config)
     total = 0.0
     for k in range(1, seq_len + 1):
@@ -162,8 +160,11 @@ def optimal_losses(config: SyntheticData, windows: NDArray[np.integer[Any]]) -> 
     `windows`, shape (n, seq_len + 1), holds symbols from 0, and n_symbols for a separator. The mean over
     held-out windows is the minimum that a sweep scored on them approaches. It differs from `loss_floor` by
     the sampling of the text.
+
+    Raises:
+        ValueError: seq_len is longer than a document.
     """
-    n_symbols, cycle = config.n_symbols, config.document_symbols + 1
+    n_symbols, cycle = config.n_symbols, _cycle(config, windows.shape[1] - 1)
     chain = transitions(config.seed, n_symbols, config.order)
     pairs = stationary_pairs(config.seed, n_symbols, config.order)
     single = pairs.sum(axis=0)
@@ -180,6 +181,14 @@ def optimal_losses(config: SyntheticData, windows: NDArray[np.integer[Any]]) -> 
         p = np.where(n_known > 1, chain[symbols[:, max(k - 2, 0)], last, target], p)
         losses[:, k - 1] = -np.log(np.where(is_end[:, k], p_end, (1 - p_end) * p))
     return losses
+
+
+def _cycle(config: SyntheticData, seq_len: int) -> int:
+    """Return the tokens of a document with its separator. Raises ValueError if `seq_len` is not less."""
+    cycle = config.document_symbols + 1
+    if seq_len >= cycle:
+        raise ValueError(f"seq_len={seq_len} must be less than a document's {cycle} tokens")
+    return cycle
 
 
 def _entropy(probabilities: NDArray[np.float64]) -> float:

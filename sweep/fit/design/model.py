@@ -3,8 +3,10 @@
 The model is local and linear. Near its minimum the loss of a budget is ln L = l + k u^2 + noise, with u the
 distance of ln N from ln N_opt; the information of a budget's runs about (l, slope, k) gives the standard
 errors of its minimum, and weighted lines through all minima give the noise of ln N_opt and ln L_opt at the
-target. The form error of the extrapolation is inferred as in `sweep.fit.answer`, from the backtest errors
-that a design is expected to show. Both are scaled to those of the present answer.
+target. The form error of the extrapolation is inferred as in `sweep.fit.combination`, from the backtest
+errors that a design is expected to show. Both are scaled to those of the present answer. The disagreement of
+the methods is that of the present answer, with a standard deviation in proportion to the reach, ln C of the
+target less that of the largest budget with a minimum.
 
 Legend: N parameters, C training FLOPs, L loss.
 """
@@ -106,7 +108,7 @@ class LocalModel:
         """Return the variances of ln N and ln L at the minimum by noise; None if it is not bracketed."""
         u = budget.log_n - self.center(budget.flops)
         sizes = np.unique(np.round(u / SAME_SIZE))
-        if len(sizes) < MIN_SIZES:
+        if len(sizes) < (MIN_SIZES if budget.status == "ok" else CHECKED_SIZES):
             return None
         if budget.status != "ok" and not (u.min() < -MARGIN and u.max() > MARGIN):
             return None
@@ -146,31 +148,39 @@ class DesignModel:
             scale=dict.fromkeys(TARGETS, (1.0, np.ones(len(QUANTILES)))),
             disagreement=dict.fromkeys(TARGETS, 0.0),
         )
-        reach = float(answer.reach(np.array([target]))[0])
+        at, reach = np.array([target]), plain._reach(plain._minima(design)[0])
         scale, disagreement = {}, {}
         for name, found in plain.variances(design).items():
-            noise = float(answer.noise_variance(name, np.array([target]))[0])
-            form = (answer.form[name].sd * reach) ** 2
+            noise = float(answer.noise_variance(name, at)[0])
+            form = (answer.form[name].sd * float(answer.reach(at)[0])) ** 2
             scale[name] = (noise / found.noise, form / np.where(found.form > 0, found.form, 1.0))
-            between = float(answer.disagreement_variance(name, np.array([target]))[0])
+            between = float(answer.disagreement_variance(name, at)[0])
             disagreement[name] = between / reach**2 if reach > 0 else 0.0
         return dataclasses.replace(plain, scale=scale, disagreement=disagreement)
 
     def variances(self, design: Design) -> dict[Target, Variance]:
         """Return the expected variances of ln N_opt and ln L_opt at the target."""
-        at = [(math.log(budget.flops), self._errors(budget)) for budget in design]
-        valid = [(x, errors) for x, errors in at if errors is not None]
-        x = np.array([pair[0] for pair in valid])
-        reach = max(self.log_target - max(log_c for log_c, _ in at), 0.0)
+        x, squares = self._minima(design)
+        reach = self._reach(x)
         result: dict[Target, Variance] = {}
         for index, name in enumerate(TARGETS):
-            square = np.array([pair[1][index] for pair in valid])
+            square = squares[:, index]
             lines = _line_variances(x, square, np.append(x, self.log_target), _prior(name))
             form = self._form(name, x, square, lines) * reach**2
             by_noise, by_form = self.scale[name]
             form = by_form * form + self.disagreement[name] * reach**2
             result[name] = Variance(noise=by_noise * float(lines[-1, -1]), form=form)
         return result
+
+    def _minima(self, design: Design) -> tuple[FloatArray, FloatArray]:
+        """Return ln C (m,) of the budgets with a minimum, and its variances by noise (m, 2)."""
+        at = [(math.log(budget.flops), self._errors(budget)) for budget in design]
+        valid = [(log_c, errors) for log_c, errors in at if errors is not None]
+        return np.array([log_c for log_c, _ in valid]), np.array([errors for _, errors in valid])
+
+    def _reach(self, x: FloatArray) -> float:
+        """Return the e-folds from the largest of the minima `x` to the target; zero within the data."""
+        return max(self.log_target - float(x[-1]), 0.0)
 
     def _errors(self, budget: BudgetRuns) -> tuple[float, float] | None:
         key = budget.flops, budget.log_n.tobytes()

@@ -127,8 +127,8 @@ def fit_budgets(observations: Observations, selection: RunSelection) -> list[Bud
     """Return the parabola of each budget within its window, valid or not.
 
     A budget of three sizes, such as a validation's, counts if enough others have a valid minimum of more
-    sizes, which check the parabola and give the noise, and if its sizes span no more than one of their
-    windows.
+    sizes, which check the parabola and give the noise, and if its sizes span no more than the widest of
+    their windows.
     """
 
     def fit(index: int, min_sizes: int) -> BudgetFit:

@@ -82,8 +82,8 @@ def read_cells(path: Path) -> Cells:
 
 
 def _reader_of_content(path: Path, reader: Callable[[Path], Cells]) -> Callable[[Path], Cells]:
-    """Return the reader for a file's first bytes, else `reader`."""
-    head = _head(path)
+    """Return the reader for a file's first bytes, else `reader`; a pipe can be read only once."""
+    head = _head(path) if path.is_file() else b""
     if head.startswith(PARQUET):
         return _read_parquet
     return _read_arrow if head.startswith(ARROW) else reader

@@ -136,7 +136,7 @@ def contours(results: SweepResults) -> list[dict[str, Any]]:
 def _contour(law: ParametricLaw, surface: IsoLoss, level: float) -> dict[str, Any]:
     """Return C(N) of one level, up to a factor beyond the edges of the figure.
 
-    Sizes are bisected where the contour leaves this range, along the size that never reaches the level.
+    Where the contour leaves this range of C between two sizes, the last size within it is found by bisection.
     """
     wide = np.geomspace(surface.flops[0] / PAST_EDGE, surface.flops[-1] * PAST_EDGE, N_CONTOUR_FLOPS)
 

@@ -102,6 +102,13 @@ def test_the_loss_floor_is_the_loss_of_the_optimal_model(seq_len: int, order: Li
     assert spread < 0.02
 
 
+def test_windows_longer_than_a_document_have_no_optimal_loss() -> None:
+    short = replace(SMALL, document_symbols=16)
+    for seq_len in (17, 32):
+        with pytest.raises(ValueError, match=f"seq_len={seq_len} must be less than a document's 17 tokens"):
+            optimal_losses(short, np.zeros((1, seq_len + 1), dtype=np.int64))
+
+
 def test_a_chain_of_first_order_needs_one_symbol_of_context() -> None:
     entropies = conditional_entropies(replace(CONFIG, order=1))
     assert entropies.h0 > entropies.h1 == pytest.approx(entropies.h2, abs=1e-12)
