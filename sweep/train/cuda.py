@@ -10,7 +10,7 @@ import functools
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from sweep import flops
 from sweep.config import RunConfig
 from sweep.errors import is_out_of_memory
 from sweep.plan.estimate import LOGITS_AT_ONCE, LOGITS_COMPILED
+from sweep.train.graphs import PassGraph, capture
 from sweep.train.models.cross_entropy import chunk_loss, chunk_rows, fusible_chunk_loss, summed_cross_entropy
 from sweep.train.models.gpt import GPT
 from sweep.train.update import FlatUpdate, Update
@@ -27,13 +28,11 @@ from sweep.train.update import FlatUpdate, Update
 GRAPH_BELOW_PARAMS = 30_000_000
 """Non-embedding parameters up to which a step is bound by kernel launches and a CUDA graph pays off."""
 
-WARM_UP = 3  # backward passes before a capture, as torch's notes on CUDA graphs require
 MAX_SHAPES = 256  # compiled shapes per process
 FLASH, MATH = SDPBackend.FLASH_ATTENTION, SDPBackend.MATH
 FASTEST_FIRST = [SDPBackend.CUDNN_ATTENTION, FLASH, SDPBackend.EFFICIENT_ATTENTION, MATH]
 REPEATABLE = [FLASH, MATH]  # with a deterministic backward pass
 
-Pool = Any  # a memory pool of CUDA graphs
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
@@ -72,12 +71,6 @@ def compiled(function: Function) -> Function:
     return torch.compile(function, dynamic=False, fullgraph=True)  # type: ignore[return-value]
 
 
-@functools.cache
-def capture_stream() -> torch.cuda.Stream:
-    """Return the stream of all warm-ups and captures: cuBLAS keeps a workspace for each stream."""
-    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
-
-
 class CudaStep:
     """Backward passes and updates of one run; once warm, they never wait for the device."""
 
@@ -103,9 +96,9 @@ class CudaStep:
         is_aligned = all(parameter.data_ptr() % 16 == 0 for parameter in model.parameters())
         choices |= {"compile": compile_blocks and is_aligned and not deterministic, "graph": small}
         self.compile_s = 0.0
-        self._graphs: dict[int, _Graph] = {}  # by sequences per micro-batch
+        self._graphs: dict[int, PassGraph] = {}  # by sequences per micro-batch
         self._warm: set[int] = set()  # micro-batch sizes that are compiled and captured
-        self._has_updated = False
+        self._n_updates = 0
         self._update_graph: torch.cuda.CUDAGraph | None = None
 
     def backward(self, tokens: Tensor) -> Tensor:
@@ -121,20 +114,31 @@ class CudaStep:
         """Apply `update`: as a CUDA graph if the backward passes are graphs.
 
         The graph holds the addresses of flat storage; learning rates are written to the device before each
-        replay. The first update runs eagerly, as a warm-up for the capture.
+        replay. The first update runs eagerly, as a warm-up for the capture, and all do if the capture fails.
         """
-        if not (self.choices["graph"] and self._has_updated):
-            self._has_updated = True
+        if self._n_updates == 1 and self.choices["graph"]:
+            self._update_graph = self._captured(update)
+        self._n_updates += 1
+        if self._update_graph is None or not self.choices["graph"]:
             update()
             return
-        assert isinstance(update, FlatUpdate), "a graph writes to the gradients of its capture"
-        if self._update_graph is None:
-            graph = torch.cuda.CUDAGraph()
-            with self._compiling(), capture(graph):
-                update.apply()
-            self._update_graph = graph
+        assert isinstance(update, FlatUpdate)
         update.load_rates()
         self._update_graph.replay()
+
+    def _captured(self, update: Update) -> torch.cuda.CUDAGraph | None:
+        """Capture the update; None with a warning if that fails."""
+        assert isinstance(update, FlatUpdate), "a graph writes to the gradients of its capture"
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with self._compiling(), capture(graph):
+                update.apply()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            _warn_given_up("capturing the update in a CUDA graph", error)
+            return None
+        return graph
 
     @contextlib.contextmanager
     def _compiling(self) -> Iterator[None]:
@@ -159,10 +163,9 @@ class CudaStep:
                 failed = None if is_out_of_memory(error) else self._give_up(str(error).lower())
                 if failed is None:
                     raise
-                problem = f"{type(error).__name__}: {error}".splitlines()[0]
+                _warn_given_up(failed, error)
             finally:
                 _put_back(self.model, kept)
-            warnings.warn(f"{failed} failed, continuing without it: {problem}", RuntimeWarning, stacklevel=2)
 
     def _give_up(self, error: str) -> str | None:
         """Switch off what an error names, else compilation; return its name, None if nothing is left."""
@@ -183,7 +186,7 @@ class CudaStep:
             return
         # replays take turns, so their memory is shared
         pool = next((known.graph.pool() for known in self._graphs.values()), None)
-        self._graphs[tokens.size(0)] = _Graph(self._eager, tokens, pool)
+        self._graphs[tokens.size(0)] = PassGraph(self._eager, tokens, pool)
 
     def release(self) -> None:
         """Free the memory of the captured backward passes."""
@@ -206,33 +209,6 @@ class CudaStep:
         return loss.detach()
 
 
-class _Graph:
-    """A captured backward pass over a fixed number of sequences: tokens are copied in, the loss copied out.
-
-    It accumulates into the gradient tensors that the parameters held at capture, as its warm-up does.
-    """
-
-    def __init__(self, backward: Callable[[Tensor], Tensor], tokens: Tensor, pool: Pool | None) -> None:
-        self.tokens = tokens.clone()
-        side = capture_stream()
-        side.wait_stream(torch.cuda.current_stream())
-        try:
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UP):
-                    backward(self.tokens)
-        finally:  # work that is queued when a pass fails still writes to gradients
-            torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with capture(self.graph, pool):
-            self.loss = backward(self.tokens)
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """Replay over `tokens`; the loss is a copy, since the next replay overwrites the original."""
-        self.tokens.copy_(tokens)
-        self.graph.replay()
-        return self.loss.clone()
-
-
 def _put_back(model: GPT, gradients: list[Tensor | None]) -> None:
     """Restore gradients in place; None becomes zero."""
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
@@ -240,12 +216,6 @@ def _put_back(model: GPT, gradients: list[Tensor | None]) -> None:
             parameter.grad.zero_() if gradient is None else parameter.grad.copy_(gradient)
 
 
-@contextlib.contextmanager
-def capture(graph: torch.cuda.CUDAGraph, pool: Pool | None = None) -> Iterator[None]:
-    """Capture the current stream; other threads, as the one that watches ranks, may call CUDA meanwhile."""
-    stream, current = capture_stream(), torch.cuda.current_stream()
-    try:
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            yield
-    finally:
-        torch.cuda.set_stream(current)  # torch stays on the other stream when a capture fails
+def _warn_given_up(name: str, error: Exception) -> None:
+    problem = f"{type(error).__name__}: {error}".splitlines()[0]
+    warnings.warn(f"{name} failed, continuing without it: {problem}", RuntimeWarning, stacklevel=3)

@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sweep.records import Placement
-from sweep.train.cuda import CudaStep, capture_stream, run_block
+from sweep.train.cuda import CudaStep, run_block
+from sweep.train.graphs import capture_stream
 from sweep.train.models.gpt import GPT
 from sweep.train.step import TrainingStep
 from tests.configs import TINY, tiny_run
@@ -130,6 +131,23 @@ def test_a_failed_capture_is_reported_and_training_continues(tmp_path, recorded,
         assert torch.equal(step(0), plain(0))
     assert step.choices["graph"] is False
     assert all(torch.equal(step(number), plain(number)) for number in range(1, 6))
+
+
+def test_a_failed_capture_of_the_update_leaves_the_passes_as_graphs(tmp_path, recorded, monkeypatch):
+    plain, step = (stepper(tmp_path, RUN, graph=graph, micro_batch_size=4) for graph in (False, True))
+    assert torch.equal(step(0), plain(0))
+
+    @contextlib.contextmanager
+    def failing(graph, **_):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+        yield
+
+    monkeypatch.setattr(torch.cuda, "graph", failing)
+    with pytest.warns(RuntimeWarning, match="capturing the update in a CUDA graph failed"):
+        assert torch.equal(step(1), plain(1))
+    assert all(torch.equal(step(number), plain(number)) for number in range(2, 6))
+    assert step._cuda._update_graph is None
+    assert step.choices["graph"] is True
 
 
 def test_an_attention_kernel_that_does_not_work_is_replaced(tmp_path, recorded, monkeypatch):
