@@ -96,10 +96,11 @@ def check_arms(plans: Sequence[Plan]) -> None:
                 )
 
 
-def check_family(store: RunStore, plan: Plan) -> None:
+def check_family(store: RunStore, plan: Plan, *, has_as_arm: bool = True) -> None:
     """Raise SafetyError when the sweep holds this arm's runs with other settings and none with these.
 
     Settings of sizes, budgets, seeds and execution may differ. Runs of two families would be fitted as one.
+    `has_as_arm` is false for a verb without the option --as-arm.
     """
     stored = [old for old in store.plans() if old.experiment.arm == plan.experiment.arm]
     found = nearest(store, family_of(plan.experiment, plan.runs[0].config), stored)
@@ -109,7 +110,7 @@ def check_family(store: RunStore, plan: Plan) -> None:
     directory = shlex.quote(str(store.sweep_dir))
     n_runs = len({entry.run_key for old in stored for entry in old.entries})
     hashes = " ".join(f"--plan {old.hash[:8]}" for old in stored)
-    as_arm = "" if plan.experiment.arm else "add --as-arm to fit them side by side, "
+    as_arm = "" if plan.experiment.arm or not has_as_arm else "add --as-arm to fit them side by side, "
     raise SafetyError(
         f"{store.sweep_dir} holds {n_runs} run{'s' if n_runs > 1 else ''} with {shown(differing, 'stored')}, "
         f"this plan has {shown(differing, 'given')}, and nothing was trained: "

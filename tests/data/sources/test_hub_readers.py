@@ -159,7 +159,7 @@ def read_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def received(monkeypatch: pytest.MonkeyPatch, end: str) -> Iterator[str | None]:
-    """Yield the texts from two readers, one of which ends after it has written `end` in file 4."""
+    """Yield the texts from two readers; one ends once it has written `end` after file 4."""
     monkeypatch.setattr(
         hub_readers, "COMMAND", (sys.executable, "-S", "-c", READER.replace("END", repr(end)))
     )
