@@ -31,6 +31,7 @@ from sweep.cli.completion import complete_directory_or_setting
 from sweep.cli.next_steps import after_fit, reach
 from sweep.errors import InputError
 from sweep.report.text.terminal import print_json, print_text, say
+from sweep.shell import path_argument
 
 if TYPE_CHECKING:  # scipy and pandas are slow to import, and --help does not need them
     from sweep.config import FitConfig
@@ -250,7 +251,7 @@ def _prediction_from(table: Path, column: Sequence[str] | None, where: str | Non
     """Return the command that predicts from a table at a budget."""
     options = [*(f"--column {shlex.quote(one)}" for one in column or ())]
     options += [] if where is None else [f"--where {shlex.quote(where)}"]
-    return " ".join(["sweep predict", shlex.quote(str(table)), budget, *options])
+    return " ".join(["sweep predict", path_argument(table), budget, *options])
 
 
 def report(
