@@ -13,6 +13,7 @@ import typer
 
 from sweep.cli.completion import complete_directory, complete_directory_or_setting, complete_setting
 from sweep.errors import InputError
+from sweep.shell import path_argument
 
 
 def given_path(text: str) -> Path:
@@ -258,10 +259,10 @@ def refuse_old_grammar(overrides: Sequence[str]) -> None:
         key, _, field = key.partition(".")
         value = value.strip("'\"")
         calls = {
-            "points": f"sweep fit {shlex.quote(value)}",
+            "points": f"sweep fit {path_argument(value)}",
             "columns": f"--column {field}={shlex.quote(value)}",
             "reconcile": "--reconcile",
-            "law": f"sweep predict {shlex.quote(value)} FLOPS",
+            "law": f"sweep predict {path_argument(value)} FLOPS",
             "flops": f"sweep predict DIR {' '.join(value.strip('[]').split(','))}",
             "inference_tokens": f"--inference-tokens {shlex.quote(value)}",
         }

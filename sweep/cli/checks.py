@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +22,7 @@ from sweep.cli.arguments import (
 from sweep.cli.training import catch_stop_signals, refit, say_outcome
 from sweep.errors import EXIT_FAILED, InputError
 from sweep.report.text.terminal import print_json, print_text, progress, say
+from sweep.shell import path_argument
 
 
 def validate(
@@ -70,7 +70,7 @@ def validate(
     if outcomes[0].run.n_trained:
         refit(sweep_dir)
     if as_json:
-        place = shlex.quote(str(sweep_dir))
+        place = path_argument(sweep_dir)
         following = {"next": [f"sweep fit {place}", f"sweep report {place}"]}
         documents = [validation.to_json() | following for validation in finished]
         print_json(documents if len(documents) > 1 else documents[0])
@@ -121,7 +121,7 @@ def check_hparams(overrides: Overrides = None, config_dir: ConfigDir = None, as_
     checks = [hparam_check(arm) for arm in arms]
     reports = measure_hparams(checks, sweep_directory(arms[0]), hparam_directory(arms[0]))
     if as_json:
-        place = shlex.quote(str(sweep_directory(arms[0])))
+        place = path_argument(sweep_directory(arms[0]))
         print_json(document(reports) | {"next": [f"sweep fit {place}"]})
     else:
         for measured in reports:

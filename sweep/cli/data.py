@@ -19,6 +19,7 @@ from sweep.cli.arguments import (
     require_experiment,
 )
 from sweep.report.text.terminal import print_json, print_text, progress, require_output, say
+from sweep.shell import path_argument
 
 data_app = typer.Typer(help="Prepare or inspect the data of an experiment.", no_args_is_help=True)
 
@@ -104,7 +105,7 @@ def import_runs(
         name = done.left_out[0].removeprefix("loss_").removeprefix("bits_per_byte_")
         say(
             f"not imported: {', '.join(done.left_out)}, scores on other text than the sweep's held-out text; "
-            f"sweep fit {table} --loss {name} fits those of the table"
+            f"sweep fit {path_argument(table)} --loss {name} fits those of the table"
         )
     known = f", {done.n_known} were there" if done.n_known else ""
     print_text(f"{done.n_new} points imported{known}: {done.tables[0]}")

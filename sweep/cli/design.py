@@ -19,6 +19,7 @@ from sweep.cli.arguments import (
 from sweep.cli.training import catch_stop_signals, refit, say_outcome
 from sweep.errors import EXIT_FAILED
 from sweep.report.text.terminal import print_json, print_text, progress, say
+from sweep.shell import path_argument
 
 Target = Annotated[
     str | None,
@@ -78,11 +79,11 @@ def suggest(
         flops_budget=None if flops_budget is None else budget_of(flops_budget),
         max_budget=None if max_budget is None else budget_of(max_budget),
     )
-    given = [shlex.quote(str(sweep_dir)), f"--target {format4(found.target)}"]
+    given = [path_argument(sweep_dir), f"--target {format4(found.target)}"]
     given += [f"--flops-budget {format4(found.allowance)}", f"--max-budget {format4(found.max_budget)}"]
     given += [] if arm is None else [f"--arm {shlex.quote(arm)}"]
     command = f"sweep suggest {' '.join(given)} --run"
-    place = shlex.quote(str(sweep_dir))
+    place = path_argument(sweep_dir)
     if as_json:
         following = f"sweep predict {place} {format4(found.target)}" if run else command
         print_json(found.to_json() | {"next": [following] if found.runs else []})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +10,7 @@ import typer
 from sweep.cli.arguments import AsJson, budget_of, given_path
 from sweep.errors import InputError
 from sweep.report.text.terminal import print_json, print_text, say
+from sweep.shell import path_argument
 
 Target = Annotated[
     Path,
@@ -83,7 +83,7 @@ def init(
     started = write_experiment(options, say)
     largest = max(started.plan.experiment.budgets)
     commands = [
-        *([f"cd {shlex.quote(str(directory))}"] if directory.resolve() != Path.cwd() else []),
+        *([f"cd {path_argument(directory)}"] if directory.resolve() != Path.cwd() else []),
         f"sweep plan experiment={chosen}",
         f"sweep run experiment={chosen}",
         f"sweep predict results/{chosen} {format4(float(f'{10 * largest:.1e}'))}",

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweep.shell import path_argument
+
 if TYPE_CHECKING:  # slow to import, and --help does not need it
     from sweep.config import FitConfig
     from sweep.fit import Fit, Prediction
@@ -26,7 +28,7 @@ def after_fit(
     from sweep.report.numbers import format4
     from sweep.study.laws import VALIDATED, arm_directory, set_directory
 
-    place = shlex.quote(str(directory))
+    place = path_argument(directory)
     planned = (directory / "plans").is_dir()
     answered = {arm: fitted for arm, fitted in fits.items() if fitted.has_answer}
     if not answered:
@@ -35,7 +37,7 @@ def after_fit(
     chosen = _of_arm(arm)
     if loss is not None:
         file = set_directory(arm_directory(directory, arm), loss) / "fit.json"
-        return [f"sweep predict {shlex.quote(str(file))} {reach(settings)}"]
+        return [f"sweep predict {path_argument(file)} {reach(settings)}"]
     comparison = [f"sweep compare {place}"] if len(fits) == 2 else []
     validation = []
     if planned and fitted.flops_range is not None:
@@ -53,13 +55,13 @@ def prediction_of(source: str | Path, budget: str, column: Sequence[str] | None,
     """Return the command that predicts at a budget, from a law or from the columns and rows of a table."""
     options = [*(f"--column {shlex.quote(one)}" for one in column or ())]
     options += [] if where is None else [f"--where {shlex.quote(where)}"]
-    return " ".join(["sweep predict", shlex.quote(str(source)), budget, *options])
+    return " ".join(["sweep predict", path_argument(source), budget, *options])
 
 
 def after_status(store: RunStore, seen: SweepStatus) -> list[str]:
     """Return the commands that follow a status: wait, continue, try failed runs again, fit, or go on."""
     directory = store.sweep_dir
-    place = shlex.quote(str(directory))
+    place = path_argument(directory)
     if "running" in seen.counts:
         return [f"sweep status {place} --watch"]
     if not seen.finished:
@@ -93,7 +95,7 @@ def after_prediction(
     from sweep.report.numbers import format4
     from sweep.study.laws import MIN_VALIDATED
 
-    place = None if sweep_dir is None else shlex.quote(str(sweep_dir))
+    place = None if sweep_dir is None else path_argument(sweep_dir)
     distance = prediction.beyond_data or 0.0
     if isinstance(prediction.answer, Refusal):
         if fitted.has_answer and distance > settings.max_reach:

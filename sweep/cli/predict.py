@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +31,7 @@ from sweep.cli.completion import complete_directory_or_setting
 from sweep.cli.next_steps import after_prediction, prediction_of
 from sweep.errors import InputError
 from sweep.report.text.terminal import print_json, print_text, say
+from sweep.shell import path_argument
 
 if TYPE_CHECKING:  # scipy and pandas are slow to import, and --help does not need them
     from sweep.config import ExperimentConfig, FitConfig
@@ -121,7 +121,8 @@ def predict(
     budgets = [budget_or_multiple(word, lambda: _largest_budget(fitted)) for word in given]
     sweep_dir = of_sweep or laws.sweep_of_law(source or ".")
     if sweep_dir is not None and (n_newer := laws.newer_points(sweep_dir, source)):
-        say(f"warning: {n_newer} runs finished after this fit: fit again with sweep fit {sweep_dir}")
+        command = f"sweep fit {path_argument(sweep_dir)}"
+        say(f"warning: {n_newer} runs finished after this fit: fit again with {command}")
     predictions = study.predict(
         fitted,
         budgets,
@@ -204,7 +205,7 @@ def _source_and_budgets(words: Sequence[str], *, needed: bool) -> tuple[str | No
         budget_or_multiple(word, lambda: 1.0)  # refused before anything is fitted
     if needed and not rest:
         raise InputError(
-            f"no budget is given: add training FLOPs, as in sweep predict {shlex.quote(source or 'DIR')} "
+            f"no budget is given: add training FLOPs, as in sweep predict {path_argument(source or 'DIR')} "
             f"1e21, or a multiple of the largest fitted budget, such as 10x"
         )
     return source, list(rest)

@@ -22,6 +22,7 @@ from sweep.cli.next_steps import after_fit, after_status
 from sweep.cli.training import catch_stop_signals, say_outcome
 from sweep.errors import EXIT_FAILED, InputError
 from sweep.report.text.terminal import print_json, print_text, progress, say
+from sweep.shell import path_argument
 
 if TYPE_CHECKING:  # slow to import, and --help does not need them
     from sweep.config import ExperimentConfig
@@ -102,7 +103,7 @@ def plan(
     options = [*(["--config-dir", str(config_dir)] if config_dir else []), *(["--as-arm"] if as_arm else [])]
     following = shlex.join(["sweep", "run", *settings, *options])
     if "planned" not in states.values():
-        following = f"sweep fit {shlex.quote(str(sweep_directory(arms[0])))}"
+        following = f"sweep fit {path_argument(sweep_directory(arms[0]))}"
     if as_json:
         document = plan_document(plans, states)
         document |= {} if chosen is None else {"chosen": chosen.to_json()}
@@ -210,7 +211,7 @@ def run(
             detach=detach,
         )
     if outcome.detached and as_json:
-        print_json({"detached": True, "next": [f"sweep status {shlex.quote(str(directory))} --json"]})
+        print_json({"detached": True, "next": [f"sweep status {path_argument(directory)} --json"]})
         return
     if outcome.detached:
         print_text(_how_to_follow(directory))
@@ -220,9 +221,9 @@ def run(
     if any(seen.status == "done" for seen in outcome.status.runs):
         _fit_and_draw(directory, arms[0], as_json=as_json, verbose=verbose)
     elif as_json:
-        print_json({"next": [f"sweep status {shlex.quote(str(directory))} --json"]})
+        print_json({"next": [f"sweep status {path_argument(directory)} --json"]})
     else:
-        print_text(f"next: sweep status {shlex.quote(str(directory))}")
+        print_text(f"next: sweep status {path_argument(directory)}")
     if outcome.gave_up or outcome.status.n_failed:
         raise typer.Exit(EXIT_FAILED)
 
@@ -267,13 +268,13 @@ def _say_offline_runs(sweep_dir: Path) -> None:
     """Say which command sends the runs that wandb recorded offline."""
     offline = list((sweep_dir / "wandb").glob("offline-run-*"))
     if offline:
-        pattern = f"{shlex.quote(str(sweep_dir / 'wandb'))}/offline-run-*"
+        pattern = f"{path_argument(sweep_dir / 'wandb')}/offline-run-*"
         say(f"{len(offline)} offline run{'s' if len(offline) > 1 else ''} of wandb: wandb sync {pattern}")
 
 
 def _how_to_follow(sweep_dir: Path) -> str:
     """Return the commands that follow a detached sweep, ready to be copied."""
-    directory = shlex.quote(str(sweep_dir))
+    directory = path_argument(sweep_dir)
     verbs = (
         (f"status {directory} --watch", "follow the workers"),
         (f"cancel {directory}", "have them save their state and end"),

@@ -6,7 +6,6 @@ import importlib.util
 import itertools
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from sweep.machine.workers import worker_count
 from sweep.plan.devices import check_devices
 from sweep.plan.estimate import disk_bytes
 from sweep.records import Plan
+from sweep.shell import path_argument
 from sweep.store.families import Difference, family_of, nearest, shown
 from sweep.store.files import check_free_space, check_writable
 from sweep.store.run_store import RunStore
@@ -96,20 +96,21 @@ def check_arms(plans: Sequence[Plan]) -> None:
                 )
 
 
-def check_family(store: RunStore, plan: Plan) -> None:
+def check_family(store: RunStore, plan: Plan, *, has_as_arm: bool = True) -> None:
     """Raise SafetyError when the sweep holds this arm's runs with other settings and none with these.
 
     Settings of sizes, budgets, seeds and execution may differ. Runs of two families would be fitted as one.
+    `has_as_arm` is false for a verb without the option --as-arm.
     """
     stored = [old for old in store.plans() if old.experiment.arm == plan.experiment.arm]
     found = nearest(store, family_of(plan.experiment, plan.runs[0].config), stored)
     if found is None or not found[1]:
         return
     differing = found[1]
-    directory = shlex.quote(str(store.sweep_dir))
+    directory = path_argument(store.sweep_dir)
     n_runs = len({entry.run_key for old in stored for entry in old.entries})
     hashes = " ".join(f"--plan {old.hash[:8]}" for old in stored)
-    as_arm = "" if plan.experiment.arm else "add --as-arm to fit them side by side, "
+    as_arm = "" if plan.experiment.arm or not has_as_arm else "add --as-arm to fit them side by side, "
     raise SafetyError(
         f"{store.sweep_dir} holds {n_runs} run{'s' if n_runs > 1 else ''} with {shown(differing, 'stored')}, "
         f"this plan has {shown(differing, 'given')}, and nothing was trained: "

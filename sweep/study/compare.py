@@ -17,6 +17,7 @@ from sweep.fit.table.points import Table
 from sweep.records import Point
 from sweep.report.hparam_summary import hyperparameters
 from sweep.report.numbers import format4
+from sweep.shell import path_argument
 from sweep.study.laws import MIN_VALIDATED, VALIDATED, not_found, points_to_fit
 
 ALL_PAIRS = 3  # arms, up to which each two are compared; of more, each with the first
@@ -122,8 +123,8 @@ def _count(arms: Sequence[Source]) -> str:
 
 def _example(arms: Sequence[Source]) -> str:
     if len(arms) == 1:
-        return f"sweep compare {shlex.quote(str(arms[0].path))} OTHER"
-    return f"sweep compare {' '.join(shlex.quote(arm.argument) for arm in arms[:2])}"
+        return f"sweep compare {path_argument(arms[0].path)} OTHER"
+    return f"sweep compare {' '.join(path_argument(arm.argument) for arm in arms[:2])}"
 
 
 def _resolve(source: str, columns: ColumnsConfig) -> list[Source]:
@@ -261,6 +262,6 @@ def _next(pair: tuple[Source, Source], found: Comparison) -> str:
     budget = VALIDATED * max(found.b.budgets)
     if source.is_sweep and budget > MIN_VALIDATED:
         arm = "" if source.arm is None else f" --arm {shlex.quote(source.arm)}"
-        return f"sweep validate {shlex.quote(str(source.path))} {format4(float(f'{budget:.1e}'))}{arm}"
-    arguments = " ".join(shlex.quote(one.argument) for one in pair)
+        return f"sweep validate {path_argument(source.path)} {format4(float(f'{budget:.1e}'))}{arm}"
+    arguments = " ".join(path_argument(one.argument) for one in pair)
     return f"sweep compare {arguments} --flops {format4(found.target.flops)} --figure compare.png"

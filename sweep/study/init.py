@@ -16,6 +16,9 @@ from typing import Literal
 
 from sweep.config import EvaluationConfig, ExperimentConfig
 from sweep.config.compose import compose_experiment
+from sweep.config.places import data_directory
+from sweep.data import corpus as corpora
+from sweep.data.registry import source_of
 from sweep.data.sources.hub import is_path
 from sweep.errors import InputError
 from sweep.machine.workers import worker_count
@@ -32,6 +35,7 @@ TABLES = (".parquet", ".arrow", ".jsonl", ".csv")
 HOLDOUT_FRAC = 0.1  # of the documents of one's own corpus
 HOLDOUT = f"holdout_frac: {HOLDOUT_FRAC}"
 MIN_DOCUMENTS = 200  # in one file, to hold some of them out
+MIN_TOKENS = 200_000  # of a corpus; with fewer, a budget of model=tiny has three sizes or none
 BYTES_PER_TOKEN = {"byte": 1.0, "bpe": 2.5, "pretrained": 4.0}
 STDLIB_BYTES = 11e6
 Model = Literal["tiny", "gpt", "gpt2", "llama"]
@@ -58,6 +62,7 @@ class Corpus:
     group: str
     lines: tuple[str, ...]  # of the section `data`
     n_bytes: float | None  # None for a data set of the hub
+    n_bytes_held_out: float | None = None  # None where the text has not been read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,11 +106,21 @@ def init(options: InitOptions, on_notice: Callable[[str], None] = lambda sentenc
 
 def _sized(options: InitOptions, corpus: Corpus, path: Path, on_notice: Callable[[str], None]) -> Started:
     largest, limited = options.flops_budget or 3e12, False
+    with naming(path):
+        path.write_text(experiment_text(options, corpus, budgets(largest), "sized"))
+    found = _text_of(options, corpus)
+    if found is not None:
+        corpus = replace(corpus, n_bytes=found.n_bytes, n_bytes_held_out=found.n_bytes_held_out)
     n_tokens = None if corpus.n_bytes is None else corpus.n_bytes / BYTES_PER_TOKEN[_tokenizer(options)]
     for number in range(MAX_ROUNDS):
         with naming(path):
             path.write_text(experiment_text(options, corpus, budgets(largest), "sized"))
-        plan, seconds = _planned(options, on_notice)
+        try:
+            plan, seconds = _planned(options, on_notice)
+        except InputError:
+            if limited and found is not None:  # to budgets that no model can be trained at
+                raise _too_little(options, found) from None
+            raise
         most = max(run.config.n_tokens for run in plan.runs)
         scale = TARGET_S / seconds
         limited = n_tokens is not None and most * math.sqrt(scale) > MAX_EPOCHS * n_tokens
@@ -118,6 +133,35 @@ def _sized(options: InitOptions, corpus: Corpus, path: Path, on_notice: Callable
     write_atomic(path, experiment_text(options, corpus, budgets(largest), _reason(limited, options)).encode())
     is_measured = machine_speed(_composed(options)) is not None
     return Started(path=path, plan=plan, seconds=seconds, is_measured=is_measured)
+
+
+def _text_of(options: InitOptions, corpus: Corpus) -> corpora.Corpus | None:
+    """Return the distinct documents of one's own local corpus; None for another.
+
+    Raises InputError for a corpus that holds out less text than runs can be scored on.
+    """
+    if options.corpus is None or corpus.n_bytes is None:
+        return None
+    experiment = _composed(options)
+    source = source_of(experiment.data)
+    found = corpora.scan_source(source, experiment.data, data_directory(experiment) / "scans")
+    n_tokens = (found.n_bytes_held_out or 0) / BYTES_PER_TOKEN[_tokenizer(options)]
+    if n_tokens < 2 * experiment.model.seq_len:
+        raise _too_little(options, found)
+    return found
+
+
+def _too_little(options: InitOptions, found: corpora.Corpus) -> InputError:
+    """Return the error for a corpus with too little text, or too few documents to hold some out."""
+    copies = f" after {found.n_copies:,} copies were dropped" if found.n_copies else ""
+    needed = MIN_TOKENS * BYTES_PER_TOKEN[_tokenizer(options)]
+    n_bytes, n_documents = found.n_bytes or 0, found.n_documents or 0
+    documents = "1 document" if n_documents == 1 else f"{n_documents:,} documents"
+    remedy = "give more text" if n_bytes < needed else "split the text into more files or lines"
+    return InputError(
+        f"--corpus {options.corpus} has {n_bytes:,} bytes of text in {documents}{copies}, and a sweep "
+        f"needs about {needed:,.0f} in {MIN_DOCUMENTS} or more, to hold some out: {remedy}"
+    )
 
 
 def _reason(limited: bool, options: InitOptions) -> str:
@@ -266,8 +310,8 @@ def _evaluation_lines(options: InitOptions, corpus: Corpus) -> list[str]:
     """Return the lines that score runs on less text than by default, where a small corpus holds out less."""
     if corpus.n_bytes is None or corpus.group == "stdlib":
         return []
-    held_out = HOLDOUT_FRAC * corpus.n_bytes / BYTES_PER_TOKEN[_tokenizer(options)]
-    n_tokens = 2 ** math.floor(math.log2(max(held_out / 2, 2)))
+    held_out = HOLDOUT_FRAC * corpus.n_bytes if corpus.n_bytes_held_out is None else corpus.n_bytes_held_out
+    n_tokens = 2 ** math.floor(math.log2(max(held_out / BYTES_PER_TOKEN[_tokenizer(options)] / 2, 2)))
     if n_tokens >= EvaluationConfig().n_tokens:
         return []
     return ["evaluation:", f"  n_tokens: {n_tokens}  # held-out tokens on which runs are scored"]

@@ -21,6 +21,7 @@ from sweep.plan.hparam_check import HparamCheck
 from sweep.records import Point
 from sweep.report.hparam_summary import HPARAMS, hyperparameters
 from sweep.report.hparams import HparamReport, document, measure, read_reports
+from sweep.shell import path_argument
 from sweep.store.families import outside_of_plan
 from sweep.store.files import read_json, write_atomic
 from sweep.store.plans import MAX_OFFERED, no_plan, offer_sweeps, sweeps_in
@@ -110,7 +111,8 @@ def points_to_fit(sweep_dir: Path, plan: str | None = None) -> StoredPoints:
     if not stored.points:
         if not store.has_plan():
             raise no_plan(sweep_dir)
-        raise InputError(f"{sweep_dir} has no finished run to fit: start it with sweep run")
+        place = path_argument(sweep_dir)
+        raise InputError(f"{sweep_dir} has no finished run to fit: see its runs with sweep status {place}")
     found = replace(stored, excluded=(*stored.excluded, *exclusions))
     _check_settings(found)
     return found
@@ -306,7 +308,7 @@ def fit_file(sweep_dir: Path) -> Path:
         raise no_plan(sweep_dir)
     if not store.points().points:
         raise InputError(f"{sweep_dir} has no fit.json yet, and no finished run: train with sweep run first")
-    raise InputError(f"{sweep_dir} has no fit.json yet: write it with sweep fit {sweep_dir}")
+    raise InputError(f"{sweep_dir} has no fit.json yet: write it with sweep fit {path_argument(sweep_dir)}")
 
 
 def write_fit(path: Path, fitted: Fit) -> None:

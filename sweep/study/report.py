@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from sweep.fit.answer import AnswerLaw
 from sweep.fit.table.points import ALL_ROWS, Selection
 from sweep.identity import plan_hash, sha256_json
 from sweep.records import Point
+from sweep.shell import path_argument
 from sweep.store.files import write_atomic
 from sweep.store.run_store import RunStore, StoredPoints
 from sweep.store.status import SweepStatus
@@ -196,7 +196,9 @@ def write_table_report(
         raise laws.not_found(path)
     config, table = config or FitConfig(), read_table(path, columns, selection)
     if table.is_optima:
-        raise InputError(f"{path} holds optima, not runs, and has nothing to report: use sweep fit {path}")
+        raise InputError(
+            f"{path} holds optima, not runs, and has nothing to report: use sweep fit {path_argument(path)}"
+        )
     results = SweepResults(fit=fit(table, config), points=table)
     study = StudyInput(
         arm=None, results=results, settings=config, predictions=_predictions(results.fit, None, (), config)
@@ -204,7 +206,7 @@ def write_table_report(
     page = PageInput(
         title=path.stem,
         source=str(path),
-        commands=(f"sweep report {shlex.quote(str(path))}",),
+        commands=(f"sweep report {path_argument(path)}",),
         generated_at=_now(),
         version=version("sweep"),
         studies=[study],
@@ -317,7 +319,7 @@ def _commands(sweep_dir: Path, studies: Sequence[StudyInput]) -> tuple[str, ...]
             f"sweep run experiment={file.name}",
         )
     ]
-    place = shlex.quote(str(sweep_dir))
+    place = path_argument(sweep_dir)
     return (*trained, *(() if files else (f"sweep fit {place}",)), f"sweep report {place}")
 
 

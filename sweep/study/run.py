@@ -84,8 +84,8 @@ def run_experiment(
         plans = [plan_arm(arm) for arm in arms]
         if not check_hparams:  # runs of a check may serve several arms, and are compared with each other only
             check_arms(plans)
-            for plan in plans:
-                check_family(RunStore(directory_of(experiments[0])), plan)
+        for plan in plans:
+            check_family(RunStore(sweep_directory(experiments[0])), plan, has_as_arm=not check_hparams)
         return plans
 
     outcome = run_plans(

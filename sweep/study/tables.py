@@ -13,6 +13,7 @@ from sweep.fit import DEFAULT_COLUMNS, Fit, fit, read_table
 from sweep.fit.table.files import is_known_table
 from sweep.fit.table.optima import OptimaLaw, optima_law
 from sweep.fit.table.points import ALL_ROWS, Selection, from_dataframe
+from sweep.shell import path_argument
 from sweep.study.laws import not_found
 
 if TYPE_CHECKING:  # slow to import, and only annotations need it
@@ -39,7 +40,9 @@ def fit_any_table(
     elif not Path(source).exists():
         raise not_found(source)
     elif is_fit(source):
-        raise InputError(f"{source} is a fit, not a table: ask it with sweep predict {source} 10x")
+        raise InputError(
+            f"{source} is a fit, not a table: ask it with sweep predict {path_argument(source)} 10x"
+        )
     else:
         table = read_table(source, columns, selection)
     if on_note is not None:

@@ -41,6 +41,14 @@ if mode in ("offline", "disabled"):
     reason = f"tracking.mode={asked}" if asked != "auto" else f"WANDB_MODE={heard}"
 else:
     mode = "online"
+    try:  # before login, which waits longer for a server that does not answer
+        urllib.request.urlopen(settings.base_url, timeout=ANSWER_S).close()
+    except urllib.error.HTTPError:
+        pass  # an answer
+    except Exception as error:
+        why = getattr(error, "reason", error)
+        mode, reason = "offline", f"{settings.base_url} did not answer ({why})"
+if mode == "online":
     try:
         known = wandb.login(prompt=False, verify=False)
     except TypeError:  # before login had these options
@@ -49,14 +57,6 @@ else:
         known, reason = None, str(error).splitlines()[0]
     if not known:
         mode, reason = "offline", reason or "there is no API key of wandb: run wandb login to send runs"
-    else:
-        try:
-            urllib.request.urlopen(settings.base_url, timeout=ANSWER_S).close()
-        except urllib.error.HTTPError:
-            pass  # an answer
-        except Exception as error:
-            why = getattr(error, "reason", error)
-            mode, reason = "offline", f"{settings.base_url} did not answer ({why})"
 print("\\n" + json.dumps({"mode": mode, "reason": reason}))
 sys.stdout.flush()
 os._exit(0)  # without waiting for the service's own processes

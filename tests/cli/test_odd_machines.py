@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ from sweep.config.compose import compose_experiment
 from sweep.config.places import sweep_directory, user_path
 from sweep.errors import InputError
 from sweep.study.checks import check_results_path
-from tests.shell import command, environment, sweep
+from tests.shell import command, document, environment, sweep
 from tests.toy_trainer import toy_sweep
 from tests.verbs import forked
 
@@ -203,6 +204,17 @@ def test_a_path_as_experiment_is_refused_with_its_name(tmp_path):
     assert "give the name alone, experiment=smoke" in done.stderr
 
 
+def test_commands_for_a_directory_named_like_a_home_directory_work(tmp_path):
+    toy_sweep(tmp_path / "~one", 1)
+    refused = forked("fit", "./~one", cwd=tmp_path)
+    assert "see its runs with sweep status './~one'" in refused.stderr
+    following = document("status", "./~one", cwd=tmp_path, call=forked)["next"]
+    assert following == ["sweep worker './~one'"]
+    (verb, directory) = shlex.split(following[0])[1:]
+    assert forked(verb, directory, "--help", cwd=tmp_path).returncode == 0
+    assert document("status", directory, cwd=tmp_path, call=forked)["counts"]
+
+
 def test_without_a_directory_the_only_sweep_is_meant(tmp_path):
     for verb in ("status", "fit", "report"):
         done = forked(verb, cwd=tmp_path)
@@ -211,7 +223,8 @@ def test_without_a_directory_the_only_sweep_is_meant(tmp_path):
     toy_sweep(tmp_path / "results/one", 1)
     assert "planned" in forked("status", cwd=tmp_path).stdout
     assert "results/one has no finished run" in forked("fit", cwd=tmp_path).stderr
-    assert "results/one has no finished run to fit" in forked("report", cwd=tmp_path).stderr
+    refused = forked("report", cwd=tmp_path).stderr
+    assert "results/one has no finished run to fit: see its runs with sweep status results/one" in refused
     assert "results/one has no fit.json yet" in forked("predict", "1e12", cwd=tmp_path).stderr
     toy_sweep(tmp_path / "results/two", 1)
     for arguments in (("status",), ("fit",), ("report",), ("predict", "1e12")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from sweep.config.compose import compose_experiment
 from sweep.config.places import hparam_directory, sweep_directory
-from sweep.errors import InputError
+from sweep.errors import InputError, SafetyError
 from sweep.identity import run_key
 from sweep.machine.workers import WorkerCount
 from sweep.plan.grid import make_plan
@@ -27,6 +28,7 @@ from sweep.study import laws as analysis
 from sweep.study import run as study
 from sweep.study.plan import hparam_check, plan_experiment
 from sweep.study.report import write_report
+from sweep.study.upkeep import exclude
 from tests import toy_trainer
 from tests.configs import SMALL_SWEEP
 from tests.plan.test_grid import DATASET
@@ -91,6 +93,24 @@ def test_a_check_trains_the_missing_runs_and_keeps_the_grid(experiment, tmp_path
     assert fitted.to_json()["hyperparameters"]["worst"] == report.to_json()["worst"]
     figures = {path.name for path in write_report(store.sweep_dir)}
     assert {"hparams.png", "hparams.svg", "isoflop_curves.png"} <= figures
+
+
+def test_a_check_with_other_settings_than_the_sweep_is_refused_with_remedies_that_work(experiment):
+    study.run_experiment(experiment)
+    n_grid = len(Planted.trained)
+    other = replace(experiment, optimizer=replace(experiment.optimizer, weight_decay=0.5))
+    with pytest.raises(SafetyError) as refused:
+        study.run_experiment(other, check_hparams=True)
+    message = str(refused.value)
+    assert "this plan has optimizer.weight_decay=0.5, and nothing was trained" in message
+    assert "--as-arm" not in message  # not an option of this verb
+    assert len(Planted.trained) == n_grid
+    assert not hparam_directory(other).exists()
+    name, plan = re.search(r"name=([^ ,]+), .*--plan (\w+)", message).groups()
+    check(replace(other, name=name))
+    assert len(Planted.trained) > n_grid
+    exclude(sweep_directory(experiment), [], "replaced", plans=[plan])
+    check(other)
 
 
 def test_the_planted_optimum_is_found_at_every_corner_and_once_is_enough(experiment):

@@ -88,6 +88,33 @@ def test_what_cannot_be_used_is_refused_and_leaves_nothing(options, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+TOO_LITTLE = {
+    "copies.txt": ("same line\n" * 5000, "9 bytes of text in 1 document after 4,999 copies were dropped"),
+    "short.txt": ("".join(f"line {n}\n" for n in range(30)), "200 bytes of text in 30 documents"),
+    "small.txt": (TEXT[:17_000], "16,651 bytes of text in 350 documents"),  # enough to score a run on
+    "rows.jsonl": ('{"text": "same"}\n' * 9, "4 bytes of text in 1 document after 8 copies were dropped"),
+    "line.txt": ("word " * 200_000, "1,000,000 bytes of text in 1 document"),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LITTLE)
+def test_a_corpus_with_too_little_text_is_refused_with_the_text_that_is_needed(name, tmp_path):
+    content, found = TOO_LITTLE[name]
+    (tmp_path / name).write_text(content)
+    remedy = "split the text into more files or lines" if name == "line.txt" else "give more text"
+    needed = "a sweep needs about 500,000 in 200 or more, to hold some out"
+    refused = rf"--corpus .*{name} has {found}, and {needed}: {remedy}$"
+    with pytest.raises(InputError, match=refused):
+        init(InitOptions(directory=tmp_path / "new", name="x", corpus=str(tmp_path / name)))
+    assert not (tmp_path / "new").exists()
+
+
+def test_copies_do_not_count_for_the_text_on_which_runs_are_scored(tmp_path):
+    (tmp_path / "some.txt").write_text(f"{TEXT[:120_000]}\n" * 10)
+    assert forked("init", "--corpus", "some.txt", cwd=tmp_path).returncode == 0
+    assert "  n_tokens: 2048  #" in (tmp_path / "configs/experiment/mine.yaml").read_text()
+
+
 def test_a_directory_that_cannot_be_created_is_named():
     with pytest.raises(InputError, match="/proc/x/configs/experiment cannot be created"):
         init(InitOptions(directory=Path("/proc/x"), name="x"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import importlib.util
 import json
@@ -156,6 +157,17 @@ def test_without_a_key_it_is_offline(server, monkeypatch):
     assert decide(WANDB).mode == "disabled"
 
 
+def n_connections(server: socket.socket) -> int:
+    """Return how many connections wait to be accepted."""
+    server.settimeout(0.0)
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            server.accept()[0].close()
+            count += 1
+    return count
+
+
 @pytest.mark.ci
 def test_a_server_that_refuses_or_is_silent_costs_seconds_and_is_left_out(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -167,6 +179,7 @@ def test_a_server_that_refuses_or_is_silent_costs_seconds_and_is_left_out(monkey
         assert decision.mode == "offline"
         assert url in decision.reason
         assert time.monotonic() - started < PROBE_S + 5
+        assert n_connections(silent) == 1  # a login, which waits as well, is left out
     assert decide(WANDB).mode == "offline"  # closed now
 
 
@@ -245,7 +258,8 @@ def test_settings_with_which_wandb_does_not_start_are_refused_before_anything_is
     assert list(tmp_path.rglob("*.json")) == []
 
 
-def test_a_key_of_another_form_keeps_the_record_offline(monkeypatch):
+def test_a_key_of_another_form_keeps_the_record_offline(server, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", server)
     monkeypatch.setenv("WANDB_API_KEY", "abc")
     decision = decide(WANDB)
     assert decision.mode == "offline"

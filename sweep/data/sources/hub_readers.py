@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from threading import Thread
 from typing import Any
 
@@ -37,7 +38,8 @@ SPOOL_BYTES = 2**30
 
 COMMAND = (sys.executable, "-P", "-m", "sweep.data.sources.hub_readers")
 
-Reader = subprocess.Popen[bytes]
+Reader = subprocess.Popen[bytes] | None
+"""A process that reads some files; None where the machine cannot start it."""
 
 _ERRORS = {error.__name__: error for error in (DataError, DataInterrupted, InputError)}
 
@@ -69,7 +71,8 @@ def hub_texts(config: HuggingFaceData) -> Iterator[Texts]:
     """Yield the texts of a data set on the hub, in the order of its files and rows.
 
     The first files are read in this process. When they show that more are needed, how many, and that reading
-    takes long, several processes read those. Raises as `opened`.
+    takes long, several processes read those; this process reads what one of them does not. Raises as
+    `opened`.
     """
     with opened(config) as rows:
         if not config.streaming:
@@ -106,41 +109,55 @@ def _started(config: HuggingFaceData, rows: Any, files: range, n_readers: int) -
         yield (batch for file in files for batch in file_texts(rows, file, config))
         return
     with ExitStack() as stack:
-        readers: list[Reader] = []
-        for number in range(n_readers):
-            readers.append(stack.enter_context(_start(config, files[number::n_readers])))
-            stack.callback(readers[-1].kill)
+        readers = [_start(config, files[number::n_readers], stack) for number in range(n_readers)]
         yield (
-            batch for number in range(len(files)) for batch in _received(readers[number % n_readers], config)
+            batch
+            for number, file in enumerate(files)
+            for batch in _received(readers[number % n_readers], rows, file, config)
         )
 
 
-def _start(config: HuggingFaceData, files: range) -> Reader:
+def _start(config: HuggingFaceData, files: range, stack: ExitStack) -> Reader:
+    """Start a process that reads files and is ended with the stack."""
     request = {"data": to_dict(config), "files": [files.start, files.stop, files.step]}
-    return subprocess.Popen(
-        [*COMMAND, json.dumps(request)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        start_new_session=True,  # an interrupt is for this process, which ends its readers
-    )
+    try:
+        reader = subprocess.Popen(
+            [*COMMAND, json.dumps(request)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # if it fails, this process reads its files, or raises the error
+            start_new_session=True,  # an interrupt is for this process, which ends its readers
+        )
+    except OSError:  # a limit of processes, or too little memory
+        return None
+    stack.enter_context(reader)
+    stack.callback(reader.kill)
+    return reader
 
 
-def _received(reader: Reader, config: HuggingFaceData) -> Iterator[Texts]:
-    """Yield the texts of the reader's next file. Raises what the reader raised."""
-    assert reader.stdout is not None
-    for line in reader.stdout:
-        if not line.endswith(b"\n"):
-            break
+def _received(reader: Reader, rows: Any, file: int, config: HuggingFaceData) -> Iterator[Texts]:
+    """Yield the texts of the reader's next file, `file`. Raises what the reader raised.
+
+    What a reader that has ended did not send is read in this process.
+    """
+    n_received = 0
+    for line in () if reader is None else _lines(reader):
         message = json.loads(line)
         if message is None:
             return
         if isinstance(message, dict):
             raise _ERRORS[message["error"]](message["message"])
         yield message
-    raise DataInterrupted(
-        f"data.dataset={config.dataset}: a process that read it ended with status {reader.wait()}: finished "
-        f"work is kept, repeat the command to resume"
-    )
+        n_received += 1
+    yield from islice(file_texts(rows, file, config), n_received, None)
+
+
+def _lines(reader: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """Yield the complete lines that a reader writes."""
+    assert reader.stdout is not None
+    for line in reader.stdout:
+        if line.endswith(b"\n"):
+            yield line
 
 
 # --- a reader ----------------------------------------------------------------------------------------
@@ -175,8 +192,6 @@ def main() -> None:
     try:
         for message in _messages(HuggingFaceData(**request["data"]), range(*request["files"])):
             spool.write(json.dumps(message, ensure_ascii=False).encode() + b"\n")
-    except OSError as error:
-        sys.exit(f"{directory} cannot be written ({error.strerror})")
     finally:
         spool.close()
         sender.join()

@@ -9,7 +9,7 @@ from typing import Any
 
 from sweep.config import HuggingFaceData
 from sweep.data.sources.hub import check_reachable, first_line
-from sweep.data.sources.tables import BATCH_ROWS, check_column, is_text, not_text
+from sweep.data.sources.tables import BATCH_ROWS, check_column, is_text, not_text, utf8
 from sweep.errors import DataError, DataInterrupted, InputError, SweepError
 
 HUB_FORMATS = frozenset({"parquet", "json", "csv", "text", "arrow"})
@@ -49,17 +49,27 @@ def opened(config: HuggingFaceData) -> Iterator[Any]:
 
 def file_texts(rows: Any, file: int, config: HuggingFaceData) -> Iterator[Texts]:
     """Yield the texts of one of the `num_shards` files of a stream, in the order of its rows."""
-    return texts(rows.shard(num_shards=rows.num_shards, index=file), config)
+    place = f"{config.dataset}, file {file + 1} of {rows.num_shards}"
+    return texts(rows.shard(num_shards=rows.num_shards, index=file), config, place)
 
 
-def texts(rows: Any, config: HuggingFaceData) -> Iterator[Texts]:
-    """Yield the text column of all rows. Raises DataError when there is none."""
+def texts(rows: Any, config: HuggingFaceData, place: str | None = None) -> Iterator[Texts]:
+    """Yield the text column of all rows, which are at `place`, by default the data set.
+
+    Raises DataError where there is no such column, or it holds bytes that are not UTF-8.
+    """
+    place, n_rows = place or config.dataset, 0
     for table in rows.with_format("arrow").iter(batch_size=BATCH_ROWS):
         check_column(table.column_names, config.column, config.dataset)
         kind = table.schema.field(config.column).type
         if not is_text(kind):
             raise not_text(config.column, config.dataset, kind)
-        yield table.column(config.column).to_pylist()
+        values = table.column(config.column).to_pylist()
+        yield [
+            utf8(value, f"{place}, row {row}", config.column) if isinstance(value, bytes) else value
+            for row, value in enumerate(values, start=n_rows + 1)
+        ]
+        n_rows += len(values)
 
 
 def cache_directory() -> Path:

@@ -39,23 +39,36 @@ def table_documents(path: Path, column: str, dropped: Dropped) -> Iterator[Docum
         unit = "line"
         suffix = next((suffix for suffix in path.suffixes[-2:] if suffix in SEPARATORS), None)
         rows = _csv_rows(path, column, SEPARATORS[suffix]) if suffix else _json_rows(path, column)
-    for number, text in rows:
+    for number, value in rows:
+        place = f"{path}, {unit} {number}"
+        text = utf8(value, place, column) if isinstance(value, bytes) else value
         if text is None or (isinstance(text, str) and (not text or text.isspace())):
             dropped.n_blank += 1
             continue
-        yield document(f"{path}, {unit} {number}", _encoded(text, f"{path}, {unit} {number}", column))
+        yield document(place, _encoded(text, place, column))
+
+
+def utf8(value: bytes, place: str, column: str) -> str:
+    """Return the text of a value of a binary column. Raises DataError for one that is not UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{place}: byte {value[error.start]:#04x} at offset {error.start} of data.column={column} is not "
+            f"UTF-8 text: choose another column, or convert it"
+        ) from None
 
 
 def is_text(kind: Any) -> bool:
-    """Return True for an Arrow type that holds text or only nulls."""
+    """Return True for an Arrow type that holds text, bytes that may be text, or only nulls."""
     import pyarrow  # type: ignore[import-untyped]  # slow to import
 
     types = pyarrow.types
     if types.is_dictionary(kind):
         return is_text(kind.value_type)
-    return any(
-        check(kind) for check in (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
-    )
+    of_text = (types.is_string, types.is_large_string, types.is_string_view)
+    of_bytes = (types.is_binary, types.is_large_binary, types.is_binary_view)
+    return any(check(kind) for check in (*of_text, *of_bytes, types.is_null))
 
 
 def check_column(names: Iterable[str], column: str, place: str) -> None:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,8 @@ from sweep.config.places import user_path
 from sweep.data.documents import SPACE_MARK, Document, place_of
 from sweep.data.sources.first_bytes import read_text
 from sweep.data.sources.hub import check_no_url, check_pinned, download, is_path
-from sweep.data.tokenizers.bpe import encode_batch, reraise_stop, tokenizers_library
+from sweep.data.tokenizers.bpe import all_cores, encode_batch, reraise_stop, tokenizers_library
+from sweep.data.tokenizers.probes import MIXED, PROBES, character_groups, text_of
 from sweep.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -28,15 +30,6 @@ if TYPE_CHECKING:
 
 SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|end_of_sentence|>", "</s>", "<eos>")
 """End-of-document tokens of published tokenizers, in order of preference."""
-
-PROBE = " Two  spaces, a\ttab,\n\na naïve → 🦊, UPPER, ½ ﬁ e\u0301 and a tail "
-"""Text that a tokenizer with any normalisation, stripping or unknown token cannot reproduce."""
-
-PROBES = (
-    *("words", "Upper", "two  spaces", "a\ttab", "a\n\nline", "CR\r\nLF", "naïve", "→", "🦊", "½", "ﬁ"),
-    *("e\u0301", "tail ", "0123", PROBE.strip()),
-)
-"""Texts without a leading space, each with one thing that tokenizers change; reported one at a time."""
 
 MAX_VOCABULARY = 2**24
 """Limit of the vocabulary, ten times the largest published one; files with a wrong id have more."""
@@ -57,7 +50,7 @@ class PretrainedFile:
     separator: int
     byte_level: bool  # True: each character of a token represents a byte, as in GPT-2
     text: str  # of the file, without a byte order mark; its added tokens keep the spaces around them
-    replaced: tuple[str, ...]  # texts that a normalizer replaces by others of the same length
+    replaced: tuple[str, ...]  # texts that a normalizer replaces by others
     added: Mapping[int, str]  # texts of tokens outside the model's vocabulary
 
 
@@ -88,8 +81,7 @@ class PretrainedTokenizer:
         _check_ids(vocabulary, described)
         self.token_bytes = _token_bytes(vocabulary, described)
         self._leading = _check_lossless(self._fast, self.token_bytes, described.path)
-        for text in described.replaced:
-            _check_text(described.path, text, *_round_trip(self._fast, self.token_bytes, text)[1:])
+        _check_characters(self._fast, self.token_bytes, described, self._leading.n_bytes)
         self.token_bytes[self.separator] = -self._leading.n_bytes
         self.decodes_mark = _round_trip(self._fast, self.token_bytes, f"a{SPACE_MARK}")[1] == f"a{SPACE_MARK}"
 
@@ -167,15 +159,9 @@ def _check_lossless(fast: FastTokenizer, token_bytes: NDArray[np.int64], path: P
     A tokenizer is lossless if decoding returns every text and the bytes of the ids add up to the text's,
     except for one space that the decoder removes.
     """
-    for text in (*PROBES, PROBE):
-        try:
+    for text in (*PROBES, MIXED):
+        with _encodable(path, text):
             ids, back, _ = _round_trip(fast, token_bytes, text)
-        except BaseException as error:
-            reraise_stop(error)
-            raise DataError(
-                f"{path} cannot encode {text!r} ({error}): choose a byte-level tokenizer, such as GPT-2's or "
-                f"Llama 3's"
-            ) from None
         if ids != fast.encode(text, add_special_tokens=False).ids:
             raise DataError(
                 f"{path} is not deterministic: it encodes {text!r} in two ways, choose a tokenizer without "
@@ -199,6 +185,53 @@ def _check_lossless(fast: FastTokenizer, token_bytes: NDArray[np.int64], path: P
         wanted = text if is_shared else " " + text
         _check_text(path, wanted, back, n_surplus - (0 if is_shared else n_added))
     return LeadingSpace(n_bytes=n_added, is_shared=is_shared)
+
+
+def _check_characters(
+    fast: FastTokenizer, token_bytes: NDArray[np.int64], described: PretrainedFile, n_added: int
+) -> None:
+    """Raise DataError for a tokenizer that changes one of many characters, or a text that it replaces.
+
+    `n_added` is the number of bytes that it adds to every text.
+    """
+    groups = list(character_groups())
+    for group in [*_changed(fast, token_bytes, groups, n_added), *described.replaced]:
+        for text in (*map(text_of, group), text_of([group]), text_of(group)):
+            with _encodable(described.path, text):
+                _, back, n_surplus = _round_trip(fast, token_bytes, text)
+            _check_text(described.path, text, back, n_surplus - n_added)
+
+
+def _changed(
+    fast: FastTokenizer, token_bytes: NDArray[np.int64], groups: Sequence[str], n_added: int
+) -> list[str]:
+    """Return the groups of characters that the tokenizer changes; all if it cannot encode one."""
+    texts = [text_of(group) for group in groups]
+    try:
+        with all_cores():
+            ids = [encoding.ids for encoding in fast.encode_batch_fast(texts, add_special_tokens=False)]
+            backs = fast.decode_batch(ids, skip_special_tokens=False)
+    except BaseException as error:
+        reraise_stop(error)
+        return list(groups)
+    return [
+        group
+        for group, text, own, back in zip(groups, texts, ids, backs, strict=True)
+        if back != text or token_bytes[own].sum() != len(text.encode()) + n_added
+    ]
+
+
+@contextmanager
+def _encodable(path: Path, text: str) -> Iterator[None]:
+    """Raise DataError where the library cannot encode a text inside the context."""
+    try:
+        yield
+    except BaseException as error:
+        reraise_stop(error)
+        raise DataError(
+            f"{path} cannot encode {text!r} ({error}): choose a byte-level tokenizer, such as GPT-2's or "
+            f"Llama 3's"
+        ) from None
 
 
 def _round_trip(fast: FastTokenizer, token_bytes: NDArray[np.int64], text: str) -> tuple[list[int], str, int]:
@@ -295,15 +328,14 @@ def _described(path: Path, content: bytes, separator: str | None, vocab_size: in
 
 
 def _replaced(normalizer: Any) -> Iterator[str]:
-    """Yield the texts that a normalizer replaces by others of as many bytes, which no sum of bytes shows."""
+    """Yield the texts that a normalizer replaces, without patterns."""
     if not isinstance(normalizer, Mapping):
         return
     for part in normalizer.get("normalizers", ()):
         yield from _replaced(part)
-    pattern = normalizer.get("pattern", {}).get("String")
-    content = normalizer.get("content")
-    if pattern and content is not None and len(pattern.encode()) == len(content.encode()):
-        yield pattern
+    text = normalizer.get("pattern", {}).get("String")
+    if text and normalizer.get("content") is not None and text != SPACE_MARK:
+        yield text
 
 
 def _separator(path: Path, separator: str | None, added: Mapping[str, int]) -> int:

@@ -26,6 +26,7 @@ from sweep.report.series.isoflop import IsoflopCurve, isoflop_curves
 from sweep.report.text.answer import answer_sentence, reason_lines, warnings_of
 from sweep.report.text.comparison import compared_runs, comparison_notes, conclusions, multiplier_sentence
 from sweep.report.text.validation import validation_line
+from sweep.shell import path_argument
 from sweep.store.validations import Validation
 
 FloatArray = npt.NDArray[np.float64]
@@ -109,7 +110,7 @@ def _suggest(study: StudyInput, source: str) -> str | None:
     if study.experiment is None or not isinstance(study.results.fit.answer, Refusal):
         return None
     arm = "" if study.arm is None else f" --arm {shlex.quote(study.arm)}"
-    return f"sweep suggest {shlex.quote(source)}{arm}"
+    return f"sweep suggest {path_argument(source)}{arm}"
 
 
 def _study(study: StudyInput, source: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sweep.config import StoreConfig, check_index_url
 from sweep.errors import IndexUnavailable, InputError, SweepError
+from sweep.shell import path_argument
 from sweep.store.plans import PlanEntry
 from sweep.store.run_store import RunStore
 
@@ -174,7 +175,7 @@ def catch_up(store: RunStore, config: StoreConfig, sweep: str, timeout_s: float 
     thread.join(timeout_s)
     if problem[0] is None:
         return None
-    remedy = f"sweep status {store.sweep_dir} --reindex"
+    remedy = f"sweep status {path_argument(store.sweep_dir)} --reindex"
     return f"{problem[0]}: the sweep is complete without it; update it with {remedy}"
 
 

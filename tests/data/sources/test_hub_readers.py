@@ -1,5 +1,6 @@
 """Data sets on the hub, read by several processes: the same documents, in the same order, as by one."""
 
+import errno
 import gzip
 import json
 import os
@@ -144,35 +145,75 @@ for file in range(*json.loads(sys.argv[1])["files"]):
 """
 
 
-def received(monkeypatch: pytest.MonkeyPatch, end: str) -> tuple[list[str | None], str]:
-    """Return the texts from two readers and the error of the one that ends after file 4."""
+@pytest.fixture
+def read_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the list of the files that this process reads, which hold the texts of READER."""
+    files: list[int] = []
+
+    def file_texts(rows: Any, file: int, config: HuggingFaceData) -> Iterator[list[str | None]]:
+        files.append(file)
+        yield from ([f"{file}.0", None], [f"{file}.1"])
+
+    monkeypatch.setattr(hub_readers, "file_texts", file_texts)
+    return files
+
+
+def received(monkeypatch: pytest.MonkeyPatch, end: str) -> Iterator[str | None]:
+    """Yield the texts from two readers; one ends once it has written `end` after file 4."""
     monkeypatch.setattr(
         hub_readers, "COMMAND", (sys.executable, "-S", "-c", READER.replace("END", repr(end)))
     )
-    texts: list[str | None] = []
     with hub_readers._started(CONFIG, None, range(1, N_FILES), 2) as found:
-        try:
-            for batch in found:
-                texts += batch
-        except DataError as error:
-            return texts, f"{type(error).__name__}: {error}"
-    raise AssertionError("no error")
+        yield from chain.from_iterable(found)
 
 
-def test_an_error_is_raised_when_its_file_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts, error = received(monkeypatch, '{"error": "DataError", "message": "row 3 is bad"}\n')
-    assert texts == [text for file in range(1, 6) for text in (f"{file}.0", None, f"{file}.1")]
-    assert error == "DataError: row 3 is bad"
+ALL_TEXTS = [text for file in range(1, N_FILES) for text in (f"{file}.0", None, f"{file}.1")]
 
 
-@pytest.mark.parametrize("end", ["", '["half a mess'])
-def test_a_reader_that_was_killed_interrupts(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
-    texts, error = received(monkeypatch, end)
-    assert len(texts) == 15
-    assert error == (
-        "DataInterrupted: data.dataset=me/tales: a process that read it ended with status -9: "
-        "finished work is kept, repeat the command to resume"
-    )
+def test_an_error_is_raised_when_its_file_is_due(
+    monkeypatch: pytest.MonkeyPatch, read_here: list[int]
+) -> None:
+    found = received(monkeypatch, '{"error": "DataError", "message": "row 3 is bad"}\n')
+    assert list(islice(found, 15)) == ALL_TEXTS[:15]
+    with pytest.raises(DataError, match=r"^row 3 is bad$"):
+        next(found)
+    assert read_here == []
+
+
+@pytest.mark.parametrize("end", ["", '["half a mess', '["6.0", null]\n', '["6.0", null]\n["6.1"]\n'])
+def test_files_of_a_reader_that_was_killed_are_read_here(
+    monkeypatch: pytest.MonkeyPatch, read_here: list[int], end: str
+) -> None:
+    assert list(received(monkeypatch, end)) == ALL_TEXTS
+    assert read_here == [6]
+
+
+@pytest.mark.parametrize("n_started", [0, 1])
+def test_files_of_readers_that_cannot_be_started_are_read_here(
+    monkeypatch: pytest.MonkeyPatch, read_here: list[int], n_started: int
+) -> None:
+    start, started = subprocess.Popen, []
+
+    def limited(*arguments: Any, **options: Any) -> Any:
+        if len(started) == n_started:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        started.append(arguments)
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", limited)
+    assert list(received(monkeypatch, "")) == ALL_TEXTS
+    assert read_here == ([1, 2, 3, 4, 5, 6] if n_started == 0 else [2, 4, 6])
+
+
+def test_a_reader_that_fails_at_its_start_is_silent_and_replaced(
+    monkeypatch: pytest.MonkeyPatch, read_here: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    failing = "raise RuntimeError('cannot start new thread')"
+    monkeypatch.setattr(hub_readers, "COMMAND", (sys.executable, "-S", "-c", failing))
+    with hub_readers._started(CONFIG, None, range(1, N_FILES), 2) as found:
+        assert list(chain.from_iterable(found)) == ALL_TEXTS
+    assert read_here == [1, 2, 3, 4, 5, 6]
+    assert capfd.readouterr() == ("", "")
 
 
 # --- with a hub --------------------------------------------------------------------------------------
@@ -194,7 +235,7 @@ config = HuggingFaceData(source="huggingface", dataset="me/tales", revision=sys.
 tokenizer = TokenizerConfig(name="byte", vocab_size=256)
 started = []
 start = hub_readers._start
-hub_readers._start = lambda config, files: started.append(files) or start(config, files)
+hub_readers._start = lambda config, files, stack: started.append(files) or start(config, files, stack)
 prepare(config, tokenizer, Path("data"), on_progress=report)
 print(started)
 """

@@ -156,6 +156,33 @@ def test_a_too_long_line_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read(replace(LOCAL, dataset=str(tmp_path)))
 
 
+BINARY = (pa.binary(), pa.large_binary(), pa.binary_view(), pa.dictionary(pa.int32(), pa.binary()))
+
+
+@pytest.mark.parametrize("kind", BINARY, ids=str)
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_binary_columns_are_read_as_utf8(tmp_path: Path, kind: Any, suffix: str) -> None:
+    path = tmp_path / f"x.{suffix}"
+
+    def write(contents: list[bytes | None]) -> None:
+        values = pa.table({"text": pa.array(contents, pa.binary()).cast(kind)})
+        if suffix == "parquet":
+            pq.write_table(values, path)
+        else:
+            with pa.ipc.new_file(path, values.schema) as file:
+                file.write_table(values)
+
+    write([b"one", None, "größer →".encode(), b" "])
+    found = documents(replace(LOCAL, dataset=str(path)))
+    assert [(one.name, one.content.decode()) for one in found] == [
+        (f"{path}, row 1", "one"),
+        (f"{path}, row 3", "größer →"),
+    ]
+    write([b"one", b"na\xefve"])
+    with pytest.raises(DataError, match=r"x\.\w+, row 2: byte 0xef at offset 2 of data\.column=text is not"):
+        list(documents(replace(LOCAL, dataset=str(path))))
+
+
 def test_an_invalid_parquet_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1 or so")
     with pytest.raises(DataError, match=r"x\.parquet is damaged or incomplete \(parquet, row 1: "):
@@ -256,6 +283,12 @@ def parquet(texts: list[str]) -> bytes:
     return stream.getvalue()
 
 
+def binary_parquet(contents: list[bytes]) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"text": contents}), stream)
+    return stream.getvalue()
+
+
 def archive() -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
@@ -273,6 +306,8 @@ def test_data_sets_on_the_hub(tmp_path: Path) -> None:
             "README.md": b"---\nlicense: mit\n---\nTales.",
         },
         "datasets/me/lines": {"train.jsonl": lines(TALES[:9]).encode()},
+        "datasets/me/bytes": {"train.parquet": binary_parquet([text.encode() for text in TALES])},
+        "datasets/me/latin": {"train.parquet": binary_parquet([b"one", b"na\xefve"])},
         "datasets/me/script": {"script.py": b"raise SystemExit(3)", "train.jsonl": lines(["x"]).encode()},
         "datasets/me/archive": {"train.tar": archive()},
     }
@@ -283,6 +318,11 @@ def test_data_sets_on_the_hub(tmp_path: Path) -> None:
         (replace(tales, split="test"), ["held back"]),
         (replace(tales, n_documents=85), TALES[:85]),
         (replace(tales, dataset="me/lines"), TALES[:9]),
+        (replace(tales, dataset="me/bytes"), TALES),
+        (
+            replace(tales, dataset="me/latin"),
+            "me/latin, file 1 of 1, row 2: byte 0xef at offset 2 of data.column=text is not UTF-8 text",
+        ),
         (
             replace(tales, split="dev"),
             "cannot be opened: Bad split: dev. Available splits: ['train', 'test']",

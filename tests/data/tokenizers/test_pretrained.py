@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from sweep.config import PretrainedTokenizerConfig, to_dict
 from sweep.config.compose import compose_experiment
 from sweep.data.documents import document
-from sweep.data.tokenizers.pretrained import PROBE, PretrainedTokenizer
+from sweep.data.tokenizers import pretrained, probes
+from sweep.data.tokenizers.pretrained import PretrainedTokenizer
 from sweep.data.tokenizers.tokenizers import (
     build_tokenizer,
     check_tokenizer,
@@ -134,7 +136,7 @@ def test_decoding_is_lossless_and_byte_counts_are_exact(
     texts = [
         *generated(20),
         STRANGE,
-        document("probe", PROBE.encode()),
+        document("probe", probes.MIXED.encode()),
         document("spaces", b"   x"),
         document("none", b"x"),
     ]
@@ -371,11 +373,52 @@ def test_added_tokens_leave_the_spaces_around_them_in_the_text(
     assert tokenizer.token_bytes[ids].sum() == len(found.content)
 
 
-def test_a_replacement_of_the_same_length_is_found(saved: Callable[[Tokenizer], Path]) -> None:
-    fast = byte_level()
-    fast.normalizer = normalizers.Sequence([normalizers.Replace("ё", "е")])
-    with pytest.raises(DataError, match=r"is not lossless, .*: it decodes 'ё' as 'е'"):
+@pytest.mark.parametrize("make", [byte_level, llama])
+@pytest.mark.parametrize(
+    ("pattern", "content", "change"),
+    [
+        ("ё", "е", r"'aёb' as 'aеb'"),  # as many bytes
+        ("“", '"', r"'a“b' as 'a\"b'"),
+        ("(c)", "©", r"'a\(c\)b' as 'a©b'"),
+        ("colour", "color", "'acolourb' as 'acolorb'"),
+        (Regex("[\u200b-\u200d]"), "", r"'a\\u200bb' as 'ab'"),
+        (Regex("\u00ad"), "", r"'a\\xadb' as 'ab'"),
+        (Regex("^\ufeff"), "", r"'\\ufefffirst' as 'first'"),
+        (Regex(r"[\x00-\x08\x7f]"), "", r"'a\\x00b' as 'ab'"),
+        (Regex(r"\p{Cf}"), "", r"'\\ufefffirst' as 'first'"),
+        (Regex(r"\p{Mn}"), "", r"as "),
+        (Regex("[\u0590-\u05cf]"), "", r"as 'ab'"),
+        (Regex("[èé]"), "ê", r"'aèb' as 'aêb'"),
+        (Regex("[\U0001f3fb-\U0001f3ff]"), "", r"'a🏻b' as 'ab'"),
+        (Regex(r"\n{3,}"), "\n\n", r"'a\\n\\n\\n\\nline' as 'a\\n\\nline'"),
+        (Regex(r"https?://\S+"), "URL", r"'https://a\.org/b\?c=d#e' as 'URL'"),
+        (Regex(r" ([.?,])"), r".", r"wait"),
+    ],
+)
+def test_a_plan_refuses_a_tokenizer_that_replaces_or_drops_text(
+    saved: Callable[[Tokenizer], Path],
+    make: Callable[[], Tokenizer],
+    pattern: Any,
+    content: str,
+    change: str,
+) -> None:
+    fast = make()
+    steps = [] if fast.normalizer is None else [fast.normalizer]
+    fast.normalizer = normalizers.Sequence([normalizers.Replace(pattern, content), *steps])
+    with pytest.raises(DataError, match=rf"(?s)is not lossless, .*: it decodes .*{change}"):
         check_tokenizer(config(saved(fast)))
+
+
+def test_characters_are_reproduced_one_by_one_and_probed_quickly(
+    saved: Callable[[Tokenizer], Path],
+) -> None:
+    assert len(set(probes.characters())) > 17_000
+    assert not set("\x00\x7f\xad\u200b\u2060\ufeff\ufffd\u0301\ufe0f\U000e0061") - set(probes.characters())
+    tokenizer = PretrainedTokenizer(config(saved(llama())))
+    started = time.process_time()
+    groups = list(probes.character_groups())
+    assert pretrained._changed(tokenizer._fast, tokenizer.token_bytes, groups, 1) == []
+    assert time.process_time() - started < 0.5
 
 
 def test_errors_and_panics_of_the_library_are_one_sentence(saved: Callable[[Tokenizer], Path]) -> None:
@@ -386,6 +429,13 @@ def test_errors_and_panics_of_the_library_are_one_sentence(saved: Callable[[Toke
     without_unk = Tokenizer(models.Unigram([("</s>", 0.0), ("a", -1.0)], None, False))
     without_unk.add_special_tokens(["</s>"])
     with pytest.raises(DataError, match=r"cannot encode 'words' \(.*unk_id.*\): choose a byte-level tok"):
+        check_tokenizer(config(saved(without_unk)))
+    texts = "".join((*probes.PROBES, probes.MIXED)) + "".join(" ab")
+    pieces = [("</s>", 0.0), *((text, -1.0) for text in sorted(set(texts)))]
+    without_unk = Tokenizer(models.Unigram(pieces, None, False))
+    without_unk.add_special_tokens(["</s>"])
+    without_unk.decoder = decoders.Fuse()
+    with pytest.raises(DataError, match=r"cannot encode 'a\\x00b' \(.*unk_id.*\): choose a byte-level tok"):
         check_tokenizer(config(saved(without_unk)))
 
 
