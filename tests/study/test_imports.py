@@ -176,10 +176,47 @@ def test_a_repeated_row_and_a_foreign_key(tmp_path: Path) -> None:
         import_table(write(tmp_path / "older.csv", taken), tmp_path / "store")
 
 
-def test_a_sweep_with_arms_needs_one_of_them(tmp_path: Path) -> None:
+def test_a_sweep_with_arms_takes_rows_of_one_of_them_or_of_a_new_one(tmp_path: Path) -> None:
     own(tmp_path / "store", runs([1e15]), arm="base")
     table = write(tmp_path / "older.csv", [{**row, **HASHES} for row in runs([1e17])])
-    with pytest.raises(InputError, match=r"has arms, which .*: give --arm with one of base"):
+    with pytest.raises(InputError, match=r"has arms, .*: give --arm with one of base, or with a new name$"):
         import_table(table, tmp_path / "store")
     import_table(table, tmp_path / "store", arm="base")
     assert {point.arm for point in RunStore(tmp_path / "store").points().points} == {"base"}
+    assert import_table(table, tmp_path / "store", arm="muon").n_new == 7
+    fits = fit_arms(tmp_path / "store", FitConfig(n_bootstrap=0))
+    assert {arm: fitted.n_points for arm, fitted in fits.items()} == {"base": 14, "muon": 7}
+
+
+def test_the_column_arm_is_kept(tmp_path: Path) -> None:
+    rows = [{**row, "arm": arm} for arm in ("adamw", "muon") for row in runs([1e15, 1e16])]
+    table = write(tmp_path / "both.csv", rows)
+    assert import_table(table, tmp_path / "store").n_new == 28
+    fits = fit_arms(tmp_path / "store", FitConfig(n_bootstrap=0))
+    assert {arm: fitted.n_points for arm, fitted in fits.items()} == {"adamw": 14, "muon": 14}
+    one = write(tmp_path / "one.csv", rows[:14])
+    assert import_table(one, tmp_path / "store", arm="adamw").n_known == 14
+
+
+def test_an_arm_that_differs_from_the_column_and_rows_without_one(tmp_path: Path) -> None:
+    rows = [{**row, "arm": "adamw"} for row in runs([1e15])]
+    table = write(tmp_path / "one.csv", rows)
+    with pytest.raises(InputError, match=r"--arm muon differs from the column arm of .* \(adamw\): leave"):
+        import_table(table, tmp_path / "store", arm="muon")
+    with pytest.raises(InputError, match=r"--arm is empty"):
+        import_table(table, tmp_path / "store", arm=" ")
+    holes = write(tmp_path / "holes.csv", [*rows[:3], {**rows[3], "arm": ""}])
+    with pytest.raises(InputError, match=r"has no arm in row 4 \(line 5\), and arms in others"):
+        import_table(holes, tmp_path / "store")
+    import_table(write(tmp_path / "plain.csv", runs([1e15])), tmp_path / "store")
+    with pytest.raises(InputError, match=r"has runs without an arm, and those of adamw would not be fitted"):
+        import_table(table, tmp_path / "store")
+
+
+def test_a_new_arm_may_have_another_evaluation_and_an_old_one_may_not(tmp_path: Path) -> None:
+    own(tmp_path / "store", runs([1e15]), arm="base")
+    other = HASHES | {"corpus_sha256": "f" * 64}
+    rows = [{**row, **other, "arm": arm} for arm in ("new", "base") for row in runs([1e17])]
+    with pytest.raises(InputError, match=r"row 8: corpus_sha256 is ffffffffffffffff and the sweep's"):
+        import_table(write(tmp_path / "both.csv", rows), tmp_path / "store")
+    assert import_table(write(tmp_path / "new.csv", rows[:7]), tmp_path / "store").n_new == 7

@@ -300,6 +300,18 @@ def test_incomplete_rows_are_refused_with_their_line_or_dropped_and_counted(tmp_
         read_table(path, selection=Selection(drop_incomplete=True))
 
 
+def test_arms_are_fitted_alone_or_by_the_best_run_of_each_cell():
+    rows = [(*row[:3], row[3] * factor, arm) for arm, factor in (("a", 1.0), ("b", 1.001)) for row in grid()]
+    frame = pd.DataFrame(rows, columns=[*HEADER, "arm"])
+    assert {law.kind for law in fit(from_dataframe(frame), QUICK).methods.values()} == {"mixed_arms"}
+    alone = from_dataframe(frame, selection=Selection(where='arm == "b"'))
+    assert {point.arm for point in alone} == {"b"}
+    best = from_dataframe(frame, selection=Selection(best_of_cell=True))
+    assert best.notes[-1] == "kept 20 of 40 rows, the lowest loss of each N and D in any arm"
+    for table in (alone, best):
+        assert not isinstance(fit(table, QUICK).methods["parametric"], Refusal)
+
+
 def test_the_best_of_each_cell_is_kept():
     frame = pd.DataFrame(
         {
