@@ -148,7 +148,7 @@ def _check_target(target: float, budgets: Sequence[float]) -> None:
     if target < NEAR * smallest:
         raise InputError(
             f"nothing to suggest for --target {format4(target)}: it is below the smallest budget of the "
-            f"sweep ({format4(smallest)}), so every suggested run would cost more than the target itself: give a "
+            f"sweep ({format4(smallest)}), so every suggested run would cost more than the target: give a "
             f"target of at least {format4(smallest)} FLOPs, or plan a sweep with smaller budgets"
         )
 
