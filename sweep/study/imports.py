@@ -15,12 +15,13 @@ from sweep.fit.table.points import Table
 from sweep.records import POINT_COLUMNS, Point
 from sweep.store.imports import import_points
 from sweep.store.run_store import RunStore, StoredPoints
-from sweep.study.laws import not_found
+from sweep.study.laws import arm_directory, not_found
 
 EVALUATION = ("corpus_sha256", "tokenizer_sha256", "evaluation_sha256")
 """Fields that must agree for losses to be comparable."""
 
 MAX_NAMED = 5  # arms that a message names
+MAX_NAME = 200  # bytes of the name of an arm, which is that of a directory too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,11 +58,15 @@ def import_table(
         raise InputError(f"--into {sweep_dir} is a file: give a directory")
     if not table.exists():
         raise not_found(table, "give a .csv, .tsv, .parquet or .jsonl file")
+    if table.is_dir():
+        raise InputError(f"{table} is a directory: give a table, such as the points.csv of a sweep")
     given = read_table(table, columns)
     store = RunStore(sweep_dir)
     stored = store.points()
     labelled = _with_arms(given, arm, table)
-    _check_arms({point.arm for point in labelled}, _known_arms(store, stored), sweep_dir)
+    added, known = {point.arm for point in labelled}, _known_arms(store, stored)
+    _check_arms(added, known, sweep_dir)
+    _check_names(added, known)
     left_out = {exclusion.run_key for exclusion in stored.excluded}
     fitted = [point for point in stored.points if point.run_key not in left_out]
     points = _evaluated_alike(labelled, fitted, table, same_evaluation)
@@ -132,6 +137,22 @@ def _check_arms(added: set[str | None], known: set[str | None], sweep_dir: Path)
         f"{sweep_dir} has runs without an arm, and those of {_listed(added)} would not be fitted with them: "
         f"import into a new directory, or leave --arm and the column arm out"
     )
+
+
+def _check_names(added: set[str | None], known: set[str | None]) -> None:
+    """Raise InputError for an arm without a directory of its own, or with a name that cannot be printed."""
+    directories: dict[str, str] = {}
+    for name in sorted(name for name in known | added if name is not None):
+        directory = arm_directory(Path(), name).name
+        usable = name.isprintable() and len(name.encode()) <= MAX_NAME and name not in (".", "..")
+        if name in added and not usable:
+            raise InputError(
+                f"{name[:40]!r} cannot be the name of an arm: use letters, digits and marks, at most "
+                f"{MAX_NAME} bytes, and not . or .. alone"
+            )
+        other = directories.setdefault(directory, name)
+        if other != name and {name, other} & added:
+            raise InputError(f"arms {other} and {name} would share the directory {directory}: rename one")
 
 
 def _listed(names: Iterable[str | None]) -> str:

@@ -220,3 +220,33 @@ def test_a_new_arm_may_have_another_evaluation_and_an_old_one_may_not(tmp_path: 
     with pytest.raises(InputError, match=r"row 8: corpus_sha256 is ffffffffffffffff and the sweep's"):
         import_table(write(tmp_path / "both.csv", rows), tmp_path / "store")
     assert import_table(write(tmp_path / "new.csv", rows[:7]), tmp_path / "store").n_new == 7
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a\nb", "\x1b[31mred", "x" * 201])
+def test_a_name_that_no_directory_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    table = write(tmp_path / "t.csv", runs([1e15]))
+    with pytest.raises(InputError, match=r"cannot be the name of an arm: use letters, digits and marks"):
+        import_table(table, tmp_path / "store", arm=name)
+    assert not (tmp_path / "store").exists()
+
+
+def test_two_arms_do_not_share_a_directory(tmp_path: Path) -> None:
+    table = write(tmp_path / "t.csv", runs([1e15]))
+    import_table(table, tmp_path / "store", arm="a/b")
+    assert import_table(table, tmp_path / "store", arm="a/b").n_known == 7
+    with pytest.raises(InputError, match=r"arms a/b and a_b would share the directory a_b: rename one"):
+        import_table(table, tmp_path / "store", arm="a_b")
+
+
+def test_an_imported_run_is_found_by_its_name(tmp_path: Path) -> None:
+    import_table(write(tmp_path / "t.csv", runs([1e15])), tmp_path / "store")
+    store = RunStore(tmp_path / "store")
+    point = store.points().points[0]
+    assert store.find_run(str(point.name)) == point.run_key
+    with pytest.raises(InputError, match=r"'nobody' is not a run key or the name of a run: points.csv lists"):
+        store.find_run("nobody")
+
+
+def test_a_directory_is_no_table(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is a directory: give a table, such as the points.csv of a sweep"):
+        import_table(tmp_path, tmp_path / "store")

@@ -70,7 +70,7 @@ def _mixed_arms(points: Sequence[Point]) -> Refusal | None:
         kind="mixed_arms",
         reason=f"the points come from {len(counts)} arms (column arm: {', '.join(shown)} points), and each "
         f"has a law of its own: fit one alone with --where 'arm == \"{named[0][0]}\"', or the best run of "
-        f"each cell with --best-of-cell",
+        f"each cell with sweep fit --best-of-cell",
     )
 
 

@@ -285,7 +285,11 @@ def _numbers(
             numbers.append(None)
         else:
             shown = "no value" if cell is None or str(cell).strip() == "" else repr(cell)
-            remedy = ": --drop-incomplete leaves such rows out" if _lacks(cells, column, read, row) else ""
+            remedy = (
+                ": remove such rows, or use sweep fit --drop-incomplete"
+                if _lacks(cells, column, read, row)
+                else ""
+            )
             raise InputError(
                 f"{cells.source}: column {column.name!r} has {shown} in {cells.place(row)}, not a finite "
                 f"number above zero{remedy}"
