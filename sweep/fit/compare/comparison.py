@@ -200,7 +200,7 @@ def compare(a: Arm, b: Arm, config: FitConfig, *, flops: float | None = None) ->
         exponents=asked.exponents(),
         device=None if isinstance(times, str) else next(p.device for p in points if p.device),
         no_seconds=times if isinstance(times, str) else None,
-        warnings=(*_below_data(flops, minima), *_warnings(joint, measure)),
+        warnings=(*_apart(minima), *_below_data(flops, minima), *_warnings(joint, measure)),
         curves=asked.curves(flops),
     )
 
@@ -232,6 +232,17 @@ def _budgets(paired: PairedMinima) -> list[float]:
     own = paired.b.log_c
     others = [x for x in paired.a.log_c.tolist() if np.abs(own - x).min() > SAME_BUDGET]
     return sorted(np.exp([*own.tolist(), *others]).tolist())
+
+
+def _apart(minima: Sequence[ArmMinima]) -> tuple[str, ...]:
+    """Return a warning for arms without a common range of budgets."""
+    lowest, highest = (max(float(m.log_c[0]) for m in minima), min(float(m.log_c[-1]) for m in minima))
+    if lowest <= highest + NEAR:
+        return ()
+    return (
+        f"the budgets of one arm end at {math.exp(highest):.3g} FLOPs and those of the other begin at "
+        f"{math.exp(lowest):.3g}: every multiplier is extrapolated, so add runs at budgets that both have",
+    )
 
 
 def _below_data(flops: float, minima: Sequence[ArmMinima]) -> tuple[str, ...]:
