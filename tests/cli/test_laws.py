@@ -168,6 +168,12 @@ def test_imported_runs_without_an_answer_have_no_next_command(tmp_path):
     assert "next: " not in done.stdout
 
 
+def test_an_empty_path_is_not_the_working_directory(tmp_path, table):
+    done = sweep(tmp_path, "import", table, "--into", "", *COLUMNS[:6])
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert "an empty path is given: give the path of a file or directory" in done.stderr
+
+
 def test_imported_arms_are_fitted_compared_and_predicted_from_like_those_of_a_sweep(tmp_path, table):
     quick = ("fit.n_bootstrap=20", "fit.methods=[isoflop]")
     for arm in ("adamw", "muon"):
