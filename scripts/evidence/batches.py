@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from scripts.evidence.markdown import count_interval, flops, number, rows
 from scripts.evidence.studies import STUDIES, arm_points, fitted, grid_points, replicate_sd, validation_keys
+from sweep.records import Point
 from sweep.report.figures.style import DARK, GREY, count_ticks, loss_ticks, new_figure, style
 
 FloatArray = npt.NDArray[np.float64]
@@ -69,7 +70,7 @@ def batch_cells() -> list[BatchCell]:
     """Return the cells of the batch sweep by budget."""
     pairs = [pair for pairs in arm_points(STUDIES["batches"]).values() for pair in pairs]
     budgets = sorted({point.flops_budget or 0.0 for point, _ in pairs})
-    rules = {point.flops_budget: float(extras["batch_tokens"]) for point, extras in pairs if _is_rule(extras)}
+    rules = {point.flops_budget: float(extras["batch_tokens"]) for point, extras in pairs if _is_rule(point)}
     cells = []
     for budget in budgets:
         own = [(point, extras) for point, extras in pairs if point.flops_budget == budget]
@@ -93,8 +94,8 @@ def batch_cells() -> list[BatchCell]:
     return cells
 
 
-def _is_rule(extras: dict[str, object]) -> bool:
-    return str(extras["arm"]).startswith("batch_multiplier=1,")
+def _is_rule(point: Point) -> bool:
+    return str(point.arm).startswith("batch_multiplier=1,")
 
 
 def batch_table() -> list[str]:

@@ -84,10 +84,9 @@ def table(study: Study) -> Table:
 
 def arms(points: Table) -> dict[str | None, list[int]]:
     """Return the positions of each arm's points; the only key is None without arms."""
-    names = points.extras.get("arm", (None,) * len(points))
     found: dict[str | None, list[int]] = {}
-    for position, name in enumerate(names):
-        found.setdefault(name or None, []).append(position)
+    for position, point in enumerate(points):
+        found.setdefault(point.arm, []).append(position)
     return found
 
 

@@ -17,9 +17,11 @@ from sweep.shell import path_argument
 
 
 def given_path(text: str) -> Path:
-    """Return the path of an argument, with ~ expanded. Raises InputError as `user_path`."""
+    """Return the path of an argument, with ~ expanded. Raises InputError for "", and as `user_path`."""
     from sweep.config.places import user_path  # pydantic is slow to import, and --help does not need it
 
+    if not str(text).strip():  # a Path for the default of an option
+        raise InputError("an empty path is given: give the path of a file or directory, or . for this one")
     return user_path(text)
 
 

@@ -170,7 +170,7 @@ def _of_arm(source: str | None, arm: str | None) -> str | None:
     """
     from sweep.study import laws
 
-    if source is None or not (Path(source) / "plans").is_dir():
+    if source is None or not any((Path(source) / part).is_dir() for part in ("plans", "runs")):
         if arm is not None:
             raise InputError(f"--arm {arm} belongs to the directory of a sweep: give one before the budgets")
         return source

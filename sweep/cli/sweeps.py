@@ -194,7 +194,7 @@ def run(
         return
     for warning in launch_warnings(arms[0]):
         say(f"warning: {warning}")
-    live = LivePage(directory)
+    live = LivePage(directory, lambda problem: say(f"warning: {problem}"))
 
     def follow(status: SweepStatus) -> None:
         on_status(status)

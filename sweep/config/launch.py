@@ -77,7 +77,7 @@ class LocalLaunch(_Launch):
     name: Literal["local"]
     """The launcher."""
     n_workers: Workers | None = None
-    """Worker processes; null: as measured, else two per GPU, or one per CPU core. Unit: workers."""
+    """Workers; null: as measured, else two per GPU if there are cores, or one per core. Unit: workers."""
     mps: Flag | None = None
     """Workers of a GPU share it through NVIDIA's Multi-Process Service; null: where measured to be faster."""
 

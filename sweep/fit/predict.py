@@ -117,7 +117,7 @@ def _predict_answer(fit: Fit, flops: float, question: Question) -> AnswerPredict
     law = fit.answer
     if law is None or isinstance(law, Refusal):
         return law
-    found = _predict_method(law.warned(_below_data(fit, flops)), flops, question)
+    found = _predict_method(law.warned(_below_data(fit, flops)), flops, question, _side(fit, flops))
     if isinstance(found, Refusal):
         return found
     return AnswerPrediction(
@@ -137,7 +137,7 @@ def _predict_answer(fit: Fit, flops: float, question: Question) -> AnswerPredict
 def _predict(method: Law | Refusal, fit: Fit, flops: float, question: Question) -> MethodPrediction | Refusal:
     if isinstance(method, Refusal):
         return method
-    return _predict_method(method.warned(_below_data(fit, flops)), flops, question)
+    return _predict_method(method.warned(_below_data(fit, flops)), flops, question, _side(fit, flops))
 
 
 def predict_run(
@@ -233,7 +233,15 @@ def _below_data(fit: Fit, flops: float) -> tuple[str, ...]:
     )
 
 
-def _predict_method(law: Law, flops: float, question: Question) -> MethodPrediction | Refusal:
+def _side(fit: Fit, flops: float) -> tuple[str, str]:
+    """Return the side of the points on which a budget lies, and the budgets that are lacking there."""
+    is_below = fit.flops_range is not None and flops < fit.flops_range[0]
+    return ("below", "smaller") if is_below else ("beyond", "larger")
+
+
+def _predict_method(
+    law: Law, flops: float, question: Question, side: tuple[str, str]
+) -> MethodPrediction | Refusal:
     if question.family is not None:
         law = law.with_family(*question.family)
     intervals = {quantity: law.interval(quantity, flops) for quantity in QUANTITIES}
@@ -241,9 +249,9 @@ def _predict_method(law: Law, flops: float, question: Question) -> MethodPredict
     if width is not None and not width[1] <= question.max_interval_factor * width[0]:
         return Refusal(
             kind="extrapolation",
-            reason=f"{_short(flops)} FLOPs are too far beyond the points: the interval of N_opt "
+            reason=f"{_short(flops)} FLOPs are too far {side[0]} the points: the interval of N_opt "
             f"[{_short(width[0])}, {_short(width[1])}] is wider than fit.max_interval_factor="
-            f"{question.max_interval_factor:g}; add runs at larger budgets, or more seeds",
+            f"{question.max_interval_factor:g}; add runs at {side[1]} budgets, or more seeds",
         )
     estimates = {quantity: law.estimate(quantity, flops) for quantity in QUANTITIES}
     return MethodPrediction(
@@ -269,10 +277,12 @@ def _assumed_extrapolations(
     measured = methods.get(MEASURED)
     if not isinstance(measured, Refusal) or measured.kind != "extrapolation":
         return {}
+    side, lacking = _side(fit, flops)
     refusal = Refusal(
         kind="extrapolation",
-        reason=f"{_short(flops)} FLOPs are too far beyond the points: the exponents of this law are assumed, "
-        f"and with those measured by {MEASURED} N_opt is not determined; add larger budgets, or more seeds",
+        reason=f"{_short(flops)} FLOPs are too far {side} the points: the exponents of this law are assumed, "
+        f"and with those measured by {MEASURED} N_opt is not determined; add {lacking} budgets, or more "
+        f"seeds",
     )
     return {
         name: refusal

@@ -10,6 +10,7 @@ RefusalKind = Literal[
     "no_points",
     "mixed_data",
     "mixed_schedules",
+    "mixed_arms",
     "duplicated_run_keys",
     "duplicated_rows",
     "units",

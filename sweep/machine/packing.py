@@ -1,8 +1,8 @@
 """Packing: the number of workers that share one device, chosen from measurements on this machine.
 
 Small runs leave a GPU waiting for its host, so several at once have a higher total throughput; large runs
-only compete. On a CPU the places are cores, and a worker is one thread. Without a measurement there is one
-worker per device.
+only compete. On a CPU the places are cores, and a worker is one thread. Without a measurement the number is
+the default of `sweep.machine.workers`.
 """
 
 from __future__ import annotations

@@ -192,11 +192,18 @@ class RunStore:
         if RUN_KEY.fullmatch(run):
             self._existing(run)
             return run
-        keys = [entry.run_key for entry in self.entries() if entry.name == run] if self.has_plan() else []
+        if self.has_plan():
+            keys, listed = (
+                [entry.run_key for entry in self.entries() if entry.name == run],
+                "sweep status shows",
+            )
+        else:  # imported runs alone
+            points = self.points().points
+            keys, listed = [str(point.run_key) for point in points if point.name == run], "points.csv lists"
         if len(keys) > 1:
             raise InputError(f"{run} is the name of {len(keys)} runs, {' and '.join(keys)}: give a key")
         if not keys:
-            raise InputError(f"{run!r} is not a run key or the name of a run: sweep status shows both")
+            raise InputError(f"{run!r} is not a run key or the name of a run: {listed} both")
         return keys[0]
 
     def retry(self, key: str, group: str | None = None) -> None:

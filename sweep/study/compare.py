@@ -213,7 +213,6 @@ def _complete(table: Table) -> list[Point]:
             replace(
                 point,
                 name=point.name or (None if point.run_key else row),
-                arm=_text(values.get("arm")),
                 device=_text(values.get("device")),
                 bits_per_byte=_number(values.get("bits_per_byte")),
                 tokens_per_second=_number(values.get("tokens_per_second")),

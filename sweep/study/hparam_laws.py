@@ -69,9 +69,7 @@ def fit_table_hparams(
     rates = _column(table, "lr", lr)
     batches = _column(table, "batch", batch)
     if rates is None:
-        raise InputError(
-            f"{path}: no column for the learning rate among {', '.join(table.extras)}: name it with --lr"
-        )
+        raise InputError(f"{path}: no column for the learning rate {_among(table)}: name it with --lr")
     points = [
         replace(point, lr_peak=rate, batch_tokens=None if size is None else round(size))
         for point, rate, size in zip(table.points, rates, batches or [None] * len(table.points), strict=True)
@@ -100,10 +98,13 @@ def _column(table: Table, axis: str, given: str | None) -> list[float | None] | 
         return _numbers(table.extras[usual[0]], 1.0) if usual else None
     scaled = _SCALED.fullmatch(given)
     name, factor = (scaled[1], float(scaled[2])) if scaled and given not in table.extras else (given, 1.0)
+    if name in table.columns.values():
+        field = next(field for field, column in table.columns.items() if column == name)
+        raise InputError(f"{table.source}: column {name!r} is read as {field}: give --{axis} another one")
     if name not in table.extras:
         raise InputError(
-            f"{table.source}: column {given!r} not found among {', '.join(table.extras)}: give --{axis} one "
-            f"of them, or one times a number, as 'bs * 2048'"
+            f"{table.source}: column {given!r} not found {_among(table)}: give --{axis} one of them, or one "
+            f"times a number, as 'bs * 2048'"
         )
     numbers = _numbers(table.extras[name], factor)
     if not any(numbers):
@@ -111,6 +112,12 @@ def _column(table: Table, axis: str, given: str | None) -> list[float | None] | 
             f"{table.source}: column {name!r} holds no number above 0: give --{axis} another column"
         )
     return numbers
+
+
+def _among(table: Table) -> str:
+    """Return the columns that may hold a rate or a batch, as the end of a sentence that one is not found."""
+    names = ", ".join(table.extras)
+    return f"among {names}" if names else f"next to {', '.join(table.columns.values())}"
 
 
 def _numbers(values: Sequence[Any], factor: float) -> list[float | None]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.config import ColumnsConfig, ExperimentConfig, FitConfig
+from sweep.credentials import redact
 from sweep.errors import InputError, SafetyError, SweepError
 from sweep.fit import DEFAULT_COLUMNS, Fit, Prediction, fit, read_fit, read_table
 from sweep.fit.answer import AnswerLaw
@@ -87,16 +89,18 @@ def _draw_arms(sweep_dir: Path, studies: Sequence[StudyInput], files: FigureFile
 class LivePage:
     """The page of a sweep that is running, written again after runs have finished, but not too often."""
 
-    def __init__(self, sweep_dir: Path) -> None:
-        """Write nothing yet."""
-        self._sweep_dir = sweep_dir
+    def __init__(self, sweep_dir: Path, on_problem: Callable[[str], None] = lambda sentence: None) -> None:
+        """Write nothing yet. `on_problem` receives a sentence about the first page that an error prevents."""
+        self._sweep_dir, self._on_problem = sweep_dir, on_problem
+        self._has_failed = False
         self._n_finished: int | None = None
         self._next = 0.0
 
     def update(self, status: SweepStatus) -> None:
         """Write the page if runs have finished since the last one; it takes at most 5 % of the time.
 
-        Runs that cannot be fitted yet leave the page as it was.
+        Runs that cannot be fitted yet leave the page as it was. So does every other error, as the caller
+        runs the sweep.
         """
         n_finished = sum(run.finished for run in status.runs)
         if self._n_finished is None:  # what was finished before has its page
@@ -104,10 +108,28 @@ class LivePage:
         started = time.monotonic()
         if n_finished == self._n_finished or status.finished or started < self._next:
             return
-        with contextlib.suppress(SweepError, OSError):
+        try:
             write_page(self._sweep_dir)
+        except (SweepError, OSError):  # too few runs yet, or a disk that is full or read-only
+            pass
+        except Exception as error:
+            self._report(error)
         self._n_finished = n_finished
         self._next = started + max(LIVE_EVERY_S, 20 * (time.monotonic() - started))
+
+    def _report(self, error: Exception) -> None:
+        """Pass on the first error, with the place in the code that raised it."""
+        if self._has_failed:
+            return
+        self._has_failed = True
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        self._on_problem(
+            redact(
+                f"{self._sweep_dir / PAGE} cannot be updated ({type(error).__name__}: {error}, at "
+                f"{Path(at.filename).name}:{at.lineno}): the sweep goes on, and sweep report "
+                f"{self._sweep_dir} writes the page later"
+            )
+        )
 
 
 def _draw(results: SweepResults, directory: Path, files: FigureFiles) -> list[Path]:

@@ -24,7 +24,7 @@ from sweep.fit.checks.backtest import MIN_FITTED
 from sweep.fit.design.model import HALF_SPAN, Situation, situation
 from sweep.fit.design.propose import STEPS, Pool, Proposal, Purpose, propose
 from sweep.fit.laws.base import Interval
-from sweep.fit.predict import too_far_beyond
+from sweep.fit.predict import NEAR, too_far_beyond
 from sweep.fit.refusals import Refusal
 from sweep.fit.table.observations import Observations, observe
 from sweep.identity import run_key
@@ -64,11 +64,14 @@ def suggest(
     no answer yet, the defaults are what it lacks: larger budgets where there are too few, and the FLOPs of
     all runs that are needed. Writes nothing.
 
-    Raises InputError when the sweep has no finished run, or settings that allow no suggestion.
+    Raises InputError when the sweep has no finished run, settings that allow no suggestion, or a target below
+    its smallest budget.
     """
     store = RunStore(sweep_dir)
     experiment = arm_experiment(store, arm)
     planned = [p for p in store.plans() if p.experiment.arm == arm and not p.validation]
+    if target is not None:
+        _check_target(target, [budget for plan in planned for budget in plan.experiment.budgets])
     largest = max_budget or max(max(plan.experiment.budgets) for plan in planned)
     found = suggestion(sweep_dir, experiment, target, flops_budget, largest)
     if found.refusal is None or (max_budget is not None and flops_budget is not None):
@@ -137,6 +140,17 @@ def suggestion(
         runs=runs,
         plans=plans,
     )
+
+
+def _check_target(target: float, budgets: Sequence[float]) -> None:
+    """Raise InputError for a target below the planned budgets: it costs less than any suggested run."""
+    smallest = min(budgets)
+    if target < NEAR * smallest:
+        raise InputError(
+            f"nothing to suggest for --target {format4(target)}: it is below the smallest budget of the "
+            f"sweep ({format4(smallest)}), so every suggested run would cost more than the target: give a "
+            f"target of at least {format4(smallest)} FLOPs, or plan a sweep with smaller budgets"
+        )
 
 
 def _check(experiment: ExperimentConfig) -> None:

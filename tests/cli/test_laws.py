@@ -169,6 +169,27 @@ def test_imported_runs_without_an_answer_have_no_next_command(tmp_path):
     assert "next: " not in done.stdout
 
 
+def test_an_empty_path_is_not_the_working_directory(tmp_path, table):
+    done = sweep(tmp_path, "import", table, "--into", "", *COLUMNS[:6])
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert "an empty path is given: give the path of a file or directory" in done.stderr
+
+
+def test_imported_arms_are_fitted_compared_and_predicted_from_like_those_of_a_sweep(tmp_path, table):
+    quick = ("fit.n_bootstrap=20", "fit.methods=[isoflop]")
+    for arm in ("adamw", "muon"):
+        done = sweep(tmp_path, "import", table, "--into", "both", "--arm", arm, *COLUMNS[:6])
+        assert done.returncode == 0, done.stderr
+    fitted = sweep(tmp_path, "fit", "both", *quick)
+    assert {"arm adamw", "arm muon"} <= set(fitted.stdout.splitlines())
+    assert (tmp_path / "both/arms/muon/fit.json").is_file()
+    assert "choose one with --arm NAME, from " in sweep(tmp_path, "predict", "both", "1e13").stderr
+    predicted = sweep(tmp_path, "predict", "both", "1e13", "--arm", "muon")
+    assert predicted.stdout.startswith("at C = 1e13 FLOPs train N = "), predicted.stderr
+    compared = sweep(tmp_path, "compare", "both:adamw", "both:muon")
+    assert compared.stdout.startswith("B = muon over A = adamw"), compared.stderr
+
+
 def test_a_table_is_fitted_and_predicted_from(tmp_path, table):
     quick = ("fit.n_bootstrap=50", "fit.methods=[isoflop]")
     asked = sweep(tmp_path, "predict", str(table), "2e13", *quick, "--where", "n_params > 1", "--json")

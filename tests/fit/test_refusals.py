@@ -62,6 +62,18 @@ def test_mixed_schedules_are_refused_unless_allowed():
     assert not isinstance(answer(half_known, "parametric", QUICK), Refusal)
 
 
+def test_several_arms_are_refused():
+    mixed = [dataclasses.replace(p, arm=("muon", "adamw")[i % 2]) for i, p in enumerate(grid())]
+    found = refusal(mixed, "parametric")
+    assert found.kind == "mixed_arms"
+    assert "column arm: adamw 10, muon 10 points" in found.reason
+    assert "--where 'arm == \"adamw\"'" in found.reason
+    half = [dataclasses.replace(p, arm="muon" if i else None) for i, p in enumerate(grid())]
+    assert "no arm 1, muon 19 points" in refusal(half, "parametric").reason
+    one = [dataclasses.replace(p, arm="muon") for p in grid()]
+    assert not isinstance(answer(one, "parametric", QUICK), Refusal)
+
+
 def test_rows_that_repeat_each_other_are_refused_without_a_key():
     found = refusal(grid() + grid()[:2], "parametric")
     assert found.kind == "duplicated_rows"

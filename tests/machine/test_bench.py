@@ -144,6 +144,9 @@ def test_packing_multiplies_the_workers_of_each_gpu(monkeypatch):
     assert (packed.n_workers, packed.speed, packed.packing) == (8, 6.0, packing)
     monkeypatch.setattr(workers, "cores", lambda: (0, 1, 2, 3, 4))
     assert count_workers(None, "auto") == WorkerCount(n_workers=4, speed=2.0, packing=None)
+    for n_cores, n_workers in ((1, 2), (2, 2), (3, 3), (4, 4), (64, 4)):  # at least one a GPU, at most two
+        monkeypatch.setattr(workers, "cores", lambda n_cores=n_cores: tuple(range(n_cores)))
+        assert count_workers(None, "auto").n_workers == n_workers
     assert count_workers(5, "auto", packing) == WorkerCount(n_workers=5, speed=2.0, packing=None)
     assert count_workers(None, "auto", packing, n_devices=2).n_workers == 1
 

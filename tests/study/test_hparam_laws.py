@@ -45,6 +45,8 @@ def test_a_table_with_a_batch_in_sequences(tmp_path):
     assert fit_table_hparams(path).rules.keys() == {"optimizer.lr"}
     with pytest.raises(InputError, match="column 'size' not found among lr, bs: give --batch one of them"):
         fit_table_hparams(path, batch="size")
+    with pytest.raises(InputError, match="column 'N' is read as n_params: give --lr another one"):
+        fit_table_hparams(path, lr="N")
     with pytest.raises(InputError, match="column 'bs' holds no number above 0: give --lr another column"):
         fit_table_hparams(path, lr="bs * 0")
     few = Selection(where="N < 3e8 and D < 3e10")

@@ -176,10 +176,77 @@ def test_a_repeated_row_and_a_foreign_key(tmp_path: Path) -> None:
         import_table(write(tmp_path / "older.csv", taken), tmp_path / "store")
 
 
-def test_a_sweep_with_arms_needs_one_of_them(tmp_path: Path) -> None:
+def test_a_sweep_with_arms_takes_rows_of_one_of_them_or_of_a_new_one(tmp_path: Path) -> None:
     own(tmp_path / "store", runs([1e15]), arm="base")
     table = write(tmp_path / "older.csv", [{**row, **HASHES} for row in runs([1e17])])
-    with pytest.raises(InputError, match=r"has arms, which .*: give --arm with one of base"):
+    with pytest.raises(InputError, match=r"has arms, .*: give --arm with one of base, or with a new name$"):
         import_table(table, tmp_path / "store")
     import_table(table, tmp_path / "store", arm="base")
     assert {point.arm for point in RunStore(tmp_path / "store").points().points} == {"base"}
+    assert import_table(table, tmp_path / "store", arm="muon").n_new == 7
+    fits = fit_arms(tmp_path / "store", FitConfig(n_bootstrap=0))
+    assert {arm: fitted.n_points for arm, fitted in fits.items()} == {"base": 14, "muon": 7}
+
+
+def test_the_column_arm_is_kept(tmp_path: Path) -> None:
+    rows = [{**row, "arm": arm} for arm in ("adamw", "muon") for row in runs([1e15, 1e16])]
+    table = write(tmp_path / "both.csv", rows)
+    assert import_table(table, tmp_path / "store").n_new == 28
+    fits = fit_arms(tmp_path / "store", FitConfig(n_bootstrap=0))
+    assert {arm: fitted.n_points for arm, fitted in fits.items()} == {"adamw": 14, "muon": 14}
+    one = write(tmp_path / "one.csv", rows[:14])
+    assert import_table(one, tmp_path / "store", arm="adamw").n_known == 14
+
+
+def test_an_arm_that_differs_from_the_column_and_rows_without_one(tmp_path: Path) -> None:
+    rows = [{**row, "arm": "adamw"} for row in runs([1e15])]
+    table = write(tmp_path / "one.csv", rows)
+    with pytest.raises(InputError, match=r"--arm muon differs from the column arm of .* \(adamw\): leave"):
+        import_table(table, tmp_path / "store", arm="muon")
+    with pytest.raises(InputError, match=r"--arm is empty"):
+        import_table(table, tmp_path / "store", arm=" ")
+    holes = write(tmp_path / "holes.csv", [*rows[:3], {**rows[3], "arm": ""}])
+    with pytest.raises(InputError, match=r"has no arm in row 4 \(line 5\), and arms in others"):
+        import_table(holes, tmp_path / "store")
+    import_table(write(tmp_path / "plain.csv", runs([1e15])), tmp_path / "store")
+    with pytest.raises(InputError, match=r"has runs without an arm, and those of adamw would not be fitted"):
+        import_table(table, tmp_path / "store")
+
+
+def test_a_new_arm_may_have_another_evaluation_and_an_old_one_may_not(tmp_path: Path) -> None:
+    own(tmp_path / "store", runs([1e15]), arm="base")
+    other = HASHES | {"corpus_sha256": "f" * 64}
+    rows = [{**row, **other, "arm": arm} for arm in ("new", "base") for row in runs([1e17])]
+    with pytest.raises(InputError, match=r"row 8: corpus_sha256 is ffffffffffffffff and the sweep's"):
+        import_table(write(tmp_path / "both.csv", rows), tmp_path / "store")
+    assert import_table(write(tmp_path / "new.csv", rows[:7]), tmp_path / "store").n_new == 7
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a\nb", "\x1b[31mred", "x" * 201])
+def test_a_name_that_no_directory_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    table = write(tmp_path / "t.csv", runs([1e15]))
+    with pytest.raises(InputError, match=r"cannot be the name of an arm: use letters, digits and marks"):
+        import_table(table, tmp_path / "store", arm=name)
+    assert not (tmp_path / "store").exists()
+
+
+def test_two_arms_do_not_share_a_directory(tmp_path: Path) -> None:
+    table = write(tmp_path / "t.csv", runs([1e15]))
+    import_table(table, tmp_path / "store", arm="a/b")
+    assert import_table(table, tmp_path / "store", arm="a/b").n_known == 7
+    with pytest.raises(InputError, match=r"arms a/b and a_b would share the directory a_b: rename one"):
+        import_table(table, tmp_path / "store", arm="a_b")
+
+
+def test_an_imported_run_is_found_by_its_name(tmp_path: Path) -> None:
+    import_table(write(tmp_path / "t.csv", runs([1e15])), tmp_path / "store")
+    store = RunStore(tmp_path / "store")
+    point = store.points().points[0]
+    assert store.find_run(str(point.name)) == point.run_key
+    with pytest.raises(InputError, match=r"'nobody' is not a run key or the name of a run: points.csv lists"):
+        store.find_run("nobody")
+
+
+def test_a_directory_is_no_table(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is a directory: give a table, such as the points.csv of a sweep"):
+        import_table(tmp_path, tmp_path / "store")

@@ -39,6 +39,25 @@ def test_runs_that_cannot_be_fitted_yet_leave_no_page(tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
+def test_an_error_of_the_page_never_reaches_the_sweep_and_is_said_once(monkeypatch, tmp_path):
+    said, tried, clock = [], [], [0.0]
+
+    def fail(directory):
+        tried.append(directory)
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(report, "write_page", fail)
+    monkeypatch.setattr(report.time, "monotonic", lambda: clock[0])
+    live = report.LivePage(tmp_path, said.append)
+    for step in range(4):
+        clock[0] += 100.0
+        live.update(status_of(step, 9))
+    assert len(tried) == 3
+    assert len(said) == 1
+    assert "report.html cannot be updated (ZeroDivisionError: planted, at test_report.py:" in said[0]
+    assert "the sweep goes on" in said[0]
+
+
 def test_a_table_is_reported_next_to_it(tmp_path):
     points = isoflop_points(
         TINY, np.geomspace(1e11, 1e12, 3), n_sizes=5, span=3, sd=0.003, rng=np.random.default_rng(0)

@@ -168,6 +168,11 @@ def test_every_adaptive_setting_changes_the_next_round(sweep_dir):
         assert chosen(**settings) != present
 
 
+def test_a_target_below_the_budgets_is_refused(sweep_dir):
+    with pytest.raises(InputError, match=r"nothing to suggest for --target 1e5: it is below the smallest"):
+        suggest(sweep_dir, 1e5)
+
+
 def test_settings_without_a_suggestion_are_refused(sweep_dir):
     with pytest.raises(InputError, match=r"at most fit\.max_reach=300"):
         suggest(sweep_dir, 1e20)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,7 +39,7 @@ class MultiplierAt:
     """The arms compared at the loss that B reaches with a budget."""
 
     flops: float  # of B
-    extrapolated: bool  # beyond the budgets of B, or k times it beyond those of A
+    extrapolated: bool  # outside the budgets of B, or k times it outside those of A
     loss_a: float  # at `flops`, in the unit of the comparison
     loss_b: float
     flops_factor: BoundedEstimate
@@ -199,7 +200,7 @@ def compare(a: Arm, b: Arm, config: FitConfig, *, flops: float | None = None) ->
         exponents=asked.exponents(),
         device=None if isinstance(times, str) else next(p.device for p in points if p.device),
         no_seconds=times if isinstance(times, str) else None,
-        warnings=_warnings(joint, measure),
+        warnings=(*_apart(minima), *_below_data(flops, minima), *_warnings(joint, measure)),
         curves=asked.curves(flops),
     )
 
@@ -231,6 +232,28 @@ def _budgets(paired: PairedMinima) -> list[float]:
     own = paired.b.log_c
     others = [x for x in paired.a.log_c.tolist() if np.abs(own - x).min() > SAME_BUDGET]
     return sorted(np.exp([*own.tolist(), *others]).tolist())
+
+
+def _apart(minima: Sequence[ArmMinima]) -> tuple[str, ...]:
+    """Return a warning for arms without a common range of budgets."""
+    lowest, highest = (max(float(m.log_c[0]) for m in minima), min(float(m.log_c[-1]) for m in minima))
+    if lowest <= highest + NEAR:
+        return ()
+    return (
+        f"the budgets of one arm end at {math.exp(highest):.3g} FLOPs and those of the other begin at "
+        f"{math.exp(lowest):.3g}: every multiplier is extrapolated, so add runs at budgets that both have",
+    )
+
+
+def _below_data(flops: float, minima: Sequence[ArmMinima]) -> tuple[str, ...]:
+    """Return a warning for a target below the smallest budget that both arms have."""
+    smallest = max(math.exp(float(one.log_c[0])) for one in minima)
+    if math.log(flops / smallest) >= -NEAR:
+        return ()
+    return (
+        f"{flops:.3g} FLOPs are {smallest / flops:.3g} times below the smallest budget that both arms have "
+        f"({smallest:.3g}): the comparison there is extrapolated, and no point supports it",
+    )
 
 
 def _warnings(joint: JointFit, measure: Measure) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ def common_refusal(
         return NO_POINTS
     return (
         _mixed_data(points)
+        or _mixed_arms(points)
         or (None if allow_mixed_schedules else _mixed_schedules(points))
         or _duplicated_run_keys(points)
         or _duplicated_rows(points, labels)
@@ -54,6 +55,23 @@ def _mixed_data(points: Sequence[Point]) -> Refusal | None:
                 f"not comparable: fit each alone, or exclude all but one",
             )
     return None
+
+
+def _mixed_arms(points: Sequence[Point]) -> Refusal | None:
+    """Refuse several arms, as each has a law of its own, and runs without an arm among those of one."""
+    counts = Counter(point.arm for point in points)
+    if len(counts) < 2:
+        return None
+    named = sorted((str(arm), count) for arm, count in counts.items() if arm is not None)
+    shown = [f"no arm {counts[None]}"] if None in counts else []
+    shown += [f"{arm} {count}" for arm, count in named[:MAX_NAMED]]
+    shown += ["…"] if len(named) > MAX_NAMED else []
+    return Refusal(
+        kind="mixed_arms",
+        reason=f"the points come from {len(counts)} arms (column arm: {', '.join(shown)} points), and each "
+        f"has a law of its own: fit one alone with --where 'arm == \"{named[0][0]}\"', or the best run of "
+        f"each cell with sweep fit --best-of-cell",
+    )
 
 
 def _mixed_schedules(points: Sequence[Point]) -> Refusal | None:

@@ -246,7 +246,7 @@ def _read_json_lines(path: Path) -> Cells:
                 try:
                     rows.append((line, json.loads(content)))
                 except ValueError as error:
-                    raise ValueError(f"line {line}: {error}") from None
+                    raise ValueError(_single_object(text) or f"line {line}: {error}") from None
     for line, entry in rows:
         if not isinstance(entry, dict):
             raise ValueError(f"line {line} is not an object" if line else "an entry is not an object")
@@ -257,6 +257,19 @@ def _read_json_lines(path: Path) -> Cells:
         lines=tuple(line for line, _ in rows) if rows and rows[0][0] else None,
         notes=notes,
     )
+
+
+def _single_object(text: str) -> str | None:
+    """Return a description of a text that is one JSON object over several lines; None for another text."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(document, dict):
+        return None
+    if {"schema_version", "methods"} <= document.keys():
+        return "it is a fit, not a table: give the table that was fitted"
+    return "it is one object over several lines: give one object a line, or a list of objects"
 
 
 READERS: dict[str, Callable[[Path], Cells]] = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -34,6 +34,7 @@ DIVERGED = frozenset({"diverged"})
 TEXT_COLUMNS = (
     "run_key",
     "name",
+    "arm",
     "purpose",
     "schedule",
     "corpus",
@@ -83,7 +84,7 @@ class Selection:
     """The rows of a table to read."""
 
     where: str | None = None  # an expression, as `selected_rows` takes it
-    best_of_cell: bool = False  # only the run of lowest loss among those of equal N and D
+    best_of_cell: bool = False  # only the run of lowest loss among those of equal N and D, of any arm
     drop_incomplete: bool = False  # no rows without a number for N, D, C or the loss
 
 
@@ -156,7 +157,9 @@ def _table(cells: Cells, columns: ColumnsConfig, selection: Selection) -> Table:
     kept = list(range(len(points)))
     if selection.best_of_cell:
         kept = _best_of_cells(points)
-        notes += (f"kept {len(kept)} of {len(points)} rows, the lowest loss of each N and D",)
+        over = " in any arm" if any(point.arm is not None for point in points) else ""
+        notes += (f"kept {len(kept)} of {len(points)} rows, the lowest loss of each N and D{over}",)
+        points = tuple(replace(point, arm=None) for point in points)
     used = {*names.values(), *labels.values(), *TEXT_COLUMNS, *SIDE_COLUMNS, *SIDE_COUNTS}
     return Table(
         source=cells.source,
@@ -282,7 +285,11 @@ def _numbers(
             numbers.append(None)
         else:
             shown = "no value" if cell is None or str(cell).strip() == "" else repr(cell)
-            remedy = ": --drop-incomplete leaves such rows out" if _lacks(cells, column, read, row) else ""
+            remedy = (
+                ": remove such rows, or use sweep fit --drop-incomplete"
+                if _lacks(cells, column, read, row)
+                else ""
+            )
             raise InputError(
                 f"{cells.source}: column {column.name!r} has {shown} in {cells.place(row)}, not a finite "
                 f"number above zero{remedy}"

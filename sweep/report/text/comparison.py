@@ -90,7 +90,7 @@ def conclusions(found: Comparison) -> Iterator[str]:
         f"exponents: {verdict} (F = {exponents.f:.2f} with 1 and {exponents.n_dof} dof, p "
         f"{_p_value(exponents.p_value)}; B/A {exponents.ratio:.3g})"
     )
-    yield f"{_crossing(found.crossing)}; * extrapolated: beyond the budgets of B, or of A at B's loss"
+    yield f"{_crossing(found.crossing)}; * extrapolated: outside the budgets of B, or of A at B's loss"
 
 
 def _crossing(crossing: Crossing) -> str:

@@ -91,6 +91,11 @@ def test_assumed_exponents_do_not_extend_the_range_of_predictions():
         "parametric": "extrapolation",
         "overtraining": "extrapolation",
     }
+    (low,) = predict(noisy, [1.0], Question(max_interval_factor=50.0))
+    assert low.methods["parametric"].reason.startswith("1 FLOPs are too far below the points: the interval")
+    assert low.methods["parametric"].reason.endswith("add runs at smaller budgets, or more seeds")
+    assert "too far below the points: the exponents" in low.methods["overtraining"].reason
+    assert "too far beyond the points" in far.methods["parametric"].reason
     alone = dataclasses.replace(noisy, methods={"overtraining": noisy.methods["overtraining"]})
     (prediction,) = predict(alone, [1e24], Question(max_interval_factor=50.0))
     assert not isinstance(prediction.methods["overtraining"], Refusal)

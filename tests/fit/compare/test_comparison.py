@@ -161,6 +161,23 @@ def test_too_few_budgets_and_far_targets_are_refused():
         compare(a, replace(b, points=[]), CONFIG)
 
 
+def test_a_target_below_the_budgets_is_said_to_be_extrapolated():
+    low = compared(Plant(name="factor", multiplier=1.3), flops=1e8)
+    assert low.target.extrapolated
+    assert "times below the smallest budget that both arms have (" in low.warnings[0]
+    inside = compared(Plant(name="factor", multiplier=1.3), flops=float(low.b.budgets[1]))
+    assert not any("below the smallest" in warning for warning in inside.warnings)
+
+
+def test_arms_without_a_common_range_of_budgets_are_named():
+    plant = Plant(name="factor", multiplier=1.3)
+    a, b = arms(plant)
+    far = [replace(p, flops=1e3 * p.flops, n_tokens=1e3 * p.n_tokens, flops_budget=None) for p in b.points]
+    warnings = compare(a, replace(b, points=far), CONFIG).warnings
+    assert "those of the other begin at" in warnings[0]
+    assert not any("begin at" in warning for warning in compared(plant).warnings)
+
+
 def test_an_outlier_is_left_out_and_named():
     a, b = arms()
     points = list(b.points)

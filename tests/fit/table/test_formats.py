@@ -64,3 +64,17 @@ def test_what_is_no_table_names_the_tool_that_helps(
         sentence = "unknown suffix"
     with pytest.raises(InputError, match=sentence):
         read_cells(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('{\n "schema_version": 1,\n "methods": {}\n}', "it is a fit, not a table: give the table that was"),
+        ('{\n "n_params": 1e5\n}', "it is one object over several lines: give one object a line"),
+        ('{"n_params": 1e5}\n{"n_params": ', "line 2: "),
+    ],
+)
+def test_json_that_is_no_table_is_named(tmp_path: Path, content: str, sentence: str) -> None:
+    (tmp_path / "fit.json").write_text(content)
+    with pytest.raises(InputError, match=sentence):
+        read_cells(tmp_path / "fit.json")

@@ -285,10 +285,13 @@ def test_where_names_unknown_columns_and_empty_selections():
 def test_incomplete_rows_are_refused_with_their_line_or_dropped_and_counted(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("n_params,n_tokens,loss\n1e6,1e8,3\n2e6,1e8,NaN\n4e6,1e8,inf\n5e6,1e8,2.9\n3e6,,3\n")
-    with pytest.raises(InputError, match=r"'n_tokens' has no value in row 5 \(line 6\).*: --drop-incomplete"):
+    with pytest.raises(
+        InputError,
+        match=r"'n_tokens' has no value in row 5 \(line 6\).*: remove such rows, or use sweep fit",
+    ):
         read_table(path)
     path.write_text(path.read_text().replace(",,", ",1e7,"))
-    with pytest.raises(InputError, match=r"'loss' has 'NaN' in row 2 \(line 3\).*: --drop-incomplete leaves"):
+    with pytest.raises(InputError, match=r"'loss' has 'NaN' in row 2 \(line 3\).*: remove such rows, or"):
         read_table(path)
     path.write_text(path.read_text().replace(",1e7,", ",,"))
     table = read_table(path, selection=Selection(drop_incomplete=True))
@@ -298,6 +301,18 @@ def test_incomplete_rows_are_refused_with_their_line_or_dropped_and_counted(tmp_
     path.write_text("n_params,n_tokens,loss\n1e6,1e8,3\n2e6,1e8,three\n")
     with pytest.raises(InputError, match="'three' in row 2"):
         read_table(path, selection=Selection(drop_incomplete=True))
+
+
+def test_arms_are_fitted_alone_or_by_the_best_run_of_each_cell():
+    rows = [(*row[:3], row[3] * factor, arm) for arm, factor in (("a", 1.0), ("b", 1.001)) for row in grid()]
+    frame = pd.DataFrame(rows, columns=[*HEADER, "arm"])
+    assert {law.kind for law in fit(from_dataframe(frame), QUICK).methods.values()} == {"mixed_arms"}
+    alone = from_dataframe(frame, selection=Selection(where='arm == "b"'))
+    assert {point.arm for point in alone} == {"b"}
+    best = from_dataframe(frame, selection=Selection(best_of_cell=True))
+    assert best.notes[-1] == "kept 20 of 40 rows, the lowest loss of each N and D in any arm"
+    for table in (alone, best):
+        assert not isinstance(fit(table, QUICK).methods["parametric"], Refusal)
 
 
 def test_the_best_of_each_cell_is_kept():
