@@ -263,8 +263,8 @@ def _statuses(cells: Cells, name: str | None, rows: Sequence[int]) -> list[Liter
         if status not in DONE | DIVERGED:
             raise InputError(
                 f"{cells.source}: {name}={value!r} in {cells.place(row)} is not done, finished or "
-                f"diverged: leave such rows out with --where '{name} == \"finished\"', or name another one "
-                f"with --column status=NAME"
+                f"diverged: remove such rows, use sweep fit --where '{name} == \"finished\"', or name "
+                f"another column with --column status=NAME"
             )
         statuses.append("diverged" if status in DIVERGED else "done")
     return statuses
