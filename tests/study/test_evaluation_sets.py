@@ -119,7 +119,7 @@ def test_a_plan_refuses_other_sets_under_the_same_name(tmp_path: Path, texts: tu
         (
             "{stderr:{source:stdlib}}",
             InputError,
-            r"sets\.stderr='stderr' is not valid: use lower",
+            r"evaluation\.sets has the key 'stderr', which is not valid: use lower",
         ),
         ("{a:{files:[near.txt]}}", InputError, r"evaluation\.sets\.a\.source is missing"),
         (
