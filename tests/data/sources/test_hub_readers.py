@@ -253,6 +253,7 @@ def test_prepared_data_do_not_depend_on_the_readers_or_on_a_kill(tmp_path: Path)
         (tmp_path / name).mkdir(exist_ok=True)
         arguments = [COMMIT, str(n_readers), str(n_documents), str(die_after)]
         environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home")}
+        environment.pop("HF_HUB_OFFLINE", None)  # other tests set it
         return subprocess.run(
             [sys.executable, "-c", SCRIPT, *arguments],
             capture_output=True,
