@@ -201,9 +201,10 @@ def test_the_copied_experiment_is_planned_as_the_page_says(chromium, planned_pag
     chromium.run("window.copied = []; window.copy = (text) => window.copied.push(text)")
     chromium.run("for (const b of document.querySelectorAll('#ask-output button')) b.click()")
     text, commands = chromium.run("return window.copied")
-    assert commands == "sweep predict results/demo 2e12"
-    far = chromium.run("return commandText(current(), '9e12', 1.4)")  # beyond the data
-    assert far == "sweep predict results/demo 9e12\nsweep validate results/demo 9e12"
+    # beyond the largest budget with a minimum
+    assert commands == "sweep predict results/demo 2e12\nsweep validate results/demo 2e12"
+    within = chromium.run("return commandText(current(), '1e12', 1.0)")
+    assert within == "sweep predict results/demo 1e12"
     directory = planned_page.parent
     name = re.search(r"# Save as configs/experiment/(\w+)\.yaml", text).group(1)
     file = directory / "configs" / "experiment" / f"{name}.yaml"

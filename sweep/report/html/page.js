@@ -156,7 +156,7 @@ function buildAsk(host) {
       if (found.interval.loss_run?.[0] != null) answers.append(el("dt", {}, "loss of one new run"), el("dd", {}, interval4(found.interval.loss_run)));
       const run = runAt(ask, flops);
       if (run) answers.append(el("dt", {}, "run to train"), el("dd", { id: "ask-shape" }, `d_model ${run.d_model}, n_layers ${run.n_layers}, n_heads ${run.n_heads}, N ${format4(run.n_params)}, batch ${run.batch_tokens} tokens, lr ${format4(run.lr_peak)}`));
-      const reach = found.reach > 1.0001 ? `Extrapolated: ${format4(found.reach)} times the largest trained budget. ` : "";
+      const reach = found.reach > 1.0001 ? `Extrapolated: ${format4(found.reach)} times the largest fitted budget. ` : "";
       message.textContent = `${reach}${Math.round(100 * ask.confidence)} % intervals.${run?.notes?.length ? ` ${run.notes.join("; ")}.` : ""}`;
     }
     for (const chart of charts) if (chart.spec.marker) chart.draw();
@@ -191,7 +191,7 @@ function buildAsk(host) {
   fields.loss.value = format4(ask.estimate.loss_opt.at(-1) ** 0.5 * interpolate(ask.flops, ask.estimate.loss_opt, ask.flops_max) ** 0.5);
   host.append(el("div", { class: "askgrid" },
     el("div", {}, row("I have", "ask-mode", mode), ...Object.values(rows), slider,
-      el("p", { class: "note" }, `From ${power(Number(ask.flops[0].toPrecision(3)))} to ${power(Number(ask.limit.toPrecision(3)))} FLOPs: ${ask.limit_reason}. Dashed beyond ${power(ask.flops_max)}, the largest trained budget.`)),
+      el("p", { class: "note" }, `From ${power(Number(ask.flops[0].toPrecision(3)))} to ${power(Number(ask.limit.toPrecision(3)))} FLOPs: ${ask.limit_reason}. Dashed beyond ${power(ask.flops_max)}, the largest fitted budget.`)),
     output));
   modes();
   setSlider(state.flops);
@@ -201,7 +201,7 @@ function buildAsk(host) {
 function refusal(ask, flops, mode) {
   if (mode === "loss" && flops == null) return `Refused: the law reaches losses from ${format4(ask.estimate.loss_opt[0])} down to ${format4(ask.estimate.loss_opt.at(-1))} within its reach.`;
   if (!(flops > 0)) return "Give a number above zero, such as 1e13.";
-  if (flops > ask.limit) return `Refused: ${format4(flops)} FLOPs are ${format4(flops / ask.flops_max)} times the largest trained budget (${format4(ask.flops_max)}), beyond ${format4(ask.limit)}: ${ask.limit_reason}.`;
+  if (flops > ask.limit) return `Refused: ${format4(flops)} FLOPs are ${format4(flops / ask.flops_max)} times the largest fitted budget (${format4(ask.flops_max)}), beyond ${format4(ask.limit)}: ${ask.limit_reason}.`;
   return `Refused: ${format4(flops)} FLOPs are far below the smallest trained budget; no run supports the law there.`;
 }
 
