@@ -20,7 +20,6 @@ from typing import Any
 from sweep.config import HuggingFaceData, to_dict
 from sweep.data.sources.hub_rows import Texts, cache_directory, file_texts, opened, texts
 from sweep.data.sources.spool import Spool
-from sweep.errors import DataError, DataInterrupted, InputError, SweepError
 
 MAX_READERS = 4
 """Processes that read a data set. A core reads a hundred megabytes of text a second, so that the network, or
@@ -40,8 +39,6 @@ COMMAND = (sys.executable, "-P", "-m", "sweep.data.sources.hub_readers")
 
 Reader = subprocess.Popen[bytes] | None
 """A process that reads some files; None where the machine cannot start it."""
-
-_ERRORS = {error.__name__: error for error in (DataError, DataInterrupted, InputError)}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -125,7 +122,7 @@ def _start(config: HuggingFaceData, files: range, stack: ExitStack) -> Reader:
             [*COMMAND, json.dumps(request)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # if it fails, this process reads its files, or raises the error
+            stderr=subprocess.DEVNULL,  # if it fails, this process reads its files and raises the error
             start_new_session=True,  # an interrupt is for this process, which ends its readers
         )
     except OSError:  # a limit of processes, or too little memory
@@ -136,17 +133,15 @@ def _start(config: HuggingFaceData, files: range, stack: ExitStack) -> Reader:
 
 
 def _received(reader: Reader, rows: Any, file: int, config: HuggingFaceData) -> Iterator[Texts]:
-    """Yield the texts of the reader's next file, `file`. Raises what the reader raised.
+    """Yield the texts of the reader's next file, `file`.
 
-    What a reader that has ended did not send is read in this process.
+    What a reader that has ended did not send is read in this process, which then raises the same error.
     """
     n_received = 0
     for line in () if reader is None else _lines(reader):
         message = json.loads(line)
         if message is None:
             return
-        if isinstance(message, dict):
-            raise _ERRORS[message["error"]](message["message"])
         yield message
         n_received += 1
     yield from islice(file_texts(rows, file, config), n_received, None)
@@ -163,15 +158,12 @@ def _lines(reader: subprocess.Popen[bytes]) -> Iterator[bytes]:
 # --- a reader ----------------------------------------------------------------------------------------
 
 
-def _messages(config: HuggingFaceData, files: Sequence[int]) -> Iterator[Any]:
-    """Yield lists of texts, None after each file, and an error as a dict."""
-    try:
-        with opened(config) as rows:
-            for file in files:
-                yield from file_texts(rows, file, config)
-                yield None
-    except SweepError as error:
-        yield {"error": type(error).__name__, "message": str(error)}
+def _messages(config: HuggingFaceData, files: Sequence[int]) -> Iterator[Texts | None]:
+    """Yield lists of texts, and None after each file."""
+    with opened(config) as rows:
+        for file in files:
+            yield from file_texts(rows, file, config)
+            yield None
 
 
 def _send(spool: Spool) -> None:
@@ -183,10 +175,9 @@ def _send(spool: Spool) -> None:
 
 
 def main() -> None:
-    """Read the given files and write one message per line, up to `SPOOL_BYTES` ahead of who reads them."""
+    """Write one message per line of the given files; at most `SPOOL_BYTES` of them wait to be read."""
     request = json.loads(sys.argv[1])
-    directory = cache_directory()
-    spool = Spool(directory, SPOOL_BYTES)
+    spool = Spool(cache_directory(), SPOOL_BYTES)
     sender = Thread(target=_send, args=(spool,))
     sender.start()
     try:

@@ -114,14 +114,14 @@ def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_rows, "_rows", rows)
 
 
-def test_a_reader_sends_the_rows_of_its_files_and_its_error(stream: None) -> None:
-    messages = list(hub_readers._messages(CONFIG, range(1, N_FILES, 2)))
+def test_a_reader_sends_the_rows_of_its_files_until_an_error(stream: None) -> None:
+    messages: list[Any] = []
+    with pytest.raises(DataError, match=r"^data\.dataset=me/tales cannot be read: "):
+        messages.extend(hub_readers._messages(CONFIG, range(1, N_FILES, 2)))
     ends = [place for place, message in enumerate(messages) if message is None]
     assert [text for part in messages[: ends[0]] for text in part] == texts_of(1)
     assert [text for part in messages[ends[0] + 1 : ends[1]] for text in part] == texts_of(3)
-    (error,) = messages[ends[1] + 1 :]
-    assert error["error"] == "DataError"
-    assert error["message"].startswith("data.dataset=me/tales cannot be read: ")
+    assert messages[ends[1] + 1 :] == []
     with hub_rows.opened(CONFIG) as rows, pytest.raises(ValueError, match="column names don't match"):
         list(hub_rows.texts(rows, CONFIG))
 
@@ -170,14 +170,15 @@ def received(monkeypatch: pytest.MonkeyPatch, end: str) -> Iterator[str | None]:
 ALL_TEXTS = [text for file in range(1, N_FILES) for text in (f"{file}.0", None, f"{file}.1")]
 
 
-def test_an_error_is_raised_when_its_file_is_due(
-    monkeypatch: pytest.MonkeyPatch, read_here: list[int]
-) -> None:
-    found = received(monkeypatch, '{"error": "DataError", "message": "row 3 is bad"}\n')
+def test_an_error_is_raised_when_its_file_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    def file_texts(rows: Any, file: int, config: HuggingFaceData) -> Iterator[list[str | None]]:
+        raise DataError(f"row 3 of file {file} is bad")
+
+    monkeypatch.setattr(hub_readers, "file_texts", file_texts)
+    found = received(monkeypatch, "")
     assert list(islice(found, 15)) == ALL_TEXTS[:15]
-    with pytest.raises(DataError, match=r"^row 3 is bad$"):
+    with pytest.raises(DataError, match=r"^row 3 of file 6 is bad$"):
         next(found)
-    assert read_here == []
 
 
 @pytest.mark.parametrize("end", ["", '["half a mess', '["6.0", null]\n', '["6.0", null]\n["6.1"]\n'])
